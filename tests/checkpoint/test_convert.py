@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import ml_dtypes  # noqa: F401  (tells NumPy about bfloat16)
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from checkpoint import tiny
+from nanocupy.checkpoint import affine, convert_gguf
+from nanocupy.checkpoint.gguf_model import llama3_factors, module_of, unpermute
+
+
+def permute(w: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """llama.cpp's conversion of q and k."""
+    halves = w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:])
+    return halves.swapaxes(1, 2).reshape(w.shape)
+
+
+def matrix(folder: Path, module: str) -> NDArray[np.float32]:
+    """A converted matrix as float32, whatever its format."""
+    held = load_file(folder / "model.safetensors")
+    if f"{module}.scales" not in held:
+        return held[f"{module}.weight"].astype(np.float32)
+    config = json.loads((folder / "config.json").read_text())["quantization"]
+    bits = config.get(module, config)["bits"]
+    parts = (held[f"{module}.{leaf}"] for leaf in ("weight", "scales", "biases"))
+    return affine.dequantize(*parts, bits)
+
+
+def test_pack_puts_element_0_in_the_lowest_bits() -> None:
+    q = np.arange(16, dtype=np.uint8).reshape(2, 8)
+    assert affine.pack(q, 4)[0, 0] == 0x76543210
+    assert affine.pack(q, 8)[0, 0] == 0x03020100
+    for bits in (4, 8):
+        np.testing.assert_array_equal(affine.unpack(affine.pack(q, bits), bits), q)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("size", [1.0, 1e-7, 3e4])
+def test_blocks_become_affine_bit_for_bit(kind: str, size: float) -> None:
+    w = np.random.default_rng(1).standard_normal((7, 96), dtype=np.float32) * np.float32(size)
+    raw = gguf.quants.quantize(w, gguf.GGMLQuantizationType[kind])
+    expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
+    biases = affine.block_biases(kind, raw)
+    parts = (affine.block_weight(kind, raw), affine.block_scales(kind, raw), biases)
+    got = affine.dequantize(*parts, affine.BLOCK_FORMATS[kind].bits)
+    np.testing.assert_array_equal(got, expected)  # -0.0 == 0.0: the sign of zero is not kept
+
+
+def test_any_block_of_bytes_keeps_its_value() -> None:
+    rng = np.random.default_rng(2)
+    for kind, block in affine.BLOCK_FORMATS.items():
+        raw = rng.integers(0, 256, (64, 4, block.nbytes), dtype=np.uint8)
+        raw[..., 1] &= 0x7B  # a finite f16 scale
+        raw[..., 3] &= 0x7B
+        raw = raw.reshape(64, -1)
+        parts = (
+            f(kind, raw) for f in (affine.block_weight, affine.block_scales, affine.block_biases)
+        )
+        expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
+        np.testing.assert_array_equal(affine.dequantize(*parts, block.bits), expected)
+
+
+def test_a_bias_that_f16_cannot_hold_is_float32() -> None:
+    block = np.zeros((1, 34), np.uint8)
+    block[:, :2] = np.array([1000.0], "<f2").view(np.uint8)
+    assert affine.block_biases("Q8_0", block) == np.array([[-128000.0]], np.float32)
+    block[:, :2] = np.array([6e-8], "<f2").view(np.uint8)  # a subnormal scale
+    assert affine.block_biases("Q8_0", block).dtype == np.float16
+
+
+def test_unpermute_undoes_llama_cpp() -> None:
+    w = np.random.default_rng(3).standard_normal((48, 5), dtype=np.float32)
+    np.testing.assert_array_equal(unpermute(permute(w, 4), 4), w)
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"])
+def test_convert_keeps_every_number(tmp_path: Path, kind: str) -> None:
+    held = tiny.write_gguf(tmp_path / "m.gguf", kind)
+    folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    for name, w in held.items():
+        heads = {"attn_q": tiny.HEADS, "attn_k": tiny.KV_HEADS}.get(name.split(".")[-2])
+        expected = unpermute(w, heads) if heads else w
+        module = module_of(name)
+        assert module is not None
+        np.testing.assert_array_equal(matrix(folder, module), expected, err_msg=name)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["tie_word_embeddings"] and config["rms_norm_eps"] == 1e-5
+    assert ("quantization" in config) == (kind in affine.BLOCK_FORMATS)
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_mixed_formats_are_named_in_the_config(tmp_path: Path) -> None:
+    source = tmp_path / "m.gguf"
+    writer_kind = gguf.GGMLQuantizationType
+    tensors = tiny.weights(np.random.default_rng(0))
+    original = tiny._add
+
+    def mixed(writer: gguf.GGUFWriter, name: str, array: NDArray[np.float32], kind: str) -> object:
+        return original(writer, name, array, "Q8_0" if name.startswith("token_embd") else kind)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "_add", mixed)
+        tiny.write_gguf(source, "Q4_1", tensors=tensors)
+    assert writer_kind.Q8_0.name == "Q8_0"
+    folder = convert_gguf(source, tmp_path / "out", progress=False)
+    quantization = json.loads((folder / "config.json").read_text())["quantization"]
+    assert quantization == {
+        "group_size": 32,
+        "bits": 4,
+        "model.embed_tokens": {"group_size": 32, "bits": 8},
+    }
+
+
+def test_llama3_rope_factors_are_recognised(tmp_path: Path) -> None:
+    rule = {
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    tensors = tiny.weights(np.random.default_rng(0))
+    head_dim = tiny.HIDDEN // tiny.HEADS
+    factors = llama3_factors(10000.0, head_dim, rule).astype(np.float32)
+    tensors["rope_freqs.weight"] = factors
+    tiny.write_gguf(tmp_path / "m.gguf", tensors=tensors)
+    folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    assert json.loads((folder / "config.json").read_text())["rope_scaling"] == rule
+    tensors["rope_freqs.weight"] = factors * 1.5
+    tiny.write_gguf(tmp_path / "odd.gguf", tensors=tensors)
+    with pytest.raises(ValueError, match="not Llama 3's scaling"):
+        convert_gguf(tmp_path / "odd.gguf", tmp_path / "odd", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "Q5_0"}, "type Q5_0; supported are F32, F16, BF16, Q4_0, Q4_1, Q8_0"),
+        ({"arch": "mamba"}, "architecture 'mamba' is not supported; 'llama' is"),
+        ({"pre": "poro-chat"}, "tokenizer.ggml.pre is 'poro-chat'.*Known: gpt-2, llama-bpe"),
+        ({"tokenizer": "llama"}, "tokenizer.ggml.model is 'llama'; only byte-level BPE"),
+        ({"extra": [("llama.expert_count", 8)]}, "mixtures of experts"),
+        ({"extra": [("llama.rope.scaling.type", "yarn")]}, "rope scaling 'yarn'"),
+        ({"extra": [("llama.rope.dimension_count", 8)]}, "8 rotated dimensions"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf", **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_files_that_are_not_gguf_are_refused(tmp_path: Path) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf")
+    whole = (tmp_path / "m.gguf").read_bytes()
+    for i, data in enumerate([b"", b"GGUF", b"PK\x03\x04", whole[: len(whole) // 2], whole[:5000]]):
+        bad = tmp_path / f"bad{i}.gguf"
+        bad.write_bytes(data)
+        with pytest.raises(ValueError, match=bad.name):
+            convert_gguf(bad, tmp_path / "out", progress=False)
+        assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf")
+    out = tmp_path / "out"
+    out.mkdir()
+    convert_gguf(tmp_path / "m.gguf", out, progress=False)  # empty: fine
+    with pytest.raises(ValueError, match="exists already"):
+        convert_gguf(tmp_path / "m.gguf", out, progress=False)
+
+
+def test_the_file_is_what_safetensors_reads(tmp_path: Path) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf")
+    folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    with safe_open(folder / "model.safetensors", "np") as file:
+        assert file.metadata() == {"format": "mlx"}
+        assert "model.layers.1.self_attn.q_proj.scales" in file.keys()  # noqa: SIM118

@@ -1,0 +1,15 @@
+"""What tests of several layers share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """The folder of the default model, fetched on first use (93 MB, then cached)."""
+    from nanocupy.checkpoint import resolve
+
+    return resolve("smollm2-135m", progress=False)
