@@ -1,0 +1,127 @@
+"""Which command runs, and how it ends: one parser, one place that turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any, NoReturn
+
+from nanocupy.cli.flags import in_flags
+
+COMMANDS = {
+    "generate": "answer one prompt, streamed as it comes",
+    "chat": "talk to a model",
+    "bench": "measure tokens/s, and how near they are to the machine's limit",
+    "info": "show versions, CPU, devices and folders; or what a model holds",
+    "convert": "turn a GGUF file into a Hugging Face folder",
+}
+EXAMPLES = """\
+start here:
+  nanocupy generate "Why is the sky blue?"
+  nanocupy chat
+  nanocupy info
+
+every command explains itself: nanocupy generate --help
+"""
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser with help as written, no abbreviations, and hints for misspelt flags."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", Help)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def unknown(self, extra: list[str]) -> NoReturn:
+        """End with an error that names what was not understood and what comes nearest."""
+        word = extra[0]
+        known = [flag for action in self._actions for flag in action.option_strings]
+        close = get_close_matches(word.split("=")[0].replace("_", "-"), known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
+        self.error(f"unknown argument {word}: {hint}")
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Examples keep their lines; the flags' column is wide enough for ours."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
+class Version(argparse.Action):
+    """`--version`, looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from nanocupy import __version__
+
+        print(f"nanocupy {__version__}")
+        parser.exit()
+
+
+def run(argv: list[str]) -> int:
+    """Parse, run, and turn every expected failure into one line on stderr and an exit code."""
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone. Nothing may be written to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _failed(error, 2)
+    except (RuntimeError, MemoryError) as error:
+        return _failed(error, 1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # never die for a character the terminal lacks
+            stream.reconfigure(errors="replace")
+    name = argv[0] if argv and argv[0] in COMMANDS else None
+    module = importlib.import_module(f"nanocupy.cli.{name}") if name else None
+    parser, sub = _parser(name, module)
+    args, extra = parser.parse_known_args(argv)
+    if extra:
+        (sub or parser).unknown(extra)
+    if module is None:
+        parser.print_help(sys.stderr)
+        return 2
+    return int(module.run(args))
+
+
+def _parser(name: str | None, module: ModuleType | None) -> tuple[Parser, Parser | None]:
+    """The parser; only the command that will run gets its arguments, so that help stays quick."""
+    parser = Parser(
+        prog="nanocupy",
+        description="LLM inference without a deep-learning framework.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    chosen = None
+    for command, line in COMMANDS.items():
+        if command != name or module is None:
+            commands.add_parser(command, help=line)
+            continue
+        chosen = commands.add_parser(
+            command, help=line, description=module.__doc__, epilog=module.EXAMPLES
+        )
+        module.add_arguments(chosen)
+    return parser, chosen
+
+
+def _failed(error: Exception, code: int) -> int:
+    if os.environ.get("NANOCUPY_TRACEBACK"):
+        raise error
+    text = in_flags(str(error)) or type(error).__name__
+    print(f"nanocupy: error: {text}", file=sys.stderr)
+    return code

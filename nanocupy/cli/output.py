@@ -1,0 +1,59 @@
+"""Answers go to stdout, plain; what is said about them goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def write(text: str) -> None:
+    """Text on stdout at once: a stream is read while it is written."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def write_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def note(text: str, *, always: bool = False) -> None:
+    """A remark on stderr: for a person at a terminal only, unless it matters to everyone."""
+    if not (always or sys.stderr.isatty()):
+        return
+    sys.stdout.flush()
+    if sys.stderr.isatty():
+        text = f"\x1b[2m{text}\x1b[0m"
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(rows: Iterable[Sequence[object]], header: Sequence[str] = ()) -> str:
+    """Aligned columns: the first to the left, numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [
+        len(cells) > 1 and all(_numeric(row[i]) for row in cells[bool(header) :])
+        for i in range(len(widths))
+    ]
+    lines = (
+        "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
+        )
+        for row in cells
+    )
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def size(nbytes: float) -> str:
+    """Bytes for people: `93.8 MiB`."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.2f} GiB"
+
+
+def _numeric(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "", 1).rstrip("%× ").isdigit() or cell in ("", "-")
