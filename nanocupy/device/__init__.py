@@ -1,0 +1,1 @@
+"""Memory, launches, capture and graphs: one idea on every device."""

@@ -1,0 +1,199 @@
+"""Compile a kernel once per machine; afterwards load its object code without Numba.
+
+A kernel is a Python function in the SIMD dialect with the one ABI
+`int64 kernel(int64* args, int64 thread, int64 threads)`; it does its own share of the work and returns
+0, or a positive code that stops the run. Numba turns it into an object file without outside symbols,
+which is kept in a cache and linked by llvmlite at the next start: a warm start never imports Numba.
+
+The cache folder's name is a hash of every kernel source, the compiler versions, the CPU and the SIMD
+level, so nothing stale is ever found; only the user can read it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from nanocupy.device.cpu import target
+from nanocupy.device.paths import cache_folder, private_folder
+
+_SOURCES = ("nanocupy.device.cpu", "nanocupy.kernels.cpu")
+_lock = threading.RLock()
+_loaded: dict[str, tuple[Any, int]] = {}
+
+
+class Kernel:
+    """A CPU kernel by name; its source module is imported, and with it Numba, only on a cache miss.
+
+    Args:
+        source: `"package.module:function"`.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.name = source.split(":")[1]
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.source})"
+
+    @property
+    def ready(self) -> bool:
+        """Whether `address` needs no compilation."""
+        return self.source in _loaded or _object_path(self.source).exists()
+
+    @property
+    def address(self) -> int:
+        """Address of the machine code; compiled on first use if no cache has it."""
+        with _lock:
+            if self.source not in _loaded:
+                _loaded[self.source] = _link(self.source)
+            return _loaded[self.source][1]
+
+
+def compile_all(kernels: Iterable[Kernel], tick: Callable[[int, int], None] | None = None) -> None:
+    """Make every kernel ready; `tick(done, total)` is called as those that need compiling finish."""
+    missing = [k for k in dict.fromkeys(kernels) if not k.ready]
+    for done, kernel in enumerate(missing):
+        if tick:
+            tick(done, len(missing))
+        _ = kernel.address
+    if tick and missing:
+        tick(len(missing), len(missing))
+
+
+# ---- the cache ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def folder() -> Path:
+    """Where object files live: named by everything they depend on."""
+    digest = hashlib.sha256()
+    for package in _SOURCES:
+        spec = importlib.util.find_spec(package)
+        for place in spec.submodule_search_locations or () if spec else ():
+            for path in sorted(Path(place).glob("*.py")):
+                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name in ("numba", "llvmlite"):
+        digest.update(importlib.metadata.version(name).encode())
+    digest.update(f"{target.triple()} {target.cpu_name()} {target.feature_string()}".encode())
+    digest.update(f"{sys.version_info[:2]}".encode())
+    return private_folder(cache_folder() / "kernels" / digest.hexdigest()[:24])
+
+
+def _object_path(source: str) -> Path:
+    return folder() / f"{_symbol(source)}.o"
+
+
+def _symbol(source: str) -> str:
+    return "nanocupy_" + re.sub(r"\W", "_", source)
+
+
+def _read(path: Path) -> bytes | None:
+    """Object code, or None if the file is missing or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    check, code = data[:32], data[32:]
+    return code if hashlib.sha256(code).digest() == check else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(hashlib.sha256(code).digest() + code)
+    os.replace(temporary, path)
+
+
+# ---- compiling and linking -----------------------------------------------------------------------------
+
+
+def _link(source: str) -> tuple[Any, int]:
+    code = _read(_object_path(source))
+    if code is None:
+        code = _compile(source)
+        _write(_object_path(source), code)
+    engine = _engine()
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine, engine.get_function_address(_symbol(source))
+
+
+@functools.cache
+def _add_symbols() -> None:
+    """Name the one function of the system's that kernels call."""
+    if target.is_windows():
+        function, name = ctypes.WinDLL("kernel32").SwitchToThread, "SwitchToThread"  # type: ignore[attr-defined]
+    else:
+        function, name = ctypes.CDLL(None).sched_yield, "sched_yield"
+    llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+
+
+def _engine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    _add_symbols()
+    machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def _compile(source: str) -> bytes:
+    """Object code of the kernel under the symbol `_symbol(source)`."""
+    from numba import types
+    from numba.core import compiler, config, registry
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.dispatcher import _FunctionCompiler
+
+    class Compiler(_FunctionCompiler):
+        def _customize_flags(self, flags: Any) -> Any:
+            flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+            flags.enable_pyobject = False
+            return flags
+
+    config.CPU_NAME, config.CPU_FEATURES = target.cpu_name(), target.feature_string()
+    module, name = source.split(":")
+    function = getattr(importlib.import_module(module), name)
+    abi = types.int64(types.CPointer(types.int64), types.int64, types.int64)
+    options = {"nopython": True, "error_model": "numpy"}
+    with global_compiler_lock:
+        made = Compiler(function, registry.cpu_target, options, {}, compiler.Compiler).compile(
+            abi.args, abi.return_type
+        )
+        made.library.add_ir_module(_entry(made, abi, _symbol(source)))
+        made.library.finalize()
+        made.library.get_pointer_to_function(_symbol(source))
+        return bytes(made.library._get_compiled_object())
+
+
+def _entry(made: Any, abi: Any, symbol: str) -> Any:
+    """A module with the kernel's C entry: call Numba's function and return its result.
+
+    Numba's own wrapper would also turn errors into Python exceptions; a kernel cannot raise, and
+    without that code the object file needs no symbol of Python's.
+    """
+    from llvmlite import ir
+
+    context, native = made.target_context, made.fndesc
+    entry = made.library.create_ir_module("entry")
+    signature = context.call_conv.get_function_type(native.restype, native.argtypes)
+    callee = ir.Function(entry, signature, native.llvm_func_name)
+    types = [context.get_value_type(t) for t in abi.args]
+    function = ir.Function(entry, ir.FunctionType(ir.IntType(64), types), symbol)
+    builder = ir.IRBuilder(function.append_basic_block())
+    _, out = context.call_conv.call_function(builder, callee, abi.return_type, abi.args, function.args)
+    builder.ret(out)
+    return entry
