@@ -1,0 +1,83 @@
+"""What the engine hands to a runner for one step, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from nanocupy.engine.request import Request
+
+
+class Edits(NamedTuple):
+    """Sparse changes to one row of logits: `l = (l / mul if l > 0 else l * mul) + add`.
+
+    `ids` are distinct; `add` may be -inf (the token cannot be drawn).
+    """
+
+    ids: list[int]
+    mul: list[float]
+    add: list[float]
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One row of a chunk whose logits are wanted, and what to do with them."""
+
+    row: int  # offset inside the chunk
+    temperature: float  # 0 = greedy
+    top_k: int  # 0 = off
+    top_p: float  # 1 = off
+    min_p: float  # 0 = off
+    uniform: float  # the one random number of this (seed, choice, position), in [0, 1)
+    edits: Edits | None
+    top: int  # how many top logprobs to report; -1: no logprobs at all
+    target: int  # -1: sample; >= 0: do not sample, report the logprob of this token
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """One request's share of a step: positions start .. start + len(tokens) - 1.
+
+    K/V of position p live in block `block_table[p // block_size]`, slot `p % block_size`.
+    Block 0 is the dump block and never appears in a table. A chunk may end a prompt and still
+    have no sample rows (`max_tokens=0`).
+    """
+
+    request: Request
+    start: int
+    tokens: list[int]
+    block_table: list[int]
+    sample: list[SampleRow]
+
+
+class Sampled(NamedTuple):
+    """The answer to one SampleRow; logprobs are of the raw distribution (nan when top < 0)."""
+
+    token: int  # -1: the row's logits are not finite
+    logprob: float
+    top: list[tuple[int, float]]  # (token, logprob), best first
+
+
+class Runner(Protocol):
+    """A model on a device, with its KV blocks (block 0 is the dump block).
+
+    A step has sum(len(tokens)) <= max_rows, at most max_samples sample rows and at most max_seqs
+    requests. Running the same step again must be harmless: the engine does so to find out which
+    request made a step fail.
+    """
+
+    max_rows: int
+    max_samples: int
+    max_seqs: int
+    block_size: int
+    num_blocks: int
+    max_model_len: int
+    vocab_size: int
+
+    def step(self, batch: Sequence[Scheduled]) -> list[Sampled]:
+        """Compute the chunks; one Sampled per SampleRow, in order."""
+
+    def close(self) -> None:
+        """Give the memory back. Idempotent."""

@@ -1,0 +1,285 @@
+"""Engine: add requests, step until there is nothing left. One thread at a time.
+
+A step is: schedule, run, commit. What can go wrong in it belongs to one request and ends only that
+one, with finish_reason "error":
+
+- The runner raises: each scheduled request is run again alone (a step may be repeated: it writes
+  the same K/V to the same slots, and random numbers are a function of seed and position). Those
+  that raise again end; the others have lost nothing. A fault that does not repeat ends nobody.
+- A row of logits is not finite: the request ends.
+- Scheduling or decoding its text raises: the request ends.
+
+The blocks of a request that ends so lose their keys: nobody reuses what may be wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Collection, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+from nanocupy.engine.batch import Runner, Sampled, Scheduled
+from nanocupy.engine.block_pool import BlockPool
+from nanocupy.engine.detokenize import text_stream
+from nanocupy.engine.invariants import check_invariants, check_plan
+from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.outputs import LOWEST_LOGPROB, Chunk, FinishReason, Logprob, TokenLogprobs
+from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.request import Group, Request
+from nanocupy.engine.sampler import Sampler
+from nanocupy.engine.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from nanocupy.text import Tokenizer
+
+STALLED = 4  # after so many empty steps the first request ends, rather than all of them hang
+
+
+class PromptTooLongError(ValueError):
+    """A prompt that can never fit: `num_tokens` tokens where at most `limit` do."""
+
+    def __init__(self, message: str, num_tokens: int, limit: int) -> None:
+        super().__init__(message)
+        self.num_tokens = num_tokens
+        self.limit = limit
+
+
+class Engine:
+    """The loop over a runner. `add` and `abort` between steps; `step` returns what is new."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        options: EngineOptions,
+        tokenizer: Tokenizer | None = None,
+        eos_ids: Collection[int] = (),
+    ) -> None:
+        self.runner = runner
+        self.tokenizer = tokenizer
+        self.pool = BlockPool(runner.num_blocks, runner.block_size)
+        self.sampler = Sampler(eos_ids)
+        max_rows = min(options.max_num_batched_tokens, runner.max_rows)
+        self.scheduler = Scheduler(
+            self.pool,
+            self.sampler,
+            max_seqs=min(options.max_num_seqs, runner.max_seqs, max_rows, runner.max_samples),
+            max_rows=max_rows,
+            max_samples=runner.max_samples,
+            chunk=options.chunk,
+            prefix_cache=options.prefix_cache,
+        )
+        wanted = options.max_model_len or runner.max_model_len
+        self.max_len = min(wanted, runner.max_model_len, self.pool.capacity)
+        self.groups: dict[str, Group] = {}  # not finished yet
+        self._ids = count()
+        self._random = random.Random(options.seed)
+        self._chunks: list[Chunk] = []
+        self._doomed: list[str] | None = None  # aborts that arrive inside a step; None outside
+        self._stalled = 0
+        self._checking = os.environ.get("NANOCUPY_CHECK") == "1"
+
+    # --- requests come and go -----------------------------------------------------------------
+
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> int:
+        """How many tokens the request may generate. ValueError where it can never be served."""
+        size = self.runner.vocab_size
+        ids = (*prompt_ids, *params.stop_token_ids, *params.logit_bias)
+        if not prompt_ids:
+            raise ValueError("[engine] the prompt has no tokens: give at least one")
+        if wrong := [token for token in ids if not 0 <= token < size]:
+            raise ValueError(f"[engine] token {wrong[0]} is not in [0, {size}), the vocabulary")
+        used, needed = len(prompt_ids), 0 if params.max_tokens == 0 else 1
+        if used + needed > self.max_len:
+            raise PromptTooLongError(
+                f"[engine] the prompt has {used} tokens, at most {self.max_len - needed} fit: "
+                f"max_model_len is {self.runner.max_model_len}, the {len(self.pool.blocks) - 1} KV "
+                f"blocks hold {self.pool.capacity} tokens, and {needed} is kept for the answer",
+                used,
+                self.max_len - needed,
+            )
+        room = self.max_len - used
+        return room if params.max_tokens is None else min(params.max_tokens, room)
+
+    def add(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        prompt: str | None = None,
+    ) -> str:
+        """Queue a request and return its id. Where this raises, nothing has changed."""
+        limit = self.check(prompt_ids, params)
+        id = f"req-{next(self._ids)}" if request_id is None else request_id
+        if id in self.groups:
+            raise ValueError(f"[engine] a request with id {id!r} is already running")
+        seed = self._random.getrandbits(64) if params.seed is None else params.seed
+        group = Group(id, prompt, list(prompt_ids), params, seed)
+        group.requests = [
+            Request(
+                group,
+                index,
+                limit,
+                text_stream(self.tokenizer, prompt_ids, params.stop),
+                want_prompt_logprobs=params.prompt_logprobs is not None and index == 0,
+            )
+            for index in range(params.n)
+        ]
+        self.groups[id] = group
+        self.scheduler.add(group.requests)
+        return id
+
+    def abort(self, request_id: str) -> list[Chunk]:
+        """End a request now; its last chunks. An unknown or finished id is nothing to do."""
+        if self._doomed is not None:  # a generator was collected while a step runs
+            self._doomed.append(request_id)
+            return []
+        if request_id in self.groups:
+            for request in reversed(self.groups[request_id].requests):
+                if request.finish_reason is None:
+                    self._end(request, "abort")
+        return self._take_chunks()
+
+    @property
+    def has_work(self) -> bool:
+        """True while a step would do something."""
+        return bool(self.groups)
+
+    def close(self) -> None:
+        """Abort everything and give the runner's memory back."""
+        for id in list(self.groups):
+            self.abort(id)
+        self.runner.close()
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def step(self) -> list[Chunk]:
+        """Compute the next tokens of everything that is running; what that added."""
+        self._doomed = []
+        try:
+            self._step()
+        finally:
+            doomed, self._doomed = self._doomed, None
+        chunks = self._take_chunks()
+        for id in doomed:
+            chunks += self.abort(id)
+        if self._checking:
+            check_invariants(self.scheduler, self.groups.values())
+        return chunks
+
+    def _step(self) -> None:
+        batch = self.scheduler.schedule()
+        if self._checking:
+            check_plan(self.scheduler, batch)
+        for request, error in self.scheduler.failed:
+            self._fail(request, error)
+        self._watch(bool(batch or self.scheduler.failed))
+        for item, result in zip(batch, self._run(batch), strict=True):
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                self._commit(item, result)
+            except Exception as error:
+                self._fail(item.request, error)
+
+    def _watch(self, progress: bool) -> None:
+        """Admission promised that everything fits: a step with nothing to run must be rare."""
+        self._stalled = 0 if progress else self._stalled + 1
+        queue = self.scheduler.running or self.scheduler.waiting
+        if self._stalled >= STALLED and queue:
+            self._fail(queue[0], RuntimeError("it cannot be scheduled"))
+
+    def _run(self, batch: list[Scheduled]) -> list[list[Sampled] | Exception]:
+        """The runner's answers per request; an exception for the requests that caused one."""
+        if not batch:
+            return []
+        try:
+            return self._run_together(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+        return [result for item in batch for result in self._run([item])]
+
+    def _run_together(self, batch: list[Scheduled]) -> list[list[Sampled] | Exception]:
+        sampled = self.runner.step(batch)
+        wanted = sum(len(item.sample) for item in batch)
+        if len(sampled) != wanted:
+            raise RuntimeError(f"the runner returned {len(sampled)} rows, expected {wanted}")
+        rows = iter(sampled)
+        return [[next(rows) for _ in item.sample] for item in batch]
+
+    def _commit(self, item: Scheduled, sampled: list[Sampled]) -> None:
+        """The chunk is computed: count it, and keep what was sampled."""
+        request = item.request
+        if any(row.token < 0 for row in sampled):
+            raise FloatingPointError("the model's logits are not finite")
+        self.scheduler.advance(request, len(item.tokens))
+        for row, answer in zip(item.sample, sampled, strict=True):
+            if row.target >= 0:
+                request.prompt_logprobs.append(self._logprobs(answer._replace(token=row.target)))
+            else:
+                self._append(request, answer)
+        if not request.limit and not request.remaining:
+            self._end(request, "length")
+
+    def _append(self, request: Request, sampled: Sampled) -> None:
+        """Add a sampled token, and end the request if it is the last."""
+        token, params = sampled.token, request.params
+        request.append(token)
+        if request.group.first_token is None:
+            request.group.first_token = time.monotonic()
+        logprobs = [] if params.logprobs is None else [self._logprobs(sampled)]
+        request.logprobs += logprobs
+        if token in self.sampler.stop_ids(request):
+            own = params.ignore_eos or token not in self.sampler.eos_ids
+            self._end(request, "stop", token if own else None, "", [token], logprobs)
+            return
+        may_stop = request.num_generated >= params.min_tokens
+        text, stopped = request.text.feed(token, may_stop=may_stop)
+        if stopped is not None:
+            self._end(request, "stop", stopped, text, [token], logprobs)
+        elif request.num_generated == request.limit:
+            self._end(request, "length", None, text, [token], logprobs)
+        else:
+            self._chunks.append(request.group.chunk(request, text, [token], logprobs))
+
+    def _end(
+        self,
+        request: Request,
+        reason: FinishReason,
+        stop: int | str | None = None,
+        text: str = "",
+        tokens: Sequence[int] = (),
+        logprobs: Sequence[TokenLogprobs] = (),
+    ) -> None:
+        """Finish `request`: free its blocks, show what text was held back, emit its last chunk."""
+        self.scheduler.finish(request, trusted=reason != "error")
+        if not isinstance(stop, str):  # otherwise what is held back belongs to the stop string
+            tail, stopped = request.text.finish()
+            text += tail
+            if stopped is not None and reason == "length":
+                reason, stop = "stop", stopped
+        request.finish_reason, request.stop_reason = reason, stop
+        group = request.group
+        self._chunks.append(group.chunk(request, text, list(tokens), list(logprobs)))
+        if group.finished:
+            del self.groups[group.id]
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        request.group.error = request.group.error or f"{type(error).__name__}: {error}"
+        if request.finish_reason is None:
+            self._end(request, "error")
+
+    def _logprobs(self, sampled: Sampled) -> TokenLogprobs:
+        pairs = [(sampled.token, sampled.logprob), *sampled.top]
+        return {token: Logprob(max(p, LOWEST_LOGPROB), self._show(token)) for token, p in pairs}
+
+    def _show(self, token: int) -> str:
+        return self.tokenizer.token_text(token) if self.tokenizer is not None else ""
+
+    def _take_chunks(self) -> list[Chunk]:
+        chunks, self._chunks = self._chunks, []
+        return chunks

@@ -1,0 +1,65 @@
+"""EngineOptions: everything one may say when a model is loaded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from nanocupy.engine.fields import Checked, checked, choice, flag, integer, to_int
+
+MAX = 2**31 - 1
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def _num_bytes(value: Any) -> int:
+    if not isinstance(value, str):
+        return to_int(value, 1, 2**60)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
+    if not match:
+        raise ValueError(f"must be bytes or a size such as '2GiB' or '512M', got {value!r}")
+    return to_int(int(float(match[1]) * UNITS[match[2]]), 1, 2**60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(Checked):
+    """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
+
+    None of them changes a token of any answer, except `dtype` and `kv_dtype` (the arithmetic) and
+    the limits (`max_model_len`, the KV memory), which can end an answer earlier.
+    """
+
+    max_model_len: int | None = integer(
+        None, 1, MAX, "longest prompt + answer in tokens; None = what the model and memory allow"
+    )
+    max_num_seqs: int = integer(32, 1, 4096, "requests computed together in one step")
+    max_num_batched_tokens: int = integer(512, 1, 2**20, "tokens computed in one step")
+    chunk: int | None = integer(None, 1, MAX, "tokens of one prompt in one step; None = no limit")
+    block_size: int = choice(16, (16, 32, 64), "tokens in one KV block")
+    num_kv_blocks: int | None = integer(None, 1, MAX, "KV blocks; None = from kv_memory")
+    kv_memory: int | None = checked(
+        None, _num_bytes, "memory for KV blocks, bytes or '2GiB'; None = a share of what is free"
+    )
+    prefix_cache: bool = flag(True, "reuse KV blocks of prompts that start alike")
+    dtype: str = choice("auto", ("auto", "exact"), "'exact' computes in float32 throughout")
+    kv_dtype: str = choice(
+        "auto", ("auto", "float32", "bfloat16", "float16"), "how keys and values are stored"
+    )
+    device: str = choice("auto", ("auto", "cpu"), "where the model runs")
+    threads: int | None = integer(None, 1, 1024, "CPU threads; None = one per core")
+    capture: bool = flag(True, "replay the step as one captured graph")
+    seed: int | None = integer(
+        0, 0, 2**64 - 1, "draws the seeds of requests without one; None = fresh", optional=True
+    )
+    progress: bool | None = flag(None, "progress bars; None = on a terminal only")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                "[EngineOptions] max_num_batched_tokens must be at least max_num_seqs (every "
+                f"running request needs one token per step), got {self.max_num_batched_tokens} "
+                f"and {self.max_num_seqs}: raise the first or lower the second"
+            )
+        if self.num_kv_blocks is not None and self.kv_memory is not None:
+            raise ValueError("[EngineOptions] give num_kv_blocks or kv_memory, not both")

@@ -1,0 +1,87 @@
+"""Which rows of a step are sampled, and how: from a request's params and history to SampleRows.
+
+The drawing itself is part of the step, on the device; here is the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nanocupy.engine.batch import Edits, SampleRow
+from nanocupy.engine.philox import uniform
+from nanocupy.engine.request import Request
+
+NEVER = float("-inf")
+
+
+class Sampler:
+    """Makes the SampleRows of a chunk."""
+
+    def __init__(self, eos_ids: Collection[int]) -> None:
+        self.eos_ids = frozenset(eos_ids)
+
+    def rows(self, request: Request, count: int) -> list[SampleRow]:
+        """The rows wanted of the next `count` tokens of `request`; never more than `count`."""
+        rows = []
+        if request.prompt_logprobs_missing:
+            # the row at position p tells the logprob of the token at p + 1
+            first = max(request.num_computed, len(request.prompt_logprobs) - 1)
+            last = min(request.num_computed + count, request.num_prompt - 1)
+            rows = [self._target(request, position) for position in range(first, last)]
+        if count == request.remaining and request.limit:
+            rows.append(self._draw(request, count - 1))
+        return rows
+
+    def stop_ids(self, request: Request) -> Collection[int]:
+        """The tokens that end this request."""
+        own = request.params.stop_token_ids
+        return own if request.params.ignore_eos else self.eos_ids.union(own)
+
+    def _target(self, request: Request, position: int) -> SampleRow:
+        return SampleRow(
+            row=position - request.num_computed,
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            uniform=0.0,
+            edits=None,
+            top=request.params.prompt_logprobs or 0,
+            target=request.tokens[position + 1],
+        )
+
+    def _draw(self, request: Request, row: int) -> SampleRow:
+        params = request.params
+        greedy = params.greedy
+        return SampleRow(
+            row=row,
+            temperature=0.0 if greedy else params.temperature,
+            top_k=max(params.top_k, 0),
+            top_p=params.top_p,
+            min_p=params.min_p,
+            uniform=0.0
+            if greedy
+            else uniform(request.group.seed, request.index, request.num_tokens),
+            edits=self._edits(request),
+            top=-1 if params.logprobs is None else params.logprobs,
+            target=-1,
+        )
+
+    def _edits(self, request: Request) -> Edits | None:
+        """Penalties, biases and forbidden ends, one entry per token concerned."""
+        params = request.params
+        add = dict(params.logit_bias)
+        if params.presence_penalty or params.frequency_penalty:
+            for token, times in request.seen.items():
+                if times:
+                    penalty = params.presence_penalty + params.frequency_penalty * times
+                    add[token] = add.get(token, 0.0) - penalty
+        if request.num_generated < params.min_tokens:
+            add.update(dict.fromkeys(self.stop_ids(request), NEVER))
+        mul = dict.fromkeys(request.seen, params.repetition_penalty)
+        if params.repetition_penalty == 1:
+            mul = {}
+        ids = list(mul.keys() | add.keys()) if mul and add else list(mul or add)
+        if not ids:
+            return None
+        return Edits(ids, [mul.get(i, 1.0) for i in ids], [add.get(i, 0.0) for i in ids])

@@ -1,0 +1,197 @@
+"""Which tokens the next step computes.
+
+One rule instead of two phases: each request has `num_computed` chasing `num_tokens`. A step has a
+budget of tokens: first one for each request that generates, then prompts in chunks, then new
+requests. When blocks run out the newest running request gives its blocks back and is computed
+again later. The first of `running` never does, unless it is alone, so something always ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from nanocupy.engine.batch import Scheduled
+from nanocupy.engine.block_pool import BlockPool, Key
+from nanocupy.engine.request import Request, Status
+from nanocupy.engine.sampler import Sampler
+
+
+class Scheduler:
+    """The queues, and who holds which blocks. Only `schedule` and the methods below move them."""
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        sampler: Sampler,
+        *,
+        max_seqs: int,
+        max_rows: int,
+        max_samples: int,
+        chunk: int | None = None,
+        prefix_cache: bool = True,
+    ) -> None:
+        assert max_seqs <= min(max_rows, max_samples), "each running request needs a row"
+        self.pool = pool
+        self.sampler = sampler
+        self.max_seqs = max_seqs
+        self.max_rows = max_rows
+        self.max_samples = max_samples
+        self.chunk = chunk or max_rows
+        self.prefix_cache = prefix_cache
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # oldest admission first
+        self.failed: list[tuple[Request, Exception]] = []  # could not be scheduled this step
+        self._plan: list[Scheduled] = []
+        self._rows = self._samples = 0  # what is left of this step's budget
+
+    def add(self, requests: list[Request]) -> None:
+        """Queue the requests of one group. With a cache the first computes the prompt for all."""
+        leader, *others = requests
+        if self.prefix_cache and leader.num_prompt > self.pool.block_size:
+            leader.followers = others
+            others = []
+        for request in (leader, *others):
+            request.status = Status.WAITING
+            self.waiting.append(request)
+
+    def schedule(self) -> list[Scheduled]:
+        """The next step. Blocks for it are allocated; nothing else is done until `advance`."""
+        self._plan, self.failed = [], []
+        self._rows, self._samples = self.max_rows, self.max_samples
+        preempted = False
+        for request in sorted(self.running, key=lambda r: r.remaining > 1):
+            if request.status is Status.RUNNING:
+                preempted |= not self._try(self._continue, request)
+        while not preempted and self.waiting and self._try(self._admit, self.waiting[0]):
+            pass
+        return self._plan
+
+    def _try(self, action: Callable[[Request], bool], request: Request) -> bool:
+        """A failure while scheduling one request is that request's alone."""
+        try:
+            return action(request)
+        except Exception as error:
+            self.failed.append((request, error))
+            return False
+
+    def _continue(self, request: Request) -> bool:
+        """Plan the next tokens of a running request; False where blocks had to be taken away."""
+        count = self._share(request)
+        wanted = self.pool.blocks_for(request.num_computed + count)
+        victim = None
+        while (need := wanted - len(request.block_table)) > 0:
+            blocks = self.pool.allocate(need)
+            if blocks is not None:
+                request.block_table += blocks
+                break
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is request:
+                return False
+        self._schedule(request, count)
+        return victim is None
+
+    def _admit(self, request: Request) -> bool:
+        """Start the first waiting request, if there is a seat and room for all of it.
+
+        One block per running request stays free, so that those can grow before anyone is preempted.
+        """
+        if len(self.running) == self.max_seqs or not self._rows:
+            return False
+        hits = self.pool.lookup(self._keys(request)) if self._may_hit(request) else []
+        need = self.pool.blocks_for(request.num_tokens) - len(hits)
+        blocks = self.pool.allocate(need, hits, spare=len(self.running))
+        if blocks is None:
+            return False
+        self.waiting.popleft()
+        self.running.append(request)
+        request.status = Status.RUNNING
+        request.block_table = blocks
+        request.num_computed = len(hits) * self.pool.block_size
+        if request.cached_tokens is None:
+            request.cached_tokens = request.num_computed
+        if request.group.scheduled is None:
+            request.group.scheduled = time.monotonic()
+        self._schedule(request, self._share(request))
+        return True
+
+    def _share(self, request: Request) -> int:
+        """How many tokens of `request` the rest of the budget allows."""
+        count = min(request.remaining, self._rows, self.chunk)
+        if request.prompt_logprobs_missing:
+            return min(count, self._samples)
+        return min(count, request.remaining - (self._samples == 0))
+
+    def _schedule(self, request: Request, count: int) -> None:
+        if not count:
+            return
+        rows = self.sampler.rows(request, count)
+        start = request.num_computed
+        tokens = request.tokens[start : start + count]
+        self._rows -= count
+        self._samples -= len(rows)
+        self._plan.append(Scheduled(request, start, tokens, request.block_table, rows))
+
+    def _preempt(self, request: Request) -> None:
+        """Give up the blocks of the newest running request; it is the next to be admitted."""
+        assert all(item.request is not request for item in self._plan)
+        self.running.remove(request)
+        self._release(request)
+        request.preemptions += 1
+        request.status = Status.WAITING
+        self.waiting.appendleft(request)
+
+    def _release(self, request: Request) -> None:
+        self.pool.free(request.block_table)
+        request.block_table = []
+        request.num_computed = 0
+
+    def advance(self, request: Request, count: int) -> None:
+        """`count` more tokens of `request` are computed: its full blocks can be found now."""
+        old, request.num_computed = request.num_computed, request.num_computed + count
+        if self.prefix_cache:
+            size = self.pool.block_size
+            for index in range(old // size, request.num_computed // size):
+                self.pool.register(request.block_table, index, self._key(request, index))
+        if request.num_computed >= request.num_prompt:
+            self._let_go(request)
+
+    def finish(self, request: Request, *, trusted: bool = True) -> None:
+        """Take `request` out, whatever its state; not `trusted`: nobody may reuse its blocks."""
+        if request.status is Status.RUNNING:
+            self.running.remove(request)
+        elif request.status is Status.WAITING:
+            self.waiting.remove(request)
+        if not trusted:
+            for block in request.block_table:
+                self.pool.forget(block)
+        self._release(request)
+        request.status = Status.FINISHED
+        self._let_go(request)
+
+    def _let_go(self, leader: Request) -> None:
+        """The prompt is computed, or never will be: those who share it are next in the queue."""
+        for follower in reversed(leader.followers):
+            if follower.status is Status.HELD:
+                follower.status = Status.WAITING
+                self.waiting.appendleft(follower)
+        leader.followers = []
+
+    def _may_hit(self, request: Request) -> bool:
+        return self.prefix_cache and not request.prompt_logprobs_missing
+
+    def _keys(self, request: Request) -> Iterator[Key]:
+        """Keys of the blocks a lookup may use; at least one token is always computed."""
+        for index in range((request.num_tokens - 1) // self.pool.block_size):
+            yield self._key(request, index)
+
+    def _key(self, request: Request, index: int) -> Key:
+        size = self.pool.block_size
+        for i in range(len(request.keys), index + 1):
+            parent = request.keys[-1] if request.keys else None
+            tokens = request.tokens[i * size : (i + 1) * size]
+            salt = request.params.cache_salt or ""
+            request.keys.append(self.pool.make_key(parent, salt, tokens))
+        return request.keys[index]
