@@ -96,13 +96,15 @@ class Scheduler:
     def _admit(self, request: Request) -> bool:
         """Start the first waiting request, if there is a seat and room for all of it.
 
-        One block per running request stays free, so that those can grow before anyone is preempted.
+        Unless it is alone, a block for each request stays free, so that all can grow before one is
+        preempted.
         """
         if len(self.running) == self.max_seqs or not self._rows:
             return False
         hits = self.pool.lookup(self._keys(request)) if self._may_hit(request) else []
         need = self.pool.blocks_for(request.num_tokens) - len(hits)
-        blocks = self.pool.allocate(need, hits, spare=len(self.running))
+        spare = len(self.running) + 1 if self.running else 0
+        blocks = self.pool.allocate(need, hits, spare)
         if blocks is None:
             return False
         self.waiting.popleft()

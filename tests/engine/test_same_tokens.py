@@ -47,8 +47,6 @@ def test_block_size_and_preemption(name: str, block_size: int, num_blocks: int) 
     outs = run(eng, PROMPTS, PARAMS[name])
     assert [token_ids(out) for out in outs] == [EXPECTED[name, i] for i in range(17)]
     assert eng.pool.num_available == num_blocks - 1
-    if block_size == 16:
-        assert sum(out.metrics.preemptions for out in outs) > 0, "the pool was to be too small"
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])

@@ -64,7 +64,7 @@ def test_pool_for_two_and_a_half_sequences_serves_twenty() -> None:
     eng = engine(FakeRunner(num_blocks=1 + 12, block_size=16))  # a sequence needs 5 blocks of 16
     outs = run(eng, made, LONG)
     assert [token_ids(out) for out in outs] == [expected(prompt, LONG) for prompt in made]
-    assert sum(out.metrics.preemptions for out in outs) <= 3 * 20
+    assert 0 < sum(out.metrics.preemptions for out in outs) <= 3 * 20
     assert eng.pool.num_available == 12 and not any(block.refs for block in eng.pool.blocks)
 
 
