@@ -1,6 +1,25 @@
 """What a model is on disk: finding it, reading its configuration and its weights."""
 
+from nanocupy.checkpoint.config import (
+    ModelConfig,
+    Quantization,
+    RopeConfig,
+    load_config,
+    load_generation_config,
+)
 from nanocupy.checkpoint.convert import convert_gguf
+from nanocupy.checkpoint.header import TensorInfo
 from nanocupy.checkpoint.locate import resolve
+from nanocupy.checkpoint.reader import Checkpoint
 
-__all__ = ["convert_gguf", "resolve"]
+__all__ = [
+    "Checkpoint",
+    "ModelConfig",
+    "Quantization",
+    "RopeConfig",
+    "TensorInfo",
+    "convert_gguf",
+    "load_config",
+    "load_generation_config",
+    "resolve",
+]

@@ -1,0 +1,192 @@
+"""Checkpoint: the weights of a model folder, mapped, never copied on opening."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from nanocupy.checkpoint.config import ModelConfig, load_config
+from nanocupy.checkpoint.header import TensorInfo, read_header
+from nanocupy.checkpoint.jsonfile import read_json
+
+DTYPES: dict[str, DTypeLike] = {
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "I8": np.int8,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F16": np.float16,
+    "F32": np.float32,
+    "F64": np.float64,
+    "BF16": ml_dtypes.bfloat16,
+}
+"""What `Checkpoint.read` gives for each safetensors dtype that it reads."""
+
+INDEX = "model.safetensors.index.json"
+
+
+class Checkpoint:
+    """Every tensor of a Hugging Face folder: one safetensors file, or shards with an index.
+
+    Opening reads and checks the headers only; `read` gives views of the mapped files. Raises
+    ValueError, naming the file and what is wrong with it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config: ModelConfig = load_config(self.folder)
+        self._maps: dict[Path, mmap.mmap] = {}
+        self._tensors: dict[str, TensorInfo] = {}
+        try:
+            for path in weight_files(self.folder):
+                self._open(path)
+            self._check_index()
+        except BaseException:
+            self.close()
+            raise
+
+    def names(self) -> list[str]:
+        """The names of all tensors, in the order of the files."""
+        return list(self._tensors)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def info(self, name: str) -> TensorInfo:
+        """dtype, shape and place of a tensor; ValueError if there is none of that name."""
+        if name not in self._tensors:
+            raise ValueError(f"{self.folder} has no tensor '{name}'")
+        return self._tensors[name]
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The tensor as a read-only array over the mapped file; BF16 as ml_dtypes.bfloat16."""
+        info = self.info(name)
+        if info.dtype not in DTYPES:
+            raise ValueError(
+                f"tensor '{name}' has dtype {info.dtype}, which is not read; "
+                f"supported are {', '.join(DTYPES)}"
+            )
+        if info.file not in self._maps:
+            raise ValueError(f"the checkpoint {self.folder} is closed")
+        dtype = np.dtype(DTYPES[info.dtype])
+        view: NDArray[Any] = np.ndarray(info.shape, dtype, self._maps[info.file], info.offset)
+        if not view.flags.aligned:  # kernels load whole elements: give them an aligned copy
+            view = view.copy()
+            view.flags.writeable = False
+        return view
+
+    def account(self, expected: Mapping[str, Sequence[int]]) -> None:
+        """Raise one ValueError that names every missing, unexpected and misshapen tensor."""
+        missing = [f"missing {n} {tuple(s)}" for n, s in expected.items() if n not in self]
+        unexpected = [
+            f"unexpected {info.name} {info.dtype} {info.shape}"
+            for info in self._tensors.values()
+            if info.name not in expected
+        ]
+        misshapen = [
+            f"misshapen {info.name}: {info.shape}, expected {tuple(expected[info.name])}"
+            for info in self._tensors.values()
+            if info.name in expected and info.shape != tuple(expected[info.name])
+        ]
+        if wrong := missing + unexpected + misshapen:
+            raise ValueError(
+                f"{self.folder} does not hold the tensors of a {self.config.model_type} with its "
+                f"config.json:\n  " + "\n  ".join(wrong)
+            )
+
+    def close(self) -> None:
+        """Let go of the files. Arrays from `read` stay valid: each keeps its mapping alive."""
+        self._maps.clear()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, path: Path) -> None:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            tensors = read_header(path, file, size)
+            self._maps[path] = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        if twice := self._tensors.keys() & tensors.keys():
+            raise ValueError(f"{self.folder}: two shards hold {', '.join(sorted(twice))}")
+        self._tensors |= tensors
+
+    def _check_index(self) -> None:
+        """Every tensor that the index names must be in the shard that it names."""
+        if (self.folder / "model.safetensors") in self._maps:
+            return
+        weight_map = _weight_map(self.folder) if (self.folder / INDEX).is_file() else {}
+        wrong = [
+            f"{name} in {file}"
+            for name, file in weight_map.items()
+            if name not in self._tensors or self._tensors[name].file.name != file
+        ]
+        if wrong:
+            raise ValueError(f"{self.folder / INDEX} names what is not there: {', '.join(wrong)}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder; ValueError if that is not clear or not safe."""
+    if (folder / "model.safetensors").exists():
+        names = ["model.safetensors"]
+    elif (folder / INDEX).is_file():
+        names = list(dict.fromkeys(_weight_map(folder).values()))
+    else:
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+        if len(names) != 1:
+            raise ValueError(
+                f"{folder} holds {len(names)} .safetensors files and no {INDEX} that says "
+                f"which to read"
+            )
+    return [_inside(folder, name) for name in names]
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{folder / INDEX} has no weight_map")
+    for file in weight_map.values():
+        plain = isinstance(file, str) and not set(file) & set("/\\:\0")
+        if not plain or not file.endswith(".safetensors"):
+            raise ValueError(
+                f"{folder / INDEX} names the file {file!r}; shards are plain names of "
+                f".safetensors files in the same folder"
+            )
+    return weight_map
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a file that must not lead out of the folder (but may into the hub's blobs)."""
+    path = folder / name
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is missing or cannot be followed: {error}") from error
+    if not real.is_file():  # opening a pipe would wait for ever
+        raise ValueError(f"{path} is not a regular file")
+    home = folder.resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if home not in real.parents and blobs not in real.parents:
+        raise ValueError(
+            f"{path} leads out of its folder, to {real}; copy the file, or link the whole folder"
+        )
+    return path
