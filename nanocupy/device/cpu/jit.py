@@ -135,12 +135,13 @@ def _link(source: str) -> tuple[Any, int]:
 
 @functools.cache
 def _add_symbols() -> None:
-    """Name the one function of the system's that kernels call."""
-    if target.is_windows():
-        function, name = ctypes.WinDLL("kernel32").SwitchToThread, "SwitchToThread"  # type: ignore[attr-defined]
-    else:
-        function, name = ctypes.CDLL(None).sched_yield, "sched_yield"
-    llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    """Name the two functions of the system's that kernels may call."""
+    system: Any = ctypes.CDLL("kernel32" if target.is_windows() else None)
+    yield_thread = "SwitchToThread" if target.is_windows() else "sched_yield"
+    maths = ctypes.CDLL("ucrtbase" if target.is_windows() else None)
+    for library, name in ((system, yield_thread), (maths, "fmaf")):
+        address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        llvm.add_symbol(name, address)
 
 
 def _engine() -> Any:

@@ -57,6 +57,12 @@ def load_u8(b: Any, p: Any) -> Any:
     return b.zext(b.load(pointer(b, p, i8), align=1), i64)
 
 
+@op(f4, f4, f4, f4)
+def fma(b: Any, x: Any, y: Any, z: Any) -> Any:
+    """x*y + z, rounded once."""
+    return call(b, "llvm.fma.f32", f32, x, y, z)
+
+
 @op(types.int32, f4)
 def bits_of(b: Any, x: Any) -> Any:
     """The 32 bits of a float."""

@@ -392,3 +392,27 @@ def _lower(python_operator: Any, emit: str) -> None:
 
 for _python, _emit in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("truediv", "fdiv")):
     _lower(getattr(operator, _python), _emit)
+
+
+# ---- control flow for generated kernels -------------------------------------------------------------------
+
+
+def emit_loop(b: Any, count: Any, values: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+    """`for i in range(count): values = body(i, values)` with count >= 1; the final values."""
+    entry = b.block
+    head, done = b.append_basic_block("loop"), b.append_basic_block("done")
+    b.branch(head)
+    b.position_at_end(head)
+    index = b.phi(i64)
+    index.add_incoming(ir.Constant(i64, 0), entry)
+    carried = [b.phi(v.type) for v in values]
+    for phi, v in zip(carried, values, strict=True):
+        phi.add_incoming(v, entry)
+    new = body(index, list(carried))
+    following = b.add(index, ir.Constant(i64, 1))
+    index.add_incoming(following, b.block)
+    for phi, v in zip(carried, new, strict=True):
+        phi.add_incoming(v, b.block)
+    b.cbranch(b.icmp_signed("<", following, count), head, done)
+    b.position_at_end(done)
+    return new

@@ -1,0 +1,75 @@
+"""Rows of a packed weight as f32: the embedding looks tokens up where the tied head keeps them."""
+
+from __future__ import annotations
+
+from nanocupy.device.cpu.raw import (
+    fma,
+    load_f32,
+    load_i16,
+    load_i32,
+    load_i64,
+    load_u8,
+    store_f32,
+)
+from nanocupy.device.cpu.simd import bf16_to_f32, f4, f16_to_f32, fn
+
+GROUP = 64  # rows of the weight that lie interleaved
+
+
+@fn
+def half(address, kind):
+    """The value of a 16- or 32-bit float: kind 0 f32, 1 f16, 2 bf16."""
+    if kind == 0:
+        return load_f32(address)
+    if kind == 1:
+        return f16_to_f32(load_i16(address))
+    return bf16_to_f32(load_i16(address))
+
+
+@fn
+def dense_row(base, lane, out, size, kind):
+    """Row `lane` of a group of 64. bf16 lies in pairs along K."""
+    for n in range(size):
+        if kind == 0:
+            address = base + 4 * (GROUP * n + lane)
+        elif kind == 1:
+            address = base + 2 * (GROUP * n + lane)
+        else:
+            address = base + 4 * (GROUP * (n // 2) + lane) + 2 * (n % 2)
+        store_f32(out + 4 * n, half(address, kind))
+
+
+@fn
+def affine_row(base, lane, out, size, bits, group, kind):
+    """Row `lane` of a quantised group of 64: code * scale + bias, rounded once."""
+    width = 4 if kind == 0 else 2
+    codes = GROUP * group * bits // 8
+    for g in range(size // group):
+        block = base + g * (codes + 2 * GROUP * width)
+        scale = half(block + codes + width * lane, kind)
+        bias = half(block + codes + width * (GROUP + lane), kind)
+        for n in range(group):
+            column = n % (group // 2) if bits == 4 else n
+            code = load_u8(block + 4 * (GROUP * (column // 4) + lane) + column % 4)
+            if bits == 4:
+                code = (code >> 4) if n >= group // 2 else (code & 15)
+            store_f32(out + 4 * (g * group + n), fma(f4(code), scale, bias))
+
+
+def embedding(a, thread, threads):
+    """a: weight, tokens i32, out [rows, K] f32, rows*, K, N, group bytes, bits, group, kind.
+
+    bits is 0 for a dense weight. Code 1: a token outside [0, N).
+    """
+    size, count, bytes_per_group, bits, group, kind = a[4], a[5], a[6], a[7], a[8], a[9]
+    rows = load_i64(a[3])
+    for row in range(rows * thread // threads, rows * (thread + 1) // threads):
+        token = load_i32(a[1] + 4 * row)
+        if token < 0 or token >= count:
+            return 1
+        base = a[0] + token // GROUP * bytes_per_group
+        if bits == 0:
+            dense_row(base, token % GROUP, a[2] + 4 * size * row, size, kind)
+        else:
+            affine_row(base, token % GROUP, a[2] + 4 * size * row, size, bits, group, kind)
+    return 0

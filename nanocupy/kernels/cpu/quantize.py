@@ -1,0 +1,50 @@
+"""Activations to int8, a scale per group: what the integer linear kernels read."""
+
+from __future__ import annotations
+
+from nanocupy.device.cpu.raw import load_i64, store_f32
+from nanocupy.device.cpu.simd import (
+    f4,
+    fn,
+    i4,
+    iadd,
+    istore_i8,
+    isplat,
+    isum,
+    to_int,
+    vabs,
+    vload,
+    vmax,
+    vmaxval,
+    vsplat,
+)
+
+
+@fn
+def quantize_group(x, out, meta, group):
+    """One group: codes at out, (scale, scale * sum of codes) at meta."""
+    peak = vsplat(f4(0.0))
+    for i in range(0, group, 16):
+        peak = vmax(vabs(vload(x + 4 * i)), peak)
+    scale = vmaxval(peak) / f4(127.0)
+    inverse = vsplat(f4(1.0) / scale if scale > f4(0.0) else f4(0.0))
+    total = isplat(i4(0))
+    for i in range(0, group, 16):
+        codes = to_int(vload(x + 4 * i) * inverse)
+        istore_i8(out + i, codes)
+        total = iadd(total, codes)
+    store_f32(meta, scale)
+    store_f32(meta + 4, scale * f4(isum(total)))
+
+
+def quantize(a, thread, threads):
+    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group."""
+    x, out, size, xs, os, group = a[0], a[1], a[3], a[4], a[5], a[6]
+    groups = size // group
+    work = load_i64(a[2]) * groups
+    for item in range(work * thread // threads, work * (thread + 1) // threads):
+        row, g = item // groups, item % groups
+        record = out + row * os
+        source = x + row * xs + 4 * g * group
+        quantize_group(source, record + g * group, record + size + 8 * g, group)
+    return 0

@@ -1,0 +1,150 @@
+"""Linear layers: every format against NumPy, and GEMV row = GEMM row to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.kernels import embedding, linear
+
+FORMATS = [
+    "f32",
+    "f16",
+    "bf16",
+    *(f"q{bits}_{group}_{kind}" for bits in (4, 8) for group in (32, 64) for kind in ("f16", "bf16")),
+    "q4_128_f32",
+]
+KINDS = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
+
+
+def make(form: str, n: int, k: int, seed: int = 0) -> tuple[Any, np.ndarray]:
+    """(what `pack` takes, the same weight as f32)."""
+    rng = np.random.default_rng(seed)
+    if not form.startswith("q"):
+        weight = rng.standard_normal((n, k)).astype(KINDS[form])
+        return weight, weight.astype(np.float32)
+    bits, group, kind = form[1:].split("_")
+    codes = rng.integers(0, 2**32, (n, k * int(bits) // 32), dtype=np.uint32)
+    scales = (rng.random((n, k // int(group))) * 0.1).astype(KINDS[kind])
+    biases = (rng.standard_normal((n, k // int(group))) * 0.5).astype(KINDS[kind])
+    return (codes, scales, biases, int(bits)), linear.dequantize(codes, scales, biases, int(bits))
+
+
+def apply(
+    device: CpuDevice, weight: linear.PackedWeight, x: np.ndarray, integer: bool, bias: Any = None
+) -> np.ndarray:
+    rows = device.asarray(np.array([len(x)]))
+    source, stride, launches = device.asarray(x), 4 * weight.k, []
+    if integer:
+        stride = linear.quantized_row_bytes(weight.k, weight.format.group)
+        record = device.empty((len(x), stride), np.uint8)
+        group = weight.format.group
+        launches.append(linear.launch_quantize(source, record, rows, weight.k, group, 4 * weight.k))
+        source = record
+    out = device.empty((len(x), weight.n), np.float32)
+    launches.append(
+        linear.launch(
+            device,
+            weight,
+            source,
+            out,
+            rows,
+            activations="i8" if integer else "f32",
+            x_stride=stride,
+            out_stride=4 * weight.n,
+            bias=bias,
+        )
+    )
+    device.capture(launches).run()
+    return out
+
+
+def expected(x: np.ndarray, weight: np.ndarray, group: int, integer: bool) -> np.ndarray:
+    if integer:
+        codes, scales = linear.quantize_reference(x, group)
+        x = codes.astype(np.float64) * np.repeat(scales, group, axis=1)
+    return linear.reference(x, weight)
+
+
+CASES = [(f, i) for f in FORMATS for i in ((False, True) if f.startswith("q") else (False,))]
+
+
+@pytest.mark.parametrize(("form", "integer"), CASES)
+@pytest.mark.parametrize(("n", "k"), [(192, 256), (90, 128)])
+def test_agrees_with_numpy(form: str, integer: bool, n: int, k: int) -> None:
+    device = CpuDevice(threads=2)
+    raw, plain = make(form, n, k)
+    (weight,) = linear.pack(device, [raw])
+    x = np.random.default_rng(1).standard_normal((19, k)).astype(np.float32)
+    want = expected(x, plain, weight.format.group, integer)
+    np.testing.assert_allclose(apply(device, weight, x, integer), want, atol=2e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize(("form", "integer"), CASES)
+def test_a_row_does_not_depend_on_its_company(form: str, integer: bool) -> None:
+    """GEMV row = GEMM row to the bit, for M = 1...40 and any number of threads."""
+    raw, _ = make(form, 224, 256)
+    x = np.random.default_rng(2).standard_normal((40, 256)).astype(np.float32)
+    x[7] = 0
+    device = CpuDevice(threads=1)
+    (weight,) = linear.pack(device, [raw])
+    alone = np.concatenate([apply(device, weight, x[m : m + 1], integer) for m in range(40)])
+    for threads in (1, 2, 3):
+        device = CpuDevice(threads=threads)
+        for m in range(1, 41) if threads == 2 else (1, 5, 40):
+            assert np.array_equal(apply(device, weight, x[:m], integer), alone[:m]), (threads, m)
+
+
+def test_neighbours_in_one_buffer_join() -> None:
+    device = CpuDevice(threads=2)
+    pieces = [make("q4_32_f16", n, 128, seed=n) for n in (128, 64, 70)]
+    a, b, c = linear.pack(device, [raw for raw, _ in pieces])
+    assert b.follows(a) and c.follows(b) and not c.follows(a) and not a.follows(b)
+    x = np.random.default_rng(3).standard_normal((3, 128)).astype(np.float32)
+    apart = np.concatenate([apply(device, w, x, True) for w in (a, b, c)], axis=1)
+    assert np.array_equal(apply(device, a.joined(b).joined(c), x, True), apart)
+
+
+def test_bias_is_added_last() -> None:
+    device = CpuDevice(threads=2)
+    (weight,) = linear.pack(device, [make("bf16", 80, 64)[0]])
+    x = np.random.default_rng(4).standard_normal((5, 64)).astype(np.float32)
+    bias = device.empty((96,), np.float32)
+    bias[:80] = np.random.default_rng(5).standard_normal(80)
+    for rows in (x, x[:1]):
+        plain = apply(device, weight, rows, False)
+        assert np.array_equal(apply(device, weight, rows, False, bias), plain + bias[:80])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_embedding_reads_the_packed_weight(form: str) -> None:
+    device = CpuDevice(threads=2)
+    raw, plain = make(form, 150, 128)
+    (weight,) = linear.pack(device, [raw])
+    tokens = np.array([0, 149, 63, 64, 77], np.int32)
+    out = device.empty((5, 128), np.float32)
+    rows = device.asarray(np.array([5]))
+    device.capture([embedding.launch(weight, device.asarray(tokens), out, rows)]).run()
+    assert np.array_equal(out, embedding.reference(tokens, plain))
+
+
+def test_embedding_refuses_a_token_that_does_not_exist() -> None:
+    device = CpuDevice(threads=1)
+    (weight,) = linear.pack(device, [make("f32", 10, 16)[0]])
+    tokens, rows = device.asarray(np.array([10], np.int32)), device.asarray(np.array([1]))
+    graph = device.capture([embedding.launch(weight, tokens, device.empty((1, 16), np.float32), rows)])
+    with pytest.raises(RuntimeError, match="embedding"):
+        graph.run()
+
+
+def test_unknown_formats_are_refused() -> None:
+    with pytest.raises(ValueError, match="float64"):
+        linear.pack(CpuDevice(threads=1), [np.zeros((4, 4))])
+    with pytest.raises(ValueError, match="groups of 16"):
+        codes = np.zeros((64, 4), np.uint32)
+        scales = np.zeros((64, 2), np.float16)
+        linear.pack(CpuDevice(threads=1), [(codes, scales, scales, 4)])
