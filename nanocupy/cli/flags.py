@@ -9,12 +9,32 @@ from __future__ import annotations
 import argparse
 import re
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
 DEFAULT_MODEL = "smollm2-135m"
+# What the command line takes where neither a flag nor the model says: a small model is at its best
+# with little randomness, and one that repeats itself must come to an end.
+SAMPLING = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 1024}
+NONE: Mapping[str, Any] = {}
 _UNITS = {"k": 2**10, "m": 2**20}
+
+
+class Switch(argparse.Action):
+    """A flag `--name` with its opposite `--no-name`."""
+
+    def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
+        negated = [f"--no-{name[2:]}" for name in option_strings]
+        super().__init__([*option_strings, *negated], dest, nargs=0, **kwargs)
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, not (option or "").startswith("--no-"))
+
+    def format_usage(self) -> str:
+        return "|".join(self.option_strings)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -26,25 +46,34 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """One flag per field of EngineOptions."""
+    """One flag per field of EngineOptions, but `seed`: a command has one request, with its own."""
     from nanocupy.engine.options import EngineOptions
 
-    add_fields(parser.add_argument_group("engine"), EngineOptions)
+    add_fields(parser.add_argument_group("engine"), EngineOptions, skip=("seed",))
 
 
 def add_sampling(parser: argparse.ArgumentParser, skip: Collection[str] = ()) -> None:
-    """One flag per field of SamplingParams. `seed` is the request's here, not the engine's."""
+    """One flag per field of SamplingParams."""
     from nanocupy.engine.params import SamplingParams
 
-    add_fields(parser.add_argument_group("sampling"), SamplingParams, skip)
+    group = parser.add_argument_group(
+        "sampling", "What is not given is as the model's generation_config.json says, if it does."
+    )
+    add_fields(group, SamplingParams, skip, SAMPLING)
 
 
-def add_fields(group: Any, options: type, skip: Collection[str] = ()) -> None:
-    """Add a flag for every field of a dataclass whose metadata holds its `help`."""
+def add_fields(
+    group: Any, options: type, skip: Collection[str] = (), defaults: Mapping[str, Any] = NONE
+) -> None:
+    """Add a flag for every field of a dataclass whose metadata holds its `help`.
+
+    `defaults` are said in the help instead of the dataclass's own; using them is the caller's.
+    """
     types = typing.get_type_hints(options)
     for field in fields(options):
         if field.name not in skip:
-            _add_field(group, field, types[field.name])
+            help_text = _help(field, defaults.get(field.name, field.default))
+            _add_field(group, field.name, types[field.name], help_text)
 
 
 def given(args: argparse.Namespace, options: type) -> dict[str, Any]:
@@ -59,6 +88,7 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     from nanocupy.engine.options import EngineOptions
 
     options = given(args, EngineOptions)
+    options.pop("seed", None)
     EngineOptions(**options)  # a wrong flag is told before a model is loaded
     return options
 
@@ -69,8 +99,9 @@ def flag(name: str) -> str:
 
 
 def in_flags(message: str) -> str:
-    """The message with `[EngineOptions] chunk` or `max_model_len` said as the flag to change."""
+    """An error in the words of the command line: `max_model_len` is the flag to change."""
     message = re.sub(r"\[(?:EngineOptions|SamplingParams)\] (\w+)", lambda m: flag(m[1]), message)
+    message = re.sub(r"^\[\w+\] ", "", message)
     for name in _names():
         if "_" in name:
             message = re.sub(rf"(?<![\w-]){name}(?!\w)", flag(name), message)
@@ -84,29 +115,32 @@ def _names() -> list[str]:
     return [field.name for options in (EngineOptions, SamplingParams) for field in fields(options)]
 
 
-def _add_field(group: Any, field: Field[Any], hint: Any) -> None:
+def _add_field(group: Any, name: str, hint: Any, help_text: str) -> None:
+    common: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-    help_text = _help(field)
-    common = {"dest": field.name, "default": argparse.SUPPRESS, "help": help_text}
-    if kinds == [bool]:
-        group.add_argument(flag(field.name), action=argparse.BooleanOptionalAction, **common)
-        return
     origin = typing.get_origin(hint)
-    if origin is dict:
-        common |= {"action": "append", "type": _pair, "metavar": "ID=BIAS"}
-    elif origin is tuple or origin is list:
-        item = typing.get_args(hint)[0]
-        common |= {"action": "append", "type": _reader(item), "metavar": _metavar(item)}
+    if origin in (dict, Mapping):
+        group.add_argument(flag(name), action="append", type=_pair, metavar="ID=BIAS", **common)
+    elif origin in (tuple, list):
+        _add_value(group, name, kinds[0], common | {"action": "append"})
+    elif kinds == [bool]:
+        group.add_argument(flag(name), action=Switch, **common)
     else:
-        common |= {"type": _reader(kinds[0]), "metavar": _metavar(kinds[0])}
-    group.add_argument(flag(field.name), **common)
+        _add_value(group, name, kinds[0], common)
 
 
-def _help(field: Field[Any]) -> str:
-    text = str(field.metadata["help"]).replace("%", "%%")
-    if field.default in (None, MISSING, ()):
-        return text
-    return f"{text} (default: {field.default})"
+def _add_value(group: Any, name: str, kind: type, common: dict[str, Any]) -> None:
+    group.add_argument(flag(name), type=_reader(kind), metavar=_metavar(kind), **common)
+
+
+def _help(field: Field[Any], default: Any) -> str:
+    """The field's help with its default; `None = all` of the field is the default `all`."""
+    text, _, otherwise = str(field.metadata["help"]).partition("; None = ")
+    if default is None or default is MISSING or default == ():
+        default = otherwise
+    elif isinstance(default, bool):
+        default = "on" if default else "off"
+    return (f"{text} (default: {default})" if str(default) else text).replace("%", "%%")
 
 
 def _metavar(kind: type) -> str:

@@ -1,0 +1,87 @@
+"""A loaded model behind a command, and what the command line says when a flag is not given."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nanocupy.cli.flags import SAMPLING, engine_options, given
+
+if TYPE_CHECKING:
+    from nanocupy import LLM, SamplingParams
+    from nanocupy.engine.outputs import Chunk, RequestOutput
+
+Messages = list[dict[str, str]]
+
+
+class Session(NamedTuple):
+    """A model ready to answer, and how long that took."""
+
+    llm: LLM
+    load_s: float
+
+    @property
+    def chats(self) -> bool:
+        """True where the model has a chat template."""
+        return self.llm.chat_template is not None
+
+
+@contextmanager
+def load(args: argparse.Namespace, **options: Any) -> Iterator[Session]:
+    """The model of --model with the engine's flags; `options` fill in what was not given."""
+    options |= engine_options(args)
+    from nanocupy import LLM
+
+    start = time.perf_counter()
+    with LLM(args.model, **options) as llm:
+        yield Session(llm, time.perf_counter() - start)
+
+
+def check_sampling(args: argparse.Namespace) -> None:
+    """Refuse a wrong flag before a model is loaded."""
+    from nanocupy import SamplingParams
+
+    SamplingParams(**SAMPLING | given(args, SamplingParams))
+
+
+def sampling(args: argparse.Namespace, session: Session) -> SamplingParams:
+    """The flags, else what the model's own generation_config.json says, else SAMPLING."""
+    from nanocupy import SamplingParams
+
+    said = session.llm.generation_config
+    ours = {name: value for name, value in SAMPLING.items() if said.get(name) is None}
+    if said.get("do_sample") is False:
+        ours.pop("temperature", None)
+    return session.llm.default_params(**ours | given(args, SamplingParams))
+
+
+def stream(session: Session, prompt: str | Messages, params: SamplingParams) -> Iterator[Chunk]:
+    """The chunks of the answer to a text, or to messages in the model's chat template."""
+    if isinstance(prompt, str):
+        return session.llm.stream(prompt, params)
+    return session.llm.stream_chat(prompt, params)
+
+
+def timings(load_s: float, output: RequestOutput | None) -> dict[str, float | None]:
+    """Seconds, and tokens per second, of one finished request (its first answer)."""
+    times: dict[str, float | None] = {"load_s": round(load_s, 4)}
+    if output is None:
+        return times
+    metrics = output.metrics
+    computed = len(output.prompt_token_ids) - output.cached_tokens
+    return times | {
+        "ttft_s": None if metrics.ttft is None else round(metrics.ttft, 4),
+        "prefill_tokens_per_s": _rate(computed, metrics.scheduled, metrics.first_token),
+        "decode_tokens_per_s": _rate(
+            len(output.outputs[0].token_ids) - 1, metrics.first_token, metrics.finished
+        ),
+    }
+
+
+def _rate(tokens: int, start: float | None, end: float | None) -> float | None:
+    if start is None or end is None or end <= start or tokens < 1:
+        return None
+    return round(tokens / (end - start), 2)
