@@ -1,6 +1,6 @@
 """A conversation. Every turn sends the whole history; the prefix cache makes that cheap.
 
-    python examples/chat.py
+python examples/chat.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def main() -> None:
             answer = output.outputs[0].text
             messages.append({"role": "assistant", "content": answer})
             print(f"model: {answer}")
-            print(f"({output.cached_tokens} of {len(output.prompt_token_ids)} prompt tokens cached)")
+            print(
+                f"({output.cached_tokens} of {len(output.prompt_token_ids)} prompt tokens cached)"
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The smallest embedding of the engine: one prompt at a time, little memory, one thread.
 
-    python examples/edge.py
+python examples/edge.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Several prompts in one call: they are computed together, and each gives the tokens it gives alone.
+"""Several prompts in one call, computed together; each gets the tokens it would get alone.
 
-    python examples/generate.py
+python examples/generate.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An answer, printed as it comes. Leaving the loop early ends the request.
 
-    python examples/stream.py "Why is the sky blue?"
+python examples/stream.py "Why is the sky blue?"
 """
 
 from __future__ import annotations
