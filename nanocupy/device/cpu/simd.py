@@ -416,3 +416,24 @@ def emit_loop(b: Any, count: Any, values: list[Any], body: Callable[[Any, list[A
     b.cbranch(b.icmp_signed("<", following, count), head, done)
     b.position_at_end(done)
     return new
+
+
+# ---- the end of a row that is not a multiple of sixteen ----------------------------------------
+
+
+def _first_lanes(b: Any, n: Any) -> Any:
+    return b.icmp_signed("<", ir.Constant(VI, list(range(LANES))), splat(b, n))
+
+
+@op(F, A, i4)
+def vload_first(b: Any, p: Any, n: Any) -> Any:
+    """The first n f32 at p, then zeros. Touches no memory past them."""
+    args = (pointer(b, p, VF), ir.Constant(i32, 4), _first_lanes(b, n), const(VF, 0.0))
+    return call(b, "llvm.masked.load.v16f32.p0", VF, *args)
+
+
+@op(void, A, i4, F)
+def vstore_first(b: Any, p: Any, n: Any, v: Any) -> Any:
+    """The first n lanes to p. Touches no memory past them."""
+    args = (v, pointer(b, p, VF), ir.Constant(i32, 4), _first_lanes(b, n))
+    call(b, "llvm.masked.store.v16f32.p0", ir.VoidType(), *args)
