@@ -256,20 +256,24 @@ class Engine:
         logprobs: Sequence[TokenLogprobs] = (),
     ) -> None:
         """Finish `request`: free its blocks, show what text was held back, emit its last chunk."""
+        group = request.group
         self.scheduler.finish(request, trusted=reason != "error")
         if not isinstance(stop, str):  # otherwise what is held back belongs to the stop string
-            tail, stopped = request.text.finish()
+            try:
+                tail, stopped = request.text.finish()
+            except Exception as error:
+                group.error = group.error or describe(error)
+                reason, tail, stopped = "error", "", None
             text += tail
             if stopped is not None and reason == "length":
                 reason, stop = "stop", stopped
         request.finish_reason, request.stop_reason = reason, stop
-        group = request.group
         self._chunks.append(group.chunk(request, text, list(tokens), list(logprobs)))
         if group.finished:
             del self.groups[group.id]
 
     def _fail(self, request: Request, error: Exception) -> None:
-        request.group.error = request.group.error or f"{type(error).__name__}: {error}"
+        request.group.error = request.group.error or describe(error)
         if request.finish_reason is None:
             self._end(request, "error")
 
@@ -283,3 +287,8 @@ class Engine:
     def _take_chunks(self) -> list[Chunk]:
         chunks, self._chunks = self._chunks, []
         return chunks
+
+
+def describe(error: Exception) -> str:
+    """One line for `RequestOutput.error`."""
+    return f"{type(error).__name__}: {error}"

@@ -68,15 +68,13 @@ class SamplingParams(Checked):
     presence_penalty: float = real(0.0, -2, 2, "subtracted from tokens already generated")
     frequency_penalty: float = real(0.0, -2, 2, "subtracted once per time already generated")
     repetition_penalty: float = real(1.0, 0.01, 100, "divides tokens of prompt and output; 1 = off")
-    logit_bias: Mapping[int, float] = checked(
+    logit_bias: dict[int, float] = checked(  # noqa: RUF009 (a field, like the others)
         None, _biases, "token id -> number in [-100, 100] added to its logit"
     )
     seed: int | None = integer(None, -(2**63), 2**64 - 1, "same seed, same tokens; None = random")
     n: int = integer(1, 1, MAX_N, "how many answers to the prompt")
-    stop: str | Sequence[str] = checked(
-        (), _stops, "end before any of these strings", optional=True
-    )
-    stop_token_ids: Sequence[int] = checked(
+    stop: tuple[str, ...] = checked((), _stops, "end before any of these strings", optional=True)
+    stop_token_ids: tuple[int, ...] = checked(
         (), _token_ids, "end at any of these tokens", optional=True
     )
     min_tokens: int = integer(0, 0, MAX_COUNT, "no end of any kind but length before this many")

@@ -1,0 +1,198 @@
+"""What LLM and AsyncLLM share: loading a model, and turning prompts into requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from nanocupy.engine.engine import Engine
+from nanocupy.engine.fields import to_int
+from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.params import MAX_COUNT, SamplingParams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+    from nanocupy.engine.runner import Loaded
+
+Prompt = str | Sequence[int] | Mapping[str, Any]
+Messages = Sequence[Mapping[str, Any]]
+SAMPLING_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that has passed every check: the engine will take it."""
+
+    prompt: str | None
+    prompt_ids: list[int]
+    params: SamplingParams
+
+
+class Frontend:
+    """A loaded model with its engine.
+
+    Attributes: `tokenizer`, `chat_template` (None where the model has none), `config`,
+    `generation_config` (what the model's own file says), `options`, `engine`.
+    """
+
+    def __init__(self, model: str | PathLike[str], **options: Any) -> None:
+        """Load `model`: a known name, a folder or a hub id. Options: see EngineOptions."""
+        chosen = EngineOptions(**options)
+        from nanocupy.engine.runner import load
+
+        self._start(load(model, chosen), chosen)
+
+    @classmethod
+    def _from_parts(cls, loaded: Loaded, **options: Any) -> Self:
+        """The same around parts that are loaded already (for tests)."""
+        made = cls.__new__(cls)
+        made._start(loaded, EngineOptions(**options))
+        return made
+
+    def _start(self, loaded: Loaded, options: EngineOptions) -> None:
+        self.options = options
+        self.tokenizer = loaded.tokenizer
+        self.chat_template = loaded.chat_template
+        self.config = loaded.config
+        self.generation_config: dict[str, Any] = dict(loaded.generation_config)
+        try:
+            self.engine = Engine(loaded.runner, options, self.tokenizer, self._eos_ids())
+        except BaseException:
+            loaded.runner.close()
+            raise
+
+    def _eos_ids(self) -> set[int]:
+        """Every token that some file of the model calls its end."""
+        own = self.generation_config.get("eos_token_id") or ()
+        own = [own] if isinstance(own, int) else own
+        return {*own, *self.config.eos_token_ids, *self.tokenizer.eos_ids}
+
+    def default_params(self, **given: Any) -> SamplingParams:
+        """SamplingParams as the model's generation_config has them; what is given wins."""
+        found = self.generation_config
+        own = {name: found[name] for name in SAMPLING_DEFAULTS if found.get(name) is not None}
+        if found.get("do_sample") is False:
+            own = {"temperature": 0.0}
+        return SamplingParams(**own | given)
+
+    # --- prompts ------------------------------------------------------------------------------
+
+    def _prepare(self, prompt: Prompt, params: SamplingParams | None) -> Asked:
+        """Tokens and params of one request. ValueError where it could never be served."""
+        text, ids = self._tokens(prompt)
+        return self._checked(text, ids, params)
+
+    def _prepare_all(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams | None] | None,
+    ) -> list[Asked]:
+        listed = as_list(prompts)
+        asked = []
+        for index, (prompt, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
+            with _named(f"prompts[{index}]", len(listed) > 1):
+                asked.append(self._prepare(prompt, own))
+        return asked
+
+    def _prepare_chat(
+        self, messages: Messages, params: SamplingParams | None, template: Mapping[str, Any]
+    ) -> Asked:
+        """The same for a conversation; text inside messages never becomes a special token."""
+        if self.chat_template is None:
+            raise ValueError("[chat] this model has no chat template: use generate with a prompt")
+        ids = self.chat_template.encode(self.tokenizer, messages, **template)
+        return self._checked(self.chat_template.render(messages, **template), ids, params)
+
+    def _prepare_chats(
+        self,
+        messages: Messages | Sequence[Messages],
+        params: SamplingParams | Sequence[SamplingParams | None] | None,
+        template: Mapping[str, Any],
+    ) -> list[Asked]:
+        listed: list[Any] = [messages] if is_conversation(messages) else list(messages)
+        asked = []
+        for index, (chat, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
+            with _named(f"messages[{index}]", len(listed) > 1):
+                asked.append(self._prepare_chat(chat, own, template))
+        return asked
+
+    def _checked(self, text: str | None, ids: list[int], params: SamplingParams | None) -> Asked:
+        params = self.default_params() if params is None else params
+        if not isinstance(params, SamplingParams):
+            raise ValueError(f"[generate] params must be SamplingParams, got {params!r}")
+        if not ids:
+            if self.tokenizer.bos_id is None:
+                raise ValueError("[generate] the prompt is empty, and this model has no BOS token")
+            ids = [self.tokenizer.bos_id]
+        self.engine.check(ids, params)
+        return Asked(text, ids, params)
+
+    def _tokens(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        if isinstance(prompt, Mapping):
+            if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
+                raise ValueError(
+                    "[generate] a prompt dict must have one key, 'prompt' or 'prompt_token_ids', "
+                    f"got {sorted(map(str, prompt))}"
+                )
+            [(key, prompt)] = prompt.items()
+            if isinstance(prompt, str) != (key == "prompt"):
+                raise ValueError(f"[generate] '{key}' cannot be a {type(prompt).__name__}")
+        if isinstance(prompt, str):
+            return prompt, self.tokenizer.encode(prompt)
+        if isinstance(prompt, (bytes, Mapping)) or not hasattr(prompt, "__iter__"):
+            raise ValueError(
+                "[generate] a prompt must be a string, a list of token ids, or a dict with "
+                f"'prompt' or 'prompt_token_ids', got {type(prompt).__name__}"
+            )
+        with _named("[generate] a token id", True):
+            return None, [to_int(token, 0, MAX_COUNT) for token in prompt]
+
+
+def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or many, as many. A list that starts with a number is one prompt's token ids."""
+    one: list[Any] = [prompts]
+    if isinstance(prompts, (str, bytes, Mapping)) or not hasattr(prompts, "__iter__"):
+        return one
+    many: list[Any] = list(prompts)
+    return one if many and isinstance(many[0], Integral) else many
+
+
+def is_conversation(messages: Messages | Sequence[Messages]) -> bool:
+    """True for one list of messages, False for a list of such lists."""
+    return bool(messages) and isinstance(messages[0], Mapping)
+
+
+def broadcast(
+    params: SamplingParams | Sequence[SamplingParams | None] | None, prompts: Sequence[Any]
+) -> Sequence[SamplingParams | None]:
+    """One SamplingParams per prompt."""
+    if params is None or isinstance(params, SamplingParams):
+        return [params] * len(prompts)
+    if isinstance(params, Mapping) or not isinstance(params, Sequence):
+        raise ValueError(
+            f"[generate] params must be SamplingParams or a list of them, got {params!r}"
+        )
+    if len(params) != len(prompts):
+        raise ValueError(
+            f"[generate] params must be one or one per prompt, got {len(params)} for "
+            f"{len(prompts)} prompts"
+        )
+    return params
+
+
+@contextmanager
+def _named(name: str, show: bool) -> Iterator[None]:
+    """Say in an error which of several values it is about."""
+    try:
+        yield
+    except ValueError as error:
+        if show:
+            error.args = (f"{name}: {error}",)
+        raise
