@@ -1,0 +1,42 @@
+"""take_rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanocupy.device.base import KernelError
+from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.kernels import take_rows
+
+
+def take(run: Any, x: np.ndarray, index: np.ndarray, **how: Any) -> np.ndarray:
+    def build(device: CpuDevice) -> Any:
+        out = device.empty((len(index) + 1, x.shape[1]), np.float32)
+        arrays = (device.asarray(x), device.asarray(index), device.asarray(np.array([len(index)])))
+        return [take_rows.launch(out, *arrays)], [out]
+
+    out: np.ndarray = run(build, **how)[0]
+    assert not out[-1].any()
+    return out[:-1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.integers(1, 6), width=st.integers(1, 70), index=st.lists(st.integers(0, 5), max_size=9)
+)
+def test_agrees_with_numpy(run: Any, rows: int, width: int, index: list[int]) -> None:
+    x = np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32)
+    numbers = np.array(index, np.int32) % rows
+    np.testing.assert_array_equal(take(run, x, numbers), take_rows.reference(x, numbers))
+
+
+@pytest.mark.parametrize("bad", [-1, 3])
+def test_an_index_outside_is_refused(run: Any, bad: int) -> None:
+    x = np.ones((3, 16), np.float32)
+    with pytest.raises(KernelError, match="take_rows"):
+        take(run, x, np.array([0, bad], np.int32), threads=(1,))
