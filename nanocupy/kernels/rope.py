@@ -1,0 +1,89 @@
+"""rope: rotary position embedding. Pairs of a head turn by angles that grow with the position.
+
+    (u, v) -> (u cos t - v sin t, v cos t + u sin t),  t = position * frequency[j]
+
+x [rows, heads, head_dim] f32; the first `dims` of a head turn, the rest is copied. Pair j is
+(x[j], x[dims/2 + j]), or (x[2j], x[2j + 1]) when `traditional`. Each product is rounded, then the
+sum. The table holds, per position, dims/2 cosines then dims/2 sines: f32 [positions, dims].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nanocupy.device.base import Launch
+from nanocupy.kernels.base import CpuKernel
+
+CPU = CpuKernel("rope:rope")
+CUDA = "rope"
+
+
+def frequencies(dims: int, theta: float) -> np.ndarray:
+    """theta^(-2j / dims) for j below dims/2, f64: radians a position."""
+    return np.asarray(float(theta) ** (-np.arange(0, dims, 2) / dims))
+
+
+def table(frequency: np.ndarray, positions: int, magnitude: float = 1.0) -> np.ndarray:
+    """The table of the kernel for positions 0 .. positions - 1.
+
+    Args:
+        frequency: f64 [dims/2], radians a position (already scaled, if the model scales them).
+        magnitude: multiplies cosines and sines (YaRN's attention factor).
+    """
+    angles = np.arange(positions)[:, None] * frequency.astype(np.float64)
+    return (np.concatenate([np.cos(angles), np.sin(angles)], 1) * magnitude).astype(np.float32)
+
+
+def reference(
+    x: np.ndarray, positions: np.ndarray, table: np.ndarray, traditional: bool = False
+) -> np.ndarray:
+    """x f32 [rows, heads, head_dim], positions int32 [rows], table f32 [P, dims] -> as x."""
+    dims = table.shape[1]
+    cos, sin = np.split(table[positions][:, None, :], 2, axis=-1)
+    pair = np.arange(dims).reshape(-1, 2).T if traditional else np.arange(dims).reshape(2, -1)
+    first, second = x[..., pair[0]], x[..., pair[1]]
+    out = x.copy()
+    out[..., pair[0]] = first * cos - second * sin
+    out[..., pair[1]] = second * cos + first * sin
+    return out
+
+
+def launch(
+    out: Any,
+    x: Any,
+    positions: Any,
+    table: Any,
+    rows: Any,
+    *,
+    heads: int,
+    head_dim: int,
+    traditional: bool = False,
+    x_offset: int = 0,
+    x_stride: int | None = None,
+    out_offset: int = 0,
+    out_stride: int | None = None,
+) -> Launch:
+    """Turn `heads` adjacent heads of each row. out may be x, if offsets and strides agree.
+
+    The kernel fails with code 1 on a position outside the table.
+
+    Args:
+        positions: int32 [rows].
+        table: f32 [positions, dims] with dims <= head_dim, even.
+        rows: int64 [1], how many rows are in use.
+        x_offset, out_offset: where row 0 starts in its buffer, in elements.
+        x_stride, out_stride: elements from row to row. Default: heads * head_dim.
+    """
+    limit, dims = table.shape
+    if dims % 2 or not 0 < dims <= head_dim:
+        raise ValueError(
+            f"[rope] table of {dims} dims for heads of {head_dim}: expected an even number of "
+            "dims, at most the size of a head"
+        )
+    width = heads * head_dim
+    x_row, out_row = (4 * (width if s is None else s) for s in (x_stride, out_stride))
+    shape = (heads, head_dim, dims, limit, int(traditional))
+    place = (4 * x_offset, x_row, 4 * out_offset, out_row)
+    return Launch(CPU, (out, x, positions, table, rows, *shape, *place))
