@@ -66,6 +66,7 @@ class PackedWeight:
     """A weight [n, k] in its packed layout on a device. An opaque handle to everything but kernels.
 
     Several weights that share k and format may lie in one buffer; `start` is the first output.
+    `activations` says what it meets: "f32", or "i8" for rows that `quantize` made (affine formats).
     """
 
     format: Format
@@ -73,6 +74,7 @@ class PackedWeight:
     k: int
     data: Any
     start: int = 0
+    activations: str = "f32"
 
     @property
     def nbytes(self) -> int:
@@ -85,7 +87,7 @@ class PackedWeight:
 
     def follows(self, other: PackedWeight) -> bool:
         """Whether this weight's outputs come right after the other's in the same buffer."""
-        same = self.data is other.data and self.format == other.format and self.k == other.k
+        same = self.data is other.data and self.activations == other.activations
         return same and other.n % GROUP == 0 and other.start + other.n == self.start
 
     def joined(self, other: PackedWeight) -> PackedWeight:
@@ -97,10 +99,11 @@ class PackedWeight:
 # ---- packing ------------------------------------------------------------------------------------------------
 
 
-def pack(device: Device, weights: list[Any]) -> list[PackedWeight]:
+def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[PackedWeight]:
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
+        activations: what affine weights meet: "i8" or "f32". Float weights always meet f32.
         weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32], scales,
             biases [N, K/G], bits) in MLX's affine layout.
     """
@@ -112,7 +115,8 @@ def pack(device: Device, weights: list[Any]) -> list[PackedWeight]:
     packed, row = [], 0
     for _, n, _, blocks in parts:
         data[row : row + len(blocks)] = blocks
-        packed.append(PackedWeight(form, n, size, data, row * GROUP))
+        meets = activations if form.bits else "f32"
+        packed.append(PackedWeight(form, n, size, data, row * GROUP, meets))
         row += len(blocks)
     return packed
 
@@ -236,7 +240,6 @@ def launch(
     out: Any,
     rows: Any,
     *,
-    activations: str,
     x_stride: int,
     out_stride: int,
     bias: Any = None,
@@ -244,7 +247,7 @@ def launch(
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
-        activations: "f32", or "i8" when x is rows of int8 activations (affine formats).
+        x: f32 [rows, k], or rows of int8 activations, as `weight.activations` says.
         bias: f32 [n padded to 32], or None.
     """
     scratch: Any = 0
@@ -252,4 +255,4 @@ def launch(
         scratch = device.empty((device.threads, 96 * 32), np.float32)
     args = (weight.address, x, out, rows, weight.k, weight.n, x_stride, out_stride)
     tail = (0 if bias is None else bias, scratch, 96 * 128)
-    return Launch(weight.format.kernel(activations), (*args, *tail))
+    return Launch(weight.format.kernel(weight.activations), (*args, *tail))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -39,6 +40,7 @@ def apply(
 ) -> np.ndarray:
     rows = device.asarray(np.array([len(x)]))
     source, stride, launches = device.asarray(x), 4 * weight.k, []
+    weight = replace(weight, activations="i8" if integer else "f32")
     if integer:
         stride = linear.quantized_row_bytes(weight.k, weight.format.group)
         record = device.empty((len(x), stride), np.uint8)
@@ -53,7 +55,6 @@ def apply(
             source,
             out,
             rows,
-            activations="i8" if integer else "f32",
             x_stride=stride,
             out_stride=4 * weight.n,
             bias=bias,

@@ -1,0 +1,145 @@
+"""The recorded graph: operations, nodes and the number of rows.
+
+Calling an operation on arrays records a `Node`; nothing is computed. A node is evaluated by its
+operation's NumPy form (`eval`), or lowered to kernel launches in a Program (`compile`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+Spec = tuple[Shape, np.dtype[Any]]
+_order = itertools.count()
+
+
+class Rows(int):
+    """A number of rows that is known only when a Program runs: an int that is the most it can be.
+
+    Kernels read the number in use from `count`, an int64 array of one element on the device.
+    """
+
+    count: Any
+
+    def __new__(cls, capacity: int, count: Any) -> Rows:
+        rows = super().__new__(cls, capacity)
+        rows.count = count
+        return rows
+
+    def __mul__(self, other: Any) -> Any:
+        return self if other == 1 and not isinstance(other, Rows) else int(self) * other
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return f"Rows(<={int(self)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """An operation.
+
+    Attributes:
+        infer: `infer(*specs, **attrs)` -> spec of the output, or a list of specs.
+        numpy: the NumPy form: `numpy(*arrays, **attrs)` -> array or tuple. None: only in a Program.
+        lower: `lower(lowering, node)` appends the launches that compute the node. None: only NumPy.
+        alias: the output is the input's memory, seen differently: costs nothing in a Program.
+        row_wise: row i of the output depends on row i of every input that has rows.
+        effect: changes something besides its output: never merged, dropped or moved.
+    """
+
+    name: str
+    infer: Callable[..., Any]
+    numpy: Callable[..., Any] | None = None
+    lower: Callable[..., None] | None = None
+    alias: Callable[..., Any] | None = None
+    row_wise: bool = False
+    effect: bool = False
+
+    def __repr__(self) -> str:
+        return f"Op({self.name})"
+
+
+@dataclass(eq=False)
+class Node:
+    """One recorded operation; `specs` are the shapes and dtypes of its outputs."""
+
+    op: Op
+    inputs: tuple[Node, ...]
+    attrs: dict[str, Any]
+    specs: list[Spec] = field(default_factory=list)
+    order: int = field(default_factory=lambda: next(_order))
+
+    def __post_init__(self) -> None:
+        if not self.specs:
+            inferred = self.op.infer(*(n.specs[0] for n in self.inputs), **self.attrs)
+            self.specs = inferred if isinstance(inferred, list) else [inferred]
+
+    @property
+    def shape(self) -> Shape:
+        return self.specs[0][0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.specs[0][1]
+
+    def __repr__(self) -> str:
+        return f"{self.op.name}{list(self.shape)}"
+
+
+def width(shape: Shape) -> int:
+    """Elements of one row: the product of all dimensions but the first."""
+    return int(np.prod([int(d) for d in shape[1:]], dtype=np.int64))
+
+
+def size(shape: Shape) -> int:
+    """Elements at capacity."""
+    return int(np.prod([int(d) for d in shape], dtype=np.int64))
+
+
+def topological(roots: Sequence[Node]) -> list[Node]:
+    """Every node the roots need, inputs before users, in recording order where that is free."""
+    seen: set[Node] = set()
+    out: list[Node] = []
+    stack: list[tuple[Node, Iterator[Node]]] = []
+    for root in roots:
+        if root in seen:
+            continue
+        seen.add(root)
+        stack.append((root, iter(root.inputs)))
+        while stack:
+            node, inputs = stack[-1]
+            for child in inputs:
+                if child not in seen:
+                    seen.add(child)
+                    stack.append((child, iter(child.inputs)))
+                    break
+            else:
+                out.append(node)
+                stack.pop()
+    return out
+
+
+# Two leaf operations: an array that exists, and an output of a node with several.
+
+
+def _leaf(**_: Any) -> Spec:
+    raise AssertionError("a leaf is made with its spec")
+
+
+CONSTANT = Op("constant", _leaf, numpy=lambda *, value: value)
+ITEM = Op(
+    "item",
+    lambda *_, index: None,
+    numpy=lambda values, *, index: values[index],
+)
+
+
+def item(node: Node, index: int) -> Node:
+    """Output `index` of a node as a node of its own."""
+    return Node(ITEM, (node,), {"index": index}, [node.specs[index]])

@@ -1,0 +1,195 @@
+"""A Program: a flat list of kernel launches over static buffers, planned once.
+
+    record -> rules -> memory plan -> launches -> Graph (captured) or the same list one by one (eager)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nanocupy.core.array import array, as_array
+from nanocupy.core.fast import STATIC
+from nanocupy.core.graph import CONSTANT, ITEM, Node, size, topological, width
+from nanocupy.core.lowering import Lowering, Operand
+from nanocupy.core.rules import RULES, Rule
+
+ALIGN = 64
+
+
+class Program:
+    """What computes some arrays on a device, from static buffers to static buffers.
+
+    Args:
+        outputs: recorded arrays. Their leaves are `fast.static` buffers and constants.
+        device: where it runs.
+        rules: simplifications to apply, in order.
+
+    Attributes:
+        launches: every kernel launch, in order.
+        outputs: the device buffers of the results, at capacity.
+        workspace_bytes: memory of all values in between.
+    """
+
+    def __init__(
+        self, outputs: Sequence[array], device: Any, rules: Sequence[Rule] = RULES
+    ) -> None:
+        self.device = device
+        roots = [a.node for a in outputs]
+        for rule in rules:
+            roots = rule(roots)
+        nodes = topological(roots)
+        lowering = Lowering(device)
+        self.workspace_bytes = _place(nodes, roots, lowering)
+        for node in nodes:
+            if node.op.lower:
+                node.op.lower(lowering, node)
+        self.launches = lowering.launches
+        self.outputs = [lowering.of(n).view[: size(n.shape)].reshape(n.shape) for n in roots]
+        self._keep = lowering
+
+    def capture(self) -> Any:
+        """A Graph: no Python between kernels."""
+        return self.device.capture(self.launches)
+
+    def eager(self) -> Any:
+        """The same launches, one at a time."""
+        return self.device.eager(self.launches)
+
+    def __repr__(self) -> str:
+        names = [x.kernel.name for x in self.launches]
+        return f"Program({len(names)} launches, {self.workspace_bytes} bytes of workspace)"
+
+
+# ---- the memory plan ---------------------------------------------------------------------------------------------
+
+
+def _place(nodes: list[Node], roots: list[Node], to: Lowering) -> int:
+    """Give every value a place; values that are never alive together share memory."""
+    owner = _owners(nodes)
+    last = _last_uses(nodes, roots, owner)
+    pool = _Pool()
+    spots: dict[tuple[Node, int], tuple[int, int]] = {}
+    for time, node in enumerate(nodes):
+        if owner[node] is node and node.op not in (CONSTANT, STATIC):
+            for index, (shape, dtype) in enumerate(node.specs):
+                spots[node, index] = pool.take(size(shape) * dtype.itemsize)
+        for dead in last.get(time, ()):
+            for index in range(len(dead.specs)):
+                if (dead, index) in spots:
+                    pool.give(*spots[dead, index])
+    arena = to.device.empty((max(pool.size, ALIGN),), np.uint8)
+    for node in nodes:
+        _put(node, to, arena, spots)
+    return pool.size
+
+
+def _put(node: Node, to: Lowering, arena: Any, spots: dict[tuple[Node, int], tuple[int, int]]) -> None:
+    """Enter the node's outputs into `to.places`."""
+    if node.op is ITEM:
+        to.places[node, 0] = to.of(node.inputs[0], node.attrs["index"])
+    elif node.op.alias:
+        to.places[node, 0] = node.op.alias(node, to.of(node.inputs[0]))
+    elif node.op in (CONSTANT, STATIC):
+        buffer = node.attrs["buffer"] if node.op is STATIC else to.constant(node.attrs["value"])
+        to.places[node, 0] = Operand(buffer, 0, width(node.shape))
+    elif node.op.lower is None:
+        raise NotImplementedError(f"[{node.op.name}] has no kernel yet: it cannot be compiled")
+    else:
+        for index, (shape, dtype) in enumerate(node.specs):
+            start, _ = spots[node, index]
+            buffer = arena[start : start + max(size(shape) * dtype.itemsize, ALIGN)]
+            buffer = buffer[: len(buffer) // dtype.itemsize * dtype.itemsize].view(dtype)
+            to.places[node, index] = Operand(buffer, 0, width(shape))
+
+
+def _owners(nodes: list[Node]) -> dict[Node, Node]:
+    """Whose memory each node's value lies in."""
+    owner: dict[Node, Node] = {}
+    for node in nodes:
+        aliased = node.op is ITEM or node.op.alias
+        owner[node] = owner[node.inputs[0]] if aliased else node
+    return owner
+
+
+def _last_uses(
+    nodes: list[Node], roots: list[Node], owner: dict[Node, Node]
+) -> dict[int, list[Node]]:
+    """time -> the values nobody reads after it."""
+    time_of: dict[Node, int] = {}
+    for time, node in enumerate(nodes):
+        time_of.setdefault(owner[node], time)
+        for source in node.inputs:
+            time_of[owner[source]] = time
+    kept = {owner[n] for n in roots}
+    out: dict[int, list[Node]] = {}
+    for node, time in time_of.items():
+        if node not in kept:
+            out.setdefault(time, []).append(node)
+    return out
+
+
+class _Pool:
+    """Offsets in one arena: the smallest free piece that fits, else the end."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._free: list[tuple[int, int]] = []  # (offset, bytes), by offset, never adjacent
+
+    def take(self, nbytes: int) -> tuple[int, int]:
+        need = -(-max(nbytes, 1) // ALIGN) * ALIGN
+        fits = [piece for piece in self._free if piece[1] >= need]
+        if fits:
+            offset, length = min(fits, key=lambda piece: piece[1])
+            self._free.remove((offset, length))
+            if length > need:
+                self._free.append((offset + need, length - need))
+                self._free.sort()
+            return offset, need
+        offset = self.size
+        if self._free and sum(self._free[-1]) == self.size:
+            offset = self._free.pop()[0]
+        self.size = offset + need
+        return offset, need
+
+    def give(self, offset: int, nbytes: int) -> None:
+        merged: list[tuple[int, int]] = []
+        for start, length in sorted([*self._free, (offset, nbytes)]):
+            if merged and sum(merged[-1]) == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + length)
+            else:
+                merged.append((start, length))
+        self._free = merged
+
+
+# ---- compile -----------------------------------------------------------------------------------------------------------
+
+
+def compile(function: Callable[..., Any], device: Any) -> Callable[..., Any]:  # noqa: A001
+    """`function` of arrays, recorded once per set of shapes and dtypes and then replayed as a Graph.
+
+    Only operations with kernels can be compiled. The function must not look at values.
+    """
+    made: dict[Any, tuple[list[Any], Program, Any, bool]] = {}
+
+    def call(*arguments: Any) -> Any:
+        values = [as_array(a).numpy() for a in arguments]
+        key = tuple((v.shape, v.dtype.str) for v in values)
+        if key not in made:
+            buffers = [device.empty(v.shape, v.dtype) for v in values]
+            from nanocupy.core.fast import static
+
+            recorded = function(*(static(b) for b in buffers))
+            single = isinstance(recorded, array)
+            program = Program([recorded] if single else list(recorded), device)
+            made[key] = buffers, program, program.capture(), single
+        buffers, program, graph, single = made[key]
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer[...] = value
+        graph.run()
+        results = [array(np.array(out)) for out in program.outputs]
+        return results[0] if single else results
+
+    return call

@@ -1,0 +1,213 @@
+"""What a Program simplifies before it is lowered: a few named rules, each exact to the bit.
+
+A rule takes the output nodes of a graph and returns them rebuilt. `RULES` is their order; compiling
+with `rules=()` runs the graph as recorded, which is how each rule is tested.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nanocupy.core import ops
+from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, RMS_NORM, SILU_MUL, STATIC
+from nanocupy.core.graph import CONSTANT, Node, Rows, item, topological, width
+
+Outputs = list[Node]
+Rule = Callable[[Outputs], Outputs]
+
+
+def rebuild(outputs: Outputs, make: Callable[[Node, tuple[Node, ...]], Node]) -> Outputs:
+    """The graph with `make(node, new inputs)` in place of every node, inputs first."""
+    new: dict[Node, Node] = {}
+    for node in topological(outputs):
+        new[node] = make(node, tuple(new[n] for n in node.inputs))
+    return [new[n] for n in outputs]
+
+
+def same(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """The node on new inputs; itself if they are the old ones."""
+    if inputs == node.inputs:
+        return node
+    return Node(node.op, inputs, node.attrs, node.specs, node.order)
+
+
+def users(outputs: Outputs) -> dict[Node, list[Node | None]]:
+    """Who reads each node; None for the caller."""
+    table: dict[Node, list[Node | None]] = defaultdict(list)
+    for node in topological(outputs):
+        for source in node.inputs:
+            table[source].append(node)
+    for node in outputs:
+        table[node].append(None)
+    return table
+
+
+# ---- common subexpressions ------------------------------------------------------------------------------------
+
+
+def _key(node: Node, inputs: tuple[Node, ...]) -> Any:
+    if node.op is STATIC:
+        return STATIC, id(node.attrs["buffer"]), node.shape
+    if node.op is CONSTANT:
+        return CONSTANT, id(node.attrs["value"])
+    parts = tuple((k, v if _hashable(v) else id(v)) for k, v in sorted(node.attrs.items()))
+    return node.op, inputs, parts
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def common_subexpressions(outputs: Outputs) -> Outputs:
+    """The same operation on the same inputs is done once. Operations with an effect stay apart."""
+    known: dict[Any, Node] = {}
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        node = same(node, inputs)
+        return node if node.op.effect else known.setdefault(_key(node, inputs), node)
+
+    return rebuild(outputs, make)
+
+
+# ---- gather rows before what is done row by row -----------------------------------------------------------------
+
+
+def gather_rows_first(outputs: Outputs) -> Outputs:
+    """take(f(x), rows) -> f(take(x, rows)) where f is done row by row and nobody wants its other rows.
+
+    So a step computes the head, and all of the last layer that follows attention, for the rows that are
+    sampled and no others.
+    """
+    for node in topological(outputs):
+        if node.op is ops.TAKE and node.attrs["axis"] == 0 and isinstance(node.inputs[0].shape[0], Rows):
+            outputs = _gather(outputs, node)
+    return outputs
+
+
+def _gather(outputs: Outputs, take: Node) -> Outputs:
+    rows, index = take.inputs[0].shape[0], take.inputs[1]
+    readers = users(outputs)
+    inside: set[Node] = set()
+    for node in reversed(topological(outputs)):
+        wanted = all(u is take or u in inside for u in readers[node])
+        if wanted and node.op.row_wise and node.shape and node.shape[0] is rows and node is not take:
+            inside.add(node)
+    gathered: dict[Node, Node] = {}
+
+    def gather(node: Node) -> Node:
+        if not (node.shape and node.shape[0] is rows):
+            return node
+        if node not in gathered:
+            if node in inside:
+                attrs = {k: _swap(v, rows, index.shape[0]) for k, v in node.attrs.items()}
+                gathered[node] = Node(node.op, tuple(gather(n) for n in node.inputs), attrs)
+            else:
+                gathered[node] = Node(ops.TAKE, (node, index), {"axis": 0})
+        return gathered[node]
+
+    return rebuild(
+        outputs, lambda node, inputs: gather(take.inputs[0]) if node is take else same(node, inputs)
+    )
+
+
+def _swap(value: Any, old: Any, new: Any) -> Any:
+    """A shape with one number of rows in place of another."""
+    return tuple(new if d is old else d for d in value) if type(value) is tuple else value
+
+
+# ---- fusions ------------------------------------------------------------------------------------------------------
+
+
+def one_linear(outputs: Outputs) -> Outputs:
+    """Linears that read the same rows, with weights that lie side by side, are one: qkv, gate and up."""
+    groups: dict[Node, list[Node]] = defaultdict(list)
+    for node in topological(outputs):
+        if node.op is LINEAR and len(node.inputs) == 1:
+            groups[node.inputs[0]].append(node)
+    parts: dict[Node, tuple[Node, int]] = {}  # a linear -> (the joined one, its first output)
+    for nodes in groups.values():
+        _join(sorted(nodes, key=lambda n: n.attrs["weight"].start), parts)
+
+    joined: dict[Node, Node] = {}
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node not in parts:
+            return same(node, inputs)
+        whole, start = parts[node]
+        if whole not in joined:
+            joined[whole] = Node(LINEAR, inputs, whole.attrs, whole.specs, whole.order)
+        axis, stop = len(node.shape) - 1, start + node.attrs["weight"].n
+        return Node(ops.SLICE, (joined[whole],), {"axis": axis, "start": start, "stop": stop})
+
+    return rebuild(outputs, make)
+
+
+def _join(nodes: list[Node], parts: dict[Node, tuple[Node, int]]) -> None:
+    """Find runs of neighbours in memory among linears of one input."""
+    run: list[Node] = []
+    for node in [*nodes, None]:
+        if node and run and node.attrs["weight"].follows(run[-1].attrs["weight"]):
+            run.append(node)
+            continue
+        if len(run) > 1:
+            weight = run[0].attrs["weight"]
+            for other in run[1:]:
+                weight = weight.joined(other.attrs["weight"])
+            whole = Node(LINEAR, run[0].inputs, {**run[0].attrs, "weight": weight}, order=run[0].order)
+            for part in run:
+                parts[part] = whole, part.attrs["weight"].start - weight.start
+        run = [node] if node else []
+
+
+def residual_and_norm(outputs: Outputs) -> Outputs:
+    """rms_norm(x + r), the sum being wanted too, is one pass over the row."""
+    fused: dict[Node, Node] = {}
+    for node in topological(outputs):
+        if node.op is RMS_NORM and _is_residual(node.inputs[0], node) and node.inputs[0] not in fused:
+            fused[node.inputs[0]] = node
+    made: dict[Node, Node] = {}
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node in fused:
+            norm = fused[node]
+            made[norm] = Node(ADD_RMS_NORM, (*inputs, norm.inputs[1]), norm.attrs, order=node.order)
+            return item(made[norm], 0)
+        return item(made[node], 1) if node in made else same(node, inputs)
+
+    return rebuild(outputs, make)
+
+
+def _is_residual(node: Node, norm: Node) -> bool:
+    weight_is_ready = norm.inputs[1].op in (STATIC, CONSTANT)
+    equal = node.op is ops.ADD and node.inputs[0].shape == node.inputs[1].shape
+    return equal and weight_is_ready and norm.inputs[1].shape[0] == width(node.shape)
+
+
+def silu_times(outputs: Outputs) -> Outputs:
+    """silu(gate) * up is one pass."""
+    readers = users(outputs)
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node.op is ops.MULTIPLY and node.inputs[0].shape == node.inputs[1].shape:
+            for old, new, other in ((0, 0, 1), (1, 1, 0)):
+                if node.inputs[old].op is ops.SILU and len(readers[node.inputs[old]]) == 1:
+                    return Node(SILU_MUL, (inputs[new].inputs[0], inputs[other]), {}, order=node.order)
+        return same(node, inputs)
+
+    return rebuild(outputs, make)
+
+
+RULES: Sequence[Rule] = (
+    common_subexpressions,
+    gather_rows_first,
+    one_linear,
+    residual_and_norm,
+    silu_times,
+    common_subexpressions,
+)

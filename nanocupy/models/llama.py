@@ -1,0 +1,108 @@
+"""Llama (SmolLM2, TinyLlama, ...): pre-norm blocks of grouped-query attention and a gated MLP.
+
+The contract is MLX's: `model(tokens, cache)` gives logits; the cache knows the position (`offset`) and
+takes keys and values (`update_and_fetch`). B sequences of L tokens; the engine runs every token of a
+step as a sequence of its own (B rows, L = 1) over paged caches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanocupy.checkpoint import ModelConfig
+from nanocupy.core import array
+from nanocupy.models.base import attention, causal_mask
+from nanocupy.models.rope import make_rope
+from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu
+
+
+class Attention(Module):
+    def __init__(self, args: ModelConfig) -> None:
+        super().__init__()
+        dim, head_dim, bias = args.hidden_size, args.head_dim, args.attention_bias
+        self.heads, self.kv_heads = args.num_attention_heads, args.num_key_value_heads
+        self.scale = head_dim**-0.5
+        self.q_proj = Linear(dim, self.heads * head_dim, bias=bias)
+        self.k_proj = Linear(dim, self.kv_heads * head_dim, bias=bias)
+        self.v_proj = Linear(dim, self.kv_heads * head_dim, bias=bias)
+        self.o_proj = Linear(self.heads * head_dim, dim, bias=bias)
+        self.rope = make_rope(args)
+
+    def __call__(self, x: array, mask: Any = None, cache: Any = None) -> array:
+        B, L, _ = x.shape
+        q = self.q_proj(x).reshape(B, L, self.heads, -1).transpose(0, 2, 1, 3)
+        k = self.k_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
+        v = self.v_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
+        offset = 0 if cache is None else cache.offset
+        q, k = self.rope(q, offset=offset), self.rope(k, offset=offset)
+        if cache is not None:
+            k, v = cache.update_and_fetch(k, v)
+        out = attention(q, k, v, scale=self.scale, mask=mask)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+
+
+class MLP(Module):
+    def __init__(self, args: ModelConfig) -> None:
+        super().__init__()
+        dim, hidden, bias = args.hidden_size, args.intermediate_size, args.mlp_bias
+        self.gate_proj = Linear(dim, hidden, bias=bias)
+        self.up_proj = Linear(dim, hidden, bias=bias)
+        self.down_proj = Linear(hidden, dim, bias=bias)
+
+    def __call__(self, x: array) -> array:
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class TransformerBlock(Module):
+    def __init__(self, args: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(args)
+        self.mlp = MLP(args)
+        self.input_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
+
+    def __call__(self, x: array, mask: Any = None, cache: Any = None) -> array:
+        h = x + self.self_attn(self.input_layernorm(x), mask, cache)
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+
+class LlamaModel(Module):
+    def __init__(self, args: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(args.vocab_size, args.hidden_size)
+        self.layers = [TransformerBlock(args) for _ in range(args.num_hidden_layers)]
+        self.norm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
+
+    def __call__(self, tokens: array, cache: Any = None) -> array:
+        h = self.embed_tokens(tokens)
+        caches = cache or [None] * len(self.layers)
+        mask = causal_mask(h, caches[0])
+        for layer, layer_cache in zip(self.layers, caches, strict=True):
+            h = layer(h, mask, layer_cache)
+        return self.norm(h)
+
+
+class Model(Module):
+    """Logits f32 [B, L, vocabulary] of tokens int32 [B, L]."""
+
+    def __init__(self, args: ModelConfig) -> None:
+        super().__init__()
+        self.args = args
+        self.model = LlamaModel(args)
+        if not args.tie_word_embeddings:
+            self.lm_head = Linear(args.hidden_size, args.vocab_size, bias=False)
+
+    def __call__(self, tokens: array, cache: Any = None) -> array:
+        out = self.model(tokens, cache)
+        if self.args.tie_word_embeddings:
+            return self.model.embed_tokens.as_linear(out)
+        return self.lm_head(out)
+
+    @property
+    def layers(self) -> list[Module]:
+        return self.model.layers
+
+    @staticmethod
+    def sanitize(names: list[str]) -> dict[str, str]:
+        """{name in the checkpoint: name in the model}; a name left out is known and not wanted."""
+        return {n: n for n in names if "rotary_emb.inv_freq" not in n}

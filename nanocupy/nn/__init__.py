@@ -1,0 +1,27 @@
+"""Layers, as `mlx.nn` has them."""
+
+from nanocupy.nn.layers import (
+    Embedding,
+    Linear,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    RMSNorm,
+    RoPE,
+    silu,
+)
+from nanocupy.nn.module import Module
+from nanocupy.nn.prepare import prepare
+from nanocupy.nn.quantize import quantize
+
+__all__ = [
+    "Embedding",
+    "Linear",
+    "Module",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
+    "RMSNorm",
+    "RoPE",
+    "prepare",
+    "quantize",
+    "silu",
+]

@@ -1,0 +1,64 @@
+"""From a loaded model to one that a device can run: pack linear weights, upload the rest, let go.
+
+Linear layers of one module that take the same number of inputs in the same format are packed side by
+side, in the order they were defined. So q, k and v, or gate and up, are neighbours in memory, and a
+Program can compute them as one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nanocupy.core import array, fast
+from nanocupy.kernels.linear import pack
+from nanocupy.nn.layers import Embedding, Linear
+from nanocupy.nn.module import Module
+
+_PACKED = (Linear, Embedding)
+
+
+def prepare(
+    model: Module, device: Any, *, exact: bool = False, tick: Callable[[int, int], None] | None = None
+) -> Module:
+    """Pack and upload every parameter of the model, in place.
+
+    Args:
+        exact: compute in float32 throughout; else quantised weights meet int8 activations.
+        tick: called as `tick(done, total)` after each module.
+    """
+    activations = "f32" if exact else "i8"
+    modules = model.modules()
+    for done, module in enumerate(modules):
+        _pack_children(module, device, activations)
+        _upload(module, device)
+        if tick:
+            tick(done + 1, len(modules))
+    return model
+
+
+def _pack_children(module: Module, device: Any, activations: str) -> None:
+    groups: dict[Any, list[tuple[Module, Any]]] = defaultdict(list)
+    for _, child in module._named_children():
+        if isinstance(child, _PACKED) and child.packed is None:
+            key, weight = child.to_pack()
+            groups[key].append((child, weight))
+    for members in groups.values():
+        packed = pack(device, [weight for _, weight in members], activations)
+        for (child, _), weight in zip(members, packed, strict=True):
+            child.packed = weight
+            for name in ("weight", "scales", "biases"):
+                child.pop(name, None)
+
+
+def _upload(module: Module, device: Any) -> None:
+    """Put the module's own arrays on the device as f32 (a bias padded to what the kernel reads)."""
+    for name, value in module.items():
+        if isinstance(value, array) and not name.startswith("_") and value.node.op is not fast.STATIC:
+            host = value.numpy().astype(np.float32)
+            buffer = device.empty((-(-host.size // 32) * 32,), np.float32)
+            buffer[: host.size] = device.asarray(host.reshape(-1))
+            module[name] = fast.static(buffer[: host.size].reshape(host.shape))
