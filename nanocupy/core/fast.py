@@ -22,7 +22,7 @@ from nanocupy.kernels import rms_norm as rms_norm_kernel
 from nanocupy.kernels import rope as rope_kernel
 from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
-from nanocupy.kernels.linear import PackedWeight
+from nanocupy.kernels.linear import PackedWeight, dequantize, pack
 
 
 def _no_leaf(**_: Any) -> Spec:
@@ -451,6 +451,8 @@ __all__ = [
     "PagedMeta",
     "Rows",
     "SamplingBuffers",
+    "dequantize",
+    "pack",
     "packed_embedding",
     "packed_linear",
     "paged_attention",

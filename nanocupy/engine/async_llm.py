@@ -19,7 +19,7 @@ from nanocupy.engine.params import SamplingParams
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from nanocupy.engine.runner import Loaded
+    from nanocupy.engine.load import Loaded
 
 
 class EngineDeadError(RuntimeError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from nanocupy.engine.runner import Loaded
+    from nanocupy.engine.load import Loaded
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Messages = Sequence[Mapping[str, Any]]
@@ -45,7 +45,7 @@ class Frontend:
     def __init__(self, model: str | PathLike[str], **options: Any) -> None:
         """Load `model`: a known name, a folder or a hub id. Options: see EngineOptions."""
         chosen = EngineOptions(**options)
-        from nanocupy.engine.runner import load
+        from nanocupy.engine.load import load
 
         self._start(load(model, chosen), chosen)
 

@@ -17,7 +17,7 @@ from nanocupy.engine.params import SamplingParams
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from nanocupy.engine.runner import Loaded
+    from nanocupy.engine.load import Loaded
 
 Box = deque[Chunk]  # what has been made for one call and not been taken yet
 

@@ -12,14 +12,13 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array, fast
-from nanocupy.kernels import linear as linear_kernel
 from nanocupy.nn.module import Module
 
 
 class Linear(Module):
     """y = x W^T (+ b), weight [output_dims, input_dims]."""
 
-    packed: linear_kernel.PackedWeight | None = None
+    packed: fast.PackedWeight | None = None
 
     def __init__(self, input_dims: int, output_dims: int, bias: bool = True) -> None:
         super().__init__()
@@ -74,7 +73,7 @@ class QuantizedLinear(Linear):
 class Embedding(Module):
     """weight[tokens], weight [num_embeddings, dims]."""
 
-    packed: linear_kernel.PackedWeight | None = None
+    packed: fast.PackedWeight | None = None
 
     def __init__(self, num_embeddings: int, dims: int) -> None:
         super().__init__()
@@ -132,7 +131,7 @@ def _quantized(layer: Module, n: int, k: int) -> None:
 
 def _dense(layer: Module) -> array:
     parts = (layer[name].numpy() for name in ("weight", "scales", "biases"))
-    return array(linear_kernel.dequantize(*parts, layer.bits))
+    return array(fast.dequantize(*parts, layer.bits))
 
 
 def _to_pack(layer: Module) -> tuple[Any, Any]:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import array, fast
-from nanocupy.kernels.linear import pack
 from nanocupy.nn.layers import Embedding, Linear
 from nanocupy.nn.module import Module
 
@@ -47,7 +46,7 @@ def _pack_children(module: Module, device: Any, activations: str) -> None:
             key, weight = child.to_pack()
             groups[key].append((child, weight))
     for members in groups.values():
-        packed = pack(device, [weight for _, weight in members], activations)
+        packed = fast.pack(device, [weight for _, weight in members], activations)
         for (child, _), weight in zip(members, packed, strict=True):
             child.packed = weight
             for name in ("weight", "scales", "biases"):

@@ -95,6 +95,11 @@ def splat(b: Any, value: Any) -> Any:
     return b.shuffle_vector(one, undefined, ir.Constant(VI, [0] * LANES))
 
 
+def k(value: int) -> Any:
+    """A constant 64-bit integer: an offset, a count."""
+    return ir.Constant(i64, value)
+
+
 def const(vector: ir.VectorType, value: float) -> Any:
     return ir.Constant(vector, [value] * vector.count)
 
@@ -404,12 +409,12 @@ def emit_loop(b: Any, count: Any, values: list[Any], body: Callable[[Any, list[A
     b.branch(head)
     b.position_at_end(head)
     index = b.phi(i64)
-    index.add_incoming(ir.Constant(i64, 0), entry)
+    index.add_incoming(k(0), entry)
     carried = [b.phi(v.type) for v in values]
     for phi, v in zip(carried, values, strict=True):
         phi.add_incoming(v, entry)
     new = body(index, list(carried))
-    following = b.add(index, ir.Constant(i64, 1))
+    following = b.add(index, k(1))
     index.add_incoming(following, b.block)
     for phi, v in zip(carried, new, strict=True):
         phi.add_incoming(v, b.block)

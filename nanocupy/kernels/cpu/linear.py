@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
-
 from nanocupy.device.cpu.raw import load_f32, load_i64, store_f32
 from nanocupy.device.cpu.simd import (
     VF,
@@ -31,7 +29,7 @@ from nanocupy.device.cpu.simd import (
     f32,
     fn,
     i32,
-    i64,
+    k,
     op,
     pointer,
     splat,
@@ -44,10 +42,6 @@ PANELS = 4  # panels of 16 outputs that lie interleaved in memory
 ROW_BLOCK = 96  # rows whose activations stay in L2 while the weights pass by
 WIDE = (12, 4, 2, 1)  # tile heights, f32 accumulators only
 NARROW = (6, 4, 2, 1)  # tile heights where integer and float accumulators are both alive
-
-
-def k(value: int) -> Any:
-    return ir.Constant(i64, value)
 
 
 def at(b: Any, base: Any, offset: Any) -> Any:

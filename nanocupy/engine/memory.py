@@ -1,0 +1,108 @@
+"""How many KV blocks an engine gets: from options, the model, and the memory that is free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanocupy.engine.options import EngineOptions
+
+SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
+_DTYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class KVPlan:
+    """Keys and values of a whole engine. `num_blocks` counts the dump block."""
+
+    num_blocks: int
+    block_size: int
+    max_model_len: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+
+    @property
+    def bytes_per_token(self) -> int:
+        return bytes_per_token(self.layers, self.kv_heads, self.head_dim, self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return self.num_blocks * self.block_size * self.bytes_per_token
+
+
+def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
+    """Bytes of keys and values that one token takes in all layers."""
+    return 2 * layers * kv_heads * head_dim * (4 if dtype == "float32" else 2)
+
+
+def kv_dtype(options: EngineOptions) -> str:
+    """float16 unless told; float32 where everything is."""
+    if options.kv_dtype != "auto":
+        return _DTYPES[options.kv_dtype]
+    return "float32" if options.dtype == "exact" else "float16"
+
+
+def plan(config: Any, options: EngineOptions, free: int | None = None) -> KVPlan:
+    """The plan for a model.
+
+    Args:
+        free: bytes that are free; measured if None.
+
+    Raises:
+        ValueError: an explicit `max_model_len` that the KV memory or the model cannot hold.
+    """
+    shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+    dtype, size = kv_dtype(options), options.block_size
+    longest = options.max_model_len or config.max_position_embeddings
+    if longest > config.max_position_embeddings:
+        raise ValueError(
+            f"max_model_len={longest}: the model was made for {config.max_position_embeddings} "
+            "positions at most; lower --max-model-len"
+        )
+    per_block = size * bytes_per_token(*shape, dtype)
+    full = -(-longest // size)
+    if options.num_kv_blocks is not None:
+        blocks = options.num_kv_blocks
+    else:
+        budget = options.kv_memory or int(SHARE * (available_memory() if free is None else free))
+        blocks = min(options.max_num_seqs * full, budget // per_block)
+    if blocks < full and options.max_model_len is not None:
+        raise ValueError(
+            f"max_model_len={longest} needs {full} KV blocks of {size} tokens "
+            f"({full * per_block:,} bytes), and there is room for {blocks} ({blocks * per_block:,} "
+            "bytes): lower --max-model-len, or raise --kv-memory or --num-kv-blocks"
+        )
+    if blocks < 1:
+        raise ValueError(f"no room for one KV block of {per_block:,} bytes: raise --kv-memory")
+    return KVPlan(blocks + 1, size, min(longest, blocks * size), *shape, dtype)
+
+
+def available_memory() -> int:
+    """Free bytes: the machine's, or what the container has left of its limit if that is less."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        try:
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return max(free, 0)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """float32, float16 or bfloat16 as NumPy knows it."""
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)

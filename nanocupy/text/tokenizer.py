@@ -1,0 +1,201 @@
+"""Tokenizer: text to token ids and back. The one place that imports tokenizers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nanocupy.text.files import read_json, special_token_texts
+
+MAX_ID = 2**32 - 1
+
+
+class Span(NamedTuple):
+    """A token and the characters [start, end) of the text that it stands for."""
+
+    id: int
+    start: int
+    end: int
+
+
+class Tokenizer:
+    """The tokenizer.json of a model folder.
+
+    **Added tokens** are the vocabulary's markup: `<|im_start|>`, `<think>`. Those marked special
+    do not show in decoded text. Every error is a ValueError that concerns one call alone.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._tokenizer = _load(self.folder / "tokenizer.json")
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(i for i, token in added.items() if token.special)
+        # Runs of spaces that some vocabularies add are text, not markup.
+        self.added = {i: token.content for i, token in added.items() if token.content.strip()}
+        self._texts = special_token_texts(self.folder)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def bos_id(self) -> int | None:
+        """The token that begins a sequence, if the model has one."""
+        return self._named("bos_token")
+
+    @cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end an answer: generation_config.json, else config.json, else ours."""
+        for file in ("generation_config.json", "config.json"):
+            said = read_json(self.folder / file).get("eos_token_id")
+            ids = said if isinstance(said, list) else [said]
+            if ids and all(type(i) is int for i in ids):
+                return tuple(dict.fromkeys(ids))
+        named = self._named("eos_token")
+        return () if named is None else (named,)
+
+    def encode(self, text: str, add_special: bool = True) -> list[int]:
+        """The ids of `text`, where added tokens are recognised.
+
+        `add_special` puts what the model's tokenizer puts around a sequence (BOS, for some).
+        Raises ValueError for half surrogate pairs, which are not text.
+        """
+        ids: list[int] = self._encode(text, add_special).ids
+        return ids
+
+    def encode_plain(self, text: str) -> list[int]:
+        """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
+        ids = self.encode(text, add_special=False)
+        if self.added.keys().isdisjoint(ids):
+            return ids
+        ids = self._plain.encode(text, add_special_tokens=False).ids
+        if not self.added.keys().isdisjoint(ids):
+            names = sorted({self.added[i] for i in ids if i in self.added})
+            raise ValueError(f"this tokenizer cannot spell {', '.join(names)} as plain text")
+        return ids
+
+    def encode_spans(self, text: str) -> list[Span]:
+        """The ids of `text`, nothing put around, each with the characters it stands for."""
+        encoding = self._encode(text, False)
+        return [Span(i, *span) for i, span in zip(encoding.ids, encoding.offsets, strict=True)]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of `ids`. Ids without a token have no text; half characters become U+FFFD."""
+        if any(not 0 <= i <= MAX_ID for i in ids):
+            raise ValueError(f"token ids are from 0 to {MAX_ID}, got {[i for i in ids if i < 0]}")
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+        return text
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its name in the vocabulary."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; b"" for an id without a token."""
+        if not 0 <= token_id <= MAX_ID:
+            raise ValueError(f"token ids are from 0 to {MAX_ID}, got {token_id}")
+        name: str | None = self._tokenizer.id_to_token(token_id)
+        if name is None:
+            return b""
+        if self.byte_level:
+            return _from_letters(name)
+        if token_id in self.added:
+            return name.encode()
+        if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
+            return bytes([int(name[3:5], 16)])
+        return name.replace("▁", " ").encode()
+
+    def token_text(self, token_id: int) -> str:
+        """A token alone as text, for showing; half characters become U+FFFD."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    @cached_property
+    def byte_level(self) -> bool:
+        """Whether tokens are bytes written as letters, so that text is their bytes joined."""
+        from tokenizers.decoders import ByteLevel
+
+        return isinstance(self._tokenizer.decoder, ByteLevel)
+
+    def _encode(self, text: str, add_special: bool) -> Any:
+        if not isinstance(text, str):
+            raise ValueError(f"text must be a str, got {type(text).__name__}")
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=add_special)
+        except (
+            Exception
+        ) as error:  # half surrogates are a TypeError here, the rest plain Exceptions
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ValueError(
+                    "the text holds half a surrogate pair, which is no text"
+                ) from error
+            raise ValueError(f"the tokenizer cannot encode this text: {error}") from error
+
+    def _named(self, role: str) -> int | None:
+        text = self._texts.get(role)
+        return None if text is None else self.id_of(text)
+
+    @cached_property
+    def _plain(self) -> Any:
+        """The same tokenizer without added tokens; made when text first holds one."""
+        from tokenizers import Tokenizer as Fast
+
+        raw = json.loads(self._tokenizer.to_str())
+        names = set(self.added.values())
+        raw["added_tokens"] = [t for t in raw["added_tokens"] if t["content"] not in names]
+        raw["post_processor"] = None
+        _hide(raw["model"], names)
+        return Fast.from_str(json.dumps(raw))
+
+
+def _hide(model: dict[str, Any], names: set[str]) -> None:
+    """Rename added tokens in a model's own vocabulary, where whole pieces are looked up too."""
+
+    def hidden(name: str) -> str:
+        return f"\0hidden {name}" if name in names else name
+
+    vocab = model["vocab"]
+    if isinstance(vocab, list):  # Unigram: [piece, score]
+        model["vocab"] = [[hidden(piece), score] for piece, score in vocab]
+        return
+    pairs = [m if isinstance(m, list) else m.split(" ", 1) for m in model.get("merges", ())]
+    merged = {name for pair in pairs for name in (*pair, "".join(pair))}
+    names = names - merged - {model.get("unk_token")}
+    model["vocab"] = {hidden(piece): i for piece, i in vocab.items()}
+
+
+def _load(path: Path) -> Any:
+    from tokenizers import Tokenizer as Fast
+
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; a model folder needs its tokenizer.json")
+    try:
+        tokenizer = Fast.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing finer
+        raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
+    tokenizer.no_truncation()  # both are for training
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _letters() -> dict[str, int]:
+    """GPT-2's visible letter for each byte, the other way round."""
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    letters = {chr(byte): byte for byte in visible}
+    return letters | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+_BYTE_OF = _letters()
+
+
+def _from_letters(name: str) -> bytes:
+    """The bytes of a byte-level token; a name with other letters (`<｜User｜>`) is its own text."""
+    try:
+        return bytes([_BYTE_OF[letter] for letter in name])
+    except KeyError:
+        return name.encode()
