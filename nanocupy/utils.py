@@ -18,7 +18,8 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Any =
         )
     if isinstance(tree, dict):
         return {
-            k: tree_map(function, v, *(r[k] for r in rest), is_leaf=is_leaf) for k, v in tree.items()
+            k: tree_map(function, v, *(r[k] for r in rest), is_leaf=is_leaf)
+            for k, v in tree.items()
         }
     return function(tree, *rest)
 

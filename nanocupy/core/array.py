@@ -1,4 +1,4 @@
-"""`array`: a shape, a dtype, and a value or the node that will make it. Mirrors `mlx.core.array`."""
+"""`array`: a shape, a dtype, and a value or the node that will make it. As `mlx.core.array`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ bfloat16 = np.dtype(ml_dtypes.bfloat16)
 float32 = np.dtype(np.float32)
 
 
-class array:  # noqa: N801  (the name it has in MLX and NumPy)
+class array:
     """A lazy array.
 
-    Operations record; `eval`, printing, `item`, `tolist` and conversion to NumPy run what was recorded.
+    Operations record; `eval`, printing, `item`, `tolist` and conversion to NumPy run what was
+    recorded.
 
     Args:
         value: anything NumPy makes an array of; Python floats become float32, ints int32.
@@ -121,8 +122,8 @@ def _arrays(tree: Any) -> Iterable[array]:
             yield from _arrays(value)
 
 
-def eval(*trees: Any) -> None:  # noqa: A001  (the name it has in MLX)
-    """Compute every array in the trees (arrays, dicts, lists, tuples) by the operations' NumPy forms."""
+def eval(*trees: Any) -> None:
+    """Compute every array in the trees (dicts, lists, tuples) by the operations' NumPy forms."""
     roots = [a.node for a in _arrays(trees)]
     for node in topological([n for n in roots if n.op is not CONSTANT]):
         if node.op is CONSTANT:

@@ -1,7 +1,7 @@
 """Fused operations, as `mlx.core.fast` has them, and the handles that only an engine uses.
 
-Two things are not arrays: a `PagedCache` (keys and values in blocks, in a device's own layout) and a
-`PackedWeight`. Operations take them as opaque handles.
+Two things are not arrays: a `PagedCache` (keys and values in blocks, in a device's own layout) and
+a `PackedWeight`. Operations take them as opaque handles.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def static(buffer: Any, shape: tuple[int, ...] | None = None, limit: int | None 
     return array(Node(STATIC, (), {"buffer": buffer, "limit": limit}, [spec]))
 
 
-# ---- norms and activations -------------------------------------------------------------------------------------
+# ---- norms and activations
 
 
 def _lower_rms_norm(to: Lowering, node: Node) -> None:
@@ -101,7 +101,9 @@ def _lower_silu_mul(to: Lowering, node: Node) -> None:
     gate, up = to.inputs(node)
     size = width(node.shape)
     strides = {"gate_stride": gate.stride, "up_stride": up.stride}
-    to.add(silu_mul_kernel.launch(to.of(node).view, gate.view, up.view, to.rows(node), size, **strides))
+    to.add(
+        silu_mul_kernel.launch(to.of(node).view, gate.view, up.view, to.rows(node), size, **strides)
+    )
 
 
 SILU_MUL = Op(
@@ -113,7 +115,7 @@ SILU_MUL = Op(
 )
 
 
-# ---- packed weights ----------------------------------------------------------------------------------------------
+# ---- packed weights
 
 
 def _lower_quantize(to: Lowering, node: Node) -> None:
@@ -193,7 +195,7 @@ def packed_embedding(tokens: array, weight: PackedWeight) -> array:
     return record(EMBEDDING, tokens, weight=weight)
 
 
-# ---- rotary positions and attention over pages ----------------------------------------------------------------------
+# ---- rotary positions and attention over pages
 
 
 def _lower_rope(to: Lowering, node: Node) -> None:
@@ -287,7 +289,8 @@ class PagedMeta:
 
 @dataclass(frozen=True, eq=False)
 class PagedCache:
-    """Keys and values of one layer in blocks. `offset` and `update_and_fetch` are MLX's cache contract.
+    """Keys and values of one layer in blocks. `offset` and `update_and_fetch` are MLX's cache
+    contract.
 
     In the engine every token of a step is a row of its own (B = rows, L = 1).
     """
@@ -333,7 +336,9 @@ def _lower_attention(to: Lowering, node: Node) -> None:
     layout = attention_kernel.Layout(
         cache.keys, cache.values, kv_heads, head_dim, cache.meta.block_size
     )
-    to.add(attention_kernel.launch_write(layout, k.view, v.view, slots.view, rows, k.stride, v.stride))
+    to.add(
+        attention_kernel.launch_write(layout, k.view, v.view, slots.view, rows, k.stride, v.stride)
+    )
     to.add(
         attention_kernel.launch_attend(
             to.device,
@@ -357,13 +362,15 @@ PAGED_ATTENTION = Op(
 
 
 def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: float) -> array:
-    """Write k and v [rows, kv_heads, 1, d] to the pages, then attend; q and result [rows, heads, 1, d]."""
+    """Write k, v [rows, kv_heads, 1, d] to the pages, then attend; q, result [rows, heads, 1, d]."""
     meta = cache.meta
     where = (meta.positions, meta.sequences, meta.slots)
     return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale)
 
 
-def _attention_numpy(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, scale: float, mask: Any) -> np.ndarray:
+def _attention_numpy(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, scale: float, mask: Any
+) -> np.ndarray:
     """q [B, heads, L, d], k, v [B, kv_heads, S, d]."""
     repeat = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
@@ -391,15 +398,19 @@ def scaled_dot_product_attention(
         raise NotImplementedError("[scaled_dot_product_attention] sinks")
     if isinstance(k, PagedView):
         if mask is not None:
-            raise NotImplementedError("[paged_attention] a mask: rows attend to their own past only")
+            raise NotImplementedError(
+                "[paged_attention] a mask: rows attend to their own past only"
+            )
         return paged_attention(q, k.fresh, v.fresh, k.cache, scale)
     if isinstance(mask, str) and mask != "causal":
-        raise ValueError(f"[scaled_dot_product_attention] mask={mask!r}: expected 'causal' or an array")
+        raise ValueError(
+            f"[scaled_dot_product_attention] mask={mask!r}: expected 'causal' or an array"
+        )
     fixed = mask if mask is None or isinstance(mask, str) else as_array(mask).numpy()
     return record(ATTENTION, q, k, v, scale=scale, mask=fixed)
 
 
-# ---- sampling --------------------------------------------------------------------------------------------------------
+# ---- sampling
 
 
 @dataclass(frozen=True, eq=False)

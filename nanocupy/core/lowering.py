@@ -1,8 +1,8 @@
 """From nodes to kernel launches: where values lie in memory, and how each operation is launched.
 
-In a Program every value is a number of rows, each `width` elements long at a fixed stride. A reshape or
-a slice inside the row, or a transpose that only moves dimensions of one, is the same memory seen
-differently and launches nothing.
+In a Program every value is a number of rows, each `width` elements long at a fixed stride. A
+reshape or a slice inside the row, or a transpose that only moves dimensions of one, is the same
+memory seen differently and launches nothing.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def binary(name: str) -> Lower:
     def lower(to: Lowering, node: Node) -> None:
         x, y = node.inputs
         if width(x.shape) != width(y.shape) or len(x.shape) == 0 or x.shape[0] != y.shape[0]:
-            raise NotImplementedError(f"[{node.op.name}] broadcasting {x.shape} with {y.shape} in a Program")
+            raise NotImplementedError(
+                f"[{node.op.name}] broadcasting {x.shape} with {y.shape} in a Program"
+            )
         views = [to.contiguous(n, to.of(n)) for n in (node, x, y)]
         to.add(getattr(elementwise, f"launch_{name}")(*views, to.rows(node), width(node.shape)))
 
@@ -109,7 +111,7 @@ def take(to: Lowering, node: Node) -> None:
     to.add(take_rows.launch(to.of(node).view, x, to.of(index).view, to.rows(node)))
 
 
-# ---- the same memory, seen differently ---------------------------------------------------------------------
+# ---- the same memory, seen differently
 
 
 def reshape(node: Node, operand: Operand) -> Operand:

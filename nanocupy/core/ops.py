@@ -1,12 +1,13 @@
 """Operations by NumPy's names and meanings, as `mlx.core` has them.
 
-Most are one line: a NumPy function whose shape rule is NumPy itself, asked about empty arrays. The few
-that a language model's step needs can also be lowered to kernels (see `lowering`).
+Most are one line: a NumPy function whose shape rule is NumPy itself, asked about empty arrays. The
+few that a language model's step needs can also be lowered to kernels (see `lowering`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from nanocupy.core import lowering
 from nanocupy.core.array import array, as_array, float32, int32, record
 from nanocupy.core.graph import Op, Rows, Shape, Spec
 
-# ---- shape rules --------------------------------------------------------------------------------------------
+# ---- shape rules
 
 
 def _broadcast(*shapes: Shape) -> Shape:
@@ -53,7 +54,7 @@ def _op(name: str, numpy: Callable[..., Any], lower: Any = None) -> Op:
     return Op(name, _elementwise(numpy), numpy, lower, row_wise=True)
 
 
-# ---- elementwise --------------------------------------------------------------------------------------------
+# ---- elementwise
 
 
 def _silu(x: np.ndarray) -> np.ndarray:
@@ -114,9 +115,11 @@ def _function(name: str) -> Callable[..., array]:
 
 
 add, multiply, subtract, divide = (_function(n) for n in ("add", "multiply", "subtract", "divide"))
-power, maximum, minimum, negative = (_function(n) for n in ("power", "maximum", "minimum", "negative"))
+power, maximum, minimum, negative = (
+    _function(n) for n in ("power", "maximum", "minimum", "negative")
+)
 exp, log, sqrt, rsqrt, square = (_function(n) for n in ("exp", "log", "sqrt", "rsqrt", "square"))
-abs, sigmoid, tanh, sin, cos = (_function(n) for n in ("abs", "sigmoid", "tanh", "sin", "cos"))  # noqa: A001
+abs, sigmoid, tanh, sin, cos = (_function(n) for n in ("abs", "sigmoid", "tanh", "sin", "cos"))
 equal, not_equal, less, less_equal, greater, greater_equal = (
     _function(n) for n in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 )
@@ -128,7 +131,7 @@ def silu(x: Any) -> array:
     return record(SILU, x)
 
 
-# ---- reductions, products and casts: NumPy forms ----------------------------------------------------------------
+# ---- reductions, products and casts: NumPy forms
 
 
 def _reduce(name: str) -> Callable[..., array]:
@@ -143,7 +146,7 @@ def _reduce(name: str) -> Callable[..., array]:
     return call
 
 
-sum, mean, max, min, argmax, argmin = (  # noqa: A001
+sum, mean, max, min, argmax, argmin = (
     _reduce(n) for n in ("sum", "mean", "max", "min", "argmax", "argmin")
 )
 _MATMUL = Op("matmul", _like_numpy(np.matmul), np.matmul)
@@ -151,8 +154,9 @@ _ASTYPE = Op("astype", lambda spec, *, dtype: (spec[0], dtype), lambda x, *, dty
 _SOFTMAX = Op(
     "softmax",
     lambda spec, *, axis: spec,
-    lambda x, *, axis: np.exp(x - (m := x.max(axis, keepdims=True)))
-    / np.exp(x - m).sum(axis, keepdims=True),
+    lambda x, *, axis: (
+        np.exp(x - (m := x.max(axis, keepdims=True))) / np.exp(x - m).sum(axis, keepdims=True)
+    ),
 )
 _CONCATENATE = Op(
     "concatenate",
@@ -213,7 +217,7 @@ def arange(*bounds: float, dtype: Any = None) -> array:
     return array(values.astype(dtype or (int32 if values.dtype.kind == "i" else float32)))
 
 
-# ---- shapes -----------------------------------------------------------------------------------------------------
+# ---- shapes
 
 
 def _reshape_shape(old: Shape, new: tuple[int, ...]) -> Shape:
@@ -223,7 +227,9 @@ def _reshape_shape(old: Shape, new: tuple[int, ...]) -> Shape:
         if known == 0 or total % known:
             raise ValueError(f"[reshape] cannot reshape {old} to {new}")
         new = tuple(total // known if d == -1 else d for d in new)
-    if np.prod([int(d) for d in new], dtype=np.int64) != np.prod([int(d) for d in old], dtype=np.int64):
+    if np.prod([int(d) for d in new], dtype=np.int64) != np.prod(
+        [int(d) for d in old], dtype=np.int64
+    ):
         raise ValueError(f"[reshape] cannot reshape {old} to {new}: different sizes")
     return new
 
@@ -288,7 +294,7 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[array]:
             raise ValueError(f"[split] axis {axis} of length {length} into {parts} equal parts")
         parts = [length // parts * i for i in range(1, parts)]
     bounds = [0, *parts, length]
-    return [slice_axis(x, place, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [slice_axis(x, place, a, b) for a, b in pairwise(bounds)]
 
 
 def _slice(x: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
@@ -338,7 +344,7 @@ def _basic(key: tuple[Any, ...]) -> bool:
     return all(isinstance(p, slice) and p.step in (None, 1) for p in key)
 
 
-# ---- methods ------------------------------------------------------------------------------------------------------
+# ---- methods
 
 
 def _reverse(function: Callable[..., array]) -> Callable[..., array]:

@@ -1,6 +1,6 @@
 """A Program: a flat list of kernel launches over static buffers, planned once.
 
-    record -> rules -> memory plan -> launches -> Graph (captured) or the same list one by one (eager)
+record -> rules -> memory plan -> launches -> Graph (captured) or the same list one by one (eager)
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Program:
         return f"Program({len(names)} launches, {self.workspace_bytes} bytes of workspace)"
 
 
-# ---- the memory plan ---------------------------------------------------------------------------------------------
+# ---- the memory plan
 
 
 def _place(nodes: list[Node], roots: list[Node], to: Lowering) -> int:
@@ -86,7 +86,9 @@ def _place(nodes: list[Node], roots: list[Node], to: Lowering) -> int:
     return pool.size
 
 
-def _put(node: Node, to: Lowering, arena: Any, spots: dict[tuple[Node, int], tuple[int, int]]) -> None:
+def _put(
+    node: Node, to: Lowering, arena: Any, spots: dict[tuple[Node, int], tuple[int, int]]
+) -> None:
     """Enter the node's outputs into `to.places`."""
     if node.op is ITEM:
         to.places[node, 0] = to.of(node.inputs[0], node.attrs["index"])
@@ -164,11 +166,12 @@ class _Pool:
         self._free = merged
 
 
-# ---- compile -----------------------------------------------------------------------------------------------------------
+# ---- compile
 
 
-def compile(function: Callable[..., Any], device: Any) -> Callable[..., Any]:  # noqa: A001
-    """`function` of arrays, recorded once per set of shapes and dtypes and then replayed as a Graph.
+def compile(function: Callable[..., Any], device: Any) -> Callable[..., Any]:
+    """`function` of arrays, recorded once per set of shapes and dtypes and then replayed as a
+    Graph.
 
     Only operations with kernels can be compiled. The function must not look at values.
     """

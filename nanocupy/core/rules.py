@@ -44,7 +44,7 @@ def users(outputs: Outputs) -> dict[Node, list[Node | None]]:
     return table
 
 
-# ---- common subexpressions ------------------------------------------------------------------------------------
+# ---- common subexpressions
 
 
 def _key(node: Node, inputs: tuple[Node, ...]) -> Any:
@@ -75,17 +75,22 @@ def common_subexpressions(outputs: Outputs) -> Outputs:
     return rebuild(outputs, make)
 
 
-# ---- gather rows before what is done row by row -----------------------------------------------------------------
+# ---- gather rows before what is done row by row
 
 
 def gather_rows_first(outputs: Outputs) -> Outputs:
-    """take(f(x), rows) -> f(take(x, rows)) where f is done row by row and nobody wants its other rows.
+    """take(f(x), rows) -> f(take(x, rows)) where f is done row by row and nobody wants its other
+    rows.
 
-    So a step computes the head, and all of the last layer that follows attention, for the rows that are
-    sampled and no others.
+    So a step computes the head, and all of the last layer that follows attention, for the rows that
+    are sampled and no others.
     """
     for node in topological(outputs):
-        if node.op is ops.TAKE and node.attrs["axis"] == 0 and isinstance(node.inputs[0].shape[0], Rows):
+        if (
+            node.op is ops.TAKE
+            and node.attrs["axis"] == 0
+            and isinstance(node.inputs[0].shape[0], Rows)
+        ):
             outputs = _gather(outputs, node)
     return outputs
 
@@ -96,7 +101,13 @@ def _gather(outputs: Outputs, take: Node) -> Outputs:
     inside: set[Node] = set()
     for node in reversed(topological(outputs)):
         wanted = all(u is take or u in inside for u in readers[node])
-        if wanted and node.op.row_wise and node.shape and node.shape[0] is rows and node is not take:
+        if (
+            wanted
+            and node.op.row_wise
+            and node.shape
+            and node.shape[0] is rows
+            and node is not take
+        ):
             inside.add(node)
     gathered: dict[Node, Node] = {}
 
@@ -121,11 +132,11 @@ def _swap(value: Any, old: Any, new: Any) -> Any:
     return tuple(new if d is old else d for d in value) if type(value) is tuple else value
 
 
-# ---- fusions ------------------------------------------------------------------------------------------------------
+# ---- fusions
 
 
 def one_linear(outputs: Outputs) -> Outputs:
-    """Linears that read the same rows, with weights that lie side by side, are one: qkv, gate and up."""
+    """Linears of the same rows whose weights lie side by side are one: qkv, gate and up."""
     groups: dict[Node, list[Node]] = defaultdict(list)
     for node in topological(outputs):
         if node.op is LINEAR and len(node.inputs) == 1:
@@ -159,7 +170,9 @@ def _join(nodes: list[Node], parts: dict[Node, tuple[Node, int]]) -> None:
             weight = run[0].attrs["weight"]
             for other in run[1:]:
                 weight = weight.joined(other.attrs["weight"])
-            whole = Node(LINEAR, run[0].inputs, {**run[0].attrs, "weight": weight}, order=run[0].order)
+            whole = Node(
+                LINEAR, run[0].inputs, {**run[0].attrs, "weight": weight}, order=run[0].order
+            )
             for part in run:
                 parts[part] = whole, part.attrs["weight"].start - weight.start
         run = [node] if node else []
@@ -169,7 +182,11 @@ def residual_and_norm(outputs: Outputs) -> Outputs:
     """rms_norm(x + r), the sum being wanted too, is one pass over the row."""
     fused: dict[Node, Node] = {}
     for node in topological(outputs):
-        if node.op is RMS_NORM and _is_residual(node.inputs[0], node) and node.inputs[0] not in fused:
+        if (
+            node.op is RMS_NORM
+            and _is_residual(node.inputs[0], node)
+            and node.inputs[0] not in fused
+        ):
             fused[node.inputs[0]] = node
     made: dict[Node, Node] = {}
 
@@ -197,7 +214,9 @@ def silu_times(outputs: Outputs) -> Outputs:
         if node.op is ops.MULTIPLY and node.inputs[0].shape == node.inputs[1].shape:
             for old, new, other in ((0, 0, 1), (1, 1, 0)):
                 if node.inputs[old].op is ops.SILU and len(readers[node.inputs[old]]) == 1:
-                    return Node(SILU_MUL, (inputs[new].inputs[0], inputs[other]), {}, order=node.order)
+                    return Node(
+                        SILU_MUL, (inputs[new].inputs[0], inputs[other]), {}, order=node.order
+                    )
         return same(node, inputs)
 
     return rebuild(outputs, make)

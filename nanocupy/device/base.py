@@ -1,8 +1,8 @@
 """What every device has: memory, launches, graphs.
 
-A device runs kernels; a launch is a kernel with its arguments; a list of launches is captured into a
-graph and replayed with no Python between kernels. What changes from step to step is the contents of
-static buffers, never the launches.
+A device runs kernels; a launch is a kernel with its arguments; a list of launches is captured into
+a graph and replayed with no Python between kernels. What changes from step to step is the contents
+of static buffers, never the launches.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ def private_folder(path: Path) -> Path:
     """Create the folder, readable by its owner alone, and refuse one that somebody else owns."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
-        raise PermissionError(f"{path} belongs to another user; set NANOCUPY_CACHE to a folder of yours")
+        raise PermissionError(
+            f"{path} belongs to another user; set NANOCUPY_CACHE to a folder of yours"
+        )
     path.chmod(0o700)
     return path

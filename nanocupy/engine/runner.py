@@ -1,8 +1,8 @@
 """The runner: one Program for every step, over static buffers.
 
-A step's rows are tokens, each at its own position of its own sequence: prompt chunks and single decode
-tokens alike. The runner writes where they stand into the buffers, runs the captured graph, and reads
-the sampled tokens. After it is made, it allocates nothing.
+A step's rows are tokens, each at its own position of its own sequence: prompt chunks and single
+decode tokens alike. The runner writes where they stand into the buffers, runs the captured graph,
+and reads the sampled tokens. After it is made, it allocates nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class ModelRunner:
         plan: how many KV blocks there are, and of what.
     """
 
-    def __init__(self, model: Any, config: Any, device: Any, options: EngineOptions, plan: KVPlan) -> None:
+    def __init__(
+        self, model: Any, config: Any, device: Any, options: EngineOptions, plan: KVPlan
+    ) -> None:
         self.max_rows = options.max_num_batched_tokens
         self.max_seqs = options.max_num_seqs
         self.max_samples = max(self.max_seqs, MIN_SAMPLES)
@@ -98,7 +100,7 @@ class ModelRunner:
         wanted = wanted.reshape(samples, self.vocab_size)
         return [*fast.sample(wanted, buffers.sampling), wanted]
 
-    # ---- a step -------------------------------------------------------------------------------------------
+    # ---- a step
 
     def step(self, batch: Sequence[Scheduled]) -> list[Sampled]:
         """Compute the chunks; one Sampled per SampleRow, in order."""
@@ -127,7 +129,11 @@ class ModelRunner:
             to.block_tables[index, : len(table)] = table
             wanted += [(start + row.row, row) for row in chunk.sample]
             start = stop
-        assert start <= self.max_rows and len(wanted) <= self.max_samples and len(batch) <= self.max_seqs
+        assert (
+            start <= self.max_rows
+            and len(wanted) <= self.max_samples
+            and len(batch) <= self.max_seqs
+        )
         to.rows[0], to.samples[0] = start, len(wanted)
         return wanted
 

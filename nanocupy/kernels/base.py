@@ -7,7 +7,7 @@ from typing import Any
 
 
 class CpuKernel:
-    """A CPU kernel named as `"file:function"` inside `nanocupy.kernels.cpu`, linked on first use."""
+    """A CPU kernel, named `"file:function"` in `nanocupy.kernels.cpu`, linked on first use."""
 
     def __init__(self, source: str) -> None:
         self.source = f"nanocupy.kernels.cpu.{source}"

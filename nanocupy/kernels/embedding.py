@@ -22,5 +22,12 @@ def reference(tokens: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def launch(weight: PackedWeight, tokens: Any, out: Any, rows: Any) -> Launch:
     """out f32 [rows, k]. The kernel fails with code 1 on a token outside [0, n)."""
     form = weight.format
-    shape = (weight.k, weight.n, form.group_bytes(weight.k), form.bits, form.group, _KINDS[form.kind])
+    shape = (
+        weight.k,
+        weight.n,
+        form.group_bytes(weight.k),
+        form.bits,
+        form.group,
+        _KINDS[form.kind],
+    )
     return Launch(CPU, (weight.address, tokens, out, rows, *shape))

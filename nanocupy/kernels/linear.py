@@ -1,19 +1,19 @@
 """Linear layers on packed weights: y[m, n] = sum over k of x[m, k] * w[n, k] (+ bias[n]).
 
 **Layout.** Weights are packed once, at load, into *panels* of 16 outputs, so that a SIMD lane is an
-output and no sum crosses lanes; four panels (a *group* of 64 outputs) lie interleaved, so that one row
-of activations reads memory as one sequential stream. N is padded to 64.
+output and no sum crosses lanes; four panels (a *group* of 64 outputs) lie interleaved, so that one
+row of activations reads memory as one sequential stream. N is padded to 64.
 
-    f32, f16   [N/64][K][4 panels][16]
-    bf16       [N/64][K/2][4 panels][16][2]
-    affine     [N/64][K/G] of { codes [lines][4 panels][16][4 bytes], scales [4][16], biases [4][16] }
+    f32, f16   [N/64][K][4 panels][16] bf16       [N/64][K/2][4 panels][16][2] affine
+    [N/64][K/G] of { codes [lines][4 panels][16][4 bytes], scales [4][16], biases [4][16] }
 
-w = code*scale + bias, in groups of G along K. With 8 bits a byte is a code; with 4 bits, byte c of line
-j holds code 4j+c (low) and code G/2+4j+c (high). Scales and biases are f16, bf16 or f32.
+w = code*scale + bias, in groups of G along K. With 8 bits a byte is a code; with 4 bits, byte c of
+line j holds code 4j+c (low) and code G/2+4j+c (high). Scales and biases are f16, bf16 or f32.
 
-**Arithmetic.** One accumulator an output, K ascending, every step one fma. Affine weights meet either
-f32 activations (`exact`: w is rounded to f32 as stored) or int8 activations with a scale a group of G
-(`quantize`): the sum inside a group is an exact integer, then acc += bias*sum, acc += scale*dot.
+**Arithmetic.** One accumulator an output, K ascending, every step one fma. Affine weights meet
+either f32 activations (`exact`: w is rounded to f32 as stored) or int8 activations with a scale a
+group of G (`quantize`): the sum inside a group is an exact integer, then acc += bias*sum, acc +=
+scale*dot.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _KINDS = {"f32": 0, "f16": 1, "bf16": 2}
 
 @dataclass(frozen=True)
 class Format:
-    """How a weight is stored: a float kind, or affine codes with `bits`, `group` and a scale kind."""
+    """How a weight is stored: floats, or affine codes with `bits`, `group` and a scale kind."""
 
     kind: str  # of the weights, or of the scales when bits > 0
     bits: int = 0
@@ -96,7 +96,7 @@ class PackedWeight:
         return replace(self, n=self.n + other.n)
 
 
-# ---- packing ------------------------------------------------------------------------------------------------
+# ---- packing
 
 
 def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[PackedWeight]:
@@ -104,7 +104,8 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[P
 
     Args:
         activations: what affine weights meet: "i8" or "f32". Float weights always meet f32.
-        weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32], scales,
+        weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32],
+        scales,
             biases [N, K/G], bits) in MLX's affine layout.
     """
     parts = [_affine_blocks(*w) if isinstance(w, tuple) else _dense_blocks(w) for w in weights]
@@ -129,7 +130,9 @@ def _padded(array: np.ndarray) -> np.ndarray:
 def _dense_blocks(weight: np.ndarray) -> tuple[Format, int, int, np.ndarray]:
     kind = _FLOATS.get(weight.dtype)
     if kind is None:
-        raise ValueError(f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16")
+        raise ValueError(
+            f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
+        )
     n, size = weight.shape
     per = 2 if kind == "bf16" else 1
     if size % per:
@@ -146,8 +149,8 @@ def _affine_blocks(
     group = size // scales.shape[1]
     if bits not in (4, 8) or group not in (32, 64, 128) or group * scales.shape[1] != size:
         raise ValueError(
-            f"[linear] {bits} bits in groups of {size / scales.shape[1]:g}: expected 4 or 8 bits in "
-            "groups of 32, 64 or 128"
+            f"[linear] {bits} bits in groups of {size / scales.shape[1]:g}: expected 4 or 8 bits "
+            "in groups of 32, 64 or 128"
         )
     kind = _FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
     form = Format(kind, bits, group)
@@ -155,8 +158,8 @@ def _affine_blocks(
     out = np.empty((-(-n // GROUP), size // group, form.block), np.uint8)
     quads = _quads(_padded(codes), bits, group).reshape(-1, 4, 16, size // group, lines)
     codes_end = GROUP * 4 * lines
-    out[..., :codes_end].view(np.uint32).reshape(-1, size // group, lines, 4, 16)[...] = quads.transpose(
-        0, 3, 4, 1, 2
+    out[..., :codes_end].view(np.uint32).reshape(-1, size // group, lines, 4, 16)[...] = (
+        quads.transpose(0, 3, 4, 1, 2)
     )
     width = (form.block - codes_end) // 2
     for index, part in enumerate((scales, biases)):
@@ -184,7 +187,7 @@ def _bytes(blocks: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(blocks).view(np.uint8).reshape(len(blocks), -1)
 
 
-# ---- references ---------------------------------------------------------------------------------------------
+# ---- references
 
 
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -197,7 +200,9 @@ def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
 def dequantize(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> np.ndarray:
     """The affine weight as f32 [N, K]: code*scale + bias, rounded once."""
     q = unpack(codes, bits).astype(np.float64)
-    s, b = (np.repeat(t.astype(np.float64), q.shape[1] // t.shape[1], axis=1) for t in (scales, biases))
+    s, b = (
+        np.repeat(t.astype(np.float64), q.shape[1] // t.shape[1], axis=1) for t in (scales, biases)
+    )
     return (q * s + b).astype(np.float32)
 
 
@@ -216,11 +221,11 @@ def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None)
     return (y if bias is None else y + bias).astype(np.float32)
 
 
-# ---- launches -----------------------------------------------------------------------------------------------
+# ---- launches
 
 
 def quantized_row_bytes(size: int, group: int) -> int:
-    """Bytes of a row of int8 activations: codes, then (scale, scale*sum) a group; padded to a line."""
+    """Bytes of a row of int8 activations: codes, then (scale, scale*sum) a group; padded."""
     return -(-(size + 8 * (size // group)) // 64) * 64
 
 

@@ -19,7 +19,7 @@ def causal_mask(h: array, cache: Any = None) -> Any:
 
 
 class KVCache:
-    """Keys and values of one layer as two growing arrays: for looking at a model without an engine."""
+    """Keys and values of one layer as two growing arrays: for a model without an engine."""
 
     def __init__(self) -> None:
         self.keys: array | None = None

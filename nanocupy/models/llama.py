@@ -1,8 +1,8 @@
 """Llama (SmolLM2, TinyLlama, ...): pre-norm blocks of grouped-query attention and a gated MLP.
 
-The contract is MLX's: `model(tokens, cache)` gives logits; the cache knows the position (`offset`) and
-takes keys and values (`update_and_fetch`). B sequences of L tokens; the engine runs every token of a
-step as a sequence of its own (B rows, L = 1) over paged caches.
+The contract is MLX's: `model(tokens, cache)` gives logits; the cache knows the position (`offset`)
+and takes keys and values (`update_and_fetch`). B sequences of L tokens; the engine runs every token
+of a step as a sequence of its own (B rows, L = 1) over paged caches.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from nanocupy.nn import RoPE
 
 
 def make_rope(args: ModelConfig) -> RoPE:
-    """The rotation of `args.rope`, in the layout of transformers' checkpoints (halves, not neighbours)."""
+    """The rotation that `args.rope` asks for, of halves (as transformers' checkpoints are)."""
     rope = args.rope
     if rope.type == "llama3":
         return RoPE(args.head_dim, base=None, freqs=llama3_freqs(args.head_dim, rope))
@@ -18,7 +18,7 @@ def make_rope(args: ModelConfig) -> RoPE:
 
 
 def llama3_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
-    """Llama 3's stretch: long wavelengths by `factor`, short ones not, a ramp in between. f64 [dims/2]."""
+    """Llama 3's stretch: long wavelengths by `factor`, short ones not. f64 [dims/2]."""
     freqs = rope.theta ** (np.arange(0, dims, 2, dtype=np.float64) / dims)
     wavelengths = 2 * np.pi * freqs
     longest = rope.original_max_position_embeddings / rope.low_freq_factor

@@ -1,7 +1,7 @@
 """The layers a language model is made of, as `mlx.nn` has them.
 
-A layer starts with zeros in place of weights and gets them from `load_weights`. `prepare` then packs
-linear weights for a device; from there on the layer records operations on the packed weight.
+A layer starts with zeros in place of weights and gets them from `load_weights`. `prepare` then
+packs linear weights for a device; from there on the layer records operations on the packed weight.
 """
 
 from __future__ import annotations
@@ -53,11 +53,17 @@ class Linear(Module):
 class QuantizedLinear(Linear):
     """A Linear whose weight is affine codes in groups along its inputs: w = code*scale + bias.
 
-    weight uint32 [n, k*bits/32] (first code in the lowest bits), scales and biases [n, k/group_size].
+    weight uint32 [n, k*bits/32] (first code in the lowest bits), scales and biases [n,
+    k/group_size].
     """
 
     def __init__(
-        self, input_dims: int, output_dims: int, bias: bool = True, group_size: int = 64, bits: int = 4
+        self,
+        input_dims: int,
+        output_dims: int,
+        bias: bool = True,
+        group_size: int = 64,
+        bits: int = 4,
     ) -> None:
         super().__init__(input_dims, output_dims, bias)
         self.group_size, self.bits = group_size, bits

@@ -12,8 +12,8 @@ from nanocupy.utils import tree_flatten, tree_map, tree_unflatten
 class Module(dict[str, Any]):
     """The base of layers and models.
 
-    Arrays, lists, dicts and modules set as attributes are children, found by name; everything else is
-    an ordinary attribute. Parameters are the arrays whose names do not start with an underscore.
+    Arrays, lists, dicts and modules set as attributes are children, found by name; everything else
+    is an ordinary attribute. Parameters are the arrays whose names do not start with an underscore.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -45,13 +45,15 @@ class Module(dict[str, Any]):
         return self is other
 
     def __repr__(self) -> str:
-        inner = "".join(f"\n  ({n}): {m!r}".replace("\n", "\n  ") for n, m in self._named_children())
+        inner = "".join(
+            f"\n  ({n}): {m!r}".replace("\n", "\n  ") for n, m in self._named_children()
+        )
         return f"{type(self).__name__}({self._extra_repr()}{inner}{chr(10) if inner else ''})"
 
     def _extra_repr(self) -> str:
         return ""
 
-    # ---- walking ------------------------------------------------------------------------------------------
+    # ---- walking
 
     def _named_children(self) -> Iterator[tuple[str, Module]]:
         for name, value in self.items():
@@ -78,7 +80,7 @@ class Module(dict[str, Any]):
         """Replace every parameter by `function` of it."""
         return self.update(tree_map(function, self.parameters()))
 
-    # ---- loading --------------------------------------------------------------------------------------------
+    # ---- loading
 
     def update(self, tree: Any) -> Module:  # type: ignore[override]
         """Put the tree's arrays in the places of the same names."""
@@ -154,4 +156,6 @@ def _account(expected: dict[str, array], given: dict[str, array]) -> None:
     ]
     if problems:
         more = f" and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(f"[load_weights] {len(problems)} problems: {'; '.join(problems[:20])}{more}")
+        raise ValueError(
+            f"[load_weights] {len(problems)} problems: {'; '.join(problems[:20])}{more}"
+        )

@@ -1,8 +1,8 @@
 """From a loaded model to one that a device can run: pack linear weights, upload the rest, let go.
 
-Linear layers of one module that take the same number of inputs in the same format are packed side by
-side, in the order they were defined. So q, k and v, or gate and up, are neighbours in memory, and a
-Program can compute them as one.
+Linear layers of one module that take the same number of inputs in the same format are packed side
+by side, in the order they were defined. So q, k and v, or gate and up, are neighbours in memory,
+and a Program can compute them as one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ _PACKED = (Linear, Embedding)
 
 
 def prepare(
-    model: Module, device: Any, *, exact: bool = False, tick: Callable[[int, int], None] | None = None
+    model: Module,
+    device: Any,
+    *,
+    exact: bool = False,
+    tick: Callable[[int, int], None] | None = None,
 ) -> Module:
     """Pack and upload every parameter of the model, in place.
 
@@ -56,7 +60,11 @@ def _pack_children(module: Module, device: Any, activations: str) -> None:
 def _upload(module: Module, device: Any) -> None:
     """Put the module's own arrays on the device as f32 (a bias padded to what the kernel reads)."""
     for name, value in module.items():
-        if isinstance(value, array) and not name.startswith("_") and value.node.op is not fast.STATIC:
+        if (
+            isinstance(value, array)
+            and not name.startswith("_")
+            and value.node.op is not fast.STATIC
+        ):
             host = value.numpy().astype(np.float32)
             buffer = device.empty((-(-host.size // 32) * 32,), np.float32)
             buffer[: host.size] = device.asarray(host.reshape(-1))

@@ -16,7 +16,12 @@ FORMATS = [
     "f32",
     "f16",
     "bf16",
-    *(f"q{bits}_{group}_{kind}" for bits in (4, 8) for group in (32, 64) for kind in ("f16", "bf16")),
+    *(
+        f"q{bits}_{group}_{kind}"
+        for bits in (4, 8)
+        for group in (32, 64)
+        for kind in ("f16", "bf16")
+    ),
     "q4_128_f32",
 ]
 KINDS = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -82,7 +87,9 @@ def test_agrees_with_numpy(form: str, integer: bool, n: int, k: int) -> None:
     (weight,) = linear.pack(device, [raw])
     x = np.random.default_rng(1).standard_normal((19, k)).astype(np.float32)
     want = expected(x, plain, weight.format.group, integer)
-    np.testing.assert_allclose(apply(device, weight, x, integer), want, atol=2e-4 * np.abs(want).max())
+    np.testing.assert_allclose(
+        apply(device, weight, x, integer), want, atol=2e-4 * np.abs(want).max()
+    )
 
 
 @pytest.mark.parametrize(("form", "integer"), CASES)
@@ -137,7 +144,9 @@ def test_embedding_refuses_a_token_that_does_not_exist() -> None:
     device = CpuDevice(threads=1)
     (weight,) = linear.pack(device, [make("f32", 10, 16)[0]])
     tokens, rows = device.asarray(np.array([10], np.int32)), device.asarray(np.array([1]))
-    graph = device.capture([embedding.launch(weight, tokens, device.empty((1, 16), np.float32), rows)])
+    graph = device.capture(
+        [embedding.launch(weight, tokens, device.empty((1, 16), np.float32), rows)]
+    )
     with pytest.raises(RuntimeError, match="embedding"):
         graph.run()
 

@@ -23,8 +23,8 @@ def available_threads() -> int:
 
 class CpuDevice:
     """Args:
-    threads: threads that run a graph, the caller's included. Default: every CPU the process may use.
-    tick: called as `tick(done, total)` while kernels are compiled for the first time.
+    threads: threads that run a graph, the caller's included. Default: every CPU the process may
+    use. tick: called as `tick(done, total)` while kernels are compiled for the first time.
     """
 
     name = "cpu"
@@ -67,7 +67,9 @@ class CpuGraph:
         self._team = threads.team(device.threads)
         self._step = max(step, 1)
         self._args = [np.array([_word(a) for a in x.args], np.int64) for x in launches]
-        rows = [(x.kernel.address, a.ctypes.data) for x, a in zip(launches, self._args, strict=True)]
+        rows = [
+            (x.kernel.address, a.ctypes.data) for x, a in zip(launches, self._args, strict=True)
+        ]
         self._table = np.array(rows, np.int64).reshape(-1, 2)
 
     def run(self) -> None:
@@ -76,7 +78,9 @@ class CpuGraph:
             failed, code = self._team.run(self._table.ctypes.data + 16 * row, count)
             if code:
                 name = self.launches[row + failed].kernel.name
-                raise KernelError(f"[{name}] kernel {row + failed} of the graph failed with code {code}")
+                raise KernelError(
+                    f"[{name}] kernel {row + failed} of the graph failed with code {code}"
+                )
 
 
 def _word(argument: object) -> int:

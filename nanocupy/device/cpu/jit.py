@@ -1,12 +1,12 @@
 """Compile a kernel once per machine; afterwards load its object code without Numba.
 
-A kernel is a Python function in the SIMD dialect with the one ABI
-`int64 kernel(int64* args, int64 thread, int64 threads)`; it does its own share of the work and returns
-0, or a positive code that stops the run. Numba turns it into an object file without outside symbols,
-which is kept in a cache and linked by llvmlite at the next start: a warm start never imports Numba.
+A kernel is a Python function in the SIMD dialect with the one ABI `int64 kernel(int64* args, int64
+thread, int64 threads)`; it does its own share of the work and returns 0, or a positive code that
+stops the run. Numba turns it into an object file without outside symbols, which is kept in a cache
+and linked by llvmlite at the next start: a warm start never imports Numba.
 
-The cache folder's name is a hash of every kernel source, the compiler versions, the CPU and the SIMD
-level, so nothing stale is ever found; only the user can read it.
+The cache folder's name is a hash of every kernel source, the compiler versions, the CPU and the
+SIMD level, so nothing stale is ever found; only the user can read it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Kernel:
 
 
 def compile_all(kernels: Iterable[Kernel], tick: Callable[[int, int], None] | None = None) -> None:
-    """Make every kernel ready; `tick(done, total)` is called as those that need compiling finish."""
+    """Make every kernel ready; `tick(done, total)` is called as each that is missing is made."""
     missing = [k for k in dict.fromkeys(kernels) if not k.ready]
     for done, kernel in enumerate(missing):
         if tick:
@@ -75,7 +75,7 @@ def compile_all(kernels: Iterable[Kernel], tick: Callable[[int, int], None] | No
         tick(len(missing), len(missing))
 
 
-# ---- the cache ---------------------------------------------------------------------------------------
+# ---- the cache
 
 
 @functools.cache
@@ -119,7 +119,7 @@ def _write(path: Path, code: bytes) -> None:
     os.replace(temporary, path)
 
 
-# ---- compiling and linking -----------------------------------------------------------------------------
+# ---- compiling and linking
 
 
 def _link(source: str) -> tuple[Any, int]:
@@ -148,7 +148,9 @@ def _engine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     _add_symbols()
-    machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        codemodel="jitdefault", jit=True
+    )
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
@@ -195,6 +197,8 @@ def _entry(made: Any, abi: Any, symbol: str) -> Any:
     types = [context.get_value_type(t) for t in abi.args]
     function = ir.Function(entry, ir.FunctionType(ir.IntType(64), types), symbol)
     builder = ir.IRBuilder(function.append_basic_block())
-    _, out = context.call_conv.call_function(builder, callee, abi.return_type, abi.args, function.args)
+    _, out = context.call_conv.call_function(
+        builder, callee, abi.return_type, abi.args, function.args
+    )
     builder.ret(out)
     return entry

@@ -75,7 +75,7 @@ def float_of(b: Any, x: Any) -> Any:
     return b.bitcast(x, f32)
 
 
-# ---- for the thread team ----------------------------------------------------------------------------------
+# ---- for the thread team
 
 
 @op(A, A, A)
@@ -111,7 +111,7 @@ def yield_thread(b: Any) -> Any:
 
 @op(A, A, A, A, A)
 def call_kernel(b: Any, address: Any, args: Any, thread: Any, threads: Any) -> Any:
-    """Call a kernel by address with the one ABI: int64(int64* args, int64 thread, int64 threads)."""
+    """Call a kernel by address: int64(int64* args, int64 thread, int64 threads)."""
     signature = ir.FunctionType(i64, [i64.as_pointer(), i64, i64])
     function = b.inttoptr(address, signature.as_pointer())
     return b.call(function, [pointer(b, args, i64), thread, threads])

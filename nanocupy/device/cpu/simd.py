@@ -80,7 +80,7 @@ def op(result: types.Type, *args: types.Type) -> Callable[[Emit], Any]:
     return decorate
 
 
-# ---- building blocks for emitters ----------------------------------------------------------------
+# ---- building blocks for emitters
 
 
 def pointer(b: Any, address: Any, ty: Any) -> Any:
@@ -114,7 +114,7 @@ def _load(b: Any, address: Any, ty: Any, align: int) -> Any:
     return b.load(pointer(b, address, ty), align=align)
 
 
-# ---- memory ----------------------------------------------------------------------------------------
+# ---- memory
 
 
 @op(F, A)
@@ -168,7 +168,7 @@ def isplat(b: Any, x: Any) -> Any:
     return splat(b, x)
 
 
-# ---- bfloat16 and float16 ----------------------------------------------------------------------------
+# ---- bfloat16 and float16
 
 
 def emit_bf16_to_f32(b: Any, half: Any) -> Any:
@@ -260,7 +260,7 @@ def f32_to_f16(b: Any, x: Any) -> Any:
     return _first_lane(b, emit_f32_to_f16(b, splat(b, x)))
 
 
-# ---- arithmetic ----------------------------------------------------------------------------------------
+# ---- arithmetic
 
 
 def emit_fma(b: Any, x: Any, y: Any, z: Any) -> Any:
@@ -365,7 +365,7 @@ def _halve(b: Any, v: Any, combine: Emit) -> Any:
 
 @op(f4, F)
 def vsum(b: Any, x: Any) -> Any:
-    """Sum of the lanes, in the tree ((0+8)+(4+12))+... that `tree_sum` in the references follows."""
+    """Sum of the lanes, in the tree ((0+8)+(4+12))+... that the references follow too."""
     return _halve(b, x, b.fadd)
 
 
@@ -399,10 +399,12 @@ for _python, _emit in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("true
     _lower(getattr(operator, _python), _emit)
 
 
-# ---- control flow for generated kernels -------------------------------------------------------------------
+# ---- control flow for generated kernels
 
 
-def emit_loop(b: Any, count: Any, values: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
+def emit_loop(
+    b: Any, count: Any, values: list[Any], body: Callable[[Any, list[Any]], list[Any]]
+) -> list[Any]:
     """`for i in range(count): values = body(i, values)` with count >= 1; the final values."""
     entry = b.block
     head, done = b.append_basic_block("loop"), b.append_basic_block("done")
@@ -423,7 +425,7 @@ def emit_loop(b: Any, count: Any, values: list[Any], body: Callable[[Any, list[A
     return new
 
 
-# ---- the end of a row that is not a multiple of sixteen ----------------------------------------
+# ---- the end of a row that is not a multiple of sixteen
 
 
 def _first_lanes(b: Any, n: Any) -> Any:

@@ -11,9 +11,25 @@ import os
 
 import llvmlite.binding as llvm
 
-_AVX2 = (
-    "sse3 ssse3 sse4.1 sse4.2 popcnt cx16 sahf movbe avx avx2 bmi bmi2 f16c fma lzcnt xsave fsgsbase"
-).split()
+_AVX2 = [
+    "sse3",
+    "ssse3",
+    "sse4.1",
+    "sse4.2",
+    "popcnt",
+    "cx16",
+    "sahf",
+    "movbe",
+    "avx",
+    "avx2",
+    "bmi",
+    "bmi2",
+    "f16c",
+    "fma",
+    "lzcnt",
+    "xsave",
+    "fsgsbase",
+]
 LEVELS = ("native", "avx512", "avx2", "generic")
 
 

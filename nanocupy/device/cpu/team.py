@@ -1,7 +1,7 @@
 """The loops that a team of threads runs. Source of kernels; see `threads.py` for the Python side.
 
-A captured graph is an int64 table of (kernel address, argument address) rows. Every thread walks the
-same table; a kernel splits its own work by (thread, threads); a barrier separates rows.
+A captured graph is an int64 table of (kernel address, argument address) rows. Every thread walks
+the same table; a kernel splits its own work by (thread, threads); a barrier separates rows.
 
 The control block is an int64 array, one cache line (8 words) a field:
 """

@@ -1,9 +1,9 @@
 """The thread team: workers that walk captured tables beside the calling thread.
 
 A worker is a Python thread inside one compiled loop that never takes the GIL; it spins for about a
-millisecond after a run and then parks on a condition variable, so an idle engine costs nothing and the
-same code works on every operating system. A fork leaves the child without workers; they start anew at
-the child's first run.
+millisecond after a run and then parks on a condition variable, so an idle engine costs nothing and
+the same code works on every operating system. A fork leaves the child without workers; they start
+anew at the child's first run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Team:
         self._args = np.array([self._control.ctypes.data], np.int64)
         atexit.register(_call, weakref.WeakMethod(self.close))
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=functools.partial(_call, weakref.WeakMethod(self._reset)))
+            os.register_at_fork(
+                after_in_child=functools.partial(_call, weakref.WeakMethod(self._reset))
+            )
 
     def run(self, table: int, rows: int) -> tuple[int, int]:
         """Run `rows` rows of the table at an address; (0, 0), or (failed row, code)."""

@@ -1,12 +1,12 @@
 """Linear layers: tiles of MR rows x NV panels, generated for every weight format.
 
 One tile generator serves one row and a thousand. An output has one accumulator, K ascends, and each
-step is the same instruction whatever MR and NV are; so a row's result does not depend on the rows it
-is computed with, and GEMV = GEMM to the bit.
+step is the same instruction whatever MR and NV are; so a row's result does not depend on the rows
+it is computed with, and GEMV = GEMM to the bit.
 
-A kernel's name says its format: `dense_f32`, `dense_f16`, `dense_bf16` with f32 activations; `q4_g32_f16_f32` (4 bits,
-groups of 32, f16 scales, f32 activations); `q4_g32_f16_i8` (the same with int8 activations).
-Layouts are described in `nanocupy.kernels.linear`.
+A kernel's name says its format: `dense_f32`, `dense_f16`, `dense_bf16` with f32 activations;
+`q4_g32_f16_f32` (4 bits, groups of 32, f16 scales, f32 activations); `q4_g32_f16_i8` (the same with
+int8 activations). Layouts are described in `nanocupy.kernels.linear`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from nanocupy.device.cpu.simd import (
     pointer,
     splat,
     vload,
-    vstore,
     void,
+    vstore,
 )
 
 PANELS = 4  # panels of 16 outputs that lie interleaved in memory
@@ -57,9 +57,10 @@ def scalar(b: Any, address: Any, ty: Any) -> Any:
     return splat(b, load(b, address, ty, 4))
 
 
-# ---- inner products, one generator per kind of weight -----------------------------------------------------
-# dot(b, rows, base, panel, NV, K) -> accumulators [row][panel], where `rows` are addresses of activation
-# rows, `base` the address of a group of four panels, `panel` the first panel of it to use.
+# ---- inner products, one generator per kind of weight
+# dot(b, rows, base, panel, NV, K) -> accumulators [row][panel], where `rows` are addresses of
+# activation rows, `base` the address of a group of four panels, `panel` the first panel of it to
+# use.
 
 
 def dense_dot(kind: str) -> Callable[..., list[Any]]:
@@ -132,7 +133,7 @@ class Affine:
 
 
 def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
-    """Codes times int8 activations, exact inside a group; then acc += bias*sum, acc += scale*dot."""
+    """Codes times int8 activations, exact in a group; then acc += bias*sum, acc += scale*dot."""
 
     def dot(b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any) -> list[Any]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
@@ -166,7 +167,7 @@ def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
 
 
 def dequantised_dot(layout: Affine) -> Callable[..., list[Any]]:
-    """w = code*scale + bias rounded to f32, times f32 activations: the weights exactly as stored."""
+    """w = code*scale + bias rounded to f32, times f32 activations: weights exactly as stored."""
 
     def dot(b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any) -> list[Any]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
@@ -202,7 +203,7 @@ def _byte(b: Any, quads: Any, byte: int) -> Any:
     return b.sitofp(b.and_(b.lshr(quads, const(VI, 8 * byte)), const(VI, 255)), VF)
 
 
-# ---- tiles and kernels ------------------------------------------------------------------------------------
+# ---- tiles and kernels
 
 
 def tile(dot: Callable[..., list[Any]], mr: int, nv: int) -> Any:
@@ -237,10 +238,13 @@ def copy_columns(source, target, stride, rows, columns):
             store_f32(target + r * stride + 4 * n, load_f32(source + 128 * r + 4 * n))
 
 
-def build(dot: Callable[..., list[Any]], heights: tuple[int, int, int, int], group_bytes: Any) -> Any:
+def build(
+    dot: Callable[..., list[Any]], heights: tuple[int, int, int, int], group_bytes: Any
+) -> Any:
     """The kernel of one format. Threads share out pairs of panels: 32 outputs each.
 
-    a: weights, x, out, rows*, K, N, x stride, out stride (bytes), bias* or 0, scratch, scratch stride.
+    a: weights, x, out, rows*, K, N, x stride, out stride (bytes), bias* or 0, scratch, scratch
+    stride.
     """
     m0, m1, m2, _ = heights
     t0, t1, t2, t3 = (tile(dot, m, 2) for m in heights)
