@@ -55,9 +55,10 @@ class AsyncLLM(Frontend):
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         super()._start(loaded, options)
         self._lock = threading.Lock()  # guards the next three
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[str, Caller] = {}  # everyone who waits
         self._error: Exception | None = None  # why nothing is served any more
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: the end
+        self._serving: dict[str, Caller] = {}  # those the engine knows; its thread's alone
         self._ids = count()
         self._thread = threading.Thread(target=self._serve, name="nanocupy-engine", daemon=True)
         self._thread.start()
@@ -139,12 +140,13 @@ class AsyncLLM(Frontend):
             if caller.id in self._callers:
                 raise ValueError(f"[AsyncLLM] a request with id {caller.id!r} is already running")
             self._callers[caller.id] = caller
-            self._inbox.put(partial(self._add, caller.id, asked))
+            self._inbox.put(partial(self._add, caller, asked))
         return caller
 
     def _leave(self, caller: Caller) -> None:
         with self._lock:
-            if self._callers.pop(caller.id, None) is not None:
+            if self._callers.get(caller.id) is caller:
+                del self._callers[caller.id]
                 self._inbox.put(partial(self._abort, caller.id))
 
     def _post(self, message: Callable[[], None]) -> None:
@@ -182,43 +184,45 @@ class AsyncLLM(Frontend):
         except Empty:
             return True
 
-    def _add(self, id: str, asked: Asked) -> None:
+    def _add(self, caller: Caller, asked: Asked) -> None:
+        """From here on, and not before, news about this id are for this caller."""
+        self._serving[caller.id] = caller
         try:
-            self.engine.add(asked.prompt_ids, asked.params, request_id=id, prompt=asked.prompt)
+            self.engine.add(
+                asked.prompt_ids, asked.params, request_id=caller.id, prompt=asked.prompt
+            )
         except Exception as error:
-            with self._lock:
-                self._send({id: [error]})
+            self._send({caller.id: [error]})
 
     def _abort(self, id: str) -> None:
         self._deliver(self.engine.abort(id))
+        self._serving.pop(id, None)
 
     def _deliver(self, chunks: list[Chunk]) -> None:
         found: dict[str, list[Chunk | Exception]] = {}
         for chunk in chunks:
             found.setdefault(chunk.request_id, []).append(chunk)
-        with self._lock:
-            self._send(found)
+        self._send(found)
 
     def _send(self, found: Mapping[str, list[Chunk | Exception]]) -> None:
         """Put each caller's news on its queue; one wake-up per event loop."""
         loops: dict[asyncio.AbstractEventLoop, list[tuple[Caller, list[Chunk | Exception]]]] = {}
         for id, news in found.items():
-            if caller := self._callers.get(id):
+            if caller := self._serving.get(id):
                 loops.setdefault(caller.loop, []).append((caller, news))
         for loop, items in loops.items():
             try:
                 loop.call_soon_threadsafe(_put, items)
             except RuntimeError:  # the loop is closed: nobody waits there any more
                 for caller, _ in items:
-                    del self._callers[caller.id]
-                    self._inbox.put(partial(self._abort, caller.id))
+                    self._leave(caller)
 
     def _end(self, error: Exception) -> None:
         """Nothing is served any more: tell everyone who waits, at once."""
         with self._lock:
             self._error = error
-            self._send({id: [error] for id in self._callers})
-            self._callers.clear()
+            self._serving, self._callers = self._callers, {}
+        self._send({id: [error] for id in self._serving})
         self.engine.close()
 
 

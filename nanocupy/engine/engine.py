@@ -138,7 +138,7 @@ class Engine:
             self._doomed.append(request_id)
             return []
         if request_id in self.groups:
-            for request in reversed(self.groups[request_id].requests):
+            for request in self.groups[request_id].requests:
                 if request.finish_reason is None:
                     self._end(request, "abort")
         return self._take_chunks()

@@ -54,6 +54,14 @@ def test_stop_token_ids_end_and_are_named() -> None:
     assert (out.outputs[0].finish_reason, out.outputs[0].stop_reason) == ("stop", 9)
 
 
+def test_an_end_token_asked_for_is_named_though_eos_is_ignored() -> None:
+    params = SamplingParams(
+        temperature=0, logit_bias={EOS: 100}, stop_token_ids=[EOS], ignore_eos=True
+    )
+    [out] = run(engine(), [[1]], params)
+    assert (out.outputs[0].finish_reason, out.outputs[0].stop_reason) == ("stop", EOS)
+
+
 def test_min_tokens_forbids_every_end_before() -> None:
     params = SamplingParams(
         temperature=0, logit_bias={EOS: 100, 9: 90}, stop_token_ids=[9], min_tokens=4, max_tokens=9
@@ -70,6 +78,8 @@ def test_max_tokens_zero_only_computes_the_prompt() -> None:
     assert token_ids(out) == [[]]
     assert out.outputs[0].finish_reason == "length"
     assert out.prompt_logprobs is not None and len(out.prompt_logprobs) == 3
+    [cut] = run(engine(chunk=2), [[1, 2, 3]], params)
+    assert cut.prompt_logprobs == out.prompt_logprobs
     [plain] = run(engine(), [[1, 2, 3]], SamplingParams(max_tokens=0))
     assert plain.prompt_logprobs is None and plain.metrics.first_token is None
 
