@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nanocupy import LLM, SamplingParams
 
-TINY = {"max_model_len": 256, "max_num_seqs": 1, "max_num_batched_tokens": 64, "num_kv_blocks": 18}
+TINY = {"max_model_len": 256, "max_num_seqs": 1, "max_num_batched_tokens": 64, "num_kv_blocks": 16}
 
 
 def main() -> None:

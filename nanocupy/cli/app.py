@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
         # The reader has gone. Nothing may be written to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         return _failed(error, 2)
     except (RuntimeError, MemoryError) as error:
         return _failed(error, 1)

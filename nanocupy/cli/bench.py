@@ -77,45 +77,48 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         jobs |= {f"decode {n}": partial(bench.decode, n, args.decode_tokens) for n in args.contexts}
         if batch.prompts:
             jobs["batch"] = partial(bench.batch, batch)
-        jobs["limit"] = partial(stream_gbs, args)
+        jobs["limit"] = partial(stream_gbs, bench.threads)
         found = interleaved(jobs, args.repeats, note)
-    return _report(args, ModelFacts(args.model), batch, found) | {"load_s": round(load_s, 3)}
+        about = {
+            "model": args.model,
+            "threads": bench.threads,
+            "kv_dtype": bench.kv_dtype,
+            "load_s": round(load_s, 3),
+        }
+    return about | _figures(args, batch, bench.kv_dtype, found)
 
 
-def stream_gbs(args: argparse.Namespace) -> float:
+def stream_gbs(threads: int) -> float:
     """GB/s of a streaming read by as many threads as the model runs on."""
     from nanocupy.device.cpu import limits
 
-    return float(limits.stream_gbs(threads=getattr(args, "threads", None)))
+    return float(limits.stream_gbs(threads=threads))
 
 
-def _report(
-    args: argparse.Namespace, model: ModelFacts, batch: Load, found: dict[str, float]
+def _figures(
+    args: argparse.Namespace, batch: Load, kv_dtype: str, found: dict[str, float]
 ) -> dict[str, Any]:
-    limit = found["limit"]
+    """The medians that were found, beside what they are measured against."""
+    facts, limit = ModelFacts(args.model), found["limit"]
+    kv, weights = facts.kv_bytes_per_token(kv_dtype), facts.bytes_per_step
     return {
-        "model": args.model,
-        "threads": getattr(args, "threads", None),
         "prefill": [
             {"tokens": n, "tokens_per_s": round(found[f"prefill {n}"], 1)}
             for n in args.prompt_lengths
         ],
         "decode": [
-            _decode(model, n + args.decode_tokens // 2, n, found[f"decode {n}"], limit)
+            {"context": n, **_decode(weights + kv * (n + args.decode_tokens // 2), rate, limit)}
             for n in args.contexts
+            for rate in [found[f"decode {n}"]]
         ],
         "batch": _batch(args, batch, found["batch"]) if batch.prompts else None,
         "limit_gb_per_s": round(limit, 2),
     }
 
 
-def _decode(
-    model: ModelFacts, mean: int, context: int, rate: float, limit: float
-) -> dict[str, Any]:
-    """One decode figure; `mean` is the average number of tokens attended to."""
-    needed = model.bytes_per_step + mean * model.kv_bytes_per_token()
+def _decode(needed: int, rate: float, limit: float) -> dict[str, Any]:
+    """One decode figure; `needed` is the bytes one token has to read, on average."""
     return {
-        "context": context,
         "tokens_per_s": round(rate, 1),
         "bytes_per_token": needed,
         "gb_per_s": round(rate * needed / 1e9, 2),

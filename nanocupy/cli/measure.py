@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from nanocupy import LLM
@@ -47,11 +48,23 @@ def random_tokens(source: random.Random, count: int) -> list[int]:
 
 
 class Bench:
-    """Measures one loaded model. Prompts are never repeated, so the prefix cache has no say."""
+    """Measures one loaded model. Each run has its own cache salt: none finds another's prefixes."""
 
     def __init__(self, llm: LLM) -> None:
         self.llm = llm
+        self._runner: Any = llm.engine.runner  # ours says more than the engine's protocol
         self._source = random.Random(1)
+        self._runs = count()
+
+    @property
+    def threads(self) -> int:
+        """Threads the model runs on."""
+        return int(self._runner.device.threads)
+
+    @property
+    def kv_dtype(self) -> str:
+        """How keys and values are stored."""
+        return str(self._runner.plan.dtype)
 
     def warm_up(self) -> None:
         """Compile and touch everything once."""
@@ -82,9 +95,12 @@ class Bench:
     def _generate(self, load: Load) -> list[RequestOutput]:
         from nanocupy import SamplingParams
 
-        params = [
-            SamplingParams(temperature=0.6, ignore_eos=True, max_tokens=n) for n in load.new_tokens
-        ]
+        common: dict[str, Any] = {
+            "temperature": 0.6,
+            "ignore_eos": True,
+            "cache_salt": str(next(self._runs)),
+        }
+        params = [SamplingParams(max_tokens=n, **common) for n in load.new_tokens]
         outputs = self.llm.generate(load.prompts, params)
         if error := next((output.error for output in outputs if output.error), None):
             raise RuntimeError(error)

@@ -65,11 +65,13 @@ class ModelFacts:
             if self.config.tie_word_embeddings or not name.startswith(EMBEDDING)
         )
 
-    def kv_bytes_per_token(self, itemsize: int = 2) -> int:
+    def kv_bytes_per_token(self, dtype: str) -> int:
         """Bytes of keys and values of one token of context."""
+        from nanocupy.engine.memory import bytes_per_token
+
         config = self.config
-        width = config.num_key_value_heads * config.head_dim
-        return 2 * config.num_hidden_layers * width * itemsize
+        shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+        return bytes_per_token(*shape, dtype)
 
     def report(self) -> dict[str, Any]:
         """For `nanocupy info MODEL`."""
@@ -88,7 +90,6 @@ class ModelFacts:
             "parameters": self.parameters,
             "bytes": self.nbytes | {"all": sum(self.nbytes.values())},
             "kv_bytes_per_token": {
-                "float32": self.kv_bytes_per_token(4),
-                "16-bit": self.kv_bytes_per_token(2),
+                dtype: self.kv_bytes_per_token(dtype) for dtype in ("float16", "float32")
             },
         }
