@@ -14,7 +14,6 @@ import numpy as np
 from nanocupy.core.array import array, as_array, float32, int32, record
 from nanocupy.core.graph import Node, Op, Rows, Spec, item, width
 from nanocupy.core.lowering import Lowering
-from nanocupy.device.base import Device
 from nanocupy.kernels import embedding as embedding_kernel
 from nanocupy.kernels import linear as linear_kernel
 from nanocupy.kernels import paged_attention as attention_kernel
@@ -23,6 +22,7 @@ from nanocupy.kernels import rope as rope_kernel
 from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
+from nanocupy.kernels.paged_attention import KVLayout
 
 
 def _no_leaf(**_: Any) -> Spec:
@@ -277,14 +277,12 @@ class PagedMeta:
         sequences: int32 [rows], the row's line in `block_tables`.
         slots: int32 [rows], where the row's keys and values go; -1: nowhere (padding).
         block_tables: int32 [sequences, blocks], physical blocks in order.
-        block_size: tokens in a block.
     """
 
     positions: array
     sequences: array
     slots: array
     block_tables: Any
-    block_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,6 +293,7 @@ class PagedCache:
     In the engine every token of a step is a row of its own (B = rows, L = 1).
     """
 
+    layout: KVLayout
     keys: Any
     values: Any
     meta: PagedMeta
@@ -331,28 +330,30 @@ class PagedView:
 def _lower_attention(to: Lowering, node: Node) -> None:
     q, k, v, positions, sequences, slots = to.inputs(node)
     cache: PagedCache = node.attrs["cache"]
-    q_heads, kv_heads = node.shape[1], node.inputs[1].shape[1]
-    head_dim, rows = node.shape[3], to.rows(node)
-    layout = attention_kernel.Layout(
-        cache.keys, cache.values, kv_heads, head_dim, cache.meta.block_size
-    )
+    rows, tables = to.rows(node), cache.meta.block_tables
+    pages = (cache.keys, cache.values)
+    strides = {"k_stride": k.stride, "v_stride": v.stride}
     to.add(
-        attention_kernel.launch_write(layout, k.view, v.view, slots.view, rows, k.stride, v.stride)
-    )
-    to.add(
-        attention_kernel.launch_attend(
-            to.device,
-            layout,
-            to.of(node).view,
-            q.view,
-            positions.view,
-            sequences.view,
-            cache.meta.block_tables,
-            rows,
-            heads=q_heads,
-            scale=node.attrs["scale"],
-            q_stride=q.stride,
+        attention_kernel.launch_write(
+            cache.layout, *pages, k.view, v.view, slots.view, rows, **strides
         )
+    )
+    context = tables.shape[1] * cache.layout.block_size
+    scratch = to.shared(
+        ("attention", node.shape[3], context),
+        lambda: attention_kernel.scratch(to.device, node.shape[3], context),
+    )
+    where = (positions.view, sequences.view, tables, rows, scratch)
+    to.launches += attention_kernel.launch(
+        to.device,
+        cache.layout,
+        to.of(node).view,
+        q.view,
+        *pages,
+        *where,
+        heads=node.shape[1],
+        scale=node.attrs["scale"],
+        q_stride=q.stride,
     )
 
 
@@ -362,7 +363,7 @@ PAGED_ATTENTION = Op(
 
 
 def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: float) -> array:
-    """Write k, v [rows, kv_heads, 1, d] to the pages, then attend; q, result [rows, heads, 1, d]."""
+    """Write k, v [rows, kv_heads, 1, d] to the pages; attend with q [rows, heads, 1, d]."""
     meta = cache.meta
     where = (meta.positions, meta.sequences, meta.slots)
     return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale)
@@ -456,7 +457,7 @@ def sample(logits: array, buffers: SamplingBuffers) -> tuple[array, array]:
 
 
 __all__ = [
-    "Device",
+    "KVLayout",
     "PackedWeight",
     "PagedCache",
     "PagedMeta",

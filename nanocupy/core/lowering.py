@@ -41,10 +41,9 @@ class Lowering:
     """The state of lowering one Program."""
 
     device: Any
-    exact: bool = False
     launches: list[Launch] = field(default_factory=list)
     places: dict[tuple[Node, int], Operand] = field(default_factory=dict)
-    _constants: dict[Any, Any] = field(default_factory=dict)
+    _shared: dict[Any, Any] = field(default_factory=dict)
 
     def of(self, node: Node, index: int = 0) -> Operand:
         return self.places[node, index]
@@ -57,12 +56,16 @@ class Lowering:
         dim = node.shape[0]
         return dim.count if isinstance(dim, Rows) else self.constant(np.array([int(dim)]))
 
+    def shared(self, key: Any, make: Callable[[], Any]) -> Any:
+        """A device array that launches of one kind share, made once: a table, working memory."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
     def constant(self, value: np.ndarray) -> Any:
         """The device's copy of a host array, made once."""
         key = (value.dtype.str, value.shape, value.tobytes())
-        if key not in self._constants:
-            self._constants[key] = self.device.asarray(value)
-        return self._constants[key]
+        return self.shared(key, lambda: self.device.asarray(value))
 
     def add(self, launch: Launch) -> None:
         self.launches.append(launch)

@@ -27,6 +27,14 @@ class KVPlan:
     dtype: str
 
     @property
+    def layout(self) -> Any:
+        """How a layer's pages lie in memory."""
+        from nanocupy.core.fast import KVLayout
+
+        shape = (self.num_blocks, self.kv_heads, self.head_dim, self.block_size)
+        return KVLayout(*shape, numpy_dtype(self.dtype))
+
+    @property
     def bytes_per_token(self) -> int:
         return bytes_per_token(self.layers, self.kv_heads, self.head_dim, self.dtype)
 

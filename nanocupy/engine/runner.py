@@ -18,7 +18,6 @@ from nanocupy.core.program import Program
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
 from nanocupy.engine.memory import KVPlan
 from nanocupy.engine.options import EngineOptions
-from nanocupy.kernels import paged_attention
 
 MIN_SAMPLES = 64  # rows of logits a step can hold at least: prompt_logprobs wants many
 MAX_EDITS = 2048  # changed logits a row, beyond one for each token of a sequence
@@ -69,12 +68,7 @@ class ModelRunner:
         self.max_model_len, self.vocab_size = plan.max_model_len, config.vocab_size
         self.device, self.plan = device, plan
         self.buffers = StepBuffers(device, self.max_rows, self.max_samples, self.max_seqs, plan)
-        self.pages = [
-            paged_attention.pages(
-                device, plan.num_blocks, plan.block_size, plan.kv_heads, plan.head_dim, plan.dtype
-            )
-            for _ in range(plan.layers)
-        ]
+        self.pages = [plan.layout.empty(device) for _ in range(plan.layers)]
         self.program = Program(self._record(model), device)
         self._graph = self.program.capture() if options.capture else self.program.eager()
 
@@ -92,9 +86,8 @@ class ModelRunner:
             per_row(buffers.sequences),
             per_row(buffers.slots),
             buffers.block_tables,
-            self.block_size,
         )
-        caches = [fast.PagedCache(keys, values, meta) for keys, values in self.pages]
+        caches = [fast.PagedCache(self.plan.layout, *pages, meta) for pages in self.pages]
         logits = model(fast.static(buffers.tokens, (rows, 1)), cache=caches)
         wanted = core.take(logits, fast.static(buffers.sample_rows, (samples,)))
         wanted = wanted.reshape(samples, self.vocab_size)
