@@ -116,7 +116,7 @@ class Frontend:
         params: SamplingParams | Sequence[SamplingParams | None] | None,
         template: Mapping[str, Any],
     ) -> list[Asked]:
-        listed: list[Any] = [messages] if is_conversation(messages) else list(messages)
+        listed = as_conversations(messages)
         asked = []
         for index, (chat, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
             with _named(f"messages[{index}]", len(listed) > 1):
@@ -164,9 +164,14 @@ def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     return one if many and isinstance(many[0], Integral) else many
 
 
-def is_conversation(messages: Messages | Sequence[Messages]) -> bool:
-    """True for one list of messages, False for a list of such lists."""
-    return bool(messages) and isinstance(messages[0], Mapping)
+def as_conversations(messages: Messages | Sequence[Messages]) -> list[Any]:
+    """One list of messages or many, as many."""
+    if not isinstance(messages, (list, tuple)):
+        raise ValueError(
+            "[chat] messages must be a list of {'role': ..., 'content': ...} or a list of such "
+            f"lists, got {type(messages).__name__}"
+        )
+    return [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
 
 
 def broadcast(

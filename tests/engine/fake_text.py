@@ -1,15 +1,13 @@
-"""A tokenizer of single bytes, so that characters split over tokens, and the text tools for it."""
+"""A tokenizer of single bytes, so that characters split over tokens, and parts to load it with."""
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from engine.fake import EOS, VOCAB, FakeRunner
-from nanocupy.engine.detokenize import TextStream
 
 BOS = VOCAB - 2
 BYTES = sorted(set("abcdefghijklmnopqrstuvwxyz .,!?:\n中é😀ABCDEFGHIJ".encode()))
@@ -22,6 +20,8 @@ class FakeTokenizer:
     vocab_size = VOCAB
     bos_id: int | None = BOS
     eos_ids = (EOS,)
+    special_ids = frozenset({BOS, EOS})
+    byte_level = True
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
         try:
@@ -37,54 +37,6 @@ class FakeTokenizer:
 
     def token_text(self, token: int) -> str:
         return self.token_bytes(token).decode(errors="replace")
-
-
-class FakeDetokenizer:
-    """Whole characters only; bytes that are no character become U+FFFD, as in `decode`."""
-
-    def __init__(self, tokenizer: FakeTokenizer, prompt_ids: Sequence[int]) -> None:
-        self.tokenizer = tokenizer
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def feed(self, token: int) -> str:
-        return self.decoder.decode(self.tokenizer.token_bytes(token))
-
-    def finish(self) -> str:
-        return self.decoder.decode(b"", final=True)
-
-
-class FakeStops:
-    """Holds back what may become a stop string."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops, self.held = stops, ""
-
-    def feed(self, text: str) -> tuple[str, str | None]:
-        emitted = ""
-        for char in text:
-            self.held += char
-            for stop in self.stops:
-                if self.held.endswith(stop):
-                    return emitted + self.held[: -len(stop)], stop
-            keep = max(
-                n
-                for n in range(len(self.held) + 1)
-                if n == 0 or any(stop.startswith(self.held[-n:]) for stop in self.stops)
-            )
-            emitted += self.held[: len(self.held) - keep]
-            self.held = self.held[len(self.held) - keep :]
-        return emitted, None
-
-    def finish(self) -> str:
-        held, self.held = self.held, ""
-        return held
-
-
-def fake_text_stream(tokenizer: Any, prompt_ids: Sequence[int], stops: Sequence[str]) -> TextStream:
-    """`text_stream` with the fakes above."""
-    detokenizer: Any = FakeDetokenizer(tokenizer, prompt_ids)
-    held: Any = FakeStops(stops) if stops else None
-    return TextStream(detokenizer, held)
 
 
 class FakeTemplate:
@@ -119,9 +71,9 @@ def loaded(
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """`text` up to the first stop string in it (the earliest to be complete wins)."""
+    """`text` up to the stop string that is complete first, the longest of those."""
     for end in range(len(text) + 1):
-        for stop in stops:
+        for stop in sorted(stops, key=len, reverse=True):
             if text[:end].endswith(stop):
                 return text[: end - len(stop)]
     return text

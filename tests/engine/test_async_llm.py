@@ -11,19 +11,13 @@ from typing import Any
 import pytest
 
 from engine.fake import FakeRunner, prompts
-from engine.fake_text import fake_text_stream, loaded
-from nanocupy.engine import engine as engine_module
+from engine.fake_text import loaded
 from nanocupy.engine.async_llm import AsyncLLM, EngineDeadError
 from nanocupy.engine.llm import LLM
 from nanocupy.engine.params import SamplingParams
 
 PARAMS = SamplingParams(seed=5, max_tokens=20, ignore_eos=True)
 LONG = SamplingParams(seed=5, max_tokens=400, ignore_eos=True)
-
-
-@pytest.fixture(autouse=True)
-def fake_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "text_stream", fake_text_stream)
 
 
 def make(runner: FakeRunner | None = None, **options: Any) -> AsyncLLM:

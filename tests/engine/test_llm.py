@@ -10,19 +10,13 @@ import numpy as np
 import pytest
 
 from engine.fake import EOS, VOCAB, FakeRunner, prompts, token_ids
-from engine.fake_text import BOS, FakeTokenizer, cut, fake_text_stream, loaded
-from nanocupy.engine import engine as engine_module
+from engine.fake_text import BOS, FakeTokenizer, cut, loaded
 from nanocupy.engine.engine import PromptTooLongError
 from nanocupy.engine.llm import LLM
 from nanocupy.engine.params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 SEEDED = SamplingParams(seed=5, max_tokens=30, ignore_eos=True)
-
-
-@pytest.fixture(autouse=True)
-def fake_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "text_stream", fake_text_stream)
 
 
 def make(
@@ -335,6 +329,9 @@ def test_chat() -> None:
         [bare] = llm.chat(hello, GREEDY, add_generation_prompt=False)
         assert bare.prompt == "user: hello\n"
         assert llm.chat([], GREEDY) == []
+        for wrong in ("hello", 5, {"role": "user"}):
+            with pytest.raises(ValueError, match="messages must be a list"):
+                llm.chat(wrong, GREEDY)  # type: ignore[arg-type]
     with make(parts={"chat": False}) as llm, pytest.raises(ValueError, match="no chat template"):
         llm.chat(hello, GREEDY)
 
