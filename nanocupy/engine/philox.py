@@ -6,6 +6,8 @@ token's random number does not depend on what else ran, or how often it was comp
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio, sqrt(3) - 1
@@ -14,6 +16,7 @@ ROUNDS = 10
 Words = tuple[int, int, int, int]
 
 
+@lru_cache(maxsize=1024)  # four positions in a row share one answer
 def philox(counter: Words, key: tuple[int, int]) -> Words:
     """Four 32-bit words from four words of counter and two of key."""
     c0, c1, c2, c3 = counter
@@ -30,5 +33,5 @@ def uniform(seed: int, choice: int, position: int) -> float:
 
     24 bits, so that it is the same number, below 1, in float32 and float64.
     """
-    words = philox((position & MASK, position >> 32, choice, 0), (seed & MASK, seed >> 32 & MASK))
-    return (words[0] >> 8) * 2.0**-24
+    words = philox((position >> 2, 0, choice, 0), (seed & MASK, seed >> 32 & MASK))
+    return (words[position & 3] >> 8) * 2.0**-24
