@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples share their machine with other tests: how long one takes says nothing.
+settings.register_profile("nanocupy", deadline=None)
+settings.load_profile("nanocupy")
 
 
 @pytest.fixture(scope="session")

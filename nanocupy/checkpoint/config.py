@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,7 @@ class ModelConfig:
     raw: dict[str, Any] = field(repr=False, compare=False)
 
 
-def load_config(folder: str | Path) -> ModelConfig:
+def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
     """The configuration of a model folder; ValueError names the field and what is allowed."""
     folder = Path(folder)
     whole = read_json(folder / "config.json")
@@ -99,7 +100,7 @@ def load_config(folder: str | Path) -> ModelConfig:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
 
-def load_generation_config(folder: str | Path) -> dict[str, Any]:
+def load_generation_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What generation_config.json says (temperature, top_p, eos_token_id, ...), no defaults."""
     raw = read_json_if_there(Path(folder) / "generation_config.json")
     ours = {k: v for k, v in raw.items() if v is not None and not k.startswith("_")}

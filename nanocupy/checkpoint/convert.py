@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.writer import write_safetensors
 
 
-def convert_gguf(src: str | Path, out: str | Path, *, progress: bool = True) -> Path:
+def convert_gguf(
+    src: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: bool = True
+) -> Path:
     """Write the model in the GGUF file `src` as the folder `out`, which must not exist yet.
 
     The weights are the same numbers: Q4_0, Q4_1 and Q8_0 become affine groups of 32 with 4 or 8

@@ -56,7 +56,7 @@ DEFAULT = KnownModel(
 MODELS = (DEFAULT,)
 
 
-def resolve(model: str | Path, *, progress: bool = True) -> Path:
+def resolve(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
     """The Hugging Face folder of a model: a known name, a local folder, or a hub id.
 
     "smollm2-135m" (or its hub id) is the default model, 4-bit, imported once into the user's

@@ -44,7 +44,7 @@ class Checkpoint:
     ValueError, naming the file and what is wrong with it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.config: ModelConfig = load_config(self.folder)
         self._maps: dict[Path, mmap.mmap] = {}

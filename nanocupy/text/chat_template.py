@@ -1,13 +1,14 @@
 """ChatTemplate: messages to a prompt in which no message can pretend to be anything but text.
 
 How a message's text is kept apart: the template runs a second time over messages in which every
-letter stands for itself in disguise, one private-use letter for each. What comes out has the same
+letter stands for itself in disguise, one rare ideograph for each. What comes out has the same
 shape, and shows of every character whether the template or a message put it there. A markup token
 with any character from a message in it is then text, however the template joined the pieces.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,15 +28,15 @@ _KNOWN_TYPES = (
     *("tool_use", "tool_result", "object", "array", "string", "number", "integer", "boolean"),
 )
 _RESERVED = ("messages", "add_generation_prompt", "chat_template", "tokenize", "conversation")
-# Letters that templates act on or that JSON writes differently stay themselves.
-_OPEN = frozenset('"\\') | frozenset(map(chr, range(33))) | frozenset("\x7f\x85\xa0\u2028\u2029")
-_PRIVATE = range(0xF0000, 0x10FFFE)
+# Letters that templates act on, or that JSON and repr write differently, stay themselves.
+_OPEN = frozenset("'\"\\") | frozenset(map(chr, range(33))) | frozenset("\x7f\x85\xa0\u2028\u2029")
+_IDEOGRAPHS = range(0x20000, 0x2A6DF)  # printable, without case, no white space
 
 
 class ChatTemplate:
     """The chat template of a model folder. ValueError if there is none or it does not compile."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
         source = template_source(folder)
         if source is None:
@@ -74,7 +75,7 @@ class ChatTemplate:
         variables = _variables(messages, add_generation_prompt, kwargs)
         _check_names(tokenizer, variables)
         size = _size(variables)
-        disguise = _Disguise(self.source, tokenizer)
+        disguise = _Disguise(self.source, tokenizer, variables)
         shown = disguise.undo(self._run(disguise.variables(variables), size))
         spans = tokenizer.encode_spans(shown.text)
         text = self._run(variables, size)
@@ -89,7 +90,7 @@ class ChatTemplate:
         return self._template.render({**self._texts, **variables}, 4 * (size + _EXTRA_TEXT))
 
 
-def load_chat_template(folder: str | Path) -> ChatTemplate | None:
+def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
     """The chat template of a model folder, or None if it has none (a base model)."""
     return None if template_source(Path(folder)) is None else ChatTemplate(folder)
 
@@ -211,11 +212,12 @@ def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
 
 
 class _Disguise:
-    """One private-use letter for each letter in the messages of one request."""
+    """One ideograph, that occurs nowhere else, for each letter in the messages of one request."""
 
-    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+    def __init__(self, source: str, tokenizer: Tokenizer, variables: dict[str, Any]) -> None:
         taken = set(source).union(*tokenizer.added.values())
-        self._free = (chr(c) for c in _PRIVATE if chr(c) not in taken)
+        taken = taken.union(*_names(variables), *_strings(variables))
+        self._free = (chr(c) for c in _IDEOGRAPHS if chr(c) not in taken)
         self._letters: dict[int, str] = {}
         self._markup = tuple(tokenizer.added.values())
         own = (t for i, t in tokenizer.added.items() if i not in tokenizer.special_ids)
@@ -233,7 +235,7 @@ class _Disguise:
 
     def undo(self, text: str) -> _Shown:
         """The text as it would be, and which of its characters were disguised."""
-        back = {ord(private): letter for letter, private in self._letters.items()}
+        back = {ord(ideograph): letter for letter, ideograph in self._letters.items()}
         foreign = bytes(ord(letter) in back for letter in text)
         return _Shown(text.translate(back), foreign)
 
@@ -273,10 +275,10 @@ class _Disguise:
         self.forged = self.forged or self._any.search(text) is not None
         for letter in set(text) - _OPEN:
             if ord(letter) not in self._letters:
-                private = next(self._free, None)
-                if private is None:
-                    raise ValueError("the messages hold more different characters than can be told")
-                self._letters[ord(letter)] = private
+                ideograph = next(self._free, None)
+                if ideograph is None:
+                    raise ValueError("the messages hold too many different characters")
+                self._letters[ord(letter)] = ideograph
         return text.translate(self._letters)
 
 

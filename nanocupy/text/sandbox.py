@@ -138,10 +138,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], None]] = {
 
 def _check_method(text: str, name: str, args: tuple[Any, ...]) -> None:
     """Methods of str that make a longer one."""
-    if name in ("format", "format_map"):
-        _check_widths(text, *args)
-        _checked(list(args))
-    elif name == "replace" and len(args) > 1:
+    if name == "replace" and len(args) > 1:
         _check_length((len(text) + 1) * len(str(args[1])))
     elif name == "join" and args:
         _check_join(args[0], text)
@@ -194,6 +191,20 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Intercepted operators."""
         _OPERATORS[operator](left, right)
         return _checked(super().call_binop(context, operator, left, right))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """str.format, which jinja2 replaces by its own."""
+        format_text = super().wrap_str_format(value)
+        if format_text is None:
+            return None
+
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            given = (*args, *kwargs.values())
+            _check_widths(value.__self__, *given)
+            _checked(given)
+            return format_text(*args, **kwargs)
+
+        return bounded
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Every call that a template makes."""
@@ -259,7 +270,7 @@ def _narrow(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def narrow(value: Any, *args: Any, **kwargs: Any) -> Any:
         _check_widths(*(a for a in (*args, *kwargs.values()) if isinstance(a, int)))
-        return _checked(original(value, *args, **kwargs))
+        return _checked(original(_checked(value), *args, **kwargs))
 
     return narrow
 

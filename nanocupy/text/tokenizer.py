@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ class Tokenizer:
     do not show in decoded text. Every error is a ValueError that concerns one call alone.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._tokenizer = _load(self.folder / "tokenizer.json")
         added = self._tokenizer.get_added_tokens_decoder()

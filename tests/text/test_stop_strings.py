@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanocupy.text import StopStrings
+
+stops = st.lists(st.text(alphabet="ab\n", min_size=1, max_size=4), max_size=4)
+texts = st.lists(st.text(alphabet="abc\n", max_size=4), max_size=12)
+
+
+def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
+    """The rule, letter by letter: the stop that is complete first, of those the longest."""
+    for end in range(len(text) + 1):
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            stop = max(complete, key=len)
+            return text[: end - len(stop)], stop
+    return text, None
+
+
+def run(pieces: list[str], stops: list[str]) -> tuple[list[str], str | None]:
+    watch = StopStrings(stops)
+    shown = []
+    for piece in pieces:
+        text, stopped = watch.feed(piece)
+        shown.append(text)
+        if stopped is not None:
+            assert watch.feed("more") == ("", stopped)
+            return [*shown, watch.finish()], stopped
+    return [*shown, watch.finish()], None
+
+
+@given(texts, stops)
+def test_what_is_shown_is_the_cut_text_however_it_is_cut_up(
+    pieces: list[str], stops: list[str]
+) -> None:
+    text = "".join(pieces)
+    for pieces_of_it in (pieces, list(text), [text]):
+        shown, stopped = run(pieces_of_it, stops)
+        assert ("".join(shown), stopped) == cut(text, stops)
+
+
+@given(texts, stops)
+def test_only_the_beginning_of_a_stop_is_held_back(pieces: list[str], stops: list[str]) -> None:
+    watch, seen = StopStrings(stops), ""
+    for piece in pieces:
+        text, stopped = watch.feed(piece)
+        seen += piece
+        if stopped:
+            return
+        held = watch._held
+        assert held == "" or any(stop.startswith(held) and stop != held for stop in stops)
+        assert not text.endswith(tuple(stops) or ("\0",))
+
+
+def test_examples() -> None:
+    assert run(["Hel", "lo <", "/s> more"], ["</s>"]) == (["Hel", "lo ", "", ""], "</s>")
+    assert run(["a <b", " c"], ["</s>"]) == (["a <b", " c", ""], None)
+    assert run(["a<", "/", "s"], ["</s>"]) == (["a", "", "", "</s"], None)
+    assert run(["xabcd"], ["abcd", "bc"]) == (["xa", ""], "bc")  # complete first
+    assert run(["xabc"], ["bc", "abc"]) == (["x", ""], "abc")  # the longest of two at once
+    assert run(["aab"], ["ab"]) == (["a", ""], "ab")
+    assert run(["anything"], []) == (["anything", ""], None)
+
+
+@pytest.mark.parametrize("stops", ["abc", [""], ["a", None], [b"a"], [7]])
+def test_stops_are_non_empty_strings(stops: list[str]) -> None:
+    with pytest.raises(ValueError, match="non-empty strings"):
+        StopStrings(stops)
