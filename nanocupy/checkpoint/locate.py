@@ -6,7 +6,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,23 +108,38 @@ def _known(model: KnownModel, progress: bool) -> Path:
     folder = model.folder
     if _whole(folder):
         return folder
-    from filelock import FileLock
-
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / f".{folder.name}.lock")
-        with lock:
+        with _locked(folder, progress):
             if _whole(folder):  # somebody else was faster
                 return folder
-            shutil.rmtree(folder, ignore_errors=True)
             return _import(model, folder, progress)
     except FetchError as error:
         return _last_resort(model, str(error), progress)
-    except PermissionError as error:
+    except OSError as error:
         raise ValueError(
-            f"cannot write to {folder.parent} ({error}); "
-            f"set NANOCUPY_CACHE to a folder that you can write to"
+            f"cannot keep the model in {folder.parent}: {error}. "
+            f"Set NANOCUPY_CACHE to a folder that you can write to"
         ) from error
+
+
+@contextmanager
+def _locked(folder: Path, progress: bool) -> Iterator[None]:
+    """Hold the lock of a cached folder, and clear away what a killed process left of it."""
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0.5)
+    except Timeout:
+        note("another process is fetching the model; waiting for it", progress)
+        lock.acquire()
+    try:
+        for stale in folder.parent.glob(f".{folder.name}-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def _whole(folder: Path) -> bool:
@@ -132,7 +148,8 @@ def _whole(folder: Path) -> bool:
 
 
 def _import(model: KnownModel, folder: Path, progress: bool) -> Path:
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
+    shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
         convert_gguf(gguf, folder, progress=progress)
     note(f"{model.name} is ready in {folder}", progress)

