@@ -169,7 +169,7 @@ def packed_linear(x: array, weight: PackedWeight, bias: array | None = None) -> 
     if x.shape[-1] != weight.k:
         raise ValueError(f"[linear] x of shape {x.shape}: the weight takes {weight.k} inputs")
     shape = x.shape
-    if weight.activations == "i8":
+    if weight.activations == "i16":
         x = record(QUANTIZE, x, group=weight.format.group)
     return record(LINEAR, x, *([] if bias is None else [bias]), weight=weight, shape=shape)
 

@@ -11,9 +11,10 @@ w = code*scale + bias, in groups of G along K. With 8 bits a byte is a code; wit
 line j holds code 4j+c (low) and code G/2+4j+c (high). Scales and biases are f16, bf16 or f32.
 
 **Arithmetic.** One accumulator an output, K ascending, every step one fma. Affine weights meet
-either f32 activations (`exact`: w is rounded to f32 as stored) or int8 activations with a scale a
-group of G (`quantize`): the sum inside a group is an exact integer, then acc += bias*sum, acc +=
-scale*dot.
+either f32 activations (`exact`: w is rounded to f32 as stored) or 16-bit activations, in two planes
+of bytes with a scale a group of G (`quantize`): the sum inside a group is an exact integer, then
+acc += bias*sum, acc += scale*dot. Eight bits would halve that work and change one answer in thirty
+of a small model (SmolLM2-135M: 96.3 % of its most likely tokens stay, against 99.9 %).
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class PackedWeight:
     """A weight [n, k] in its packed layout on a device. An opaque handle to everything but kernels.
 
     Several weights that share k and format may lie in one buffer; `start` is the first output.
-    `activations` says what it meets: "f32", or "i8" for rows that `quantize` made (affine formats).
+    `activations` says what it meets: "f32", or "i16" for rows that `quantize` made (affine
+    formats).
     """
 
     format: Format
@@ -103,7 +105,7 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[P
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
-        activations: what affine weights meet: "i8" or "f32". Float weights always meet f32.
+        activations: what affine weights meet: "i16" or "f32". Float weights always meet f32.
         weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32],
         scales,
             biases [N, K/G], bits) in MLX's affine layout.
@@ -207,12 +209,15 @@ def dequantize(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: 
 
 
 def quantize_reference(x: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """x f32 [rows, K] -> (int8 codes [rows, K], scales f32 [rows, K/G]); scale = max|x| / 127."""
+    """x f32 [rows, K] -> (codes int32 [rows, K], scales f32 [rows, K/G]); scale = max|x| / 16256.
+
+    A code is 128 * high + low with high in [-127, 127] and low in [-64, 63].
+    """
     parts = x.astype(np.float32).reshape(x.shape[0], -1, group)
-    scales = np.abs(parts).max(-1) / np.float32(127)
+    scales = np.abs(parts).max(-1) / np.float32(16256)
     inverse = np.where(scales > 0, np.float32(1) / np.where(scales > 0, scales, 1), np.float32(0))
     codes = np.rint(parts * inverse[..., None].astype(np.float32))
-    return codes.astype(np.int8).reshape(x.shape), scales.astype(np.float32)
+    return codes.astype(np.int32).reshape(x.shape), scales.astype(np.float32)
 
 
 def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -225,15 +230,15 @@ def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None)
 
 
 def quantized_row_bytes(size: int, group: int) -> int:
-    """Bytes of a row of int8 activations: codes, then (scale, scale*sum) a group; padded."""
-    return -(-(size + 8 * (size // group)) // 64) * 64
+    """Bytes of a row of 16-bit activations: two planes, then (scale, scale*sum) a group; padded."""
+    return -(-(2 * size + 8 * (size // group)) // 64) * 64
 
 
 QUANTIZE = CpuKernel("quantize:quantize")
 
 
 def launch_quantize(x: Any, out: Any, rows: Any, size: int, group: int, x_stride: int) -> Launch:
-    """x f32 [rows, size] at a stride in bytes -> rows of int8 activations."""
+    """x f32 [rows, size] at a stride in bytes -> rows of 16-bit activations."""
     os = quantized_row_bytes(size, group)
     return Launch(QUANTIZE, (x, out, rows, size, x_stride, os, group))
 
@@ -252,7 +257,7 @@ def launch(
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
-        x: f32 [rows, k], or rows of int8 activations, as `weight.activations` says.
+        x: f32 [rows, k], or rows of 16-bit activations, as `weight.activations` says.
         bias: f32 [n padded to 32], or None.
     """
     scratch: Any = 0

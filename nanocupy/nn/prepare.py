@@ -30,10 +30,10 @@ def prepare(
     """Pack and upload every parameter of the model, in place.
 
     Args:
-        exact: compute in float32 throughout; else quantised weights meet int8 activations.
+        exact: compute in float32 throughout; else quantised weights meet 16-bit activations.
         tick: called as `tick(done, total)` after each module.
     """
-    activations = "f32" if exact else "i8"
+    activations = "f32" if exact else "i16"
     modules = model.modules()
     for done, module in enumerate(modules):
         _pack_children(module, device, activations)

@@ -45,7 +45,7 @@ def apply(
 ) -> np.ndarray:
     rows = device.asarray(np.array([len(x)]))
     source, stride, launches = device.asarray(x), 4 * weight.k, []
-    weight = replace(weight, activations="i8" if integer else "f32")
+    weight = replace(weight, activations="i16" if integer else "f32")
     if integer:
         stride = linear.quantized_row_bytes(weight.k, weight.format.group)
         record = device.empty((len(x), stride), np.uint8)

@@ -327,6 +327,22 @@ def iand(b: Any, x: Any, y: Any) -> Any:
     return b.and_(x, y)
 
 
+@op(I, I, I)
+def isub(b: Any, x: Any, y: Any) -> Any:
+    return b.sub(x, y)
+
+
+@op(I, I, i4)
+def ishl(b: Any, x: Any, bits: Any) -> Any:
+    return b.shl(x, splat(b, bits))
+
+
+@op(I, I, i4)
+def isar(b: Any, x: Any, bits: Any) -> Any:
+    """Shift right, keeping the sign."""
+    return b.ashr(x, splat(b, bits))
+
+
 @op(I, I, i4)
 def ishr(b: Any, x: Any, bits: Any) -> Any:
     return b.lshr(x, splat(b, bits))

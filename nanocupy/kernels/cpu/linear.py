@@ -5,8 +5,8 @@ step is the same instruction whatever MR and NV are; so a row's result does not 
 it is computed with, and GEMV = GEMM to the bit.
 
 A kernel's name says its format: `dense_f32`, `dense_f16`, `dense_bf16` with f32 activations;
-`q4_g32_f16_f32` (4 bits, groups of 32, f16 scales, f32 activations); `q4_g32_f16_i8` (the same with
-int8 activations). Layouts are described in `nanocupy.kernels.linear`.
+`q4_g32_f16_f32` (4 bits, groups of 32, f16 scales, f32 activations); `q4_g32_f16_i16` (the same
+with int8 activations). Layouts are described in `nanocupy.kernels.linear`.
 """
 
 from __future__ import annotations
@@ -133,25 +133,52 @@ class Affine:
 
 
 def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
-    """Codes times int8 activations, exact in a group; then acc += bias*sum, acc += scale*dot."""
+    """Codes times 16-bit activations in two byte planes, exact in a group.
+
+    A group's dot is 128 * (codes . high) + codes . low; then acc += bias*sum, acc += scale*dot.
+    """
+
+    def dots(
+        b: Any,
+        rows: list[Any],
+        block: Any,
+        panel: Any,
+        nv: int,
+        planes: list[Any],
+        start: list[Any],
+    ) -> list[Any]:
+        """Add the codes of a block times each plane to the accumulators [plane][row][panel]."""
+        ints = list(start)
+        for j in range(layout.lines):
+            raw = [layout.line(b, block, panel, v, k(j)) for v in range(nv)]
+            quads = [layout.quads(b, w) for w in raw]
+            for part, (offset, _) in enumerate(quads[0]):
+                for p, plane in enumerate(planes):
+                    for r, row in enumerate(rows):
+                        x = scalar(b, at(b, b.add(row, plane), offset + 4 * j), i32)
+                        for v in range(nv):
+                            n = (p * len(rows) + r) * nv + v
+                            ints[n] = emit_dot_u8s8(b, ints[n], quads[v][part][1], x)
+        return ints
 
     def dot(b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any) -> list[Any]:
+        count = len(rows) * nv
+        seven = const(VI, 7)
+
         def group(g: Any, acc: list[Any]) -> list[Any]:
             block = b.add(base, b.mul(g, k(layout.bytes)))
-            start = b.mul(g, k(layout.group))
-            ints = [const(VI, 0)] * (len(rows) * nv)
-            for j in range(layout.lines):
-                raw = [layout.line(b, block, panel, v, k(j)) for v in range(nv)]
-                quads = [layout.quads(b, w) for w in raw]
-                for part, (offset, _) in enumerate(quads[0]):
-                    for r, row in enumerate(rows):
-                        x = scalar(b, at(b, b.add(row, start), offset + 4 * j), i32)
-                        for v in range(nv):
-                            n = r * nv + v
-                            ints[n] = emit_dot_u8s8(b, ints[n], quads[v][part][1], x)
+            high = b.mul(g, k(layout.group))
+            low = b.add(high, size)
+            where = (b, rows, block, panel, nv)
+            if count <= 8:  # enough registers to read the codes once
+                both = dots(*where, [high, low], [const(VI, 0)] * (2 * count))
+                ints = [b.add(b.shl(h, seven), x) for h, x in zip(both, both[count:], strict=False)]
+            else:
+                ints = dots(*where, [high], [const(VI, 0)] * count)
+                ints = dots(*where, [low], [b.shl(h, seven) for h in ints])
             parts = [layout.affine(b, block, panel, v) for v in range(nv)]
             for r, row in enumerate(rows):
-                meta = b.add(b.add(row, size), b.mul(g, k(8)))
+                meta = b.add(b.add(row, b.shl(size, k(1))), b.mul(g, k(8)))
                 scale, total = scalar(b, meta, f32), scalar(b, at(b, meta, 4), f32)
                 for v, (s, bias) in enumerate(parts):
                     n = r * nv + v
@@ -160,7 +187,7 @@ def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
                     acc[n] = emit_fma(b, s, value, acc[n])
             return acc
 
-        zero = [const(VF, 0.0)] * (len(rows) * nv)
+        zero = [const(VF, 0.0)] * count
         return emit_loop(b, b.sdiv(size, k(layout.group)), zero, group)
 
     return dot
@@ -308,7 +335,7 @@ def _affine_kernel(bits: int, group: int, scale: str, activations: str) -> Any:
     def group_bytes(size):
         return size // group * block
 
-    dot = integer_dot(layout) if activations == "i8" else dequantised_dot(layout)
+    dot = integer_dot(layout) if activations == "i16" else dequantised_dot(layout)
     return build(dot, NARROW, group_bytes)
 
 

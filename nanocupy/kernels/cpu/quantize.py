@@ -1,4 +1,4 @@
-"""Activations to int8, a scale per group: what the integer linear kernels read."""
+"""Activations to 16 bits, a scale per group: what the integer linear kernels read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from nanocupy.device.cpu.simd import (
     fn,
     i4,
     iadd,
+    isar,
+    ishl,
     isplat,
     istore_i8,
+    isub,
     isum,
     to_int,
     vabs,
@@ -21,17 +24,19 @@ from nanocupy.device.cpu.simd import (
 
 
 @fn
-def quantize_group(x, out, meta, group):
-    """One group: codes at out, (scale, scale * sum of codes) at meta."""
+def quantize_group(x, high, low, meta, group):
+    """One group: its two byte planes, then (scale, scale * sum of codes) at meta."""
     peak = vsplat(f4(0.0))
     for i in range(0, group, 16):
         peak = vmax(vabs(vload(x + 4 * i)), peak)
-    scale = vmaxval(peak) / f4(127.0)
+    scale = vmaxval(peak) / f4(16256.0)
     inverse = vsplat(f4(1.0) / scale if scale > f4(0.0) else f4(0.0))
-    total = isplat(i4(0))
+    total, half = isplat(i4(0)), isplat(i4(64))
     for i in range(0, group, 16):
         codes = to_int(vload(x + 4 * i) * inverse)
-        istore_i8(out + i, codes)
+        top = isar(iadd(codes, half), i4(7))
+        istore_i8(high + i, top)
+        istore_i8(low + i, isub(codes, ishl(top, i4(7))))
         total = iadd(total, codes)
     store_f32(meta, scale)
     store_f32(meta + 4, scale * f4(isum(total)))
@@ -44,7 +49,7 @@ def quantize(a, thread, threads):
     work = load_i64(a[2]) * groups
     for item in range(work * thread // threads, work * (thread + 1) // threads):
         row, g = item // groups, item % groups
-        record = out + row * os
-        source = x + row * xs + 4 * g * group
-        quantize_group(source, record + g * group, record + size + 8 * g, group)
+        record, start = out + row * os, g * group
+        meta = record + 2 * size + 8 * g
+        quantize_group(x + row * xs + 4 * start, record + start, record + size + start, meta, group)
     return 0
