@@ -1,0 +1,220 @@
+"""The CPU device: kernel cache, thread team, graphs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nanocupy.device.base import KernelError, Launch
+from nanocupy.device.cpu import jit, threads
+from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.kernels import elementwise, take_rows
+
+
+def chain(device: CpuDevice, length: int, rows: int = 37, width: int = 48) -> tuple[Any, Any, Any]:
+    """(launches, input, last output): add 1 `length` times, each launch reading the one before."""
+    count = device.asarray(np.array([rows]))
+    one = device.asarray(np.ones((rows, width), np.float32))
+    values = [device.empty((rows, width), np.float32) for _ in range(2)]
+    launches = [
+        elementwise.launch_add(values[(i + 1) % 2], values[i % 2], one, count, width)
+        for i in range(length)
+    ]
+    return launches, values[0], values[length % 2]
+
+
+@pytest.mark.parametrize("team", [1, 2, 3, 5])
+def test_every_kernel_waits_for_the_one_before(team: int) -> None:
+    device = CpuDevice(threads=team)
+    launches, first, last = chain(device, 200)
+    graph = device.capture(launches)
+    for run in range(5):
+        first[:] = run
+        graph.run()
+        assert (last == run + 200).all()
+
+
+def test_eager_is_the_same_list() -> None:
+    device = CpuDevice(threads=2)
+    launches, first, last = chain(device, 7)
+    device.capture(launches).run()
+    captured = last.copy()
+    first[:] = 0
+    device.eager(launches).run()
+    assert np.array_equal(last, captured)
+
+
+def test_workers_park_and_wake() -> None:
+    device = CpuDevice(threads=2)
+    launches, first, last = chain(device, 3)
+    graph = device.capture(launches)
+    for pause in (0, 0.05, 0, 0.2, 0.001):
+        time.sleep(pause)
+        first[:] = 0
+        graph.run()
+        assert (last == 3).all()
+
+
+def test_parked_workers_take_no_time() -> None:
+    device = CpuDevice(threads=2)
+    device.capture(chain(device, 3)[0]).run()
+    time.sleep(0.2)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
+
+
+def test_callers_take_turns() -> None:
+    device = CpuDevice(threads=2)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        launches, first, last = chain(device, 20)
+        graph = device.capture(launches)
+        for run in range(50):
+            first[:] = number * 1000 + run
+            graph.run()
+            wrong.extend([number] if not (last == number * 1000 + run + 20).all() else [])
+
+    callers = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
+
+
+def test_a_failing_kernel_is_named_and_the_team_lives_on() -> None:
+    device = CpuDevice(threads=2)
+    good, first, last = chain(device, 4)
+    x = device.asarray(np.zeros((4, 16), np.float32))
+    index = device.asarray(np.array([9], np.int32))
+    out, one = device.empty((1, 16), np.float32), device.asarray(np.array([1]))
+    bad = take_rows.launch(out, x, index, one)
+    graph = device.capture([*good[:2], bad, *good[2:]])
+    with pytest.raises(KernelError, match=r"take_rows.*kernel 2 .*code 1"):
+        graph.run()
+    first[:] = 0
+    device.capture(good).run()
+    assert (last == 4).all()
+
+
+def test_closing_a_team_is_harmless() -> None:
+    device = CpuDevice(threads=3)
+    launches, first, last = chain(device, 5)
+    graph = device.capture(launches)
+    graph.run()
+    for _ in range(2):
+        threads.team(3).close()
+        threads.team(3).close()
+        first[:] = 0
+        graph.run()
+        assert (last == 5).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_gets_workers_of_its_own() -> None:
+    device = CpuDevice(threads=2)
+    launches, first, last = chain(device, 5)
+    graph = device.capture(launches)
+    graph.run()
+    child = os.fork()
+    if child == 0:
+        first[:] = 7
+        graph.run()
+        os._exit(0 if (last == 12).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    first[:] = 1
+    graph.run()
+    assert (last == 6).all()
+
+
+def test_memory_is_counted_and_given_back() -> None:
+    device = CpuDevice(threads=1)
+    before = device.memory_active()
+    array = device.empty((1000, 10), np.float32)
+    assert device.memory_active() == before + 40_000
+    assert array.ctypes.data % 64 == 0 and not array.any()
+    del array
+    gc.collect()
+    assert device.memory_active() == before
+
+
+@pytest.mark.parametrize("count", [0, -1, 65, 10**9])
+def test_thread_counts_outside_the_range_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="threads"):
+        CpuDevice(threads=count)
+
+
+def test_arguments_are_arrays_and_integers() -> None:
+    device = CpuDevice(threads=1)
+    kernel = elementwise.CPU_ADD
+    with pytest.raises(TypeError, match=r"1\.5"):
+        device.capture([Launch(kernel, (1.5,))])
+    with pytest.raises(ValueError, match="contiguous"):
+        device.capture([Launch(kernel, (np.zeros((4, 4))[:, 1],))])
+
+
+# ---- the kernel cache
+
+_CHILD = """
+import sys
+import numpy as np
+from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.kernels import elementwise
+device = CpuDevice(threads=2)
+x = device.asarray(np.arange(32, dtype=np.float32).reshape(2, 16))
+out = device.empty((2, 16), np.float32)
+rows = device.asarray(np.array([2]))
+device.capture([elementwise.launch_add(out, x, x, rows, 16)]).run()
+assert (out == 2 * x).all()
+print("compiled" if "numba" in sys.modules else "linked")
+"""
+
+
+def child(folder: Path, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        env={**os.environ, "NANOCUPY_CACHE": str(folder), **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_warm_start_links_without_numba(tmp_path: Path) -> None:
+    assert child(tmp_path) == "compiled"
+    assert child(tmp_path) == "linked"
+    folders = list((tmp_path / "kernels").iterdir())
+    assert len(folders) == 1 and folders[0].stat().st_mode & 0o077 == 0
+
+
+def test_a_damaged_file_is_compiled_again(tmp_path: Path) -> None:
+    child(tmp_path)
+    [damaged] = (tmp_path / "kernels").glob("*/*elementwise_add.o")
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert child(tmp_path) == "compiled"
+    assert child(tmp_path) == "linked"
+
+
+@pytest.mark.parametrize("level", ["avx2", "generic"])
+def test_lower_simd_levels_have_their_own_kernels(tmp_path: Path, level: str) -> None:
+    assert child(tmp_path, NANOCUPY_SIMD=level) == "compiled"
+    assert child(tmp_path, NANOCUPY_SIMD=level) == "linked"
+
+
+def test_kernels_call_nothing_of_pythons() -> None:
+    """Else a cached kernel could not be linked in a process without Numba."""
+    kernel = jit.Kernel("nanocupy.kernels.cpu.elementwise:add")
+    assert kernel.address and b"PyErr" not in jit._object_path(kernel.source).read_bytes()
