@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -146,27 +147,32 @@ class Tokenizer:
         from tokenizers import Tokenizer as Fast
 
         raw = json.loads(self._tokenizer.to_str())
-        names = set(self.added.values())
-        raw["added_tokens"] = [t for t in raw["added_tokens"] if t["content"] not in names]
         raw["post_processor"] = None
-        _hide(raw["model"], names)
-        return Fast.from_str(json.dumps(raw))
+        _hide(raw, set(self.added.values()))
+        plain = Fast.from_str(json.dumps(raw))
+        added = self._tokenizer.get_added_tokens_decoder()
+        if any(plain.token_to_id(added[i].content) != i for i in added.keys() - self.added.keys()):
+            raise ValueError(f"{self.folder / 'tokenizer.json'}: its added tokens cannot be hidden")
+        return plain
 
 
-def _hide(model: dict[str, Any], names: set[str]) -> None:
-    """Rename added tokens in a model's own vocabulary, where whole pieces are looked up too."""
+def _hide(raw: dict[str, Any], names: set[str]) -> None:
+    """Rename markup in a tokenizer.json to what no text holds: removing it would move other ids."""
+    secret, model = secrets.token_hex(16), raw["model"]
+    vocab = model["vocab"]
+    pairs = [m if isinstance(m, list) else m.split(" ", 1) for m in model.get("merges") or ()]
+    needed = {name for pair in pairs for name in (*pair, "".join(pair))} | {model.get("unk_token")}
 
     def hidden(name: str) -> str:
-        return f"\0hidden {name}" if name in names else name
+        return f"{secret} {name}" if name in names and name not in needed else name
 
-    vocab = model["vocab"]
     if isinstance(vocab, list):  # Unigram: [piece, score]
         model["vocab"] = [[hidden(piece), score] for piece, score in vocab]
-        return
-    pairs = [m if isinstance(m, list) else m.split(" ", 1) for m in model.get("merges", ())]
-    merged = {name for pair in pairs for name in (*pair, "".join(pair))}
-    names = names - merged - {model.get("unk_token")}
-    model["vocab"] = {hidden(piece): i for piece, i in vocab.items()}
+    else:
+        model["vocab"] = {hidden(piece): i for piece, i in vocab.items()}
+    # What merges make has its id from the vocabulary, so that it need not be an added token.
+    added = [t for t in raw["added_tokens"] if t["content"] not in names & needed]
+    raw["added_tokens"] = [{**t, "content": hidden(t["content"])} for t in added]
 
 
 def _load(path: Path) -> Any:

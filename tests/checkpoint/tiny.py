@@ -23,18 +23,20 @@ def byte_letters() -> list[str]:
     return [letters[b] for b in range(256)]
 
 
-def vocabulary() -> tuple[list[str], list[int], list[str]]:
-    """Tokens, their llama.cpp types, and merges: bytes, "he", "ll", "Ġhe", two control tokens."""
+MERGES = ("h e", "l l", "Ġ he")
+
+
+def vocabulary(merges: Sequence[str] = MERGES) -> tuple[list[str], list[int], list[str]]:
+    """Tokens, their llama.cpp types, and merges: control tokens, bytes, what merges make."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    merges = ["h e", "l l", "Ġ he"]
     tokens = [*special, *byte_letters(), *(m.replace(" ", "") for m in merges), "<think>"]
-    return tokens, [3] * 3 + [1] * (256 + len(merges)) + [4], merges
+    return tokens, [3] * 3 + [1] * (256 + len(merges)) + [4], list(merges)
 
 
-def weights(rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+def weights(rng: np.random.Generator, vocab_size: int = 263) -> dict[str, NDArray[np.float32]]:
     """Random float32 weights of a tied Llama, in GGUF's names (q and k rows permuted)."""
     kv = HIDDEN * KV_HEADS // HEADS
-    shapes: dict[str, tuple[int, ...]] = {"token_embd": (len(vocabulary()[0]), HIDDEN)}
+    shapes: dict[str, tuple[int, ...]] = {"token_embd": (vocab_size, HIDDEN)}
     for i in range(LAYERS):
         shapes |= {
             f"blk.{i}.attn_norm": (HIDDEN,),
@@ -63,9 +65,11 @@ def write_gguf(
     tokenizer: str = "gpt2",
     tensors: dict[str, NDArray[np.float32]] | None = None,
     extra: Sequence[tuple[str, object]] = (),
+    merges: Sequence[str] = MERGES,
 ) -> dict[str, NDArray[np.float32]]:
     """Write a tiny Llama; matrices as `kind`, vectors as F32. Returns what it holds, float32."""
-    tensors = weights(np.random.default_rng(0)) if tensors is None else tensors
+    if tensors is None:
+        tensors = weights(np.random.default_rng(0), len(vocabulary(merges)[0]))
     writer = gguf.GGUFWriter(path, arch)
     writer.add_block_count(LAYERS)
     writer.add_context_length(256)
@@ -77,7 +81,7 @@ def write_gguf(
     writer.add_rope_freq_base(10000.0)
     for key, value in extra:
         writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
-    _write_tokenizer(writer, tokenizer, pre)
+    _write_tokenizer(writer, tokenizer, pre, merges)
     held = {name: _add(writer, name, array, kind) for name, array in tensors.items()}
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -86,13 +90,13 @@ def write_gguf(
     return held
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, model: str, pre: str) -> None:
-    tokens, types, merges = vocabulary()
+def _write_tokenizer(writer: gguf.GGUFWriter, model: str, pre: str, merges: Sequence[str]) -> None:
+    tokens, types, _ = vocabulary(merges)
     writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(merges)
+    writer.add_token_merges(list(merges))
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_chat_template(TEMPLATE)

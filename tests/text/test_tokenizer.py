@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
 
@@ -71,6 +71,7 @@ def test_plain_text_is_never_markup(byte_level: Tokenizer) -> None:
 
 
 @given(st.lists(st.sampled_from([*tiny.MARKUP, *tiny.OWN, "<|", "|>", "im", "_start", " ", "x"])))
+@example(["<|im_start|>", " ", " ", " ", " "])  # the run of spaces must keep its own id
 def test_plain_text_of_pieces(byte_level: Tokenizer, pieces: list[str]) -> None:
     text = "".join(pieces)
     ids = byte_level.encode_plain(text)
