@@ -187,3 +187,10 @@ def test_generation_config_is_what_the_file_says(tmp_path: Path) -> None:
     }
     folder(tmp_path, LLAMA, generation_config=said)
     assert load_generation_config(tmp_path) == {"temperature": 0.6}
+
+
+def test_nothing_in_a_folder_is_run(tmp_path: Path) -> None:
+    (tmp_path / "modeling_trap.py").write_text("raise SystemExit('a model file was run')")
+    auto = {"AutoConfig": "modeling_trap.Config", "AutoModelForCausalLM": "modeling_trap.Model"}
+    config = load_config(folder(tmp_path, changed(auto_map=auto, model_file="modeling_trap.py")))
+    assert config.model_type == "llama"

@@ -299,10 +299,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_templates_end_soon_as_value_errors(source: str) -> None:
-    before, start = _peak_mib(), time.monotonic()
+    before, start = _peak_mib(), time.thread_time()
     with pytest.raises(ValueError, match="chat template"):
         Template(source).render({"messages": [{"role": "user", "content": "x"}]}, 1 << 18)
-    assert time.monotonic() - start < 4
+    assert time.thread_time() - start < 4
     assert _peak_mib() - before < 256
 
 
