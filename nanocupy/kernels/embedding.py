@@ -30,4 +30,4 @@ def launch(weight: PackedWeight, tokens: Any, out: Any, rows: Any) -> Launch:
         form.group,
         _KINDS[form.kind],
     )
-    return Launch(CPU, (weight.address, tokens, out, rows, *shape))
+    return Launch(CPU, (weight.view, tokens, out, rows, *shape))

@@ -83,9 +83,9 @@ class PackedWeight:
         return -(-self.n // GROUP) * self.format.group_bytes(self.k)
 
     @property
-    def address(self) -> int:
-        """Address of the first group (CPU)."""
-        return int(self.data.ctypes.data) + self.start // GROUP * self.format.group_bytes(self.k)
+    def view(self) -> Any:
+        """The buffer from this weight's first group on, flat."""
+        return self.data[self.start // GROUP :].reshape(-1)
 
     def follows(self, other: PackedWeight) -> bool:
         """Whether this weight's outputs come right after the other's in the same buffer."""
@@ -263,6 +263,6 @@ def launch(
     scratch: Any = 0
     if weight.n % 32:
         scratch = device.empty((device.threads, 96 * 32), np.float32)
-    args = (weight.address, x, out, rows, weight.k, weight.n, x_stride, out_stride)
+    args = (weight.view, x, out, rows, weight.k, weight.n, x_stride, out_stride)
     tail = (0 if bias is None else bias, scratch, 96 * 128)
     return Launch(weight.format.kernel(weight.activations), (*args, *tail))

@@ -1,0 +1,175 @@
+"""Every kernel's GB/s and GFLOP/s at the shapes of a small model, beside the machine's own limits.
+
+The limits are measured by the same threads in the same run: a streaming read, float32 fma, byte dot
+products. Decode shapes (one row) are held against the first, prefill shapes against the arithmetic.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from nanocupy.kernels import elementwise, linear, paged_attention, rms_norm, rope, silu_mul
+
+HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
+PREFILL, CONTEXT = 256, 1024
+REPEAT = 100  # launches of what takes microseconds, to measure it and not the first wake-up
+COPIES = 40  # weights of one shape in a row, so that one row never finds them in cache
+
+
+class Case(NamedTuple):
+    """A graph with what it costs, and which limit it should come near."""
+
+    kernel: str
+    rows: int
+    graph: Any
+    nbytes: int
+    operations: int
+    limit: str  # "read", "fma" or "dot"
+    repeat: int = 1  # how often the graph does it
+
+
+def run(json: bool = False, threads: int | None = None, repeats: int = 7) -> int:
+    """Measure and print. With `json`, one JSON object."""
+    from nanocupy.device.cpu import limits
+    from nanocupy.device.cpu.device import CpuDevice
+
+    device = CpuDevice(threads)
+    cases = list(_cases(device))
+    top = {
+        "read": limits.stream_gbs(device.threads),
+        "fma": limits.fma_gflops(device),
+        "dot": limits.dot_gops(device),
+    }
+    rows = [
+        _measured(case, limits.best_of(case.graph.run, repeats) / case.repeat, top)
+        for case in cases
+    ]
+    report = {"threads": device.threads, "limits": top, "kernels": rows}
+    print(json_module.dumps(report) if json else _text(report))
+    return 0
+
+
+def _measured(case: Case, seconds: float, top: dict[str, float]) -> dict[str, Any]:
+    gbs, gflops = case.nbytes / seconds / 1e9, case.operations / seconds / 1e9
+    reached = gbs if case.limit == "read" else gflops
+    return {
+        "kernel": case.kernel,
+        "rows": case.rows,
+        "microseconds": round(seconds * 1e6, 2),
+        "gb_per_s": round(gbs, 2),
+        "gflop_per_s": round(gflops, 2),
+        "limit": case.limit,
+        "of_the_limit": round(reached / top[case.limit], 3),
+    }
+
+
+def _text(report: dict[str, Any]) -> str:
+    top = report["limits"]
+    lines = [
+        f"{report['threads']} threads: streaming read {top['read']:.1f} GB/s, "
+        f"fma {top['fma']:.0f} GFLOP/s, byte dot {top['dot']:.0f} GOP/s",
+        f"{'kernel':<22}{'rows':>6}{'us':>11}{'GB/s':>8}{'GFLOP/s':>9}  of the limit",
+    ]
+    for row in report["kernels"]:
+        lines.append(
+            f"{row['kernel']:<22}{row['rows']:>6}{row['microseconds']:>11.1f}{row['gb_per_s']:>8.1f}"
+            f"{row['gflop_per_s']:>9.1f}  {100 * row['of_the_limit']:>4.0f} % {row['limit']}"
+        )
+    return "\n".join(lines)
+
+
+# ---- the cases
+
+
+def _cases(device: Any) -> Iterator[Case]:
+    for form in ("f32", "bf16", "f16", "q8", "q4"):
+        for rows in (1, PREFILL):
+            yield _linear(device, form, rows)
+    for rows in (1, PREFILL):
+        yield from _row_wise(device, rows)
+        yield _attention(device, rows)
+
+
+def _weight(form: str) -> Any:
+    rng = np.random.default_rng(0)
+    shape = (COPIES * MLP, HIDDEN)
+    if not form.startswith("q"):
+        kinds: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
+        return rng.standard_normal(shape, dtype=np.float32).astype(kinds[form])
+    bits = int(form[1:])
+    codes = rng.integers(0, 2**32, (shape[0], HIDDEN * bits // 32), dtype=np.uint32)
+    scales = rng.random((shape[0], HIDDEN // 32)).astype(np.float16)
+    return codes, scales, scales, bits
+
+
+def _linear(device: Any, form: str, rows: int) -> Case:
+    (whole,) = linear.pack(device, [_weight(form)], "i16")
+    weight = whole if rows == 1 else replace(whole, n=MLP)
+    count = device.asarray(np.array([rows]))
+    x, stride = device.empty((rows, HIDDEN), np.float32), 4 * HIDDEN
+    x[:] = np.random.default_rng(1).standard_normal(x.shape)
+    if weight.activations == "i16":
+        source, stride = x, linear.quantized_row_bytes(HIDDEN, 32)
+        x = device.empty((rows, stride), np.uint8)
+        device.capture([linear.launch_quantize(source, x, count, HIDDEN, 32, 4 * HIDDEN)]).run()
+    out = device.empty((rows, weight.n), np.float32)
+    strides = {"x_stride": stride, "out_stride": 4 * weight.n}
+    graph = device.capture([linear.launch(device, weight, x, out, count, **strides)])
+    work = 2 * rows * weight.n * HIDDEN * (2 if weight.activations == "i16" else 1)
+    limit = "read" if rows == 1 else "dot" if weight.activations == "i16" else "fma"
+    return Case(f"linear {form}", rows, graph, weight.nbytes, work, limit)
+
+
+def _row_wise(device: Any, rows: int) -> Iterator[Case]:
+    count = device.asarray(np.array([rows]))
+
+    def floats(*shape: int) -> Any:
+        out = device.empty(shape, np.float32)
+        out[:] = np.random.default_rng(2).standard_normal(shape)
+        return out
+
+    x, out, weight = floats(rows, MLP), floats(rows, MLP), floats(HIDDEN)
+    record = device.empty((rows, linear.quantized_row_bytes(MLP, 32)), np.uint8)
+    table = device.asarray(rope.table(rope.frequencies(HEAD_DIM, 1e4), 64))
+    positions = device.empty((rows,), np.int32)
+    shape = {"heads": HEADS, "head_dim": HEAD_DIM}
+    launches = {
+        "rms_norm": (rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
+        "add": (elementwise.launch_add(out, x, x, count, HIDDEN), HIDDEN, 3, 1),
+        "silu_mul": (silu_mul.launch(out, x, x, count, MLP), MLP, 3, 20),
+        "quantize": (linear.launch_quantize(x, record, count, MLP, 32, 4 * MLP), MLP, 2, 6),
+        "rope": (rope.launch(out, x, positions, table, count, **shape), HIDDEN, 2, 3),
+    }
+    for name, (launch, width, passes, work) in launches.items():
+        nbytes, operations = 4 * passes * rows * width, work * rows * width
+        graph = device.capture([launch] * REPEAT)
+        yield Case(name, rows, graph, nbytes, operations, "read", REPEAT)
+
+
+def _attention(device: Any, rows: int) -> Case:
+    """Decode: one row after CONTEXT tokens. Prefill: the last rows of CONTEXT tokens."""
+    blocks = CONTEXT // 16
+    layout = paged_attention.KVLayout(blocks + 1, KV_HEADS, HEAD_DIM, 16, np.float16)
+    pages = layout.empty(device)
+    q = device.empty((rows, HEADS, HEAD_DIM), np.float32)
+    q[:] = np.random.default_rng(3).standard_normal(q.shape)
+    positions = device.asarray(np.arange(CONTEXT - rows, CONTEXT, dtype=np.int32))
+    tables = device.asarray(np.arange(1, blocks + 1, dtype=np.int32)[None])
+    where = (positions, device.empty((rows,), np.int32), tables, device.asarray(np.array([rows])))
+    out, scratch = (
+        device.empty(q.shape, np.float32),
+        paged_attention.scratch(device, HEAD_DIM, CONTEXT),
+    )
+    shape = {"heads": HEADS, "scale": HEAD_DIM**-0.5}
+    launches = paged_attention.launch(device, layout, out, q, *pages, *where, scratch, **shape)
+    operations = 4 * HEADS * HEAD_DIM * int((positions + 1).sum())
+    limit = "read" if rows == 1 else "fma"
+    repeat = REPEAT if rows == 1 else 1
+    graph = device.capture(launches * repeat)
+    return Case("paged_attention", rows, graph, layout.nbytes, operations, limit, repeat)
