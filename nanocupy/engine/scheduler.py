@@ -60,11 +60,10 @@ class Scheduler:
         """The next step. Blocks for it are allocated; nothing else is done until `advance`."""
         self._plan, self.failed = [], []
         self._rows, self._samples = self.max_rows, self.max_samples
-        preempted = False
         for request in sorted(self.running, key=lambda r: r.remaining > 1):
-            if request.status is Status.RUNNING:
-                preempted |= not self._try(self._continue, request)
-        while not preempted and self.waiting and self._try(self._admit, self.waiting[0]):
+            if request.status is Status.RUNNING:  # still: nobody before it took its blocks
+                self._try(self._continue, request)
+        while self.waiting and self._try(self._admit, self.waiting[0]):
             pass
         return self._plan
 
@@ -77,10 +76,9 @@ class Scheduler:
             return False
 
     def _continue(self, request: Request) -> bool:
-        """Plan the next tokens of a running request; False where blocks had to be taken away."""
+        """Plan the next tokens of a running request; False where its own blocks had to go."""
         count = self._share(request)
         wanted = self.pool.blocks_for(request.num_computed + count)
-        victim = None
         while (need := wanted - len(request.block_table)) > 0:
             blocks = self.pool.allocate(need)
             if blocks is not None:
@@ -91,7 +89,7 @@ class Scheduler:
             if victim is request:
                 return False
         self._schedule(request, count)
-        return victim is None
+        return True
 
     def _admit(self, request: Request) -> bool:
         """Start the first waiting request, if there is a seat and room for all of it.

@@ -179,6 +179,20 @@ def test_collisions_are_not_hits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pool.lookup(one) == [] and pool.lookup(two) == other
 
 
+def test_an_orphan_is_not_taken_for_a_root_when_digests_collide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = BlockPool(20, 4)
+    monkeypatch.setattr(pool, "_digest", lambda parent, salt, tokens: b"x")
+    keys = chain(pool, *TOKENS[:2])
+    table = pool.allocate(2)
+    assert table is not None
+    pool.register(table, 0, keys[0])
+    pool.forget(table[0])
+    pool.register(table, 1, keys[1])
+    assert pool.lookup(chain(pool, TOKENS[1])) == []
+
+
 def test_surrogates_in_a_salt_are_harmless() -> None:
     pool = BlockPool(3, 4)
     assert pool.make_key(None, "\ud800", TOKENS[0]) != pool.make_key(None, "", TOKENS[0])

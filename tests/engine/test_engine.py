@@ -78,8 +78,8 @@ def test_max_tokens_zero_only_computes_the_prompt() -> None:
     assert token_ids(out) == [[]]
     assert out.outputs[0].finish_reason == "length"
     assert out.prompt_logprobs is not None and len(out.prompt_logprobs) == 3
-    [cut] = run(engine(chunk=2), [[1, 2, 3]], params)
-    assert cut.prompt_logprobs == out.prompt_logprobs
+    [whole], [cut] = (run(engine(chunk=chunk), [[*range(9)]], params) for chunk in (9, 2))
+    assert cut.prompt_logprobs == whole.prompt_logprobs
     [plain] = run(engine(), [[1, 2, 3]], SamplingParams(max_tokens=0))
     assert plain.prompt_logprobs is None and plain.metrics.first_token is None
 

@@ -23,6 +23,17 @@ def test_decode_never_starves_while_prompts_arrive() -> None:
     drain(eng)
 
 
+def test_decode_comes_before_the_prompts_of_older_requests() -> None:
+    """An old prompt that wants logprobs for every row must not take the last one from a decode."""
+    eng = engine(FakeRunner(max_samples=4, max_seqs=4, max_rows=32), max_num_batched_tokens=32)
+    eng.add([1] * 100, SamplingParams(max_tokens=1, prompt_logprobs=0))
+    second = eng.add([2], LONG)
+    eng.step()
+    for _ in range(10):
+        assert [chunk.request_id for chunk in eng.step()] == [second]
+    drain(eng)
+
+
 def test_one_step_mixes_decode_and_prefill_within_its_budget() -> None:
     runner = FakeRunner(max_rows=40)
     eng = engine(runner, max_num_batched_tokens=40)
@@ -62,7 +73,9 @@ def test_pool_for_two_and_a_half_sequences_serves_twenty() -> None:
     """Everything finishes with the tokens of an empty engine; recomputing stays bounded."""
     made = [[i % 60, *range(30)] for i in range(20)]
     eng = engine(FakeRunner(num_blocks=1 + 12, block_size=16))  # a sequence needs 5 blocks of 16
-    outs = run(eng, made, LONG)
+    ids = [eng.add(prompt, LONG) for prompt in made]
+    outs = list(outputs(drain(eng)).values())
+    assert [out.request_id for out in outs] == ids, "the preempted were overtaken"
     assert [token_ids(out) for out in outs] == [expected(prompt, LONG) for prompt in made]
     assert 0 < sum(out.metrics.preemptions for out in outs) <= 3 * 20
     assert eng.pool.num_available == 12 and not any(block.refs for block in eng.pool.blocks)
