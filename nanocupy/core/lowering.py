@@ -89,20 +89,22 @@ def binary(name: str) -> Lower:
             raise NotImplementedError(
                 f"[{node.op.name}] broadcasting {x.shape} with {y.shape} in a Program"
             )
-        views = [to.contiguous(n, to.of(n)) for n in (node, x, y)]
-        to.add(getattr(elementwise, f"launch_{name}")(*views, to.rows(node), width(node.shape)))
+        _elementwise(name, to, node, ("x", "y"))
 
     return lower
 
 
 def unary(name: str) -> Lower:
     """An elementwise kernel of one input."""
+    return lambda to, node: _elementwise(name, to, node, ("x",))
 
-    def lower(to: Lowering, node: Node) -> None:
-        views = [to.contiguous(n, to.of(n)) for n in (node, *node.inputs)]
-        to.add(getattr(elementwise, f"launch_{name}")(*views, to.rows(node), width(node.shape)))
 
-    return lower
+def _elementwise(name: str, to: Lowering, node: Node, inputs: tuple[str, ...]) -> None:
+    places = to.inputs(node)
+    strides = {f"{i}_stride": p.stride for i, p in zip(inputs, places, strict=True)}
+    views = [to.of(node).view, *(p.view for p in places)]
+    launch = getattr(elementwise, f"launch_{name}")
+    to.add(launch(*views, to.rows(node), width(node.shape), **strides))
 
 
 def take(to: Lowering, node: Node) -> None:

@@ -1,6 +1,7 @@
 """Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x).
 
-out, x, y [rows, width] f32; out may be x or y
+out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
+says how far (default: width).
 """
 
 from __future__ import annotations
@@ -30,16 +31,41 @@ def silu_reference(x: np.ndarray) -> np.ndarray:
     return np.where(x < 0, x * e, x) / (np.float32(1) + e)
 
 
-def launch_add(out: Any, x: Any, y: Any, rows: Any, width: int) -> Launch:
+def _launch(
+    kernel: CpuKernel, out: Any, inputs: Any, rows: Any, width: int, strides: Any
+) -> Launch:
+    apart = [4 * (width if s is None else s) for s in strides]
+    return Launch(kernel, (out, *inputs, rows, width, *apart))
+
+
+def launch_add(
+    out: Any,
+    x: Any,
+    y: Any,
+    rows: Any,
+    width: int,
+    *,
+    x_stride: int | None = None,
+    y_stride: int | None = None,
+) -> Launch:
     """out = x + y on the first `rows` (int64 [1]) rows of `width` f32."""
-    return Launch(CPU_ADD, (out, x, y, rows, width))
+    return _launch(CPU_ADD, out, (x, y), rows, width, (x_stride, y_stride))
 
 
-def launch_mul(out: Any, x: Any, y: Any, rows: Any, width: int) -> Launch:
+def launch_mul(
+    out: Any,
+    x: Any,
+    y: Any,
+    rows: Any,
+    width: int,
+    *,
+    x_stride: int | None = None,
+    y_stride: int | None = None,
+) -> Launch:
     """out = x * y on the first `rows` (int64 [1]) rows of `width` f32."""
-    return Launch(CPU_MUL, (out, x, y, rows, width))
+    return _launch(CPU_MUL, out, (x, y), rows, width, (x_stride, y_stride))
 
 
-def launch_silu(out: Any, x: Any, rows: Any, width: int) -> Launch:
+def launch_silu(out: Any, x: Any, rows: Any, width: int, *, x_stride: int | None = None) -> Launch:
     """out = silu(x) on the first `rows` (int64 [1]) rows of `width` f32."""
-    return Launch(CPU_SILU, (out, x, rows, width))
+    return _launch(CPU_SILU, out, (x,), rows, width, (x_stride,))

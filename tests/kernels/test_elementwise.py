@@ -92,3 +92,13 @@ def test_a_row_does_not_depend_on_its_company(run: Any, op: str) -> None:
     x, y = normal(5, 37), normal(5, 37, seed=1)
     alone = [apply(run, launch, x[i : i + 1], y[i : i + 1]) for i in range(5)]
     assert apply(run, launch, x, y).tobytes() == np.concatenate(alone).tobytes()
+
+
+@pytest.mark.parametrize("op", ["add", "mul", "silu"])
+def test_rows_may_lie_apart(run: Any, op: str) -> None:
+    wide = [normal(5, 60, seed=s) for s in range(1 if op == "silu" else 2)]
+    close = [np.ascontiguousarray(x[:, :37]) for x in wide]
+    launch = getattr(elementwise, f"launch_{op}")
+    strides = {f"{name}_stride": 60 for name in ("x", "y")[: len(wide)]}
+    apart = apply(run, launch, *wide, width=37, **strides)
+    assert apart.tobytes() == apply(run, launch, *close).tobytes()

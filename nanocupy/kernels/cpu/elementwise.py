@@ -1,4 +1,4 @@
-"""Elementwise operations on as many rows as are in use, taken as one long vector."""
+"""Elementwise operations. Every thread takes its share of the columns of every row."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from nanocupy.device.cpu.simd import (
 
 
 @fn
-def share(count, thread, threads):
-    """This thread's elements, as (first, last) numbers of whole vectors and the rest after them."""
-    whole = count // 16
-    rest = count % 16 if thread == threads - 1 else 0
+def share(width, thread, threads):
+    """This thread's columns of a row: (first, last) vectors, and the columns after the last one."""
+    whole = width // 16
+    rest = width % 16 if thread == threads - 1 else 0
     return whole * thread // threads, whole * (thread + 1) // threads, i4(rest)
 
 
@@ -35,30 +35,36 @@ def vsilu(x):
 
 
 def add(a, thread, threads):
-    """a: out, x, y [rows, width] f32, rows*, width."""
-    first, last, rest = share(load_i64(a[3]) * a[4], thread, threads)
-    for i in range(first, last):
-        vstore(a[0] + 64 * i, vload(a[1] + 64 * i) + vload(a[2] + 64 * i))
+    """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
+    first, last, rest = share(a[4], thread, threads)
     end = 64 * last
-    vstore_first(a[0] + end, rest, vload_first(a[1] + end, rest) + vload_first(a[2] + end, rest))
+    for row in range(load_i64(a[3])):
+        out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
+        for i in range(first, last):
+            vstore(out + 64 * i, vload(x + 64 * i) + vload(y + 64 * i))
+        vstore_first(out + end, rest, vload_first(x + end, rest) + vload_first(y + end, rest))
     return 0
 
 
 def mul(a, thread, threads):
-    """a: out, x, y [rows, width] f32, rows*, width."""
-    first, last, rest = share(load_i64(a[3]) * a[4], thread, threads)
-    for i in range(first, last):
-        vstore(a[0] + 64 * i, vload(a[1] + 64 * i) * vload(a[2] + 64 * i))
+    """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
+    first, last, rest = share(a[4], thread, threads)
     end = 64 * last
-    vstore_first(a[0] + end, rest, vload_first(a[1] + end, rest) * vload_first(a[2] + end, rest))
+    for row in range(load_i64(a[3])):
+        out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
+        for i in range(first, last):
+            vstore(out + 64 * i, vload(x + 64 * i) * vload(y + 64 * i))
+        vstore_first(out + end, rest, vload_first(x + end, rest) * vload_first(y + end, rest))
     return 0
 
 
 def silu(a, thread, threads):
-    """a: out, x [rows, width] f32, rows*, width."""
-    first, last, rest = share(load_i64(a[2]) * a[3], thread, threads)
-    for i in range(first, last):
-        vstore(a[0] + 64 * i, vsilu(vload(a[1] + 64 * i)))
+    """a: out, x [rows, width] f32, rows*, width, x stride (bytes)."""
+    first, last, rest = share(a[3], thread, threads)
     end = 64 * last
-    vstore_first(a[0] + end, rest, vsilu(vload_first(a[1] + end, rest)))
+    for row in range(load_i64(a[2])):
+        out, x = a[0] + 4 * a[3] * row, a[1] + a[4] * row
+        for i in range(first, last):
+            vstore(out + 64 * i, vsilu(vload(x + 64 * i)))
+        vstore_first(out + end, rest, vsilu(vload_first(x + end, rest)))
     return 0
