@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.kernels:
         from nanocupy.kernels import bench
 
-        return int(bench.run(json=args.json))
+        return bench.run(json=args.json, threads=getattr(args, "threads", None))
     _check(args)
     report = measure(args)
     if args.json:
