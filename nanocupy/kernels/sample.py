@@ -6,7 +6,8 @@ Per row, with (temperature T, top_p, min_p, uniform) = floats[row] and m the lar
 
     edit      l = (l / mul if l > 0 else l * mul) + add, at the ids of this row's edits
     greedy    T <= 0: the first id of the largest l
-    softmax   p = exp((l - m) / T), so that the best has p = 1; 0 where the exponent is below -87
+    softmax   p = exp((l - m) / T), so that the best has p = 1; 0 where the exponent is below -87;
+              a T above 3.4e38 (infinity, too) is 3.4e38
     top_k     keep p >= the k-th largest p; off when k <= 0 or k >= V
     top_p     of what is left, keep p >= v for the largest v whose kept mass is at least top_p of
               the mass; off when top_p >= 1
@@ -36,6 +37,7 @@ CPU = CpuKernel("sample:sample")
 CUDA = "sample"
 
 BLOCK = 64  # tokens
+HOTTEST = 3.4e38  # largest temperature
 MOST = 1 << 20  # largest vocabulary: 2^20 weights of 2^42 fit an int64
 
 
@@ -87,7 +89,7 @@ def _token(row: np.ndarray, floats: np.ndarray, top_k: int) -> int:
     if temperature <= 0:
         return int(row.argmax())
     with np.errstate(over="ignore"):
-        p = probabilities((row - best) / temperature, top_k, top_p, min_p)
+        p = probabilities((row - best) / min(temperature, HOTTEST), top_k, top_p, min_p)
     mass = p.cumsum()
     drawn = int(np.searchsorted(mass, float(uniform) * mass[-1], side="right"))
     return min(drawn, int(np.flatnonzero(p)[-1]))

@@ -151,6 +151,12 @@ def test_a_tiny_temperature_draws_the_best(run: Any) -> None:
     assert drawn(run, x, temperature=1e-40) == {20, 50}
 
 
+def test_an_infinite_temperature_draws_all_alike(run: Any) -> None:
+    x = np.tile([-9.0, 9.0, -INF, 0.0], (4, 1))
+    rows = Rows(x, temperature=INF, uniform=[0, 0.4, 0.6, 0.9])
+    assert rows.check(run).tolist() == [0, 1, 1, 3]
+
+
 # ---- filters
 
 TIED = np.array([1, 5, 3, 3, 4, 3, 0, -INF])

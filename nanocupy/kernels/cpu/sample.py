@@ -56,6 +56,7 @@ EDIT_START, EDIT_IDS, EDIT_MUL, EDIT_ADD, SCRATCH, VOCABULARY = range(7, 13)
 BLOCK = 64  # tokens
 BYTES = 4 * BLOCK
 UNIT = 2.0**42  # of a weight, per 1.0 of probability
+HOTTEST = 3.4e38  # temperature
 LN2 = log(2)
 
 
@@ -116,7 +117,8 @@ def mass(p, blocks):
 @fn
 def exponentials(out, x, blocks, best, temperature):
     """out = exp((x - best) / temperature)."""
-    shift, scale = vsplat(best), vsplat(temperature)
+    finite = min(temperature, f4(HOTTEST))  # -inf / inf would be a NaN
+    shift, scale = vsplat(best), vsplat(finite)
     for i in range(4 * blocks):
         vstore(out + 64 * i, vexp((vload(x + 64 * i) - shift) / scale))
 
