@@ -460,3 +460,47 @@ def vstore_first(b: Any, p: Any, n: Any, v: Any) -> Any:
     """The first n lanes to p. Touches no memory past them."""
     args = (v, pointer(b, p, VF), ir.Constant(i32, 4), _first_lanes(b, n))
     call(b, "llvm.masked.store.v16f32.p0", ir.VoidType(), *args)
+
+
+# ---- exp for softmax ---------------------------------------------------------------------------
+
+
+def emit_exp_negative(b: Any, x: Any) -> Any:
+    """e**x for x <= 0, to about 2 ulp, in vectors of any length. Below -87 gives 0; NaN stays NaN.
+
+    Half the work of `emit_exp`: n comes from adding 1.5 * 2**23, and the polynomial's terms pair up.
+    """
+    kind, words = x.type, ir.VectorType(i32, x.type.count)
+
+    def fma(u: Any, v: Any, w: Any) -> Any:
+        return call(b, f"llvm.fma.v{kind.count}f32", kind, u, v, w)
+
+    def number(value: float) -> Any:
+        return const(kind, value)
+
+    shifted = fma(x, number(1.4426950408889634), number(12582912.0))
+    n = b.fsub(shifted, number(12582912.0))
+    r = fma(n, number(2.12194440e-4), fma(n, number(-0.693359375), x))
+    square = b.fmul(r, r)
+    high = fma(r, number(1.9875691500e-4), number(1.3981999507e-3))
+    middle = fma(r, number(8.3334519073e-3), number(4.1665795894e-2))
+    low = fma(r, number(1.6666665459e-1), number(0.5))
+    p = fma(fma(high, square, middle), square, low)
+    p = b.fadd(fma(p, square, r), number(1.0))
+    power = b.add(b.shl(b.bitcast(shifted, words), const(words, 23)), const(words, 127 << 23))
+    tiny = b.fcmp_ordered("<", x, number(-87.0))
+    return b.select(tiny, number(0.0), b.fmul(p, b.bitcast(power, kind)))
+
+
+vexp_negative = op(F, F)(emit_exp_negative)
+
+
+def vector(element: Any, count: int) -> ir.VectorType:
+    """The type of `count` elements, for emitters that work on several F at once."""
+    return ir.VectorType(element, count)
+
+
+def pick(b: Any, v: Any, lanes: list[int]) -> Any:
+    """A vector of the lanes of v with these numbers."""
+    mask = ir.Constant(ir.VectorType(i32, len(lanes)), lanes)
+    return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), mask)

@@ -12,11 +12,14 @@ from typing import Any
 
 from nanocupy.device.cpu import target
 from nanocupy.device.cpu.simd import (
+    LANES,
     VF,
     VH,
     A,
+    F,
     const,
     emit_bf16_to_f32,
+    emit_exp_negative,
     emit_f16_to_f32,
     emit_fma,
     emit_loop,
@@ -24,8 +27,10 @@ from nanocupy.device.cpu.simd import (
     fn,
     i64,
     op,
+    pick,
     pointer,
     splat,
+    vector,
     void,
 )
 
@@ -55,7 +60,7 @@ def _at(b: Any, address: Any, offset: int) -> Any:
     return b.add(address, i64(offset))
 
 
-def _scaled(b: Any, index: Any, step: int) -> Any:
+def _times(b: Any, index: Any, step: int) -> Any:
     return b.mul(index, i64(step))
 
 
@@ -64,128 +69,166 @@ def _accumulate(b: Any, acc: list[Any], n: int, x: Any, vectors: list[Any]) -> l
     out = []
     for j in range(n):
         value = splat(b, b.load(pointer(b, _at(b, x, PITCH * j), f32), align=4))
-        for v, vector in enumerate(vectors):
-            out.append(emit_fma(b, vector, value, acc[j * len(vectors) + v]))
+        for v, operand in enumerate(vectors):
+            out.append(emit_fma(b, operand, value, acc[j * len(vectors) + v]))
     return out
 
 
-def _score_tile(n: int, kind: str) -> Any:
-    """tile(q, table, size, out): scores of n queries with the tiles at table[0], table[1], ..."""
-    count, size_of = _vectors(n), ITEMSIZE[kind]
-
-    def emit(b: Any, q: Any, table: Any, size: Any, out: Any) -> None:
-        tiles = [b.load(pointer(b, _at(b, table, 8 * t), i64)) for t in range(count)]
-
-        def step(d: Any, acc: list[Any]) -> list[Any]:
-            row = _scaled(b, d, 16 * size_of)
-            keys = [_load(b, b.add(tile, row), kind) for tile in tiles]
-            return _accumulate(b, acc, n, b.add(q, _scaled(b, d, 4)), keys)
-
-        acc = emit_loop(b, size, [const(VF, 0.0)] * (n * count), step)
-        for j in range(n):
-            for t in range(count):
-                address = _at(b, out, PITCH * j + 64 * t)
-                b.store(acc[j * count + t], pointer(b, address, VF), align=4)
-
-    emit.__name__ = f"scores_{n}"
-    return op(void, *[A] * 4)(emit)
-
-
-def _value_tile(n: int, count: int, kind: str) -> Any:
-    """tile(p, first, last, table, size, column, acc): acc[query][column ...] += p . V, `count` panels.
-
-    Tokens first to last of the table's tiles; `column` is the first panel of 16.
-    """
-    size_of = ITEMSIZE[kind]
-
-    def emit(
-        b: Any, p: Any, first: Any, last: Any, table: Any, size: Any, column: Any, acc: Any
-    ) -> None:
-        stride = b.mul(size, i64(4))
-        acc = b.add(acc, _scaled(b, column, 64))
-        places = [
-            pointer(b, _at(b, b.add(acc, b.mul(stride, i64(j))), 64 * v), VF)
-            for j in range(n)
-            for v in range(count)
-        ]
-        offset = _scaled(b, column, 16 * size_of)
-
-        def step(i: Any, sums: list[Any]) -> list[Any]:
-            t = b.add(first, i)
-            entry = b.add(table, _scaled(b, b.ashr(t, i64(4)), 8))
-            row = b.mul(b.and_(t, i64(15)), _scaled(b, size, size_of))
-            start = b.add(b.load(pointer(b, entry, i64)), b.add(row, offset))
-            values = [_load(b, _at(b, start, 16 * size_of * v), kind) for v in range(count)]
-            return _accumulate(b, sums, n, b.add(p, _scaled(b, t, 4)), values)
-
-        sums = emit_loop(b, b.sub(last, first), [b.load(x, align=4) for x in places], step)
-        for value, place in zip(sums, places, strict=True):
-            b.store(value, place, align=4)
-
-    emit.__name__ = f"values_{n}x{count}"
-    return op(void, *[A] * 7)(emit)
-
-
-def _scores(n: int, kind: str) -> Any:
-    tile, count = _score_tile(n, kind), _vectors(n)
-
-    @fn
-    def scores(q, table, size, out, first, last):
-        """Scores with tiles first to last of the table, which may be read up to a multiple of 4."""
-        for t in range(first // count * count, last, count):
-            tile(q, table + 8 * t, size, out + 64 * t)
-
-    return scores
-
-
-def _values(n: int, kind: str) -> Any:
+def _score_tile(b: Any, n: int, kind: str, q: Any, table: Any, size: Any, out: Any) -> None:
+    """Scores of n queries with the tiles at table[0], table[1], ... to `out`."""
     count = _vectors(n)
-    wide, narrow = _value_tile(n, count, kind), _value_tile(n, 1, kind)
+    tiles = [b.load(pointer(b, _at(b, table, 8 * t), i64)) for t in range(count)]
 
-    @fn
-    def values(p, first, last, table, size, acc):
-        """acc [n, size] += p . V over tokens first to last, at least one."""
-        column = 0
-        while column + count <= size // 16:
-            wide(p, first, last, table, size, column, acc)
-            column += count
-        while column < size // 16:
-            narrow(p, first, last, table, size, column, acc)
-            column += 1
+    def step(d: Any, acc: list[Any]) -> list[Any]:
+        row = _times(b, d, 16 * ITEMSIZE[kind])
+        keys = [_load(b, b.add(tile, row), kind) for tile in tiles]
+        return _accumulate(b, acc, n, b.add(q, _times(b, d, 4)), keys)
 
-    return values
-
-
-def _by_width(make: Callable[[int, str], Any], kind: str, widths: tuple[int, ...]) -> Any:
-    """f(n, *args): make(n, kind)(*args) for n in widths."""
-    width, function = widths[0], make(widths[0], kind)
-    if len(widths) == 1:
-
-        @fn
-        def only(n, *args):
-            function(*args)
-
-        return only
-    others = _by_width(make, kind, widths[1:])
-
-    @fn
-    def choose(n, *args):
-        if n == width:
-            function(*args)
-        else:
-            others(n, *args)
-
-    return choose
+    acc = emit_loop(b, size, [const(VF, 0.0)] * (n * count), step)
+    for j in range(n):
+        for t in range(count):
+            place = pointer(b, _at(b, out, PITCH * j + 64 * t), VF)
+            b.store(acc[j * count + t], place, align=4)
 
 
 def scores(kind: str) -> Any:
-    """scores(n, q, table, size, out, first, last) for n in WIDTHS; see `_scores`."""
-    return _by_width(_scores, kind, WIDTHS)
+    """scores(n, q, table, size, out, first, last): n queries with tiles first to last of a chunk.
+
+    The table is read, and scores are written, from and up to a multiple of 4 tiles.
+    """
+
+    def emit(
+        b: Any, n: Any, q: Any, table: Any, size: Any, out: Any, first: Any, last: Any
+    ) -> None:
+        def of_width(width: int) -> None:
+            count = _vectors(width)
+            start = b.and_(first, i64(-count))
+
+            def tiles(i: Any, _: list[Any]) -> list[Any]:
+                t = b.add(start, _times(b, i, count))
+                place = b.add(out, _times(b, t, 64))
+                _score_tile(b, width, kind, q, b.add(table, _times(b, t, 8)), size, place)
+                return []
+
+            missing = b.add(b.sub(last, start), i64(count - 1))
+            emit_loop(b, b.sdiv(missing, i64(count)), [], tiles)
+
+        _switch(b, n, of_width)
+
+    emit.__name__ = f"scores_{kind}"
+    return op(void, *[A] * 7)(emit)
+
+
+def _value_tile(
+    b: Any,
+    n: int,
+    count: int,
+    kind: str,
+    p: Any,
+    first: Any,
+    last: Any,
+    table: Any,
+    row: Any,
+    acc: Any,
+) -> None:
+    """acc[query][16 * count] += p . V over tokens first to last of the table's tiles.
+
+    row: (bytes from token to token, bytes before the columns, bytes from query to query of acc).
+    """
+    stride, offset, acc_stride = row
+    places = [
+        pointer(b, _at(b, b.add(acc, b.mul(acc_stride, i64(j))), 64 * v), VF)
+        for j in range(n)
+        for v in range(count)
+    ]
+
+    def step(i: Any, sums: list[Any]) -> list[Any]:
+        t = b.add(first, i)
+        tile = b.load(pointer(b, b.add(table, _times(b, b.ashr(t, i64(4)), 8)), i64))
+        place = b.add(b.add(tile, offset), b.mul(b.and_(t, i64(15)), stride))
+        values = [_load(b, _at(b, place, 16 * ITEMSIZE[kind] * v), kind) for v in range(count)]
+        return _accumulate(b, sums, n, b.add(p, _times(b, t, 4)), values)
+
+    sums = emit_loop(b, b.sub(last, first), [b.load(x, align=4) for x in places], step)
+    for value, place in zip(sums, places, strict=True):
+        b.store(value, place, align=4)
 
 
 def values(kind: str) -> Any:
-    """values(n, p, first, last, table, size, acc) for n in WIDTHS; see `_values`."""
-    return _by_width(_values, kind, WIDTHS)
+    """values(n, p, first, last, table, size, acc): acc [n, size] += p . V, tokens first to last.
+
+    At least one token.
+    """
+
+    def emit(
+        b: Any, n: Any, p: Any, first: Any, last: Any, table: Any, size: Any, acc: Any
+    ) -> None:
+        panels, itemsize = b.sdiv(size, i64(16)), ITEMSIZE[kind]
+
+        def columns(width: int, count: int, start: Any, repeat: Any) -> None:
+            def body(i: Any, _: list[Any]) -> list[Any]:
+                panel = b.add(start, _times(b, i, count))
+                row = (
+                    _times(b, size, itemsize),
+                    _times(b, panel, 16 * itemsize),
+                    _times(b, size, 4),
+                )
+                sums = b.add(acc, _times(b, panel, 64))
+                _value_tile(b, width, count, kind, p, first, last, table, row, sums)
+                return []
+
+            with b.if_then(b.icmp_signed(">", repeat, i64(0))):
+                emit_loop(b, repeat, [], body)
+
+        def of_width(width: int) -> None:
+            count = _vectors(width)
+            whole = b.sdiv(panels, i64(count))
+            columns(width, count, i64(0), whole)
+            if count > 1:
+                done = _times(b, whole, count)
+                columns(width, 1, done, b.sub(panels, done))
+
+        _switch(b, n, of_width)
+
+    emit.__name__ = f"values_{kind}"
+    return op(void, *[A] * 7)(emit)
+
+
+def _switch(b: Any, n: Any, body: Callable[[int], None]) -> None:
+    """body(n), for n in WIDTHS."""
+    done = b.append_basic_block("done")
+    cases = b.switch(n, done)
+    for width in WIDTHS:
+        block = b.append_basic_block(f"width_{width}")
+        cases.add_case(i64(width), block)
+        b.position_at_end(block)
+        body(width)
+        b.branch(done)
+    b.position_at_end(done)
+
+
+def _exp_tiles(count: int) -> Any:
+    """exp_tiles(p, largest, total): `count` tiles of scores at p -> exp(score - largest).
+
+    Returns the total plus each tile in turn. Four at once hide the latency of one.
+    """
+    wide = vector(f32, LANES * count)
+
+    def emit(b: Any, p: Any, largest: Any, total: Any) -> Any:
+        place = pointer(b, p, wide)
+        spread = largest if count == 1 else pick(b, largest, [*range(LANES)] * count)
+        p = emit_exp_negative(b, b.fsub(b.load(place, align=4), spread))
+        b.store(p, place, align=4)
+        for t in range(count):
+            part = p if count == 1 else pick(b, p, list(range(LANES * t, LANES * (t + 1))))
+            total = b.fadd(total, part)
+        return total
+
+    emit.__name__ = f"exp_tiles_{count}"
+    return op(F, A, F, F)(emit)
+
+
+exp_tile, exp_four_tiles = _exp_tiles(1), _exp_tiles(4)
 
 
 @fn

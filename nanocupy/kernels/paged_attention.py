@@ -1,0 +1,216 @@
+"""Attention over a paged cache: `launch_write` puts K and V in their slots, `launch` attends.
+
+    out[row] = sum over t of softmax(scale * q[row] . K[t]) V[t],  t in 0 .. position[row]
+
+q, out [rows, heads, head_dim] f32. Position p of a sequence is in block `table[p // block_size]` at
+place p % block_size. Query head h reads KV head h // (heads / kv_heads). With a window w only the
+last w tokens count; with a softcap c a score s becomes c * tanh(s / c).
+
+**Layout** of a layer's cache, f32, f16 or bf16, in tiles of 16 tokens:
+
+    K [blocks][kv_heads][block_size / 16][head_dim][16 tokens]
+    V [blocks][kv_heads][block_size / 16][16 tokens][head_dim]
+
+**Arithmetic.** scale * q is rounded; a score adds up along head_dim, each step one fma. Tokens are
+reduced in chunks of 256, counted from position 0: the largest score m, p = exp(score - m), l = the
+sum of p in 16 lanes that ascend and a tree, and sums of p * V, each step one fma, tokens ascending.
+Chunks join in ascending order: the larger m, both parts rescaled to it. Then out = sums * (1 / l).
+So a row's result depends on nothing but its own tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from nanocupy.device.base import Launch
+from nanocupy.kernels.base import CpuKernel
+
+CHUNK = 256  # tokens reduced before they join the rest
+MAX_QUERIES = 12  # queries that a unit of work holds at most
+_KINDS = {
+    np.dtype(np.float32): "f32",
+    np.dtype(np.float16): "f16",
+    np.dtype(ml_dtypes.bfloat16): "bf16",
+}
+CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in _KINDS.values()}
+CPU_MERGE = CpuKernel("paged_attention:attend_merge")
+CPU_WRITE = {kind: CpuKernel(f"kv_write:kv_write_{kind}") for kind in _KINDS.values()}
+CUDA, CUDA_WRITE = "paged_attention", "kv_write"
+
+
+@dataclass(frozen=True)
+class KVLayout:
+    """The cache of one layer.
+
+    Args:
+        blocks: how many blocks, the dump block included.
+        block_size: tokens a block, a multiple of 16.
+        head_dim: a multiple of 16, at most 256.
+        dtype: float32, float16 or bfloat16.
+    """
+
+    blocks: int
+    kv_heads: int
+    head_dim: int
+    block_size: int
+    dtype: Any
+
+    def __post_init__(self) -> None:
+        if self.block_size % 16 or self.block_size <= 0:
+            raise ValueError(
+                f"[paged_attention] block_size={self.block_size}: expected a multiple of 16"
+            )
+        if self.head_dim % 16 or not 0 < self.head_dim <= 256:
+            raise ValueError(
+                f"[paged_attention] head_dim={self.head_dim}: expected a multiple of 16, "
+                "at most 256"
+            )
+        if np.dtype(self.dtype) not in _KINDS:
+            raise ValueError(
+                f"[paged_attention] cache of {np.dtype(self.dtype)}: expected float32, float16 "
+                "or bfloat16"
+            )
+
+    @property
+    def kind(self) -> str:
+        return _KINDS[np.dtype(self.dtype)]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Shape of K's array; V's is the same size with the last two dimensions exchanged."""
+        return (self.blocks, self.kv_heads, self.block_size // 16, self.head_dim, 16)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of K and V together."""
+        return 2 * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    def empty(self, device: Any) -> tuple[Any, Any]:
+        """(K, V), zeroed."""
+        *outer, size, tokens = self.shape
+        k = device.empty((*outer, size, tokens), self.dtype)
+        return k, device.empty((*outer, tokens, size), self.dtype)
+
+    def read(
+        self, k_cache: Any, v_cache: Any, table: np.ndarray, length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """K and V of a sequence's first positions, each f32 [length, kv_heads, head_dim]."""
+        blocks = table[: -(-length // self.block_size)]
+        k = np.asarray(k_cache)[blocks].astype(np.float32).transpose(0, 2, 4, 1, 3)
+        v = np.asarray(v_cache)[blocks].astype(np.float32).transpose(0, 2, 3, 1, 4)
+        shape = (-1, self.kv_heads, self.head_dim)
+        return k.reshape(shape)[:length], v.reshape(shape)[:length]
+
+
+def reference(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, window: int = 0, softcap: float = 0.0
+) -> np.ndarray:
+    """One row: q [heads, head_dim]; k, v [length, kv_heads, head_dim] up to the row's position.
+
+    Summed in f64 in one go; the kernel's chunks change roundings, not the value.
+    """
+    start = max(0, len(k) - window) if window else 0
+    group = q.shape[0] // k.shape[1]
+    k, v = (np.repeat(t[start:].astype(np.float64), group, axis=1) for t in (k, v))
+    scores = np.einsum("hd,thd->ht", (q * np.float32(scale)).astype(np.float64), k)
+    if softcap:
+        scores = softcap * np.tanh(scores / softcap)
+    p = np.exp(scores - scores.max(1, keepdims=True))
+    return np.asarray(np.einsum("ht,thd->hd", p / p.sum(1, keepdims=True), v), np.float32)
+
+
+def launch_write(
+    layout: KVLayout,
+    k_cache: Any,
+    v_cache: Any,
+    k: Any,
+    v: Any,
+    slots: Any,
+    rows: Any,
+    *,
+    k_offset: int = 0,
+    k_stride: int | None = None,
+    v_offset: int = 0,
+    v_stride: int | None = None,
+) -> Launch:
+    """Put each row's K and V into its slot. Fails with code 1 on a slot outside the cache.
+
+    Args:
+        k, v: f32 [rows, kv_heads, head_dim] inside wider buffers, which may be one buffer; row r
+            starts at element offset + r * stride. K is already turned by rope.
+        slots: int32 [rows], block * block_size + place; -1 skips the row.
+        rows: int64 [1], how many rows are in use.
+    """
+    width = layout.kv_heads * layout.head_dim
+    shape = (layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
+    strides = [4 * (width if s is None else s) for s in (k_stride, v_stride)]
+    place = (4 * k_offset, strides[0], 4 * v_offset, strides[1])
+    kernel = CPU_WRITE[layout.kind]
+    return Launch(kernel, (k_cache, v_cache, k, v, slots, rows, *shape, *place))
+
+
+def scratch(device: Any, head_dim: int, max_context: int) -> Any:
+    """Working memory for `launch`, one for all layers: uint8 [threads, bytes].
+
+    Args:
+        max_context: tokens of the longest sequence.
+    """
+    state = 128 + 4 * MAX_QUERIES * head_dim
+    fixed = 2 * 1024 * MAX_QUERIES + 2 * 8 * (CHUNK // 16) + 128 + 128 + 32 * 128
+    states = 2 + -(-max_context // CHUNK)
+    return device.empty((device.threads, fixed + states * state), np.uint8)
+
+
+def launch(
+    device: Any,
+    layout: KVLayout,
+    out: Any,
+    q: Any,
+    k_cache: Any,
+    v_cache: Any,
+    positions: Any,
+    seqs: Any,
+    block_tables: Any,
+    rows: Any,
+    scratch: Any,
+    *,
+    heads: int,
+    scale: float,
+    window: int = 0,
+    softcap: float = 0.0,
+    q_offset: int = 0,
+    q_stride: int | None = None,
+) -> list[Launch]:
+    """Attend; the K and V of the step's own rows must already be in the cache.
+
+    The kernel fails with code 1 on a position or a sequence outside `block_tables`, with code 2 on
+    a block outside the cache.
+
+    Args:
+        out: f32 [rows, heads, head_dim].
+        q: f32 [rows, heads, head_dim] inside a wider buffer, turned by rope; row r starts at
+            element q_offset + r * q_stride.
+        positions: int32 [rows].
+        seqs: int32 [rows], each row's line of `block_tables`.
+        block_tables: int32 [max_seqs, max_blocks].
+        rows: int64 [1], how many rows are in use.
+        scratch: from `scratch`, for at least max_blocks * block_size tokens.
+        window: how many of the last tokens count; 0 for all.
+        softcap: 0 for none.
+    """
+    if heads % layout.kv_heads:
+        raise ValueError(
+            f"[paged_attention] {heads} heads on {layout.kv_heads} KV heads: expected a multiple"
+        )
+    max_seqs, max_blocks = block_tables.shape
+    per_row = 4 * (heads * layout.head_dim if q_stride is None else q_stride)
+    floats = device.asarray(np.array([scale, softcap], np.float32))
+    arrays = (out, q, k_cache, v_cache, block_tables, positions, seqs, rows, floats, scratch)
+    shape = (heads, layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
+    place = (max_seqs, max_blocks, window, 4 * q_offset, per_row, scratch.shape[1])
+    args = (*arrays, *shape, *place)
+    return [Launch(CPU[layout.kind], args), Launch(CPU_MERGE, args)]

@@ -1,0 +1,242 @@
+"""Attention over the paged cache: right, and to the bit the same however it is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanocupy.device.base import KernelError
+from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.kernels import paged_attention as pa
+
+KINDS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32}
+
+
+@dataclass
+class Case:
+    """Sequences of some lengths, of which the rows from `starts` on are computed."""
+
+    lengths: list[int]
+    starts: list[int]
+    heads: int = 6
+    kv_heads: int = 2
+    size: int = 32
+    kind: str = "f16"
+    block_size: int = 16
+    window: int = 0
+    softcap: float = 0.0
+    stale: float = np.nan  # what the cache holds where nothing was written
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)  # the same values, whatever the blocks
+        shape = (self.kv_heads, self.size)
+        self.q, self.k, self.v = (
+            [rng.standard_normal((n, *s)).astype(np.float32) for n in self.lengths]
+            for s in ((self.heads, self.size), shape, shape)
+        )
+        self.places = [
+            (seq, position)
+            for seq, (start, length) in enumerate(zip(self.starts, self.lengths, strict=True))
+            for position in range(start, length)
+        ]
+        per_seq = -(-max(self.lengths) // self.block_size)
+        blocks = rng.permutation(np.arange(1, 1 + per_seq * len(self.lengths)))
+        self.tables = blocks.reshape(-1, per_seq).astype(np.int32)
+        self.layout = pa.KVLayout(
+            len(blocks) + 1, self.kv_heads, self.size, self.block_size, KINDS[self.kind]
+        )
+
+    def slot(self, seq: int, position: int) -> int:
+        block = self.tables[seq, position // self.block_size]
+        return int(block * self.block_size + position % self.block_size)
+
+    def fill(self, device: CpuDevice) -> tuple[Any, Any]:
+        """A cache with every token of every sequence."""
+        k_cache, v_cache = self.layout.empty(device)
+        k_cache[...], v_cache[...] = self.stale, self.stale
+        slots = [self.slot(s, p) for s, n in enumerate(self.lengths) for p in range(n)]
+        arrays = [np.concatenate(self.k), np.concatenate(self.v), np.array(slots, np.int32)]
+        k, v, where, rows = (device.asarray(x) for x in (*arrays, np.array([len(slots)])))
+        device.capture([pa.launch_write(self.layout, k_cache, v_cache, k, v, where, rows)]).run()
+        return k_cache, v_cache
+
+    def attend(self, device: CpuDevice, rows: slice, cache: tuple[Any, Any]) -> Any:
+        """Build the launches for some of the rows; (launches, [out])."""
+        places = self.places[rows]
+        q = np.array([self.q[s][p] for s, p in places], np.float32)
+        out = device.empty(q.shape, np.float32)
+        arrays = (
+            np.array([p for _, p in places], np.int32),
+            np.array([s for s, _ in places], np.int32),
+            self.tables,
+            np.array([len(places)]),
+        )
+        launches = pa.launch(
+            device,
+            self.layout,
+            out,
+            device.asarray(q),
+            *cache,
+            *(device.asarray(x) for x in arrays),
+            pa.scratch(device, self.size, self.tables.shape[1] * self.block_size),
+            heads=self.heads,
+            scale=self.size**-0.5,
+            window=self.window,
+            softcap=self.softcap,
+        )
+        return launches, [out]
+
+    def run(self, run: Any, rows: slice = slice(None), threads: Any = (1, 2, 3)) -> np.ndarray:
+        out: np.ndarray = run(lambda d: self.attend(d, rows, self.fill(d)), threads=threads)[0]
+        return out
+
+    def expected(self) -> np.ndarray:
+        kind = KINDS[self.kind]
+        k, v = ([x.astype(kind).astype(np.float32) for x in y] for y in (self.k, self.v))
+        how = {"scale": self.size**-0.5, "window": self.window, "softcap": self.softcap}
+        rows = [
+            pa.reference(self.q[s][p], k[s][: p + 1], v[s][: p + 1], **how) for s, p in self.places
+        ]
+        return np.array(rows)
+
+    def check(self, run: Any) -> np.ndarray:
+        got = self.run(run)
+        np.testing.assert_allclose(got, self.expected(), rtol=0, atol=4e-6)
+        return got
+
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 600), st.integers(1, 20)), min_size=1, max_size=4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    spans=LENGTHS,
+    heads=st.sampled_from(
+        [(1, 1), (2, 1), (3, 1), (5, 1), (7, 1), (9, 3), (8, 2), (14, 1), (13, 1)]
+    ),
+    size=st.sampled_from([16, 32, 48, 64, 80, 128]),
+    kind=st.sampled_from(sorted(KINDS)),
+    block_size=st.sampled_from([16, 32, 64]),
+    window=st.sampled_from([0, 0, 1, 5, 100, 300]),
+    softcap=st.sampled_from([0.0, 0.0, 3.0]),
+)
+def test_agrees_with_numpy(
+    run: Any,
+    spans: list[tuple[int, int]],
+    heads: tuple[int, int],
+    size: int,
+    kind: str,
+    block_size: int,
+    window: int,
+    softcap: float,
+) -> None:
+    lengths = [n for n, _ in spans]
+    starts = [max(0, n - rows) for n, rows in spans]
+    shape = (*heads, size, kind, block_size)
+    Case(lengths, starts, *shape, window=window, softcap=softcap).check(run)
+
+
+@pytest.mark.parametrize("window", [0, 70])
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_a_row_does_not_depend_on_its_company(run: Any, window: int, kv_heads: int) -> None:
+    case = Case([600, 17, 260, 258], [585, 0, 250, 257], kv_heads=kv_heads, window=window)
+    whole = case.check(run)
+    for i in range(len(case.places)):
+        assert case.run(run, slice(i, i + 1), threads=(2,)).tobytes() == whole[i : i + 1].tobytes()
+    for step in (2, 5, 7):
+        parts = [
+            case.run(run, slice(i, i + step), threads=(1,)) for i in range(0, len(whole), step)
+        ]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_block_sizes_and_tables_do_not_matter(run: Any) -> None:
+    results = [
+        Case([520, 33], [500, 0], block_size=size, stale=stale).check(run)
+        for size in (16, 32, 64)
+        for stale in (np.nan, np.inf, 0.0)
+    ]
+    assert len({r.tobytes() for r in results}) == 1
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_many_threads_share_one_row(run: Any, kind: str) -> None:
+    case = Case([1500], [1499], kind=kind)
+    np.testing.assert_allclose(case.run(run, threads=(1, 2, 3, 7)), case.expected(), atol=4e-6)
+
+
+def test_a_row_that_is_not_finite_stays_alone(run: Any) -> None:
+    case = Case([40, 40], [34, 34])
+    want = case.run(run)
+    case.v[0][39] = np.nan
+    case.q[0][37] = np.inf
+    got = case.run(run)
+    spoilt = np.isnan(got).all((1, 2))
+    assert spoilt.tolist() == [p in ((0, 37), (0, 39)) for p in case.places]
+    assert got[~spoilt].tobytes() == want[~spoilt].tobytes()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_write_rounds_and_skips(kind: str) -> None:
+    layout, device = pa.KVLayout(4, 2, 32, 32, KINDS[kind]), CpuDevice(2)
+    k_cache, v_cache = layout.empty(device)
+    both = np.random.default_rng(0).standard_normal((7, 3, 2, 32)).astype(np.float32) * 100
+    slots = np.array([33, 64, 65, -1, 127, 32, 96], np.int32)
+    arrays = [device.asarray(x) for x in (both, slots, np.array([6]))]
+    buffer, where, rows = arrays
+    place = {"k_offset": 64, "k_stride": 192, "v_offset": 128, "v_stride": 192}
+    write = pa.launch_write(layout, k_cache, v_cache, buffer, buffer, where, rows, **place)
+    device.capture([write]).run()
+    k, v = layout.read(k_cache, v_cache, np.arange(4), 128)
+    want = np.zeros((128, 3, 2, 32), np.float32)
+    want[slots[[0, 1, 2, 4, 5]]] = both[[0, 1, 2, 4, 5]].astype(KINDS[kind])
+    np.testing.assert_array_equal(k, want[:, 1])
+    np.testing.assert_array_equal(v, want[:, 2])
+
+
+@pytest.mark.parametrize("slot", [-2, 128])
+def test_a_slot_outside_the_cache_is_refused(slot: int) -> None:
+    layout, device = pa.KVLayout(4, 1, 16, 32, np.float32), CpuDevice(1)
+    k = device.empty((1, 1, 16), np.float32)
+    where, rows = device.asarray(np.array([slot], np.int32)), device.asarray(np.array([1]))
+    write = pa.launch_write(layout, *layout.empty(device), k, k, where, rows)
+    with pytest.raises(KernelError, match="kv_write"):
+        device.capture([write]).run()
+
+
+@pytest.mark.parametrize("fault", ["position", "sequence", "block"])
+def test_what_is_outside_its_table_is_refused(run: Any, fault: str) -> None:
+    case = Case([20, 20], [19, 19])
+    device = CpuDevice(2)
+    cache = case.fill(device)
+    if fault == "position":
+        case.tables = case.tables[:, :1].copy()
+    elif fault == "sequence":
+        case.tables = case.tables[:1].copy()
+    else:
+        case.tables[1, 1] = 99
+    launches, _ = case.attend(device, slice(None), cache)
+    with pytest.raises(KernelError, match="attend"):
+        device.capture(launches).run()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_size": 24}, "block_size=24"),
+        ({"head_dim": 40}, "head_dim=40"),
+        ({"head_dim": 512}, "head_dim=512"),
+        ({"dtype": np.int8}, "cache of int8"),
+    ],
+)
+def test_a_cache_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+    good = {"blocks": 2, "kv_heads": 1, "head_dim": 64, "block_size": 16, "dtype": np.float32}
+    with pytest.raises(ValueError, match=message):
+        pa.KVLayout(**{**good, **change})
