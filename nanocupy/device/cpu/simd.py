@@ -468,7 +468,7 @@ def vstore_first(b: Any, p: Any, n: Any, v: Any) -> Any:
 def emit_exp_negative(b: Any, x: Any) -> Any:
     """e**x for x <= 0, to about 2 ulp, in vectors of any length. Below -87 gives 0; NaN stays NaN.
 
-    Half the work of `emit_exp`: n comes from adding 1.5 * 2**23, and the polynomial's terms pair up.
+    Half the work of `emit_exp`: n comes from adding 1.5 * 2**23, and the terms pair up.
     """
     kind, words = x.type, ir.VectorType(i32, x.type.count)
 

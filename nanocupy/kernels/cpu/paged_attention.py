@@ -402,7 +402,7 @@ def _attend(kind: str) -> Any:
     itemsize = ITEMSIZE[kind]
 
     def attend(a, thread, threads):
-        """a: see `attention_plan`. Code 1: a position or sequence is outside its table; 2: a block."""
+        """a: see `attention_plan`. Codes: 1, position or sequence outside its table; 2, block."""
         scratch, rows, size = a[SCRATCH] + thread * a[SCRATCH_STRIDE], load_i64(a[ROWS]), a[SIZE]
         if check(a, rows) != 0:
             return 1
