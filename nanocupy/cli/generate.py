@@ -50,7 +50,8 @@ class Answers:
         """End the line, and show the other answers."""
         if not self._live:
             return
-        write("" if self.texts[0].endswith("\n") else "\n")
+        if self.texts[0] and not self.texts[0].endswith("\n"):
+            write("\n")
         for number, text in enumerate(self.texts[1:], 2):
             write(f"\n--- {number} of {len(self.texts)} ---\n{text.rstrip()}\n")
 

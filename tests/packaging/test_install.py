@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
@@ -62,7 +61,7 @@ def install(tmp_path: Path) -> Install:
         site = call(
             python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path
         )
-        borrowed = sysconfig.get_path("purelib") + "\n" + sysconfig.get_path("platlib") + "\n"
+        borrowed = "".join(f"{path}\n" for path in sys.path if path.endswith("-packages"))
         Path(site.strip(), "zz-borrowed.pth").write_text(borrowed)
         pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
         call(*pip, "--no-deps", "--no-index", "--no-build-isolation", *what, cwd=tmp_path)
