@@ -160,7 +160,7 @@ def scratch(device: Any, head_dim: int, max_context: int) -> Any:
         max_context: tokens of the longest sequence.
     """
     state = 128 + 4 * MAX_QUERIES * head_dim
-    fixed = 2 * 1024 * MAX_QUERIES + 2 * 8 * (CHUNK // 16) + 128 + 128 + 32 * 128
+    fixed = 2 * 1024 * MAX_QUERIES + 16 * (CHUNK // 16 + 8) + 128 + 192 + 32 * 128
     states = 2 + -(-max_context // CHUNK)
     return device.empty((device.threads, fixed + states * state), np.uint8)
 

@@ -504,3 +504,12 @@ def pick(b: Any, v: Any, lanes: list[int]) -> Any:
     """A vector of the lanes of v with these numbers."""
     mask = ir.Constant(ir.VectorType(i32, len(lanes)), lanes)
     return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), mask)
+
+
+# ---- prefetch ----------------------------------------------------------------------------------
+
+
+def emit_prefetch(b: Any, address: Any) -> None:
+    """Ask for the cache line at an address, which need not exist."""
+    hints = (ir.Constant(i32, 0), ir.Constant(i32, 3), ir.Constant(i32, 1))  # read, keep, data
+    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer(b, address, i8), *hints)

@@ -29,30 +29,28 @@ AFTER = 56  # where its cost ends
 CHUNK0, CHUNKS = 64, 72  # the run's first chunk, and how many chunks it has
 FIRST, LAST, AT = 80, 88, 96  # of those, the thread's own, and the one in hand
 KV_HEAD, HEAD, TOGETHER = 104, 112, 120  # the part: KV head, first query head, query heads
-CURSOR = 128  # bytes
+GROUP, SHARES, SHARE = 128, 136, 144  # query heads of a KV head, their parts, heads of a part
+CURSOR = 192  # bytes
 
 
 # ---- parts and runs ----------------------------------------------------------------------------
 
 
 @fn
-def heads_together(a):
-    """Query heads of a part: the group of a KV head, or an even share of it."""
+def divide_group(a, cursor):
+    """The group of a KV head, in even shares that fit a register tile."""
     group = a[HEADS] // a[KV_HEADS]
     shares = (group + MOST - 1) // MOST
-    return (group + shares - 1) // shares
+    heads = (group + shares - 1) // shares
+    store_i64(cursor + GROUP, group)
+    store_i64(cursor + SHARES, (group + heads - 1) // heads)
+    store_i64(cursor + SHARE, heads)
 
 
 @fn
-def parts_of_group(a):
-    heads = heads_together(a)
-    return (a[HEADS] // a[KV_HEADS] + heads - 1) // heads
-
-
-@fn
-def run_end(a, row, rows):
+def run_end(a, cursor, row, rows):
     """End of the run that starts at a row: rows of one sequence, within an aligned group."""
-    most = MOST // heads_together(a)
+    most = MOST // load_i64(cursor + SHARE)
     end = min(rows, (row // most + 1) * most)
     seq = load_i32(a[SEQS] + 4 * row)
     row += 1
@@ -89,27 +87,27 @@ def tokens_of_run(a, row, end):
 
 
 @fn
-def tile_cost(a, row, end):
+def tile_cost(cursor, row, end):
     """What 16 tokens cost a run: loads for all its queries, arithmetic for each."""
-    return (end - row) * heads_together(a) + 2
+    return (end - row) * load_i64(cursor + SHARE) + 2
 
 
 @fn
-def chunks_of(a, row, end):
+def chunks_of(a, cursor, row, end):
     """(first chunk, chunks, cost) of a run."""
     first, last = tokens_of_run(a, row, end)
     chunk = first // CHUNK
     tiles = (last + 15) // 16 - chunk * TILES
-    return chunk, (tiles + TILES - 1) // TILES, tiles * tile_cost(a, row, end)
+    return chunk, (tiles + TILES - 1) // TILES, tiles * tile_cost(cursor, row, end)
 
 
 @fn
-def cost_of_pass(a, rows):
+def cost_of_pass(a, cursor, rows):
     """The cost of all runs of one part."""
     total, row = 0, 0
     while row < rows:
-        end = run_end(a, row, rows)
-        total += chunks_of(a, row, end)[2]
+        end = run_end(a, cursor, row, rows)
+        total += chunks_of(a, cursor, row, end)[2]
         row = end
     return total
 
@@ -128,8 +126,9 @@ def start(a, cursor, rows, thread, threads):
     """Put the cursor before the thread's first unit."""
     for field in range(0, CURSOR, 8):
         store_i64(cursor + field, 0)
-    per_pass = cost_of_pass(a, rows)
-    total = per_pass * a[KV_HEADS] * parts_of_group(a)
+    divide_group(a, cursor)
+    per_pass = cost_of_pass(a, cursor, rows)
+    total = per_pass * a[KV_HEADS] * load_i64(cursor + SHARES)
     store_i64(cursor + BEGIN, total * thread // threads)
     store_i64(cursor + STOP, total * (thread + 1) // threads)
     store_i64(cursor + PASS, per_pass)
@@ -157,9 +156,9 @@ def next_run(a, cursor, rows):
         if row == 0 and before + per_pass <= begin:
             part, before = part + 1, before + per_pass
             continue
-        end = run_end(a, row, rows)
-        chunk, chunks, cost = chunks_of(a, row, end)
-        per_chunk = TILES * tile_cost(a, row, end)
+        end = run_end(a, cursor, row, rows)
+        chunk, chunks, cost = chunks_of(a, cursor, row, end)
+        per_chunk = TILES * tile_cost(cursor, row, end)
         first = chunk_at(begin, before, per_chunk, chunks)
         last = chunk_at(stop, before, per_chunk, chunks)
         if first < last:
@@ -173,7 +172,7 @@ def next_run(a, cursor, rows):
             store_i64(cursor + FIRST, first)
             store_i64(cursor + LAST, last)
             store_i64(cursor + AT, first)
-            enter_part(a, cursor, part)
+            enter_part(cursor, part)
             return True
         before += cost
         row = end
@@ -181,11 +180,11 @@ def next_run(a, cursor, rows):
 
 
 @fn
-def enter_part(a, cursor, part):
-    heads, shares = heads_together(a), parts_of_group(a)
+def enter_part(cursor, part):
+    group, heads = load_i64(cursor + GROUP), load_i64(cursor + SHARE)
+    shares = load_i64(cursor + SHARES)
     kv_head = part // shares
     head = heads * (part - kv_head * shares)
-    group = a[HEADS] // a[KV_HEADS]
     store_i64(cursor + KV_HEAD, kv_head)
     store_i64(cursor + HEAD, kv_head * group + head)
     store_i64(cursor + TOGETHER, min(heads, group - head))

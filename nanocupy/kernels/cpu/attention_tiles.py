@@ -23,6 +23,7 @@ from nanocupy.device.cpu.simd import (
     emit_f16_to_f32,
     emit_fma,
     emit_loop,
+    emit_prefetch,
     f32,
     fn,
     i64,
@@ -35,6 +36,8 @@ from nanocupy.device.cpu.simd import (
 )
 
 PITCH = 1024  # bytes from query to query: 256 f32 of q, or of probabilities
+AHEAD = 3  # how many tiles of V before its use a line is asked for
+CACHE_LINE = 64
 ITEMSIZE = {"f32": 4, "f16": 2, "bf16": 2}
 _WIDE = target.level() == "avx512"
 WIDTHS = (1, 2, 3, 4, 6, 8, 12) if _WIDE else (1, 2, 3, 4, 6)  # numbers of queries with a tile
@@ -76,15 +79,20 @@ def _accumulate(b: Any, acc: list[Any], n: int, x: Any, vectors: list[Any]) -> l
 
 def _score_tile(b: Any, n: int, kind: str, q: Any, table: Any, size: Any, out: Any) -> None:
     """Scores of n queries with the tiles at table[0], table[1], ... to `out`."""
-    count = _vectors(n)
-    tiles = [b.load(pointer(b, _at(b, table, 8 * t), i64)) for t in range(count)]
+    count, line = _vectors(n), 16 * ITEMSIZE[kind]
+    tiles = [b.load(pointer(b, _at(b, table, 8 * t), i64)) for t in range(2 * count)]
 
-    def step(d: Any, acc: list[Any]) -> list[Any]:
-        row = _times(b, d, 16 * ITEMSIZE[kind])
-        keys = [_load(b, b.add(tile, row), kind) for tile in tiles]
-        return _accumulate(b, acc, n, b.add(q, _times(b, d, 4)), keys)
+    def step(i: Any, acc: list[Any]) -> list[Any]:
+        row, x = _times(b, i, 2 * line), b.add(q, _times(b, i, 8))
+        for tile in tiles[count:]:
+            for offset in range(0, 2 * line, CACHE_LINE):
+                emit_prefetch(b, _at(b, b.add(tile, row), offset))
+        for d in range(2):
+            keys = [_load(b, _at(b, b.add(tile, row), line * d), kind) for tile in tiles[:count]]
+            acc = _accumulate(b, acc, n, _at(b, x, 4 * d), keys)
+        return acc
 
-    acc = emit_loop(b, size, [const(VF, 0.0)] * (n * count), step)
+    acc = emit_loop(b, b.ashr(size, i64(1)), [const(VF, 0.0)] * (n * count), step)
     for j in range(n):
         for t in range(count):
             place = pointer(b, _at(b, out, PITCH * j + 64 * t), VF)
@@ -94,7 +102,8 @@ def _score_tile(b: Any, n: int, kind: str, q: Any, table: Any, size: Any, out: A
 def scores(kind: str) -> Any:
     """scores(n, q, table, size, out, first, last): n queries with tiles first to last of a chunk.
 
-    The table is read, and scores are written, from and up to a multiple of 4 tiles.
+    The table is read, and scores are written, from and up to a multiple of 4 tiles. What the four
+    entries after that name is prefetched.
     """
 
     def emit(
@@ -128,14 +137,14 @@ def _value_tile(
     first: Any,
     last: Any,
     table: Any,
-    row: Any,
+    layout: Any,
     acc: Any,
 ) -> None:
     """acc[query][16 * count] += p . V over tokens first to last of the table's tiles.
 
-    row: (bytes from token to token, bytes before the columns, bytes from query to query of acc).
+    layout: (bytes from token to token, bytes before the columns, bytes from query to query of acc).
     """
-    stride, offset, acc_stride = row
+    stride, offset, acc_stride = layout
     places = [
         pointer(b, _at(b, b.add(acc, b.mul(acc_stride, i64(j))), 64 * v), VF)
         for j in range(n)
@@ -144,8 +153,12 @@ def _value_tile(
 
     def step(i: Any, sums: list[Any]) -> list[Any]:
         t = b.add(first, i)
-        tile = b.load(pointer(b, b.add(table, _times(b, b.ashr(t, i64(4)), 8)), i64))
-        place = b.add(b.add(tile, offset), b.mul(b.and_(t, i64(15)), stride))
+        entry = b.add(table, _times(b, b.ashr(t, i64(4)), 8))
+        row = b.add(b.mul(b.and_(t, i64(15)), stride), offset)
+        ahead = b.add(b.load(pointer(b, _at(b, entry, 8 * AHEAD), i64)), row)
+        for line in range(0, 16 * ITEMSIZE[kind] * count, CACHE_LINE):
+            emit_prefetch(b, _at(b, ahead, line))
+        place = b.add(b.load(pointer(b, entry, i64)), row)
         values = [_load(b, _at(b, place, 16 * ITEMSIZE[kind] * v), kind) for v in range(count)]
         return _accumulate(b, sums, n, b.add(p, _times(b, t, 4)), values)
 
@@ -157,7 +170,7 @@ def _value_tile(
 def values(kind: str) -> Any:
     """values(n, p, first, last, table, size, acc): acc [n, size] += p . V, tokens first to last.
 
-    At least one token.
+    At least one token. What the table names AHEAD of each tile is prefetched.
     """
 
     def emit(

@@ -9,7 +9,7 @@ A thread's scratch, in this order:
 
     queries    q * scale, PITCH bytes a query
     scores     scores of one unit, then probabilities, PITCH bytes a query
-    keys, values   addresses of the chunk's 16 tiles
+    keys, values   addresses of the chunk's 16 tiles, and of some to read ahead
     factors    two vectors for the join
     cursor     of `attention_plan`
     segments   which queries add which values: (queries, first query, first token, last token)
@@ -60,6 +60,7 @@ from nanocupy.kernels.cpu.attention_plan import (
     MAX_BLOCKS,
     MAX_SEQS,
     OUT,
+    PASS,
     POSITIONS,
     Q_OFFSET,
     Q_STRIDE,
@@ -68,6 +69,7 @@ from nanocupy.kernels.cpu.attention_plan import (
     SCRATCH,
     SCRATCH_STRIDE,
     SEQS,
+    SHARES,
     SIZE,
     TABLES,
     TILES,
@@ -76,9 +78,7 @@ from nanocupy.kernels.cpu.attention_plan import (
     Q,
     V,
     chunk_at,
-    cost_of_pass,
     next_unit,
-    parts_of_group,
     start,
     tile_cost,
     tokens_in_chunk,
@@ -95,8 +95,8 @@ from nanocupy.kernels.cpu.attention_tiles import (
 
 SCORES = 12 * PITCH
 KEYS = SCORES + 12 * PITCH
-VALUES = KEYS + 8 * TILES
-FACTORS = VALUES + 8 * TILES
+VALUES = KEYS + 8 * (TILES + 8)
+FACTORS = VALUES + 8 * (TILES + 8)
 PLACE = FACTORS + 128  # the cursor
 SEGMENTS = PLACE + CURSOR
 STATES = SEGMENTS + 32 * 128
@@ -149,25 +149,40 @@ def load_queries(a, scratch):
 def find_tiles(a, scratch, first, last, itemsize):
     """Addresses of the chunk's tiles first to last, and of the nearest up to multiples of 4.
 
+    After the keys come the first values, and after the values the last again: both are read ahead.
     Returns 0, or 2 if a block is outside the cache.
     """
     per_block, tile_bytes = a[BLOCK_SIZE] // 16, 16 * a[SIZE] * itemsize
-    row, start, kv_head = (
-        run_of(scratch)[0],
-        chunk_start(scratch),
-        load_i64(scratch + PLACE + KV_HEAD),
-    )
+    row, start = load_i64(scratch + PLACE + ROW), chunk_start(scratch)
+    kv_head = load_i64(scratch + PLACE + KV_HEAD)
     table = a[TABLES] + 4 * a[MAX_BLOCKS] * load_i32(a[SEQS] + 4 * row)
-    for t in range(first // 4 * 4, (last + 3) // 4 * 4):
-        tile = start // 16 + min(max(t, first), last - 1)
-        index = tile // per_block
+    index = (start // 16 + first) // per_block
+    tile = start // 16 + first - index * per_block
+    for t in range(first, last):
         block = load_i32(table + 4 * index)
         if block < 0 or block >= a[BLOCKS]:
             return 2
-        place = (block * a[KV_HEADS] + kv_head) * per_block + tile - index * per_block
-        store_i64(scratch + KEYS + 8 * t, a[K] + tile_bytes * place)
-        store_i64(scratch + VALUES + 8 * t, a[V] + tile_bytes * place)
+        place = tile_bytes * ((block * a[KV_HEADS] + kv_head) * per_block + tile)
+        store_i64(scratch + KEYS + 8 * t, a[K] + place)
+        store_i64(scratch + VALUES + 8 * t, a[V] + place)
+        tile += 1
+        if tile == per_block:
+            index, tile = index + 1, 0
+    fill_tables(scratch, first, last)
     return 0
+
+
+@fn
+def fill_tables(scratch, first, last):
+    keys, values = scratch + KEYS, scratch + VALUES
+    for t in range(first // 4 * 4, first):
+        store_i64(keys + 8 * t, load_i64(keys + 8 * first))
+    end = (last + 3) // 4 * 4
+    for t in range(last, end):
+        store_i64(keys + 8 * t, load_i64(keys + 8 * (last - 1)))
+    for t in range(4):
+        store_i64(keys + 8 * (end + t), load_i64(values + 8 * min(first + t, last - 1)))
+        store_i64(values + 8 * (last + t), load_i64(values + 8 * (last - 1)))
 
 
 # ---- scores to probabilities -------------------------------------------------------------------
@@ -436,14 +451,14 @@ attend_f32, attend_f16, attend_bf16 = (_attend(kind) for kind in ("f32", "f16", 
 
 def attend_merge(a, thread, threads):
     """Complete the run that this thread began and later threads went on with. a: as for attend."""
-    scratch, rows, size = a[SCRATCH] + thread * a[SCRATCH_STRIDE], load_i64(a[ROWS]), a[SIZE]
+    scratch, size = a[SCRATCH] + thread * a[SCRATCH_STRIDE], a[SIZE]
     cursor = scratch + PLACE
     at, chunks = load_i64(cursor + LAST), load_i64(cursor + CHUNKS)
     if load_i64(cursor + FIRST) > 0 or at == chunks:
         return 0
     row, end, heads = run_of(scratch)
-    total = cost_of_pass(a, rows) * a[KV_HEADS] * parts_of_group(a)
-    before, per_chunk = load_i64(cursor + BEFORE), TILES * tile_cost(a, row, end)
+    total = load_i64(cursor + PASS) * a[KV_HEADS] * load_i64(cursor + SHARES)
+    before, per_chunk = load_i64(cursor + BEFORE), TILES * tile_cost(cursor, row, end)
     for other in range(thread + 1, threads):
         theirs = a[SCRATCH] + other * a[SCRATCH_STRIDE]
         last = chunk_at(total * (other + 1) // threads, before, per_chunk, chunks)
