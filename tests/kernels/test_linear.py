@@ -158,3 +158,17 @@ def test_unknown_formats_are_refused() -> None:
         codes = np.zeros((64, 4), np.uint32)
         scales = np.zeros((64, 2), np.float16)
         linear.pack(CpuDevice(threads=1), [(codes, scales, scales, 4)])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("integer", [False, True])
+def test_what_is_not_finite_stays_so(bad: float, integer: bool) -> None:
+    """And only in its row."""
+    device = CpuDevice(threads=2)
+    (weight,) = linear.pack(device, [make("q4_32_f16", 96, 128)[0]])
+    x = np.random.default_rng(6).standard_normal((3, 128)).astype(np.float32)
+    clean = apply(device, weight, x, integer)
+    x[1, 77] = bad
+    got = apply(device, weight, x, integer)
+    assert not np.isfinite(got[1]).any()
+    assert np.array_equal(got[[0, 2]], clean[[0, 2]])

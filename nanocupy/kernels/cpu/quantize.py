@@ -16,20 +16,28 @@ from nanocupy.device.cpu.simd import (
     isum,
     to_int,
     vabs,
+    vfma,
     vload,
     vmax,
     vmaxval,
     vsplat,
+    vsum,
 )
 
 
 @fn
 def quantize_group(x, high, low, meta, group):
-    """One group: its two byte planes, then (scale, scale * sum of codes) at meta."""
-    peak = vsplat(f4(0.0))
+    """One group: its two byte planes, then (scale, scale * sum of codes) at meta.
+
+    A value that is not finite makes the scale NaN, so that no integer hides it.
+    """
+    zero = vsplat(f4(0.0))
+    peak, finite = zero, zero
     for i in range(0, group, 16):
-        peak = vmax(vabs(vload(x + 4 * i)), peak)
-    scale = vmaxval(peak) / f4(16256.0)
+        v = vload(x + 4 * i)
+        peak = vmax(vabs(v), peak)
+        finite = vfma(v, zero, finite)
+    scale = vmaxval(peak) / f4(16256.0) + vsum(finite)
     inverse = vsplat(f4(1.0) / scale if scale > f4(0.0) else f4(0.0))
     total, half = isplat(i4(0)), isplat(i4(64))
     for i in range(0, group, 16):
