@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import parity
 import pytest
 
+import parity
 from nanocupy import LLM
 from nanocupy.engine.batch import SampleRow, Scheduled
 

@@ -17,17 +17,21 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
 
+from nanocupy.device.base import Tick
 from nanocupy.device.cpu import target
 from nanocupy.device.paths import cache_folder, private_folder
 
@@ -64,15 +68,54 @@ class Kernel:
             return _loaded[self.source][1]
 
 
-def compile_all(kernels: Iterable[Kernel], tick: Callable[[int, int], None] | None = None) -> None:
-    """Make every kernel ready; `tick(done, total)` is called as each that is missing is made."""
-    missing = [k for k in dict.fromkeys(kernels) if not k.ready]
-    for done, kernel in enumerate(missing):
-        if tick:
-            tick(done, len(missing))
+def compile_all(kernels: Iterable[Kernel], tick: Tick | None = None) -> None:
+    """Make every kernel ready; `tick(done, total)` is called as each that is missing is made.
+
+    Several are compiled in processes of their own, one a CPU: that is faster, and neither Numba nor
+    the memory of a compiler stays with the engine.
+    """
+    missing = [k.source for k in dict.fromkeys(kernels) if not k.ready]
+    if len(missing) > 1 and sys.executable:
+        _compile_in_processes(sorted(missing, key=_effort, reverse=True), tick)
+    for kernel in kernels:
         _ = kernel.address
-    if tick and missing:
-        tick(len(missing), len(missing))
+
+
+def _effort(source: str) -> int:
+    """How long a kernel may take to compile: as long as its file."""
+    spec = importlib.util.find_spec(source.split(":")[0])
+    return os.path.getsize(spec.origin) if spec and spec.origin else 0
+
+
+def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
+    """Whoever is free takes the next one. What a process fails to make is left to the caller."""
+    waiting, done = iter(sources), itertools.count(1)
+    if tick:
+        tick(0, len(sources))
+
+    def work(_: int) -> None:
+        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, env=env, text=True, **pipes) as child:  # type: ignore[call-overload]
+            for source in waiting:
+                print(source, file=child.stdin, flush=True)
+                if not child.stdout.readline():
+                    break
+                if tick:
+                    tick(next(done), len(sources))
+
+    count = min(len(sources), os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
+
+
+def serve() -> None:
+    """Compile the kernels named on stdin, a line each, into the cache; answer each with a line."""
+    for line in sys.stdin:
+        source = line.strip()
+        _write(_object_path(source), _compile(source))
+        print(source, flush=True)
 
 
 # ---- the cache
