@@ -506,7 +506,7 @@ def pick(b: Any, v: Any, lanes: list[int]) -> Any:
     return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), mask)
 
 
-# ---- prefetch ----------------------------------------------------------------------------------
+# ---- prefetch ---------------------------------------------------------------------------------
 
 
 def emit_prefetch(b: Any, address: Any) -> None:

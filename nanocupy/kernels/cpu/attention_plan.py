@@ -6,12 +6,13 @@ chunk of 256 tokens. Threads take equal shares of the units' cost; a run that cr
 thread to the next is left unfinished, and `attend_merge` completes it.
 
 A thread's place in this is a *cursor*, a struct of int64 in its scratch; `next_unit` moves it on.
+(An i8t(0) that looks idle keeps Numba from compiling a function for the literal 0, too.)
 """
 
 from __future__ import annotations
 
 from nanocupy.device.cpu.raw import load_i32, load_i64, store_i64
-from nanocupy.device.cpu.simd import fn
+from nanocupy.device.cpu.simd import fn, i8t
 from nanocupy.kernels.cpu.attention_tiles import MOST
 
 CHUNK = 256  # tokens that are reduced before they join the rest
@@ -104,7 +105,7 @@ def chunks_of(a, cursor, row, end):
 @fn
 def cost_of_pass(a, cursor, rows):
     """The cost of all runs of one part."""
-    total, row = 0, 0
+    total, row = i8t(0), i8t(0)
     while row < rows:
         end = run_end(a, cursor, row, rows)
         total += chunks_of(a, cursor, row, end)[2]
@@ -152,7 +153,7 @@ def next_run(a, cursor, rows):
     part, row, before = load_i64(cursor + PART), load_i64(cursor + END), load_i64(cursor + AFTER)
     while before < stop:
         if row >= rows:
-            part, row = part + 1, 0
+            part, row = part + 1, i8t(0)
         if row == 0 and before + per_pass <= begin:
             part, before = part + 1, before + per_pass
             continue

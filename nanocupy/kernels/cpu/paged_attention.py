@@ -28,6 +28,7 @@ from nanocupy.device.cpu.simd import (
     f4,
     fn,
     i4,
+    i8t,
     vexp,
     vfirst,
     vfma,
@@ -278,8 +279,8 @@ def plan_values(a, scratch):
     So no query ever meets a V that is not its own. Returns the number of segments.
     """
     row, end, heads = run_of(scratch)
-    start, count = chunk_start(scratch), 0
-    first, last = 0, CHUNK
+    start, count = chunk_start(scratch), i8t(0)
+    first, last = i8t(0), i8t(CHUNK)
     for r in range(row, end):
         f, t = tokens_in_chunk(a, r, start)
         first, last = max(first, f), min(last, t)
@@ -289,7 +290,7 @@ def plan_values(a, scratch):
         t = first if shared else t
         count = segments_of_row(scratch, count, (r - row) * heads, heads, f, t)
     if shared:
-        count = add_segment(scratch, count, width_above((end - row) * heads), 0, first, last)
+        count = add_segment(scratch, count, width_above((end - row) * heads), i8t(0), first, last)
         for r in range(row, end):
             t = tokens_in_chunk(a, r, start)[1]
             count = segments_of_row(scratch, count, (r - row) * heads, heads, last, t)
@@ -382,7 +383,7 @@ def state_of_unit(scratch, size):
     cursor = scratch + PLACE
     first, at = load_i64(cursor + FIRST), load_i64(cursor + AT)
     if first == 0:
-        return state(scratch, size, 0 if at == 0 else 1)
+        return state(scratch, size, min(at, 1))
     return state(scratch, size, 2 + at - first)
 
 
