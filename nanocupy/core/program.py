@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.array import array, as_array
-from nanocupy.core.fast import STATIC
+from nanocupy.core.fast import STATIC, static
 from nanocupy.core.graph import CONSTANT, ITEM, Node, size, topological, width
 from nanocupy.core.lowering import Lowering, Operand
 from nanocupy.core.rules import RULES, Rule
@@ -169,12 +169,29 @@ class _Pool:
 # ---- compile
 
 
-def compile(function: Callable[..., Any], device: Any) -> Callable[..., Any]:
+def compile(
+    function: Callable[..., Any],
+    inputs: Any = None,
+    outputs: Any = None,
+    shapeless: bool = False,
+    *,
+    device: Any = None,
+) -> Callable[..., Any]:
     """`function` of arrays, recorded once per set of shapes and dtypes and then replayed as a
     Graph.
 
     Only operations with kernels can be compiled. The function must not look at values.
+
+    Args:
+        inputs, outputs: arrays that the function reads and changes besides its arguments.
+        shapeless: one record may serve several shapes; results are the same either way.
+        device: where the Graph runs. None: `function` itself. It records into whatever calls it,
+            as a compiled function inside another does in MLX, and is compiled with its caller.
     """
+    if device is None:
+        return function
+    if inputs is not None or outputs is not None:
+        raise NotImplementedError("[compile] captured inputs and outputs of a function on a device")
     made: dict[Any, tuple[list[Any], Program, Any, bool]] = {}
 
     def call(*arguments: Any) -> Any:
@@ -182,8 +199,6 @@ def compile(function: Callable[..., Any], device: Any) -> Callable[..., Any]:
         key = tuple((v.shape, v.dtype.str) for v in values)
         if key not in made:
             buffers = [device.empty(v.shape, v.dtype) for v in values]
-            from nanocupy.core.fast import static
-
             recorded = function(*(static(b) for b in buffers))
             single = isinstance(recorded, array)
             program = Program([recorded] if single else list(recorded), device)

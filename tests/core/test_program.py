@@ -133,7 +133,7 @@ def test_compile_replays_and_is_keyed_by_shape() -> None:
         calls.append(a.shape)
         return (a + b) * a
 
-    compiled = mx.compile(function, device)
+    compiled = mx.compile(function, device=device)
     for rows in (3, 5, 3, 3):
         a, b = np.random.default_rng(rows).standard_normal((2, rows, 20)).astype(np.float32)
         assert np.array_equal(compiled(a, b).numpy(), (a + b) * a)
