@@ -90,8 +90,9 @@ ADD_RMS_NORM = Op(
 
 
 def rms_norm(x: Any, weight: Any, eps: float) -> array:
-    """x / sqrt(mean(x^2, last axis) + eps) * weight."""
-    x, weight = as_array(x), as_array(weight)
+    """x / sqrt(mean(x^2, last axis) + eps) * weight; without a weight if it is None."""
+    x = as_array(x)
+    weight = as_array(np.ones(x.shape[-1], np.float32) if weight is None else weight)
     if weight.shape != x.shape[-1:]:
         raise ValueError(f"[rms_norm] weight of shape {weight.shape} for x of shape {x.shape}")
     return record(RMS_NORM, x, weight, eps=eps)
@@ -306,9 +307,16 @@ class PagedCache:
         """The pages with these keys and values in them, for attention to recognise."""
         return PagedView(self, keys), PagedView(self, values)
 
-    def make_mask(self, *_: Any, **__: Any) -> None:
+    def make_mask(
+        self, length: int, return_array: bool = False, window_size: int | None = None
+    ) -> None:
         """No mask: a row attends to its own sequence up to its own position."""
-        return None
+        context = self.meta.block_tables.shape[1] * self.layout.block_size
+        if window_size is not None and window_size < context:
+            raise NotImplementedError(
+                f"[paged_attention] a sliding window of {window_size} tokens in a context of "
+                f"{context}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,7 +372,15 @@ PAGED_ATTENTION = Op(
 
 def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: float) -> array:
     """Write k, v [rows, kv_heads, 1, d] to the pages; attend with q [rows, heads, 1, d]."""
-    meta = cache.meta
+    meta, layout = cache.meta, cache.layout
+    rows, heads, length, head_dim = q.shape
+    fresh = (rows, layout.kv_heads, 1, layout.head_dim)
+    fits = k.shape == v.shape == fresh and (length, head_dim) == fresh[2:]
+    if not fits or heads % layout.kv_heads:
+        raise ValueError(
+            f"[paged_attention] q {q.shape}, k {k.shape} and v {v.shape}: the pages take one token "
+            f"a row, {layout.kv_heads} heads of {layout.head_dim}"
+        )
     where = (meta.positions, meta.sequences, meta.slots)
     return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale)
 

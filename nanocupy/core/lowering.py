@@ -85,7 +85,8 @@ def binary(name: str) -> Lower:
 
     def lower(to: Lowering, node: Node) -> None:
         x, y = node.inputs
-        if width(x.shape) != width(y.shape) or len(x.shape) == 0 or x.shape[0] != y.shape[0]:
+        widths = {width(n.shape) for n in (x, y, node)}
+        if len(widths) > 1 or len(x.shape) == 0 or x.shape[0] != y.shape[0]:
             raise NotImplementedError(
                 f"[{node.op.name}] broadcasting {x.shape} with {y.shape} in a Program"
             )
@@ -100,6 +101,8 @@ def unary(name: str) -> Lower:
 
 
 def _elementwise(name: str, to: Lowering, node: Node, inputs: tuple[str, ...]) -> None:
+    if node.dtype != np.float32:
+        raise NotImplementedError(f"[{node.op.name}] of {node.dtype} in a Program")
     places = to.inputs(node)
     strides = {f"{i}_stride": p.stride for i, p in zip(inputs, places, strict=True)}
     views = [to.of(node).view, *(p.view for p in places)]

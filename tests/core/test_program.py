@@ -123,6 +123,30 @@ def test_what_cannot_be_lowered_is_named() -> None:
         Program([mx.add(x.reshape(4, 4, 4).transpose(0, 2, 1), x.reshape(4, 4, 4))], device)
     with pytest.raises(NotImplementedError, match="broadcasting"):
         Program([x + mx.ones((16,))], device)
+    with pytest.raises(NotImplementedError, match="broadcasting"):
+        Program([x.reshape(4, 16, 1) + x.reshape(4, 1, 16)], device)
+    with pytest.raises(NotImplementedError, match="of int32"):
+        Program([fast.static(device.empty((4,), np.int32)) + mx.arange(4)], device)
+
+
+def test_pages_refuse_what_they_were_not_made_for() -> None:
+    device = CpuDevice(threads=1)
+    layout = fast.KVLayout(5, 2, 16, 16, np.float32)
+    rows = [fast.static(device.empty((4,), np.int32)) for _ in range(3)]
+    meta = fast.PagedMeta(*rows, block_tables=device.empty((1, 4), np.int32))
+    cache = fast.PagedCache(layout, *layout.empty(device), meta)
+
+    def attend(heads: int, kv_heads: int, length: int, head_dim: int) -> mx.array:
+        q, k = (mx.zeros((4, n, length, head_dim)) for n in (heads, kv_heads))
+        return fast.scaled_dot_product_attention(q, *cache.update_and_fetch(k, k), scale=1.0)
+
+    assert attend(4, 2, 1, 16).shape == (4, 4, 1, 16)
+    for wrong in ((4, 4, 1, 16), (3, 2, 1, 16), (4, 2, 2, 16), (4, 2, 1, 32)):
+        with pytest.raises(ValueError, match="2 heads of 16"):
+            attend(*wrong)
+    assert cache.make_mask(1) is cache.make_mask(1, return_array=True, window_size=64) is None
+    with pytest.raises(NotImplementedError, match="window of 63 tokens in a context of 64"):
+        cache.make_mask(1, window_size=63)
 
 
 def test_compile_replays_and_is_keyed_by_shape() -> None:
