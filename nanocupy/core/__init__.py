@@ -1,6 +1,10 @@
 """The array engine: lazy arrays, NumPy's names, `compile` into Programs. As `mlx.core`."""
 
-from nanocupy.core import fast
+from math import inf, nan, pi
+
+from ml_dtypes import finfo
+
+from nanocupy.core import distributed, fast
 from nanocupy.core.array import (
     array,
     async_eval,
@@ -15,6 +19,7 @@ from nanocupy.core.array import (
     uint8,
     uint32,
 )
+from nanocupy.core.dtypes import astype
 from nanocupy.core.graph import Rows
 from nanocupy.core.ops import (
     abs,
@@ -22,18 +27,23 @@ from nanocupy.core.ops import (
     arange,
     argmax,
     argmin,
-    astype,
+    bitwise_and,
+    bitwise_invert,
+    bitwise_or,
+    clip,
     concatenate,
     cos,
     divide,
     equal,
     exp,
-    expand_dims,
+    expm1,
+    full,
     greater,
     greater_equal,
     less,
     less_equal,
     log,
+    logaddexp,
     matmul,
     max,
     maximum,
@@ -45,25 +55,22 @@ from nanocupy.core.ops import (
     not_equal,
     ones,
     power,
-    reshape,
     rsqrt,
     sigmoid,
     silu,
     sin,
     softmax,
-    split,
     sqrt,
     square,
-    squeeze,
     subtract,
     sum,
     take,
     tanh,
-    transpose,
     where,
     zeros,
 )
 from nanocupy.core.program import Program, compile
+from nanocupy.core.shapes import expand_dims, reshape, split, squeeze, transpose
 
 __all__ = [
     "Program",
@@ -77,26 +84,36 @@ __all__ = [
     "astype",
     "async_eval",
     "bfloat16",
+    "bitwise_and",
+    "bitwise_invert",
+    "bitwise_or",
     "bool_",
+    "clip",
     "compile",
     "concatenate",
     "cos",
+    "distributed",
     "divide",
     "equal",
     "eval",
     "exp",
     "expand_dims",
+    "expm1",
     "fast",
+    "finfo",
     "float16",
     "float32",
+    "full",
     "greater",
     "greater_equal",
+    "inf",
     "int8",
     "int32",
     "int64",
     "less",
     "less_equal",
     "log",
+    "logaddexp",
     "matmul",
     "max",
     "maximum",
@@ -104,9 +121,11 @@ __all__ = [
     "min",
     "minimum",
     "multiply",
+    "nan",
     "negative",
     "not_equal",
     "ones",
+    "pi",
     "power",
     "reshape",
     "rsqrt",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -33,6 +33,30 @@ class array:
     """
 
     __array_priority__ = 1000
+
+    if TYPE_CHECKING:  # operators and methods that `core.ops` sets
+
+        def _with(self, other: Any) -> array: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _with
+        __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __matmul__ = _with
+        __and__ = __or__ = __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _with
+
+        def __neg__(self) -> array: ...
+        def __invert__(self) -> array: ...
+        def __setitem__(self, key: Any, value: Any) -> None: ...
+        def astype(self, dtype: Any) -> array: ...
+
+        reshape: Callable[..., array]
+        transpose: Callable[..., array]
+        squeeze: Callable[..., array]
+        sum: Callable[..., array]
+        mean: Callable[..., array]
+        max: Callable[..., array]
+        min: Callable[..., array]
+        argmax: Callable[..., array]
+        split: Callable[..., list[array]]
+        at: Any
 
     def __init__(self, value: Any, dtype: Any = None) -> None:
         if isinstance(value, Node):

@@ -7,14 +7,15 @@ few that a language model's step needs can also be lowered to kernels (see `lowe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from nanocupy.core import lowering
-from nanocupy.core.array import array, as_array, float32, int32, record
-from nanocupy.core.graph import Op, Rows, Shape, Spec
+from nanocupy.core.array import array, as_array, float32, int32, record, uint32
+from nanocupy.core.dtypes import astype, floating, summed, together
+from nanocupy.core.graph import Op, Rows, Shape, Spec, like_numpy
+from nanocupy.core.shapes import getitem, reshape, setitem, split, squeeze, transpose
 
 # ---- shape rules
 
@@ -30,21 +31,10 @@ def _broadcast(*shapes: Shape) -> Shape:
     return tuple(out)
 
 
-def _like_numpy(function: Callable[..., Any]) -> Callable[..., Spec]:
-    """Ask NumPy for the result's shape and dtype, on arrays of no memory."""
-
-    def infer(*specs: Spec, **attrs: Any) -> Spec:
-        blank = [np.broadcast_to(np.zeros((), d), tuple(int(n) for n in s)) for s, d in specs]
-        out = np.asarray(function(*blank, **attrs))
-        return out.shape, out.dtype
-
-    return infer
-
-
 def _elementwise(function: Callable[..., Any], dtype: Any = None) -> Callable[..., Spec]:
     def infer(*specs: Spec, **attrs: Any) -> Spec:
         shape = _broadcast(*(s for s, _ in specs))
-        kinds = [np.zeros(1, d) for _, d in specs]
+        kinds = [np.ones(1, d) for _, d in specs]
         return shape, np.dtype(dtype) if dtype else np.asarray(function(*kinds, **attrs)).dtype
 
     return infer
@@ -66,21 +56,15 @@ MULTIPLY = _op("multiply", np.multiply, lowering.binary("mul"))
 SILU = _op("silu", _silu, lowering.unary("silu"))
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "subtract": np.subtract,
-    "divide": np.true_divide,
     "power": np.power,
     "maximum": np.maximum,
     "minimum": np.minimum,
     "negative": np.negative,
-    "exp": np.exp,
-    "log": np.log,
-    "sqrt": np.sqrt,
-    "rsqrt": lambda x: 1 / np.sqrt(x),
     "square": np.square,
     "abs": np.abs,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "tanh": np.tanh,
-    "sin": np.sin,
-    "cos": np.cos,
+    "bitwise_and": np.bitwise_and,
+    "bitwise_or": np.bitwise_or,
+    "bitwise_invert": np.invert,
     "equal": np.equal,
     "not_equal": np.not_equal,
     "less": np.less,
@@ -89,25 +73,31 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "greater_equal": np.greater_equal,
     "where": np.where,
 }
-_OPS = {name: _op(name, function) for name, function in _ELEMENTWISE.items()}
+_FLOATING: dict[str, Callable[..., Any]] = {  # the result of ints is float32
+    "divide": np.true_divide,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": np.log,
+    "logaddexp": np.logaddexp,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "sin": np.sin,
+    "cos": np.cos,
+}
+_OPS = {name: _op(name, function) for name, function in (_ELEMENTWISE | _FLOATING).items()}
 _OPS |= {"add": ADD, "multiply": MULTIPLY}
-
-
-def _weak(x: Any, y: Any) -> tuple[array, array]:
-    """A Python scalar takes the dtype of the array it meets, as in MLX."""
-    if isinstance(x, array) and isinstance(y, bool | int | float):
-        return x, array(y, x.dtype if x.dtype.kind in "fV" or isinstance(y, int) else float32)
-    if isinstance(y, array) and isinstance(x, bool | int | float):
-        other, this = _weak(y, x)
-        return this, other
-    return as_array(x), as_array(y)
 
 
 def _function(name: str) -> Callable[..., array]:
     op = _OPS[name]
 
     def call(*values: Any) -> array:
-        return record(op, *(_weak(*values) if len(values) == 2 else values))
+        inputs = together(values)
+        if name in _FLOATING:
+            inputs = [astype(x, floating(x.dtype)) for x in inputs]
+        return record(op, *inputs)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"`numpy.{name}` on arrays." if hasattr(np, name) else f"Elementwise {name}."
@@ -118,12 +108,26 @@ add, multiply, subtract, divide = (_function(n) for n in ("add", "multiply", "su
 power, maximum, minimum, negative = (
     _function(n) for n in ("power", "maximum", "minimum", "negative")
 )
-exp, log, sqrt, rsqrt, square = (_function(n) for n in ("exp", "log", "sqrt", "rsqrt", "square"))
-abs, sigmoid, tanh, sin, cos = (_function(n) for n in ("abs", "sigmoid", "tanh", "sin", "cos"))
+exp, expm1, log, logaddexp = (_function(n) for n in ("exp", "expm1", "log", "logaddexp"))
+sqrt, rsqrt, square, abs = (_function(n) for n in ("sqrt", "rsqrt", "square", "abs"))
+sigmoid, tanh, sin, cos = (_function(n) for n in ("sigmoid", "tanh", "sin", "cos"))
 equal, not_equal, less, less_equal, greater, greater_equal = (
     _function(n) for n in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 )
-where = _function("where")
+bitwise_and, bitwise_or, bitwise_invert = (
+    _function(n) for n in ("bitwise_and", "bitwise_or", "bitwise_invert")
+)
+
+
+def where(condition: Any, x: Any, y: Any) -> array:
+    """`numpy.where`."""
+    return record(_OPS["where"], condition, *together((x, y)))
+
+
+def clip(x: Any, low: Any, high: Any) -> array:
+    """x, but at least `low` and at most `high`; None is no limit."""
+    x = as_array(x) if low is None else maximum(x, low)
+    return x if high is None else minimum(x, high)
 
 
 def silu(x: Any) -> array:
@@ -134,9 +138,13 @@ def silu(x: Any) -> array:
 # ---- reductions, products and casts: NumPy forms
 
 
-def _reduce(name: str) -> Callable[..., array]:
+def _reduce(name: str, becomes: Callable[[np.dtype[Any]], np.dtype[Any]]) -> Callable[..., array]:
     function = getattr(np, name)
-    op = Op(name, _like_numpy(function), function)
+
+    def run(x: np.ndarray, *, axis: Any, keepdims: bool) -> np.ndarray:
+        return np.asarray(function(x, axis=axis, keepdims=keepdims)).astype(becomes(x.dtype))
+
+    op = Op(name, like_numpy(run), run)
 
     def call(x: Any, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> array:
         where = tuple(axis) if isinstance(axis, list) else axis
@@ -146,11 +154,10 @@ def _reduce(name: str) -> Callable[..., array]:
     return call
 
 
-sum, mean, max, min, argmax, argmin = (
-    _reduce(n) for n in ("sum", "mean", "max", "min", "argmax", "argmin")
-)
-_MATMUL = Op("matmul", _like_numpy(np.matmul), np.matmul)
-_ASTYPE = Op("astype", lambda spec, *, dtype: (spec[0], dtype), lambda x, *, dtype: x.astype(dtype))
+sum, mean = _reduce("sum", summed), _reduce("mean", floating)
+max, min = (_reduce(n, lambda dtype: dtype) for n in ("max", "min"))
+argmax, argmin = (_reduce(n, lambda _: uint32) for n in ("argmax", "argmin"))
+_MATMUL = Op("matmul", like_numpy(np.matmul), np.matmul)
 _SOFTMAX = Op(
     "softmax",
     lambda spec, *, axis: spec,
@@ -160,7 +167,7 @@ _SOFTMAX = Op(
 )
 _CONCATENATE = Op(
     "concatenate",
-    _like_numpy(lambda *xs, axis: np.concatenate(xs, axis)),
+    like_numpy(lambda *xs, axis: np.concatenate(xs, axis)),
     lambda *xs, axis: np.concatenate(xs, axis),
 )
 TAKE = Op(
@@ -169,7 +176,6 @@ TAKE = Op(
     lambda x, i, *, axis: np.take(x, i, axis),
     lowering.take,
 )
-_GETITEM = Op("getitem", _like_numpy(lambda x, *, key: x[key]), lambda x, *, key: x[key])
 
 
 def matmul(x: Any, y: Any) -> array:
@@ -177,14 +183,16 @@ def matmul(x: Any, y: Any) -> array:
     return record(_MATMUL, x, y)
 
 
-def softmax(x: Any, axis: int = -1) -> array:
-    """exp(x) / sum(exp(x)) along an axis."""
-    return record(_SOFTMAX, x, axis=axis)
+def softmax(x: Any, axis: int = -1, precise: bool = False) -> array:
+    """exp(x) / sum(exp(x)) along an axis; `precise`: in float32, whatever x is."""
+    x = as_array(x)
+    kind = float32 if precise else floating(x.dtype)
+    return astype(record(_SOFTMAX, astype(x, kind), axis=axis), floating(x.dtype))
 
 
 def concatenate(arrays: Sequence[Any], axis: int = 0) -> array:
     """`numpy.concatenate`."""
-    return record(_CONCATENATE, *arrays, axis=axis)
+    return record(_CONCATENATE, *together(arrays), axis=axis)
 
 
 def take(x: Any, indices: Any, axis: int = 0) -> array:
@@ -193,155 +201,26 @@ def take(x: Any, indices: Any, axis: int = 0) -> array:
     return record(TAKE, x, indices, axis=axis % x.ndim)
 
 
-def astype(x: Any, dtype: Any) -> array:
-    """x in another dtype; x itself if it has it already."""
-    x = as_array(x)
-    return x if x.dtype == np.dtype(dtype) else record(_ASTYPE, x, dtype=np.dtype(dtype))
+def full(shape: int | Sequence[int], value: Any, dtype: Any = None) -> array:
+    """`value` everywhere; takes no memory until something writes it out."""
+    dims = (shape,) if isinstance(shape, int) else tuple(shape)
+    return array(np.broadcast_to(array(value, dtype).numpy(), dims))
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = float32) -> array:
-    """Zeros that take no memory until something writes them out."""
-    dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    return array(np.broadcast_to(np.zeros((), dtype), dims))
+    """`full` of zeros."""
+    return full(shape, 0.0, dtype)
 
 
 def ones(shape: int | Sequence[int], dtype: Any = float32) -> array:
-    """Ones that take no memory until something writes them out."""
-    dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    return array(np.broadcast_to(np.ones((), dtype), dims))
+    """`full` of ones."""
+    return full(shape, 1.0, dtype)
 
 
 def arange(*bounds: float, dtype: Any = None) -> array:
     """`numpy.arange`; int32 or float32 unless told."""
     values = np.arange(*bounds)
     return array(values.astype(dtype or (int32 if values.dtype.kind == "i" else float32)))
-
-
-# ---- shapes
-
-
-def _reshape_shape(old: Shape, new: tuple[int, ...]) -> Shape:
-    if -1 in new:
-        known = int(np.prod([int(d) for d in new if d != -1], dtype=np.int64))
-        total = int(np.prod([int(d) for d in old], dtype=np.int64))
-        if known == 0 or total % known:
-            raise ValueError(f"[reshape] cannot reshape {old} to {new}")
-        new = tuple(total // known if d == -1 else d for d in new)
-    if np.prod([int(d) for d in new], dtype=np.int64) != np.prod(
-        [int(d) for d in old], dtype=np.int64
-    ):
-        raise ValueError(f"[reshape] cannot reshape {old} to {new}: different sizes")
-    return new
-
-
-def _transposed(shape: Shape, axes: tuple[int, ...]) -> Shape:
-    return tuple(shape[a] for a in axes)
-
-
-RESHAPE = Op(
-    "reshape",
-    lambda spec, *, shape: (shape, spec[1]),
-    lambda x, *, shape: x.reshape(shape),
-    alias=lowering.reshape,
-    row_wise=True,
-)
-TRANSPOSE = Op(
-    "transpose",
-    lambda spec, *, axes: (_transposed(spec[0], axes), spec[1]),
-    lambda x, *, axes: x.transpose(axes),
-    alias=lowering.transpose,
-    row_wise=True,
-)
-
-
-def reshape(x: Any, shape: Sequence[int]) -> array:
-    """`numpy.reshape`."""
-    x = as_array(x)
-    return record(RESHAPE, x, shape=_reshape_shape(x.shape, tuple(shape)))
-
-
-def transpose(x: Any, axes: Sequence[int] | None = None) -> array:
-    """`numpy.transpose`."""
-    x = as_array(x)
-    order = tuple(range(x.ndim))[::-1] if not axes else tuple(a % x.ndim for a in axes)
-    if sorted(order) != list(range(x.ndim)):
-        raise ValueError(f"[transpose] axes {axes} of an array with {x.ndim} dimensions")
-    return record(TRANSPOSE, x, axes=order)
-
-
-def expand_dims(x: Any, axis: int) -> array:
-    """Insert a dimension of one."""
-    x = as_array(x)
-    place = axis % (x.ndim + 1)
-    return reshape(x, (*x.shape[:place], 1, *x.shape[place:]))
-
-
-def squeeze(x: Any, axis: int) -> array:
-    """Remove a dimension of one."""
-    x = as_array(x)
-    place = axis % x.ndim
-    if x.shape[place] != 1:
-        raise ValueError(f"[squeeze] axis {axis} of shape {x.shape} is not one")
-    return reshape(x, (*x.shape[:place], *x.shape[place + 1 :]))
-
-
-def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[array]:
-    """`numpy.split`: into equal parts, or at indices."""
-    x = as_array(x)
-    place, length = axis % x.ndim, int(x.shape[axis % x.ndim])
-    if isinstance(parts, int):
-        if length % parts:
-            raise ValueError(f"[split] axis {axis} of length {length} into {parts} equal parts")
-        parts = [length // parts * i for i in range(1, parts)]
-    bounds = [0, *parts, length]
-    return [slice_axis(x, place, a, b) for a, b in pairwise(bounds)]
-
-
-def _slice(x: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
-    return x[(slice(None),) * axis + (slice(start, stop),)]
-
-
-SLICE = Op(
-    "slice",
-    lambda spec, *, axis, start, stop: (
-        (*spec[0][:axis], stop - start, *spec[0][axis + 1 :]),
-        spec[1],
-    ),
-    lambda x, *, axis, start, stop: _slice(x, axis, start, stop),
-    alias=lowering.slice_axis,
-    row_wise=True,
-)
-
-
-def slice_axis(x: Any, axis: int, start: int, stop: int) -> array:
-    """x[..., start:stop, ...] along one axis."""
-    x = as_array(x)
-    if (start, stop) == (0, x.shape[axis]):
-        return x
-    return record(SLICE, x, axis=axis, start=start, stop=stop)
-
-
-def getitem(x: array, key: Any) -> array:
-    """Basic and advanced indexing; a slice of one axis costs nothing in a Program."""
-    parts = key if isinstance(key, tuple) else (key,)
-    if any(p is None for p in parts):
-        out = getitem(x, tuple(slice(None) if p is None else p for p in parts if p is not None))
-        for place, part in enumerate(parts):
-            out = expand_dims(out, place) if part is None else out
-        return out
-    plain = tuple(p.numpy() if isinstance(p, array) else p for p in parts)
-    cut = [(i, p) for i, p in enumerate(plain) if p != slice(None)] if _basic(plain) else None
-    if cut == []:
-        return x
-    if cut and len(cut) == 1:
-        axis, part = cut[0]
-        start, stop, _ = part.indices(int(x.shape[axis]))
-        return slice_axis(x, axis, start, stop)
-    return record(_GETITEM, x, key=plain if len(plain) > 1 else plain[0])
-
-
-def _basic(key: tuple[Any, ...]) -> bool:
-    return all(isinstance(p, slice) and p.step in (None, 1) for p in key)
 
 
 # ---- methods
@@ -355,7 +234,11 @@ def _flexible(shape: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape
 
 
-_METHODS: dict[str, Callable[..., Any]] = {
+def _at(x: array) -> Any:
+    raise NotImplementedError("[array.at] updates at indices")
+
+
+_METHODS: dict[str, Any] = {
     "__add__": add,
     "__radd__": _reverse(add),
     "__sub__": subtract,
@@ -365,6 +248,10 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "__truediv__": divide,
     "__rtruediv__": _reverse(divide),
     "__pow__": power,
+    "__rpow__": _reverse(power),
+    "__and__": bitwise_and,
+    "__or__": bitwise_or,
+    "__invert__": bitwise_invert,
     "__neg__": negative,
     "__matmul__": matmul,
     "__eq__": equal,
@@ -374,6 +261,8 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "__gt__": greater,
     "__ge__": greater_equal,
     "__getitem__": getitem,
+    "__setitem__": setitem,
+    "at": property(_at),
     "astype": astype,
     "reshape": lambda self, *shape: reshape(self, _flexible(shape)),
     "transpose": lambda self, *axes: transpose(self, _flexible(axes)),

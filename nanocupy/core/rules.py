@@ -13,6 +13,7 @@ from typing import Any
 from nanocupy.core import ops
 from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, RMS_NORM, SILU_MUL, STATIC
 from nanocupy.core.graph import CONSTANT, Node, Rows, item, topological, width
+from nanocupy.core.shapes import SLICE
 
 Outputs = list[Node]
 Rule = Callable[[Outputs], Outputs]
@@ -154,7 +155,7 @@ def one_linear(outputs: Outputs) -> Outputs:
         if whole not in joined:
             joined[whole] = Node(LINEAR, inputs, whole.attrs, whole.specs, whole.order)
         axis, stop = len(node.shape) - 1, start + node.attrs["weight"].n
-        return Node(ops.SLICE, (joined[whole],), {"axis": axis, "start": start, "stop": stop})
+        return Node(SLICE, (joined[whole],), {"axis": axis, "start": start, "stop": stop})
 
     return rebuild(outputs, make)
 
