@@ -64,7 +64,15 @@ def install(tmp_path: Path) -> Install:
         borrowed = "".join(f"{path}\n" for path in sys.path if path.endswith("-packages"))
         Path(site.strip(), "zz-borrowed.pth").write_text(borrowed)
         pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet")
-        call(*pip, "--no-deps", "--no-index", "--no-build-isolation", *what, cwd=tmp_path)
+        call(
+            *pip,
+            "--ignore-installed",
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+            *what,
+            cwd=tmp_path,
+        )
         return scripts
 
     return run
