@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 
@@ -24,6 +25,14 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Any =
     return function(tree, *rest)
 
 
+def tree_reduce(
+    function: Callable[[Any, Any], Any], tree: Any, initializer: Any = None, is_leaf: Any = None
+) -> Any:
+    """`function(so far, leaf)` over all leaves, from `initializer` or else from the first leaf."""
+    leaves = [leaf for _, leaf in tree_flatten(tree, is_leaf=is_leaf)]
+    return reduce(function, leaves, *([] if initializer is None else [initializer]))
+
+
 def tree_flatten(tree: Any, prefix: str = "", is_leaf: Any = None) -> list[tuple[str, Any]]:
     """[(dotted name, leaf), ...]."""
     if is_leaf is None or not is_leaf(tree):
@@ -38,7 +47,8 @@ def tree_flatten(tree: Any, prefix: str = "", is_leaf: Any = None) -> list[tuple
 
 
 def tree_unflatten(items: Iterable[tuple[str, Any]]) -> Any:
-    """The tree that flattens to `items`; a level whose names are 0, 1, ... becomes a list."""
+    """The tree that flattens to `items`; a level whose names are numbers becomes a list,
+    with {} in the places of numbers left out."""
     branches: dict[str, list[tuple[str, Any]]] = {}
     for name, value in items:
         first, _, rest = name.partition(".")
@@ -46,5 +56,6 @@ def tree_unflatten(items: Iterable[tuple[str, Any]]) -> Any:
     if list(branches) == [""]:
         return branches[""][0][1]
     if branches and all(key.isdigit() for key in branches):
-        return [tree_unflatten(branches[k]) for k in sorted(branches, key=int)]
+        places = {int(k): v for k, v in branches.items()}
+        return [tree_unflatten(places.get(i, [])) for i in range(max(places) + 1)]
     return {key: tree_unflatten(value) for key, value in branches.items()}

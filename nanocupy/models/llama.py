@@ -99,7 +99,7 @@ class Model(Module):
         return self.lm_head(out)
 
     @property
-    def layers(self) -> list[Module]:
+    def layers(self) -> list[TransformerBlock]:
         return self.model.layers
 
     @staticmethod

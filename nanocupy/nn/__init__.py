@@ -8,6 +8,7 @@ from nanocupy.nn.layers import (
     RMSNorm,
     RoPE,
     silu,
+    softplus,
 )
 from nanocupy.nn.module import Module
 from nanocupy.nn.prepare import prepare
@@ -24,4 +25,5 @@ __all__ = [
     "prepare",
     "quantize",
     "silu",
+    "softplus",
 ]

@@ -108,7 +108,8 @@ class Embedding(Module):
         return f"{shape[0]}, {shape[1]}"
 
     def to_quantized(self, group_size: int, bits: int) -> QuantizedEmbedding:
-        return QuantizedEmbedding(*self.weight.shape, group_size, bits)
+        n, k = self.weight.shape
+        return QuantizedEmbedding(n, k, group_size, bits)
 
 
 class QuantizedEmbedding(Embedding):
@@ -136,8 +137,8 @@ def _quantized(layer: Module, n: int, k: int) -> None:
 
 
 def _dense(layer: Module) -> array:
-    parts = (layer[name].numpy() for name in ("weight", "scales", "biases"))
-    return array(fast.dequantize(*parts, layer.bits))
+    codes, scales, biases = (layer[name].numpy() for name in ("weight", "scales", "biases"))
+    return array(fast.dequantize(codes, scales, biases, layer.bits))
 
 
 def _to_pack(layer: Module) -> tuple[Any, Any]:
@@ -198,3 +199,8 @@ class RoPE(Module):
 def silu(x: array) -> array:
     """x * sigmoid(x)."""
     return core.silu(x)
+
+
+def softplus(x: array) -> array:
+    """log(1 + exp(x))."""
+    return core.logaddexp(x, 0)

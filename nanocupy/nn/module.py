@@ -38,7 +38,7 @@ class Module(dict[str, Any]):
         else:
             super().__delattr__(name)
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
 
     def __eq__(self, other: object) -> bool:
@@ -133,7 +133,7 @@ def _parameters(value: Any) -> Any:
         found = {k: _parameters(v) for k, v in value.items() if not str(k).startswith("_")}
         return {k: v for k, v in found.items() if v is not None}
     if isinstance(value, list | tuple):
-        return [_parameters(v) for v in value]
+        return [{} if (found := _parameters(v)) is None else found for v in value]
     return value if isinstance(value, array) else None
 
 
