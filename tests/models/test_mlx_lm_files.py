@@ -1,0 +1,244 @@
+"""mlx-lm's own model files, unchanged, on nanocupy under MLX's names: dense, and in the engine.
+
+mlx-lm is no dependency. Where it is not installed, NANOCUPY_MLX_LM names the folder that holds
+`mlx_lm` (as `pip install --no-deps --target FOLDER mlx-lm` makes it); without either, these tests
+are skipped. Nothing of mlx-lm runs but the model files and what they import beside them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nanocupy
+import nanocupy.core as mx
+from models.test_llama import CONFIG, LLAMA3, TOKENS, logits, runner
+from nanocupy import nn, utils
+from nanocupy.checkpoint import ModelConfig, RopeConfig
+from nanocupy.models.llama import Model
+from nanocupy.nn import distributed, layers
+from nanocupy.utils import tree_flatten
+
+ALIASES = {
+    "mlx": nanocupy,
+    "mlx.core": mx,
+    "mlx.nn": nn,
+    "mlx.nn.layers": layers,
+    "mlx.nn.layers.distributed": distributed,
+    "mlx.utils": utils,
+}
+
+
+def folder() -> Path | None:
+    """Where `mlx_lm` lies; found without importing it, which would load much more."""
+    if named := os.environ.get("NANOCUPY_MLX_LM"):
+        return Path(named) / "mlx_lm"
+    spec = importlib.util.find_spec("mlx_lm")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+@pytest.fixture(scope="module")
+def mlx_lm() -> Iterator[dict[str, Any]]:
+    """{name: mlx-lm's model file of that name}, imported as if nanocupy were MLX."""
+    home = folder()
+    if home is None:
+        pytest.skip("mlx-lm is not installed, and NANOCUPY_MLX_LM does not name a folder with it")
+
+    def package(name: str, path: Path) -> ModuleType:
+        made = ModuleType(name)
+        made.__path__ = [str(path)]
+        return made
+
+    def ours(name: str) -> bool:
+        return name.partition(".")[0] in ("mlx", "mlx_lm")
+
+    before = {name: module for name, module in sys.modules.items() if ours(name)}
+    for name in before:
+        del sys.modules[name]
+    sys.modules.update(ALIASES)
+    sys.modules["mlx_lm"] = package("mlx_lm", home)
+    sys.modules["mlx_lm.models"] = package("mlx_lm.models", home / "models")
+    try:
+        yield {n: importlib.import_module(f"mlx_lm.models.{n}") for n in ("llama", "qwen3")}
+    finally:
+        for name in [n for n in sys.modules if ours(n)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 120,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": True,
+}
+LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "factor": LLAMA3.factor,
+    "low_freq_factor": LLAMA3.low_freq_factor,
+    "high_freq_factor": LLAMA3.high_freq_factor,
+    "original_max_position_embeddings": LLAMA3.original_max_position_embeddings,
+}
+BIASES = {"attention_bias": True, "mlp_bias": True}
+LLAMAS: dict[str, tuple[dict[str, Any], ModelConfig]] = {  # as mlx-lm takes it, as we take it
+    "tied": ({}, CONFIG),
+    "untied": ({"tie_word_embeddings": False}, replace(CONFIG, tie_word_embeddings=False)),
+    "biases": (BIASES, replace(CONFIG, **BIASES)),
+    "linear rope": (
+        {"rope_scaling": {"type": "linear", "factor": 4.0}},
+        replace(CONFIG, rope=RopeConfig(10000.0, "linear", 4.0)),
+    ),
+    "llama3 rope": ({"rope_scaling": LLAMA3_SCALING}, replace(CONFIG, rope=LLAMA3)),
+}
+FILES = [(f"llama, {name}", "llama", args) for name, (args, _) in LLAMAS.items()]
+FILES += [
+    ("llama, rope of neighbours", "llama", {"rope_traditional": True}),
+    ("qwen3", "qwen3", {}),
+    ("qwen3, untied", "qwen3", {"tie_word_embeddings": False}),
+    ("qwen3, heads wider than the model", "qwen3", {"head_dim": 32, "num_key_value_heads": 1}),
+]
+
+
+def model(file: Any, name: str, **changed: Any) -> Any:
+    """mlx-lm's model of a tiny size."""
+    return file.Model(file.ModelArgs.from_dict(SIZES | {"model_type": name} | changed))
+
+
+def filled(made: Any) -> Any:
+    """The model with weights that depend only on the parameters' names and shapes."""
+    rng = np.random.default_rng(0)
+
+    def random(place: mx.array) -> mx.array:
+        if place.dtype == mx.uint32:
+            return mx.array(rng.integers(0, 2**32, place.shape, np.uint32))
+        return mx.array((0.2 * rng.standard_normal(place.shape)).astype(np.float32))
+
+    places = sorted(tree_flatten(made.parameters()), key=lambda named: named[0])
+    return made.load_weights([(name, random(place)) for name, place in places])
+
+
+def config_of(changed: dict[str, Any]) -> ModelConfig:
+    """What the engine's memory plan needs to know."""
+    known = ("head_dim", "num_key_value_heads")
+    return replace(CONFIG, **{k: v for k, v in changed.items() if k in known})
+
+
+def dense(made: Any) -> np.ndarray:
+    return made(mx.array(np.array([TOKENS], np.int32))).numpy()[0]
+
+
+@pytest.mark.parametrize(("name", "changed"), [f[1:] for f in FILES], ids=[f[0] for f in FILES])
+def test_paged_agrees_with_dense(mlx_lm: Any, name: str, changed: dict[str, Any]) -> None:
+    made = filled(model(mlx_lm[name], name, **changed))
+    want = dense(made)
+    for chunk in (40, 7, 1):
+        paged = logits(runner(made, config_of(changed)), TOKENS, chunk)
+        np.testing.assert_allclose(paged, want, atol=2e-5 * np.abs(want).max(), rtol=0)
+
+
+# Files of other architectures that run as they are, and what their configurations want besides.
+OTHERS: dict[str, dict[str, Any]] = {
+    "ernie4_5": {"use_bias": False},
+    "exaone": {"num_layers": 2, "layer_norm_epsilon": 1e-5},
+    "exaone4": {"rope_scaling": None, "sliding_window": None, "sliding_window_pattern": None},
+    "glm": {},
+    "glm4": {"partial_rotary_factor": 0.5},
+    "helium": {},
+    "hunyuan_v1_dense": {},
+    "internlm3": {"bias": False, "qkv_bias": True},
+    "mimo": {"num_nextn_predict_layers": 0},
+    "nanbeige": {},
+    "olmo2": {},
+    "phi3": {"partial_rotary_factor": 0.5},
+    "qwen": {"kv_channels": 16, "no_bias": True, "num_key_value_heads": 4},
+    "qwen2": {},
+    "smollm3": {"no_rope_layer_interval": 2, "no_rope_layers": None},
+    "telechat3": {},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_of_other_architectures_run(mlx_lm: Any, name: str) -> None:
+    changed = {"attention_bias": False, "mlp_bias": False, "layer_norm_eps": 1e-5} | OTHERS[name]
+    made = filled(model(importlib.import_module(f"mlx_lm.models.{name}"), name, **changed))
+    want, got = dense(made), logits(runner(made, config_of(changed)), TOKENS, 7)
+    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max(), rtol=0)
+
+
+def test_heads_that_the_pages_were_not_made_for_are_refused(mlx_lm: Any) -> None:
+    made = filled(model(mlx_lm["llama"], "llama", num_key_value_heads=4))
+    with pytest.raises(ValueError, match="2 heads of 16"):
+        runner(made, CONFIG)
+
+
+@pytest.mark.parametrize("name", LLAMAS)
+def test_their_llama_is_our_llama(mlx_lm: Any, name: str) -> None:
+    """The same weights give the same logits; in the engine by the same launches."""
+    changed, config = LLAMAS[name]
+    theirs, ours = filled(model(mlx_lm["llama"], "llama", **changed)), filled(Model(config))
+    want = dense(ours)
+    np.testing.assert_allclose(dense(theirs), want, atol=2e-5 * np.abs(want).max(), rtol=0)
+    runs = runner(theirs, config), runner(ours, config)
+    first, second = ([x.kernel.name for x in run.program.launches] for run in runs)
+    assert first == second
+    got, want = (logits(run, TOKENS, 7) for run in runs)
+    if config.rope.type == "llama3":  # their frequencies are float32, ours float64
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max(), rtol=0)
+    else:
+        assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["exact", "auto"])
+def test_quantised_layers_take_the_places_of_theirs(mlx_lm: Any, dtype: str) -> None:
+    """`nn.quantize` knows their layers, for they are ours: codes of 4 bits, bit for bit as ours."""
+    got = []
+    for made in (model(mlx_lm["llama"], "llama"), Model(CONFIG)):
+        nn.quantize(made, lambda *_: (4, 32))
+        got.append(logits(runner(filled(made), CONFIG, dtype=dtype), TOKENS, 9))
+    assert np.array_equal(*got)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_their_own_cache_continues_where_it_stopped(mlx_lm: Any, name: str) -> None:
+    """mlx-lm's KVCache grows an array in place; with it their files run without an engine."""
+    made = filled(model(mlx_lm[name], name))
+    kind = sys.modules["mlx_lm.models.cache"].KVCache
+    caches, want = [kind() for _ in made.layers], dense(made)
+    parts = [TOKENS[:13], TOKENS[13:14], TOKENS[14:]]
+    got = [made(mx.array(np.array([p], np.int32)), cache=caches).numpy()[0] for p in parts]
+    np.testing.assert_allclose(np.concatenate(got), want, atol=1e-5 * np.abs(want).max(), rtol=0)
+
+
+def test_sharding_over_one_process_changes_nothing(mlx_lm: Any) -> None:
+    made = filled(model(mlx_lm["llama"], "llama"))
+    want = dense(made)
+    made.shard()
+    assert np.array_equal(dense(made), want)
+
+
+def test_a_sliding_window_is_refused_unless_it_holds_the_context(mlx_lm: Any) -> None:
+    kinds = {"layer_types": ["full_attention", "sliding_attention"]}
+    made = filled(model(mlx_lm["llama"], "llama", sliding_window=16, **kinds))
+    with pytest.raises(NotImplementedError, match="sliding window of 16 tokens"):
+        runner(made, CONFIG)
+    wide = filled(model(mlx_lm["llama"], "llama", sliding_window=256, **kinds))
+    want = dense(wide)
+    got = logits(runner(wide, CONFIG), TOKENS, 7)
+    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max(), rtol=0)
