@@ -87,7 +87,8 @@ class ModelRunner:
             per_row(buffers.slots),
             buffers.block_tables,
         )
-        caches = [fast.PagedCache(self.plan.layout, *pages, meta) for pages in self.pages]
+        layout = self.plan.layout
+        caches = [fast.PagedCache(layout, keys, values, meta) for keys, values in self.pages]
         logits = model(fast.static(buffers.tokens, (rows, 1)), cache=caches)
         wanted = core.take(logits, fast.static(buffers.sample_rows, (samples,)))
         wanted = wanted.reshape(samples, self.vocab_size)

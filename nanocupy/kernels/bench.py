@@ -138,13 +138,13 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     record = device.empty((rows, linear.quantized_row_bytes(MLP, 32)), np.uint8)
     table = device.asarray(rope.table(rope.frequencies(HEAD_DIM, 1e4), 64))
     positions = device.empty((rows,), np.int32)
-    shape = {"heads": HEADS, "head_dim": HEAD_DIM}
+    turn = rope.launch(out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
     launches = {
         "rms_norm": (rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
         "add": (elementwise.launch_add(out, x, x, count, HIDDEN), HIDDEN, 3, 1),
         "silu_mul": (silu_mul.launch(out, x, x, count, MLP), MLP, 3, 20),
         "quantize": (linear.launch_quantize(x, record, count, MLP, 32, 4 * MLP), MLP, 2, 6),
-        "rope": (rope.launch(out, x, positions, table, count, **shape), HIDDEN, 2, 3),
+        "rope": (turn, HIDDEN, 2, 3),
     }
     for name, (launch, width, passes, work) in launches.items():
         nbytes, operations = 4 * passes * rows * width, work * rows * width
