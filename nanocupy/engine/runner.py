@@ -67,6 +67,10 @@ class ModelRunner:
         self.block_size, self.num_blocks = plan.block_size, plan.num_blocks
         self.max_model_len, self.vocab_size = plan.max_model_len, config.vocab_size
         self.device, self.plan = device, plan
+        if len(model.layers) != plan.layers:
+            raise ValueError(
+                f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"
+            )
         self.buffers = StepBuffers(device, self.max_rows, self.max_samples, self.max_seqs, plan)
         self.pages = [plan.layout.empty(device) for _ in range(plan.layers)]
         self.program = Program(self._record(model), device)
