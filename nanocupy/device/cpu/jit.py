@@ -211,10 +211,11 @@ def _compile(source: str) -> bytes:
             return flags
 
     config.CPU_NAME, config.CPU_FEATURES = target.cpu_name(), target.feature_string()
+    config.LOOP_VECTORIZE = 0  # kernels are vectors already
     module, name = source.split(":")
     function = getattr(importlib.import_module(module), name)
     abi = types.int64(types.CPointer(types.int64), types.int64, types.int64)
-    options = {"nopython": True, "error_model": "numpy"}
+    options = {"nopython": True, "error_model": "numpy", "_nrt": False}
     with global_compiler_lock:
         made = Compiler(function, registry.cpu_target, options, {}, compiler.Compiler).compile(
             abi.args, abi.return_type

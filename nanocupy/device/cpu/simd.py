@@ -54,7 +54,8 @@ A = types.int64  # an address
 f4, i4, i8t, u1, void = types.float32, types.int32, types.int64, types.uint8, types.void
 
 Emit = Callable[..., Any]
-fn = njit(error_model="numpy")  # decorator for helpers that kernels call
+# Decorator for helpers that kernels call. Nobody calls one from Python, so it needs no wrappers.
+fn = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
 
 
 def op(result: types.Type, *args: types.Type) -> Callable[[Emit], Any]:
