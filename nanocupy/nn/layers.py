@@ -15,10 +15,63 @@ from nanocupy.core import array, fast
 from nanocupy.nn.module import Module
 
 
-class Linear(Module):
-    """y = x W^T (+ b), weight [output_dims, input_dims]."""
+class Weighted(Module):
+    """A layer around one weight [n, k], which `prepare` packs for a device."""
 
+    weight: array
     packed: fast.PackedWeight | None = None
+
+    def dense(self) -> array:
+        """The weight as f32 [n, k]."""
+        return self.weight.astype(core.float32)
+
+    def to_pack(self) -> tuple[Any, Any]:
+        """(what may share a buffer, what `fast.pack` takes)."""
+        weight = self.weight.numpy()
+        return (weight.dtype.str, weight.shape[1]), weight
+
+    def dims(self) -> tuple[int, int]:
+        """(n, k), packed or not."""
+        if self.packed is not None:
+            return self.packed.n, self.packed.k
+        n, k = self.weight.shape
+        return n, k
+
+
+class Affine(Weighted):
+    """A weight of affine codes in groups along its inputs: w = code*scale + bias.
+
+    weight uint32 [n, k*bits/32] (first code in the lowest bits), scales, biases [n, k/group_size].
+    """
+
+    def quantized(self, group_size: int, bits: int) -> None:
+        """Make places for codes, scales and biases where the weight's was."""
+        n, k = self.weight.shape
+        if k % group_size:
+            raise ValueError(f"[quantize] {k} inputs do not divide into groups of {group_size}")
+        self.group_size, self.bits = group_size, bits
+        self.weight = core.zeros((n, k * bits // 32), core.uint32)
+        self.scales, self.biases = (core.zeros((n, k // group_size)) for _ in range(2))
+
+    def dense(self) -> array:
+        return array(fast.dequantize(*self._parts(), self.bits))
+
+    def to_pack(self) -> tuple[Any, Any]:
+        codes, scales, biases = self._parts()
+        dtypes = scales.dtype.str, biases.dtype.str
+        key = (self.bits, self.group_size, *dtypes, codes.shape[1])
+        return key, (codes, scales, biases, self.bits)
+
+    def dims(self) -> tuple[int, int]:
+        n, words = super().dims()
+        return (n, words) if self.packed is not None else (n, words * 32 // self.bits)
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.weight.numpy(), self.scales.numpy(), self.biases.numpy()
+
+
+class Linear(Weighted):
+    """y = x W^T (+ b), weight [output_dims, input_dims]."""
 
     def __init__(self, input_dims: int, output_dims: int, bias: bool = True) -> None:
         super().__init__()
@@ -32,30 +85,17 @@ class Linear(Module):
         y = x @ self.dense().T
         return y + self.bias if "bias" in self else y
 
-    def dense(self) -> array:
-        """The weight as f32 [output_dims, input_dims]."""
-        return self.weight.astype(core.float32)
-
-    def to_pack(self) -> tuple[Any, Any]:
-        """(what may share a buffer, what `kernels.linear.pack` takes)."""
-        weight = self.weight.numpy()
-        return (weight.dtype.str, weight.shape[1]), weight
-
     def _extra_repr(self) -> str:
-        shape = (self.packed.n, self.packed.k) if self.packed else self.weight.shape
-        return f"input_dims={shape[1]}, output_dims={shape[0]}, bias={'bias' in self}"
+        n, k = self.dims()
+        return f"input_dims={k}, output_dims={n}, bias={'bias' in self}"
 
     def to_quantized(self, group_size: int, bits: int) -> QuantizedLinear:
-        n, k = self.weight.shape
+        n, k = self.dims()
         return QuantizedLinear(k, n, "bias" in self, group_size, bits)
 
 
-class QuantizedLinear(Linear):
-    """A Linear whose weight is affine codes in groups along its inputs: w = code*scale + bias.
-
-    weight uint32 [n, k*bits/32] (first code in the lowest bits), scales and biases [n,
-    k/group_size].
-    """
+class QuantizedLinear(Affine, Linear):
+    """A Linear with an `Affine` weight."""
 
     def __init__(
         self,
@@ -66,20 +106,11 @@ class QuantizedLinear(Linear):
         bits: int = 4,
     ) -> None:
         super().__init__(input_dims, output_dims, bias)
-        self.group_size, self.bits = group_size, bits
-        _quantized(self, output_dims, input_dims)
-
-    def dense(self) -> array:
-        return _dense(self)
-
-    def to_pack(self) -> tuple[Any, Any]:
-        return _to_pack(self)
+        self.quantized(group_size, bits)
 
 
-class Embedding(Module):
+class Embedding(Weighted):
     """weight[tokens], weight [num_embeddings, dims]."""
-
-    packed: fast.PackedWeight | None = None
 
     def __init__(self, num_embeddings: int, dims: int) -> None:
         super().__init__()
@@ -96,56 +127,21 @@ class Embedding(Module):
             return fast.packed_linear(x, self.packed)
         return x @ self.dense().T
 
-    def dense(self) -> array:
-        return self.weight.astype(core.float32)
-
-    def to_pack(self) -> tuple[Any, Any]:
-        weight = self.weight.numpy()
-        return (weight.dtype.str, weight.shape[1]), weight
-
     def _extra_repr(self) -> str:
-        shape = (self.packed.n, self.packed.k) if self.packed else self.weight.shape
-        return f"{shape[0]}, {shape[1]}"
+        n, k = self.dims()
+        return f"{n}, {k}"
 
     def to_quantized(self, group_size: int, bits: int) -> QuantizedEmbedding:
-        n, k = self.weight.shape
+        n, k = self.dims()
         return QuantizedEmbedding(n, k, group_size, bits)
 
 
-class QuantizedEmbedding(Embedding):
-    """An Embedding with the quantised weight of `QuantizedLinear`."""
+class QuantizedEmbedding(Affine, Embedding):
+    """An Embedding with an `Affine` weight."""
 
     def __init__(self, num_embeddings: int, dims: int, group_size: int = 64, bits: int = 4) -> None:
         super().__init__(num_embeddings, dims)
-        self.group_size, self.bits = group_size, bits
-        _quantized(self, num_embeddings, dims)
-
-    def dense(self) -> array:
-        return _dense(self)
-
-    def to_pack(self) -> tuple[Any, Any]:
-        return _to_pack(self)
-
-
-def _quantized(layer: Module, n: int, k: int) -> None:
-    """Replace the weight's place by places for codes, scales and biases."""
-    if k % layer.group_size:
-        raise ValueError(f"[quantize] {k} inputs do not divide into groups of {layer.group_size}")
-    layer.weight = core.zeros((n, k * layer.bits // 32), core.uint32)
-    layer.scales = core.zeros((n, k // layer.group_size))
-    layer.biases = core.zeros((n, k // layer.group_size))
-
-
-def _dense(layer: Module) -> array:
-    codes, scales, biases = (layer[name].numpy() for name in ("weight", "scales", "biases"))
-    return array(fast.dequantize(codes, scales, biases, layer.bits))
-
-
-def _to_pack(layer: Module) -> tuple[Any, Any]:
-    codes, scales, biases = (layer[name].numpy() for name in ("weight", "scales", "biases"))
-    inputs = codes.shape[1] * 32 // layer.bits
-    key = (layer.bits, layer.group_size, scales.dtype.str, biases.dtype.str, inputs)
-    return key, (codes, scales, biases, layer.bits)
+        self.quantized(group_size, bits)
 
 
 class RMSNorm(Module):

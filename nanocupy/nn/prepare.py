@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import array, fast
-from nanocupy.nn.layers import Embedding, Linear
+from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
-
-_PACKED = (Linear, Embedding)
 
 
 def prepare(
@@ -44,9 +42,9 @@ def prepare(
 
 
 def _pack_children(module: Module, device: Any, activations: str) -> None:
-    groups: dict[Any, list[tuple[Module, Any]]] = defaultdict(list)
+    groups: dict[Any, list[tuple[Weighted, Any]]] = defaultdict(list)
     for _, child in module._named_children():
-        if isinstance(child, _PACKED) and child.packed is None:
+        if isinstance(child, Weighted) and child.packed is None:
             key, weight = child.to_pack()
             groups[key].append((child, weight))
     for members in groups.values():
