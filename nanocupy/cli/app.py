@@ -26,6 +26,7 @@ start here:
   nanocupy info
 
 every command explains itself: nanocupy generate --help
+NANOCUPY_TRACEBACK=1 shows where an error came from
 """
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -76,7 +77,7 @@ def run(argv: list[str]) -> int:
         # The reader has gone. Nothing may be written to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         return _failed(error, 2)
     except (RuntimeError, MemoryError) as error:
         return _failed(error, 1)
