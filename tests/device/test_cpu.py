@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -221,3 +222,31 @@ def test_kernels_call_nothing_of_pythons() -> None:
     """Else a cached kernel could not be linked in a process without Numba."""
     kernel = jit.Kernel("nanocupy.kernels.cpu.elementwise:add")
     assert kernel.address and b"PyErr" not in jit._object_path(kernel.source).read_bytes()
+
+
+class Missing:
+    """A kernel of which no cache knows."""
+
+    ready = False
+
+    def __init__(self, name: str) -> None:
+        self.source = f"nanocupy.kernels.cpu.elementwise:{name}"
+        self.address = 1
+
+
+def test_a_kernel_that_many_launches_share_is_compiled_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(jit, "_compile_in_processes", lambda sources, tick: asked.extend(sources))
+    kernels: list[Any] = [Missing("add"), Missing("mul"), Missing("add"), Missing("mul")]
+    jit.compile_all(kernels)
+    assert sorted(asked) == sorted({kernel.source for kernel in kernels})
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python", shutil.which("false")])
+def test_the_caller_compiles_where_no_other_process_can(
+    monkeypatch: pytest.MonkeyPatch, python: str | None
+) -> None:
+    monkeypatch.setattr(sys, "executable", python)
+    jit.compile_all([Missing("add"), Missing("mul"), Missing("silu")])  # type: ignore[list-item]

@@ -11,6 +11,7 @@ SIMD level, so nothing stale is ever found; only the user can read it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,15 +69,16 @@ class Kernel:
             return _loaded[self.source][1]
 
 
-def compile_all(kernels: Iterable[Kernel], tick: Tick | None = None) -> None:
+def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
     """Make every kernel ready; `tick(done, total)` is called as each that is missing is made.
 
     Several are compiled in processes of their own, one a CPU: that is faster, and neither Numba nor
     the memory of a compiler stays with the engine.
     """
-    missing = [k.source for k in dict.fromkeys(kernels) if not k.ready]
+    missing = list(dict.fromkeys(k.source for k in kernels if not k.ready))
     if len(missing) > 1 and sys.executable:
-        _compile_in_processes(sorted(missing, key=_effort, reverse=True), tick)
+        with contextlib.suppress(OSError):  # Python cannot be started, or ended early
+            _compile_in_processes(sorted(missing, key=_effort, reverse=True), tick)
     for kernel in kernels:
         _ = kernel.address
 
