@@ -122,6 +122,56 @@ def test_closing_a_team_is_harmless() -> None:
         assert (last == 5).all()
 
 
+def test_a_worker_that_cannot_start_fails_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = CpuDevice(threads=3)
+    launches, first, last = chain(device, 5)
+    graph = device.capture(launches)
+    threads.team(3).close()
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "nanocupy-2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="start new thread"):
+                graph.run()
+    first[:] = 0
+    graph.run()
+    assert (last == 5).all()
+
+
+@pytest.mark.parametrize("pause", [0, 0.02])
+def test_a_run_without_its_caller_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    """Ctrl-C may come when the workers have begun and the caller has not, or is just done."""
+    device = CpuDevice(threads=3)
+    launches, first, last = chain(device, 5)
+    graph = device.capture(launches)
+    team, calls = threads.team(3), iter(range(3))
+    walk = team._walk
+
+    def interrupted(*args: int) -> int:
+        if next(calls) == 1:
+            walk(*args)
+        time.sleep(pause)
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        graph.run()
+        with monkeypatch.context() as patch:
+            patch.setattr(team, "_walk", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                graph.run()
+        first[:] = 7
+        graph.run()
+        assert (last == 12).all()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_gets_workers_of_its_own() -> None:
     device = CpuDevice(threads=2)

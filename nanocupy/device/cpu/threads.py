@@ -37,66 +37,83 @@ class Team:
     """
 
     def __init__(self, threads: int, spin: int = 1000, idle: int = 20_000) -> None:
-        self.threads = threads
-        self._control = Memory().empty((_FLAGS + 8 * threads,), np.int64)
-        self._control[_SPIN], self._control[_IDLE] = spin, idle
-        self._reset()
+        self.threads, self._spin, self._idle = threads, spin, idle
+        self._forget()
         self._walk = _ABI(RUN.address)
-        self._args = np.array([self._control.ctypes.data], np.int64)
         atexit.register(_call, weakref.WeakMethod(self.close))
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
-                after_in_child=functools.partial(_call, weakref.WeakMethod(self._reset))
+                after_in_child=functools.partial(_call, weakref.WeakMethod(self._forget))
             )
 
     def run(self, table: int, rows: int) -> tuple[int, int]:
         """Run `rows` rows of the table at an address; (0, 0), or (failed row, code)."""
         with self._lock:
-            if len(self._workers) < self.threads - 1:
-                self._start()
-            control = self._control
-            control[_TABLE], control[_ROWS], control[_STATUS] = table, rows, 0
-            with self._work:
-                control[_START] += 1
-                self._work.notify_all()
-            status = self._walk(self._args.ctypes.data, 0, self.threads)
+            try:
+                if len(self._workers) < self.threads - 1:
+                    self._start()
+                control = self._control
+                control[_TABLE], control[_ROWS], control[_STATUS] = table, rows, 0
+                with self._work:
+                    control[_START] += 1
+                    self._work.notify_all()
+                status = self._walk(self._args.ctypes.data, 0, self.threads)
+            except BaseException:  # no more threads to be had, or Ctrl-C: nobody may wait for us
+                self._leave()
+                raise
         return (0, 0) if status == 0 else ((status >> 8) - 1, status & 255)
 
     def close(self) -> None:
         """Stop the workers. The next run starts new ones."""
         with self._lock:
-            with self._work:
-                self._control[_STOP] = 1
-                self._control[_START] += 1
-                self._work.notify_all()
-            for worker in self._workers:
-                worker.join()
-        self._reset()
+            self._leave()
 
-    def _reset(self) -> None:
-        """Back to a team without workers: after `close`, and in the child of a fork."""
-        self._workers: list[threading.Thread] = []
+    def _forget(self) -> None:
+        """A team without workers: at first, and in the child of a fork."""
         self._lock = threading.Lock()
+        self._renew()
+
+    def _renew(self) -> None:
+        """What belongs to one generation of workers."""
+        self._workers: list[threading.Thread] = []
         self._work = threading.Condition()
-        self._control[[_START, _STOP, _STATUS]] = 0
-        self._control[_FLAGS:] = 0
+        self._control = Memory().empty((_FLAGS + 8 * self.threads,), np.int64)
+        self._control[_SPIN], self._control[_IDLE] = self._spin, self._idle
+        self._args = np.array([self._control.ctypes.data], np.int64)
+
+    def _leave(self) -> None:
+        """Part from the workers, whatever they are at; even in a run that lacks the caller."""
+        control, work, workers = self._control, self._work, self._workers
+        self._renew()
+        with work:
+            control[_STATUS] = control[_STOP] = 1
+            control[_START] += 1
+            work.notify_all()
+        while waiting := [worker for worker in workers if worker.is_alive()]:
+            control[_FLAGS::8] = np.iinfo(np.int64).max  # opens every barrier
+            waiting[0].join(0.001)
 
     def _start(self) -> None:
         for thread in range(1, self.threads):
             worker = threading.Thread(
-                target=self._serve, args=(thread,), daemon=True, name=f"nanocupy-{thread}"
+                target=_serve,
+                args=(self._control, self._work, thread, self.threads),
+                daemon=True,
+                name=f"nanocupy-{thread}",
             )
-            self._workers.append(worker)
             worker.start()
+            self._workers.append(worker)
 
-    def _serve(self, thread: int) -> None:
-        control, worker = self._control, _ABI(WORKER.address)
-        args = np.array([control.ctypes.data, 0], np.int64)
-        while not control[_STOP]:
-            args[1] = worker(args.ctypes.data, thread, self.threads)
-            with self._work:
-                while control[_START] == args[1] and not control[_STOP]:
-                    self._work.wait()
+
+def _serve(control: np.ndarray, work: threading.Condition, thread: int, threads: int) -> None:
+    """A worker: in the compiled loop while there is work, parked while there is none."""
+    worker = _ABI(WORKER.address)
+    args = np.array([control.ctypes.data, 0], np.int64)
+    while not control[_STOP]:
+        args[1] = worker(args.ctypes.data, thread, threads)
+        with work:
+            while control[_START] == args[1] and not control[_STOP]:
+                work.wait()
 
 
 def _call(method: weakref.WeakMethod) -> None:  # type: ignore[type-arg]
