@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt
+from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
@@ -48,7 +49,7 @@ class LLM(Frontend):
 
     def close(self) -> None:
         """Abort what is running and give all memory back. Idempotent."""
-        with self._lock:
+        with uninterrupted(), self._lock:
             if not self._closed:
                 self._closed = True
                 self._boxes.clear()
@@ -115,8 +116,9 @@ class LLM(Frontend):
         show = self.options.progress if progress is None else progress
         ids: list[str] = []
         try:
-            for one in asked:
-                ids.append(self._add(one, box))
+            with uninterrupted():
+                for one in asked:
+                    ids.append(self._add(one, box))
             with progress_bar(len(ids), show) as advance:
                 while len(found) < len(ids):
                     chunk = self._next(box)
@@ -129,15 +131,17 @@ class LLM(Frontend):
 
     def _stream(self, asked: Asked) -> Iterator[Chunk]:
         box: Box = deque()
-        id = self._add(asked, box)
+        ids: list[str] = []
         try:
+            with uninterrupted():
+                ids.append(self._add(asked, box))
             while True:
                 chunk = self._next(box)
                 yield chunk
                 if chunk.output is not None:
                     return
         finally:
-            self._drop([id])
+            self._drop(ids)
 
     def _add(self, asked: Asked, box: Box) -> str:
         with self._lock:
@@ -149,7 +153,7 @@ class LLM(Frontend):
     def _next(self, box: Box) -> Chunk:
         """The next chunk for `box`; whoever waits does the work, for all."""
         while not box:
-            with self._lock:
+            with self._lock, uninterrupted():
                 if box:
                     break
                 self._check_open()
@@ -160,7 +164,7 @@ class LLM(Frontend):
 
     def _drop(self, ids: Sequence[str]) -> None:
         """Nobody waits for these any more."""
-        with self._lock:
+        with uninterrupted(), self._lock:
             for id in ids:
                 self._boxes.pop(id, None)
                 self.engine.abort(id)

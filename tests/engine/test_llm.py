@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import gc
+import signal
+import sys
 import threading
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -11,10 +17,12 @@ import pytest
 
 from engine.fake import EOS, VOCAB, FakeRunner, prompts, token_ids
 from engine.fake_text import BOS, FakeTokenizer, cut, loaded
+from nanocupy.engine import llm as llm_module
 from nanocupy.engine.engine import PromptTooLongError
 from nanocupy.engine.llm import LLM
 from nanocupy.engine.params import SamplingParams
 
+ENGINE = Path(llm_module.__file__).parent
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 SEEDED = SamplingParams(seed=5, max_tokens=30, ignore_eos=True)
 
@@ -382,3 +390,42 @@ def test_progress_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[s
     with make(progress=False) as llm:
         llm.generate(["a", "b"], GREEDY)
         assert capsys.readouterr() == ("", "")
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------
+
+
+def press_at(line: int) -> Callable[..., Any]:
+    """A trace function that presses Ctrl-C at the engine's n-th line of Python."""
+    lines = count()
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        path = Path(frame.f_code.co_filename)
+        if path.parent != ENGINE or path.name in ("llm.py", "interrupts.py"):
+            return None
+        if event == "line" and next(lines) == line:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    return trace
+
+
+@pytest.mark.parametrize("streams", [0, 1])
+def test_ctrl_c_anywhere_in_a_step_loses_nothing(streams: int) -> None:
+    """It comes when the step is done: the books stay true, and another stream goes on."""
+    made = prompts(3)
+    with make(FakeRunner(num_blocks=31), max_num_seqs=2) as llm:
+        wanted = [output.outputs[0].text for output in llm.generate(made, SEEDED)]
+        for line in range(0, 3000, 61):
+            others = [llm.stream(made[0], SEEDED) for _ in range(streams)]
+            begun = [next(other) for other in others]
+            sys.settrace(press_at(line))
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    llm.generate(made, SEEDED)
+            finally:
+                sys.settrace(None)
+            for first, other in zip(begun, others, strict=True):
+                assert first.text + "".join(chunk.text for chunk in other) == wanted[0]
+            assert idle(llm)
+        assert [output.outputs[0].text for output in llm.generate(made, SEEDED)] == wanted
