@@ -268,19 +268,6 @@ def test_lower_simd_levels_have_their_own_kernels(tmp_path: Path, level: str) ->
     assert child(tmp_path, NANOCUPY_SIMD=level) == lower
 
 
-def test_a_kernel_is_compiled_once_however_often_it_is_launched(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(jit, "_object_path", lambda source: tmp_path / source)
-    monkeypatch.setattr(jit, "_loaded", {})
-    monkeypatch.setattr(jit, "_effort", len)
-    monkeypatch.setattr(jit, "_link", lambda source: (None, 1))
-    monkeypatch.setattr(jit, "_compile_in_processes", lambda sources, tick: asked.extend(sources))
-    jit.compile_all([jit.Kernel(f"module:{name}") for name in "abab"])
-    assert asked == ["module:a", "module:b"]
-
-
 def test_kernels_call_nothing_of_pythons() -> None:
     """Else a cached kernel could not be linked in a process without Numba."""
     kernel = jit.Kernel("nanocupy.kernels.cpu.elementwise:add")

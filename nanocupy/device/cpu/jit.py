@@ -79,7 +79,7 @@ def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
     if len(missing) > 1 and sys.executable:
         with contextlib.suppress(OSError):  # Python cannot be started, or ended early
             _compile_in_processes(sorted(missing, key=_effort, reverse=True), tick)
-    for kernel in distinct.values():
+    for kernel in kernels:
         _ = kernel.address
 
 
