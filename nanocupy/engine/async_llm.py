@@ -77,7 +77,7 @@ class AsyncLLM(Frontend):
     @property
     def alive(self) -> bool:
         """True while requests are served."""
-        return self._error is None
+        return self._error is None and self._thread.is_alive()
 
     # --- what callers use ---------------------------------------------------------------------
 
@@ -157,6 +157,10 @@ class AsyncLLM(Frontend):
     def _check_alive(self) -> None:
         if self._error is not None:
             raise self._error
+        if not self._thread.is_alive():
+            raise EngineDeadError(
+                "[AsyncLLM] a fork has no engine thread: make an AsyncLLM in each process"
+            )
 
     # --- on the engine's thread ---------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -349,3 +350,20 @@ def test_an_idle_engine_sleeps() -> None:
         assert time.process_time() - start < 0.1
 
     run(main)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_is_told_that_it_has_no_engine_thread() -> None:
+    llm = make()
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(asyncio.wait_for(llm.generate([1, 2, 3], PARAMS), 10))
+        except EngineDeadError as error:
+            os._exit(0 if "fork" in str(error) and not llm.alive else 1)
+        except BaseException:
+            os._exit(2)
+        os._exit(3)
+    assert os.waitpid(child, 0)[1] == 0
+    assert llm.alive
+    llm.close()
