@@ -44,17 +44,8 @@ def stream_gbs(threads: int, repeats: int = 5) -> float:
     return STREAM_BYTES / best_of(stream(CpuDevice(threads)).run, repeats) / 1e9
 
 
-def fma_gflops(device: CpuDevice, repeats: int = 5) -> float:
-    """GFLOP/s of float32 fused multiply-adds (two operations each), all in registers."""
-    return _peak(device, FMA, 2 * 16 * 12, repeats)
-
-
-def dot_gops(device: CpuDevice, repeats: int = 5) -> float:
-    """Giga-operations/s of byte dot products (multiply and add), all in registers."""
-    return _peak(device, DOT, 2 * 64 * 12, repeats)
-
-
-def _peak(device: CpuDevice, kernel: Kernel, operations: int, repeats: int) -> float:
+def peak(device: CpuDevice, kernel: Kernel) -> tuple[Any, int]:
+    """(a graph of FMA or DOT, all in registers; its operations: a multiply and an add each)."""
     out = device.empty((16 * device.threads,), np.int32)
-    graph = device.capture([Launch(kernel, (STEPS, out))])
-    return operations * STEPS * device.threads / best_of(graph.run, repeats) / 1e9
+    lanes = 64 if kernel is DOT else 16
+    return device.capture([Launch(kernel, (STEPS, out))]), 2 * lanes * 12 * STEPS * device.threads
