@@ -60,7 +60,7 @@ class Engine:
         self.runner = runner
         self.tokenizer = tokenizer
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
-        self.sampler = Sampler(eos_ids)
+        self.sampler = Sampler({id for id in eos_ids if 0 <= id < runner.vocab_size})
         max_rows = min(options.max_num_batched_tokens, runner.max_rows)
         self.scheduler = Scheduler(
             self.pool,

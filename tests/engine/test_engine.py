@@ -19,7 +19,8 @@ from engine.fake import (
     runner_of,
     token_ids,
 )
-from nanocupy.engine.engine import PromptTooLongError
+from nanocupy.engine.engine import Engine, PromptTooLongError
+from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -60,6 +61,19 @@ def test_an_end_token_asked_for_is_named_though_eos_is_ignored() -> None:
     )
     [out] = run(engine(), [[1]], params)
     assert (out.outputs[0].finish_reason, out.outputs[0].stop_reason) == ("stop", EOS)
+
+
+def test_an_end_outside_the_vocabulary_is_no_end() -> None:
+    """A model folder may name one: it must not reach the device."""
+    seen: list[int] = []
+    runner = FakeRunner()
+    runner.before_step = lambda batch: seen.extend(
+        token for item in batch for row in item.sample if row.edits for token in row.edits.ids
+    )
+    llm = Engine(runner, EngineOptions(), eos_ids=[EOS, VOCAB, 10**10, -1])
+    llm.add([1, 2, 3], SamplingParams(temperature=0, min_tokens=2, max_tokens=4))
+    drain(llm)
+    assert set(seen) == {EOS}
 
 
 def test_min_tokens_forbids_every_end_before() -> None:
