@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def plan(config: Any, options: EngineOptions, free: int | None = None) -> KVPlan
         free: bytes that are free; measured if None.
 
     Raises:
-        ValueError: an explicit `max_model_len` that the KV memory or the model cannot hold.
+        ValueError: an explicit `max_model_len` that the KV memory or the model cannot hold, or
+            more KV memory than there is.
     """
     shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
     dtype, size = kv_dtype(options), options.block_size
@@ -85,6 +87,11 @@ def plan(config: Any, options: EngineOptions, free: int | None = None) -> KVPlan
             f"({full * per_block:,} bytes), and there is room for {blocks} ({blocks * per_block:,} "
             "bytes): lower --max-model-len, or raise --kv-memory or --num-kv-blocks"
         )
+    if blocks * per_block > (total := total_memory()):
+        raise ValueError(
+            f"{blocks:,} KV blocks take {blocks * per_block:,} bytes, and there are {total:,} in "
+            "all: lower --num-kv-blocks or --kv-memory"
+        )
     if blocks < 1:
         raise ValueError(f"no room for one KV block of {per_block:,} bytes: raise --kv-memory")
     return KVPlan(blocks + 1, size, min(longest, blocks * size), *shape, dtype)
@@ -94,7 +101,20 @@ def available_memory() -> int:
     """Free bytes: the machine's, or what the container has left of its limit if that is less."""
     import psutil
 
-    free = int(psutil.virtual_memory().available)
+    left = [int(psutil.virtual_memory().available)]
+    left += [limit - used for limit, used in _containers()]
+    return max(min(left), 0)
+
+
+def total_memory() -> int:
+    """Bytes that there are: the machine's, or the container's limit if that is less."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _containers())])
+
+
+def _containers() -> Iterator[tuple[int, int]]:
+    """(limit, used) bytes of the control groups that have a limit."""
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         (
@@ -103,10 +123,9 @@ def available_memory() -> int:
         ),
     ):
         try:
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+            yield int(Path(limit).read_text()), int(Path(used).read_text())
         except (OSError, ValueError):
             continue
-    return max(free, 0)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

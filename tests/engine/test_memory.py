@@ -1,0 +1,55 @@
+"""KV blocks: how many there are, and what is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nanocupy.engine import memory
+from nanocupy.engine.memory import plan
+from nanocupy.engine.options import EngineOptions
+
+CONFIG = SimpleNamespace(
+    num_hidden_layers=2, num_key_value_heads=2, head_dim=16, max_position_embeddings=100
+)
+BLOCK = 16 * 2 * 2 * 2 * 16 * 2  # bytes: tokens, K and V, layers, heads, head_dim, float16
+
+
+def planned(free: int | None = 2**30, **options: Any) -> memory.KVPlan:
+    return plan(CONFIG, EngineOptions(**options), free)
+
+
+def test_blocks_are_for_all_requests_or_for_the_memory_there_is() -> None:
+    assert planned(max_num_seqs=3).num_blocks == 3 * 7 + 1
+    assert planned(free=int(10 * BLOCK / memory.SHARE)).num_blocks == 10 + 1
+    assert planned(kv_memory=5 * BLOCK + 1).num_blocks == 5 + 1
+    assert planned(num_kv_blocks=4).num_blocks == 4 + 1
+
+
+def test_the_longest_request_is_what_fits() -> None:
+    assert planned().max_model_len == 100
+    assert planned(num_kv_blocks=2).max_model_len == 32
+    with pytest.raises(ValueError, match=r"needs 7 KV blocks.*room for 2"):
+        planned(num_kv_blocks=2, max_model_len=100)
+    with pytest.raises(ValueError, match="made for 100 positions"):
+        planned(max_model_len=101)
+    with pytest.raises(ValueError, match=f"no room for one KV block of {BLOCK:,} bytes"):
+        planned(kv_memory=BLOCK - 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_kv_blocks": 11}, {"kv_memory": "1T", "max_num_seqs": 100}]
+)
+def test_more_than_the_machine_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(memory, "total_memory", lambda: 10 * BLOCK)
+    with pytest.raises(ValueError, match=rf"KV blocks take .* bytes, and there are {10 * BLOCK:,}"):
+        planned(**options)
+    assert planned(num_kv_blocks=10).num_blocks == 11
+
+
+def test_memory_is_measured() -> None:
+    assert 0 < memory.available_memory() <= memory.total_memory()
