@@ -80,7 +80,13 @@ def _place(nodes: list[Node], roots: list[Node], to: Lowering) -> int:
             for index in range(len(dead.specs)):
                 if (dead, index) in spots:
                     pool.give(*spots[dead, index])
-    arena = to.device.empty((max(pool.size, ALIGN),), np.uint8)
+    try:
+        arena = to.device.empty((max(pool.size, ALIGN),), np.uint8)
+    except MemoryError:
+        raise ValueError(
+            f"[program] no memory for {pool.size:,} bytes of values between kernels: lower "
+            "--max-num-batched-tokens or --max-num-seqs"
+        ) from None
     for node in nodes:
         _put(node, to, arena, spots)
     return pool.size

@@ -215,7 +215,8 @@ def quantize_reference(x: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarra
     """
     parts = x.astype(np.float32).reshape(x.shape[0], -1, group)
     scales = np.abs(parts).max(-1) / np.float32(16256)
-    inverse = np.where(scales > 0, np.float32(1) / np.where(scales > 0, scales, 1), np.float32(0))
+    normal = scales > np.finfo(np.float32).tiny
+    inverse = np.where(normal, np.float32(1) / np.where(normal, scales, 1), np.float32(0))
     codes = np.rint(parts * inverse[..., None].astype(np.float32))
     return codes.astype(np.int32).reshape(x.shape), scales.astype(np.float32)
 

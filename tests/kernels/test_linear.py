@@ -172,3 +172,12 @@ def test_what_is_not_finite_stays_so(bad: float, integer: bool) -> None:
     got = apply(device, weight, x, integer)
     assert not np.isfinite(got[1]).any()
     assert np.array_equal(got[[0, 2]], clean[[0, 2]])
+
+
+def test_values_too_small_to_scale_count_as_zeros() -> None:
+    device = CpuDevice(threads=1)
+    (weight,) = linear.pack(device, [make("q4_32_f16", 64, 64)[0]])
+    x = np.full((2, 64), 1e-39, np.float32)
+    x[1, 32:] = 1.0
+    got = apply(device, weight, x, True)
+    assert not got[0].any() and np.isfinite(got[1]).all() and got[1].any()

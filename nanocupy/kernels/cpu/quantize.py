@@ -24,6 +24,8 @@ from nanocupy.device.cpu.simd import (
     vsum,
 )
 
+SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a group counts as zeros
+
 
 @fn
 def quantize_group(x, high, low, meta, group):
@@ -38,7 +40,7 @@ def quantize_group(x, high, low, meta, group):
         peak = vmax(vabs(v), peak)
         finite = vfma(v, zero, finite)
     scale = vmaxval(peak) / f4(16256.0) + vsum(finite)
-    inverse = vsplat(f4(1.0) / scale if scale > f4(0.0) else f4(0.0))
+    inverse = vsplat(f4(1.0) / scale if scale > SMALLEST else f4(0.0))
     total, half = isplat(i4(0)), isplat(i4(64))
     for i in range(0, group, 16):
         codes = to_int(vload(x + 4 * i) * inverse)
