@@ -44,34 +44,13 @@ BLOCK_FORMATS = {
 
 
 def pack(q: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
-    """uint8 values [N, K] below 2**bits to words [N, K * bits / 32]; bits is 4 or 8."""
+    """uint8 values [N, K] below 2**bits to words [N, K * bits / 32]; bits is 4 or 8.
+
+    `kernels.linear.unpack` is the inverse.
+    """
     if bits == 8:
         return np.ascontiguousarray(q).view("<u4")
     return np.ascontiguousarray(q[:, 0::2] | (q[:, 1::2] << 4)).view("<u4")
-
-
-def unpack(weight: NDArray[np.uint32], bits: int) -> NDArray[np.uint8]:
-    """Words [N, K * bits / 32] to uint8 values [N, K]; the inverse of `pack`."""
-    as_bytes = np.ascontiguousarray(weight, dtype="<u4").view(np.uint8)
-    if bits == 8:
-        return as_bytes
-    q = np.empty((as_bytes.shape[0], as_bytes.shape[1] * 2), np.uint8)
-    q[:, 0::2] = as_bytes & 15
-    q[:, 1::2] = as_bytes >> 4
-    return q
-
-
-def dequantize(
-    weight: NDArray[np.uint32],
-    scales: NDArray[np.floating],
-    biases: NDArray[np.floating],
-    bits: int,
-) -> NDArray[np.float32]:
-    """float32 [N, K] of an affine matrix. The group size follows from the shapes."""
-    n, groups = scales.shape
-    q = unpack(weight, bits).reshape(n, groups, -1).astype(np.float32)
-    w = q * scales.astype(np.float32)[..., None] + biases.astype(np.float32)[..., None]
-    return w.reshape(n, -1)
 
 
 def block_weight(kind: str, raw: NDArray[np.uint8]) -> NDArray[np.uint32]:

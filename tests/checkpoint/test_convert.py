@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from checkpoint import tiny
 from nanocupy.checkpoint import affine, convert_gguf
 from nanocupy.checkpoint.gguf_model import llama3_factors, module_of, unpermute
+from nanocupy.kernels import linear
 
 
 def permute(w: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
@@ -30,7 +31,7 @@ def matrix(folder: Path, module: str) -> NDArray[np.float32]:
     config = json.loads((folder / "config.json").read_text())["quantization"]
     bits = config.get(module, config)["bits"]
     parts = (held[f"{module}.{leaf}"] for leaf in ("weight", "scales", "biases"))
-    return affine.dequantize(*parts, bits)
+    return linear.dequantize(*parts, bits)
 
 
 def test_pack_puts_element_0_in_the_lowest_bits() -> None:
@@ -38,7 +39,7 @@ def test_pack_puts_element_0_in_the_lowest_bits() -> None:
     assert affine.pack(q, 4)[0, 0] == 0x76543210
     assert affine.pack(q, 8)[0, 0] == 0x03020100
     for bits in (4, 8):
-        np.testing.assert_array_equal(affine.unpack(affine.pack(q, bits), bits), q)
+        np.testing.assert_array_equal(linear.unpack(affine.pack(q, bits), bits), q)
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
@@ -49,7 +50,7 @@ def test_blocks_become_affine_bit_for_bit(kind: str, size: float) -> None:
     expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
     biases = affine.block_biases(kind, raw)
     parts = (affine.block_weight(kind, raw), affine.block_scales(kind, raw), biases)
-    got = affine.dequantize(*parts, affine.BLOCK_FORMATS[kind].bits)
+    got = linear.dequantize(*parts, affine.BLOCK_FORMATS[kind].bits)
     np.testing.assert_array_equal(got, expected)  # -0.0 == 0.0: the sign of zero is not kept
 
 
@@ -64,7 +65,7 @@ def test_any_block_of_bytes_keeps_its_value() -> None:
             f(kind, raw) for f in (affine.block_weight, affine.block_scales, affine.block_biases)
         )
         expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
-        np.testing.assert_array_equal(affine.dequantize(*parts, block.bits), expected)
+        np.testing.assert_array_equal(linear.dequantize(*parts, block.bits), expected)
 
 
 def test_a_bias_that_f16_cannot_hold_is_float32() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nanocupy.checkpoint import Checkpoint, affine
+from nanocupy.checkpoint import Checkpoint
+from nanocupy.kernels import linear
 
 
 def test_config(real_model: Path) -> None:
@@ -30,5 +31,5 @@ def test_every_tensor_is_there_and_finite(real_model: Path) -> None:
     parts = (
         checkpoint.read(f"model.embed_tokens.{leaf}") for leaf in ("weight", "scales", "biases")
     )
-    embedding = affine.dequantize(*parts, 8)
+    embedding = linear.dequantize(*parts, 8)
     assert embedding.shape == (49152, 576) and 0.05 < embedding.std() < 0.5
