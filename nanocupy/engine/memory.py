@@ -12,7 +12,6 @@ import numpy as np
 from nanocupy.engine.options import EngineOptions
 
 SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
-_DTYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> in
 def kv_dtype(options: EngineOptions) -> str:
     """float16 unless told; float32 where everything is."""
     if options.kv_dtype != "auto":
-        return _DTYPES[options.kv_dtype]
+        return options.kv_dtype
     return "float32" if options.dtype == "exact" else "float16"
 
 

@@ -47,11 +47,6 @@ def load_i16(b: Any, p: Any) -> Any:
     return b.load(pointer(b, p, i16), align=2)
 
 
-@op(void, A, types.int16)
-def store_i16(b: Any, p: Any, x: Any) -> Any:
-    b.store(x, pointer(b, p, i16), align=2)
-
-
 @op(types.int64, A)
 def load_u8(b: Any, p: Any) -> Any:
     return b.zext(b.load(pointer(b, p, i8), align=1), i64)
@@ -76,12 +71,6 @@ def float_of(b: Any, x: Any) -> Any:
 
 
 # ---- for the thread team
-
-
-@op(A, A, A)
-def atomic_add(b: Any, p: Any, x: Any) -> Any:
-    """Add and return the old value."""
-    return b.atomic_rmw("add", pointer(b, p, i64), x, "seq_cst")
 
 
 @op(A, A)

@@ -51,7 +51,7 @@ class _VecModel(models.PrimitiveModel):
 F = Vec("f32x16", VF)
 I = Vec("i32x16", VI)  # noqa: E741  (I is the natural partner of F)
 A = types.int64  # an address
-f4, i4, i8t, u1, void = types.float32, types.int32, types.int64, types.uint8, types.void
+f4, i4, i8t, void = types.float32, types.int32, types.int64, types.void
 
 Emit = Callable[..., Any]
 # Decorator for helpers that kernels call. Nobody calls one from Python, so it needs no wrappers.
@@ -147,18 +147,6 @@ def istore_i8(b: Any, p: Any, v: Any) -> Any:
     b.store(b.trunc(v, lanes), pointer(b, p, lanes), align=1)
 
 
-@op(F, A)
-def vbroadcast(b: Any, p: Any) -> Any:
-    """The f32 at p in every lane."""
-    return splat(b, _load(b, p, f32, 4))
-
-
-@op(I, A)
-def ibroadcast(b: Any, p: Any) -> Any:
-    """The 32-bit word at p in every lane."""
-    return splat(b, _load(b, p, i32, 4))
-
-
 @op(F, f4)
 def vsplat(b: Any, x: Any) -> Any:
     return splat(b, x)
@@ -217,19 +205,9 @@ def emit_f32_to_f16(b: Any, x: Any) -> Any:
     return b.trunc(b.or_(half, sign), VH)
 
 
-@op(F, A)
-def vload_bf16(b: Any, p: Any) -> Any:
-    return emit_bf16_to_f32(b, _load(b, p, VH, 2))
-
-
 @op(void, A, F)
 def vstore_bf16(b: Any, p: Any, v: Any) -> Any:
     b.store(emit_f32_to_bf16(b, v), pointer(b, p, VH), align=2)
-
-
-@op(F, A)
-def vload_f16(b: Any, p: Any) -> Any:
-    return emit_f16_to_f32(b, _load(b, p, VH, 2))
 
 
 @op(void, A, F)
@@ -249,16 +227,6 @@ def bf16_to_f32(b: Any, half: Any) -> Any:
 @op(f4, types.int16)
 def f16_to_f32(b: Any, half: Any) -> Any:
     return _first_lane(b, emit_f16_to_f32(b, splat(b, half)))
-
-
-@op(types.int16, f4)
-def f32_to_bf16(b: Any, x: Any) -> Any:
-    return _first_lane(b, emit_f32_to_bf16(b, splat(b, x)))
-
-
-@op(types.int16, f4)
-def f32_to_f16(b: Any, x: Any) -> Any:
-    return _first_lane(b, emit_f32_to_f16(b, splat(b, x)))
 
 
 # ---- arithmetic
@@ -342,11 +310,6 @@ def ishl(b: Any, x: Any, bits: Any) -> Any:
 def isar(b: Any, x: Any, bits: Any) -> Any:
     """Shift right, keeping the sign."""
     return b.ashr(x, splat(b, bits))
-
-
-@op(I, I, i4)
-def ishr(b: Any, x: Any, bits: Any) -> Any:
-    return b.lshr(x, splat(b, bits))
 
 
 @op(F, I)
@@ -491,9 +454,6 @@ def emit_exp_negative(b: Any, x: Any) -> Any:
     power = b.add(b.shl(b.bitcast(shifted, words), const(words, 23)), const(words, 127 << 23))
     tiny = b.fcmp_ordered("<", x, number(-87.0))
     return b.select(tiny, number(0.0), b.fmul(p, b.bitcast(power, kind)))
-
-
-vexp_negative = op(F, F)(emit_exp_negative)
 
 
 def vector(element: Any, count: int) -> ir.VectorType:
