@@ -140,11 +140,11 @@ def test_a_kernel_that_fails_ends_one_request(real_model: Path, alone: list[Answ
     """Fail the k-th run of the graph for k = 1, 2, ...: the others' tokens stay as they are."""
     with engine(real_model) as llm:
         runner: Any = llm.engine.runner
-        graph = runner._graph
+        [graph] = runner._graphs
         for k in range(1, 8):
-            runner._graph = Failing(graph, k)
+            runner._graphs = [Failing(graph, k)]
             outputs = llm.generate(PROMPTS[:3], [params(i) for i in range(3)])
-            runner._graph = graph
+            runner._graphs = [graph]
             ended = [o for o in outputs if o.outputs[0].finish_reason == "error"]
             assert len(ended) <= 1
             for i, output in enumerate(outputs):

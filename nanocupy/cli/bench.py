@@ -1,9 +1,9 @@
 """Measure prefill, decode and batch speed, and how near decode comes to the machine's limit.
 
 The limit is a streaming read of the bytes that one token needs (weights, and keys and values of its
-context) by the same threads in the same run. Every figure is the median of --repeats runs, taken in
-turns. The batch is nano-vLLM's: 256 requests of random tokens, 100 to 1024 in and out; --scale
-shrinks the requests and their lengths.
+context) by the same threads in the same run; on a GPU, a copy within its memory. Every figure is
+the median of --repeats runs, taken in turns. The batch is nano-vLLM's: 256 requests of random
+tokens, 100 to 1024 in and out; --scale shrinks the requests and their lengths.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if args.kernels:
         from nanocupy.kernels import bench
 
+        if getattr(args, "device", "cpu") not in ("cpu", "auto"):
+            raise ValueError("--kernels is for the CPU's; for a GPU's see benchmarks/gpu.py")
         return bench.run(json=args.json, threads=getattr(args, "threads", None))
     _check(args)
     report = measure(args)
@@ -73,26 +75,21 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(llm)
         note("warm-up")
         bench.warm_up()
-        jobs = {f"prefill {n}": partial(bench.prefill, n) for n in args.prompt_lengths}
+        jobs: dict[str, Any] = {
+            f"prefill {n}": partial(bench.prefill, n) for n in args.prompt_lengths
+        }
         jobs |= {f"decode {n}": partial(bench.decode, n, args.decode_tokens) for n in args.contexts}
         if batch.prompts:
             jobs["batch"] = partial(bench.batch, batch)
-        jobs["limit"] = partial(stream_gbs, bench.threads)
+        jobs["limit"] = bench.limit
         found = interleaved(jobs, args.repeats, note)
         about = {
             "model": args.model,
-            "threads": bench.threads,
+            **bench.where,
             "kv_dtype": bench.kv_dtype,
             "load_s": round(load_s, 3),
         }
     return about | _figures(args, batch, bench.kv_dtype, found)
-
-
-def stream_gbs(threads: int) -> float:
-    """GB/s of a streaming read by as many threads as the model runs on."""
-    from nanocupy.device.cpu import limits
-
-    return float(limits.stream_gbs(threads=threads))
 
 
 def _figures(

@@ -67,8 +67,21 @@ def machine_facts() -> dict[str, Any]:
             "threads": available_threads(),
             "memory_bytes": int(psutil.virtual_memory().total),
         },
-        "devices": ["cpu"],
+        "devices": devices(),
         "folders": {"cache": str(paths.cache_folder())},
+    }
+
+
+def devices() -> dict[str, str]:
+    """What `--device` can be on this machine, and why not where it cannot."""
+    from nanocupy.device.cuda.toolkit import unavailable as no_gpu
+    from nanocupy.device.emulated import unavailable as no_compiler
+
+    cuda, emulated = no_gpu(), no_compiler()
+    return {
+        "cpu": "ready",
+        "cuda": f"no: {cuda}" if cuda else "ready",
+        "emulated": f"no: {emulated}" if emulated else "ready (to learn and to test; slow)",
     }
 
 

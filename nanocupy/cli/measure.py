@@ -57,9 +57,25 @@ class Bench:
         self._runs = count()
 
     @property
-    def threads(self) -> int:
-        """Threads the model runs on."""
-        return int(self._runner.device.threads)
+    def device(self) -> Any:
+        """Where the model runs."""
+        return self._runner.device
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The device's name and, of a CPU, how many threads."""
+        about = {"device": self.device.name}
+        return about | ({"threads": self.device.threads} if self.device.kind == "cpu" else {})
+
+    def limit(self) -> float:
+        """GB/s of a streaming read by what the model runs on: a device's own limit."""
+        if self.device.kind == "cuda":
+            from nanocupy.device.cuda import limits as gpu
+
+            return gpu.stream_gbs(self.device)
+        from nanocupy.device.cpu import limits as cpu
+
+        return cpu.stream_gbs(threads=self.device.threads)
 
     @property
     def kv_dtype(self) -> str:

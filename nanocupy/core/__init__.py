@@ -20,7 +20,6 @@ from nanocupy.core.array import (
     uint32,
 )
 from nanocupy.core.dtypes import astype
-from nanocupy.core.graph import Rows
 from nanocupy.core.ops import (
     abs,
     add,
@@ -71,6 +70,7 @@ from nanocupy.core.ops import (
 )
 from nanocupy.core.program import Program, compile
 from nanocupy.core.shapes import expand_dims, reshape, split, squeeze, transpose
+from nanocupy.device.base import Rows
 
 __all__ = [
     "Program",

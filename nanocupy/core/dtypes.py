@@ -11,16 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, bool_, float32, int32, record, uint32
 from nanocupy.core.graph import Op
 
-_ASTYPE = Op("astype", lambda spec, *, dtype: (spec[0], dtype), lambda x, *, dtype: x.astype(dtype))
+ASTYPE = Op(
+    "astype",
+    lambda spec, *, dtype: (spec[0], dtype),
+    lambda x, *, dtype: x.astype(dtype),
+    rowwise.cast,
+    row_wise=True,
+)
 
 
 def astype(x: Any, dtype: Any) -> array:
     """x in another dtype; x itself if it has it already."""
     x = as_array(x)
-    return x if x.dtype == np.dtype(dtype) else record(_ASTYPE, x, dtype=np.dtype(dtype))
+    return x if x.dtype == np.dtype(dtype) else record(ASTYPE, x, dtype=np.dtype(dtype))
 
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:

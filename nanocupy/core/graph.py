@@ -1,4 +1,4 @@
-"""The recorded graph: operations, nodes and the number of rows.
+"""The recorded graph: operations and nodes.
 
 Calling an operation on arrays records a `Node`; nothing is computed. A node is evaluated by its
 operation's NumPy form (`eval`), or lowered to kernel launches in a Program (`compile`).
@@ -16,28 +16,6 @@ import numpy as np
 Shape = tuple[int, ...]
 Spec = tuple[Shape, np.dtype[Any]]
 _order = itertools.count()
-
-
-class Rows(int):
-    """A number of rows that is known only when a Program runs: an int that is the most it can be.
-
-    Kernels read the number in use from `count`, an int64 array of one element on the device.
-    """
-
-    count: Any
-
-    def __new__(cls, capacity: int, count: Any) -> Rows:
-        rows = super().__new__(cls, capacity)
-        rows.count = count
-        return rows
-
-    def __mul__(self, other: Any) -> Any:
-        return self if other == 1 and not isinstance(other, Rows) else int(self) * other
-
-    __rmul__ = __mul__
-
-    def __repr__(self) -> str:
-        return f"Rows(<={int(self)})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,15 +7,14 @@ memory seen differently and launches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.core.graph import Node, Rows, Shape, width
-from nanocupy.device.base import Launch
-from nanocupy.kernels import elementwise, take_rows
+from nanocupy.core.graph import Node, Shape, width
+from nanocupy.device.base import Launch, Rows
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,33 @@ class Operand:
         return self.stride * int(self.buffer.dtype.itemsize)
 
 
+Sizes = Sequence[tuple[Rows, int]]  # capacities to use in place of the most there can be
+
+
+class Sized(NamedTuple):
+    """Launches whose size goes by the capacity of `rows`: `make` is asked once for each."""
+
+    rows: Rows
+    make: Callable[[Rows], Launch | Iterable[Launch]]
+
+    def launches(self, sizes: Sizes = ()) -> list[Launch]:
+        """The launches where `rows` has the capacity that `sizes` says; none if that is zero."""
+        rows = self.rows
+        for known, capacity in sizes:
+            if known is rows:
+                rows = Rows(capacity, rows.count)
+        if not rows:
+            return []
+        made = self.make(rows)
+        return [made] if isinstance(made, Launch) else list(made)
+
+
 @dataclass
 class Lowering:
     """The state of lowering one Program."""
 
     device: Any
-    launches: list[Launch] = field(default_factory=list)
+    sized: list[Sized] = field(default_factory=list)
     places: dict[tuple[Node, int], Operand] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
 
@@ -51,10 +71,10 @@ class Lowering:
     def inputs(self, node: Node) -> list[Operand]:
         return [self.of(n) for n in node.inputs]
 
-    def rows(self, node: Node) -> Any:
-        """The device's count of the rows in use."""
+    def rows(self, node: Node) -> Rows:
+        """The rows of a node: the most there can be, and the device's count of those in use."""
         dim = node.shape[0]
-        return dim.count if isinstance(dim, Rows) else self.constant(np.array([int(dim)]))
+        return dim if isinstance(dim, Rows) else Rows(dim, self.constant(np.array([int(dim)])))
 
     def shared(self, key: Any, make: Callable[[], Any]) -> Any:
         """A device array that launches of one kind share, made once: a table, working memory."""
@@ -67,56 +87,15 @@ class Lowering:
         key = (value.dtype.str, value.shape, value.tobytes())
         return self.shared(key, lambda: self.device.asarray(value))
 
-    def add(self, launch: Launch) -> None:
-        self.launches.append(launch)
+    def add(self, rows: Rows, make: Callable[[Rows], Launch | Iterable[Launch]]) -> None:
+        """Append what `make(rows)` launches; it is made anew for every capacity of the rows."""
+        self.sized.append(Sized(rows, make))
 
     def contiguous(self, node: Node, operand: Operand) -> Any:
         """The operand's buffer, which must have no gaps between rows."""
         if operand.stride != width(node.shape):
             raise NotImplementedError(f"[{node.op.name}] rows with gaps between them in a Program")
         return operand.view
-
-
-Lower = Callable[[Lowering, Node], None]
-
-
-def binary(name: str) -> Lower:
-    """An elementwise kernel of two inputs of one shape."""
-
-    def lower(to: Lowering, node: Node) -> None:
-        x, y = node.inputs
-        widths = {width(n.shape) for n in (x, y, node)}
-        if len(widths) > 1 or len(x.shape) == 0 or x.shape[0] != y.shape[0]:
-            raise NotImplementedError(
-                f"[{node.op.name}] broadcasting {x.shape} with {y.shape} in a Program"
-            )
-        _elementwise(name, to, node, ("x", "y"))
-
-    return lower
-
-
-def unary(name: str) -> Lower:
-    """An elementwise kernel of one input."""
-    return lambda to, node: _elementwise(name, to, node, ("x",))
-
-
-def _elementwise(name: str, to: Lowering, node: Node, inputs: tuple[str, ...]) -> None:
-    if node.dtype != np.float32:
-        raise NotImplementedError(f"[{node.op.name}] of {node.dtype} in a Program")
-    places = to.inputs(node)
-    strides = {f"{i}_stride": p.stride for i, p in zip(inputs, places, strict=True)}
-    views = [to.of(node).view, *(p.view for p in places)]
-    launch = getattr(elementwise, f"launch_{name}")
-    to.add(launch(*views, to.rows(node), width(node.shape), **strides))
-
-
-def take(to: Lowering, node: Node) -> None:
-    """Gather rows."""
-    if node.attrs["axis"] != 0:
-        raise NotImplementedError("[take] along another axis than the first in a Program")
-    source, index = node.inputs
-    x = to.contiguous(source, to.of(source)).reshape(-1, width(source.shape))
-    to.add(take_rows.launch(to.of(node).view, x, to.of(index).view, to.rows(node)))
 
 
 # ---- the same memory, seen differently

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import lowering
+from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, float32, int32, record, uint32
 from nanocupy.core.dtypes import astype, floating, summed, together
-from nanocupy.core.graph import Op, Rows, Shape, Spec, like_numpy
+from nanocupy.core.graph import Op, Shape, Spec, like_numpy
 from nanocupy.core.shapes import getitem, reshape, setitem, split, squeeze, transpose
+from nanocupy.device.base import Rows
 
 # ---- shape rules
 
@@ -51,9 +52,9 @@ def _silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
 
 
-ADD = _op("add", np.add, lowering.binary("add"))
-MULTIPLY = _op("multiply", np.multiply, lowering.binary("mul"))
-SILU = _op("silu", _silu, lowering.unary("silu"))
+ADD = _op("add", np.add, rowwise.binary("add"))
+MULTIPLY = _op("multiply", np.multiply, rowwise.binary("mul"))
+SILU = _op("silu", _silu, rowwise.unary("silu"))
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "subtract": np.subtract,
     "power": np.power,
@@ -172,9 +173,9 @@ _CONCATENATE = Op(
 )
 TAKE = Op(
     "take",
-    lambda x, i, *, axis: ((*x[0][:axis], *i[0], *x[0][axis + 1 :]), x[1]),
-    lambda x, i, *, axis: np.take(x, i, axis),
-    lowering.take,
+    lambda x, i, *, axis, dtype=None: ((*x[0][:axis], *i[0], *x[0][axis + 1 :]), dtype or x[1]),
+    lambda x, i, *, axis, dtype=None: np.take(x, i, axis).astype(dtype or x.dtype),
+    rowwise.take,
 )
 
 

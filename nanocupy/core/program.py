@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.core.arena import ALIGN, Pool
 from nanocupy.core.array import array, as_array
 from nanocupy.core.fast import STATIC, static
 from nanocupy.core.graph import CONSTANT, ITEM, Node, size, topological, width
-from nanocupy.core.lowering import Lowering, Operand
-from nanocupy.core.rules import RULES, Rule
-
-ALIGN = 64
+from nanocupy.core.lowering import Lowering, Operand, Sizes
+from nanocupy.core.rules import Rule, rules_for
+from nanocupy.device.base import Launch
 
 
 class Program:
@@ -25,20 +25,19 @@ class Program:
     Args:
         outputs: recorded arrays. Their leaves are `fast.static` buffers and constants.
         device: where it runs.
-        rules: simplifications to apply, in order.
+        rules: simplifications to apply, in order. None: those of the device.
 
     Attributes:
-        launches: every kernel launch, in order.
         outputs: the device buffers of the results, at capacity.
         workspace_bytes: memory of all values in between.
     """
 
     def __init__(
-        self, outputs: Sequence[array], device: Any, rules: Sequence[Rule] = RULES
+        self, outputs: Sequence[array], device: Any, rules: Sequence[Rule] | None = None
     ) -> None:
         self.device = device
         roots = [a.node for a in outputs]
-        for rule in rules:
+        for rule in rules_for(device.kind) if rules is None else rules:
             roots = rule(roots)
         nodes = topological(roots)
         lowering = Lowering(device)
@@ -46,21 +45,29 @@ class Program:
         for node in nodes:
             if node.op.lower:
                 node.op.lower(lowering, node)
-        self.launches = lowering.launches
         self.outputs = [lowering.of(n).view[: size(n.shape)].reshape(n.shape) for n in roots]
-        self._keep = lowering
+        self._lowering = lowering
 
-    def capture(self) -> Any:
+    def launches(self, sizes: Sizes = ()) -> list[Launch]:
+        """Every kernel launch, in order.
+
+        Args:
+            sizes: capacities smaller than a symbolic number of rows allows: what is launched then
+                serves no more rows than that.
+        """
+        return [launch for step in self._lowering.sized for launch in step.launches(sizes)]
+
+    def capture(self, sizes: Sizes = ()) -> Any:
         """A Graph: no Python between kernels."""
-        return self.device.capture(self.launches)
+        return self.device.capture(self.launches(sizes))
 
-    def eager(self) -> Any:
+    def eager(self, sizes: Sizes = ()) -> Any:
         """The same launches, one at a time."""
-        return self.device.eager(self.launches)
+        return self.device.eager(self.launches(sizes))
 
     def __repr__(self) -> str:
-        names = [x.kernel.name for x in self.launches]
-        return f"Program({len(names)} launches, {self.workspace_bytes} bytes of workspace)"
+        count = len(self._lowering.sized)
+        return f"Program({count} steps, {self.workspace_bytes} bytes of workspace)"
 
 
 # ---- the memory plan
@@ -70,10 +77,10 @@ def _place(nodes: list[Node], roots: list[Node], to: Lowering) -> int:
     """Give every value a place; values that are never alive together share memory."""
     owner = _owners(nodes)
     last = _last_uses(nodes, roots, owner)
-    pool = _Pool()
+    pool = Pool()
     spots: dict[tuple[Node, int], tuple[int, int]] = {}
     for time, node in enumerate(nodes):
-        if owner[node] is node and node.op not in (CONSTANT, STATIC):
+        if owner[node] is node and node.op not in (CONSTANT, STATIC) and "into" not in node.attrs:
             for index, (shape, dtype) in enumerate(node.specs):
                 spots[node, index] = pool.take(size(shape) * dtype.itemsize)
         for dead in last.get(time, ()):
@@ -103,13 +110,16 @@ def _put(
     elif node.op in (CONSTANT, STATIC):
         buffer = node.attrs["buffer"] if node.op is STATIC else to.constant(node.attrs["value"])
         to.places[node, 0] = Operand(buffer, 0, width(node.shape))
+    elif "into" in node.attrs:
+        for index, buffer in enumerate(node.attrs["into"]):
+            to.places[node, index] = Operand(buffer, 0, width(node.specs[index][0]))
     elif node.op.lower is None:
         raise NotImplementedError(f"[{node.op.name}] has no kernel yet: it cannot be compiled")
     else:
         for index, (shape, dtype) in enumerate(node.specs):
             start, _ = spots[node, index]
             buffer = arena[start : start + max(size(shape) * dtype.itemsize, ALIGN)]
-            buffer = buffer[: len(buffer) // dtype.itemsize * dtype.itemsize].view(dtype)
+            buffer = buffer[: buffer.nbytes // dtype.itemsize * dtype.itemsize].view(dtype)
             to.places[node, index] = Operand(buffer, 0, width(shape))
 
 
@@ -137,39 +147,6 @@ def _last_uses(
         if node not in kept:
             out.setdefault(time, []).append(node)
     return out
-
-
-class _Pool:
-    """Offsets in one arena: the smallest free piece that fits, else the end."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._free: list[tuple[int, int]] = []  # (offset, bytes), by offset, never adjacent
-
-    def take(self, nbytes: int) -> tuple[int, int]:
-        need = -(-max(nbytes, 1) // ALIGN) * ALIGN
-        fits = [piece for piece in self._free if piece[1] >= need]
-        if fits:
-            offset, length = min(fits, key=lambda piece: piece[1])
-            self._free.remove((offset, length))
-            if length > need:
-                self._free.append((offset + need, length - need))
-                self._free.sort()
-            return offset, need
-        offset = self.size
-        if self._free and sum(self._free[-1]) == self.size:
-            offset = self._free.pop()[0]
-        self.size = offset + need
-        return offset, need
-
-    def give(self, offset: int, nbytes: int) -> None:
-        merged: list[tuple[int, int]] = []
-        for start, length in sorted([*self._free, (offset, nbytes)]):
-            if merged and sum(merged[-1]) == start:
-                merged[-1] = (merged[-1][0], merged[-1][1] + length)
-            else:
-                merged.append((start, length))
-        self._free = merged
 
 
 # ---- compile
@@ -211,9 +188,9 @@ def compile(
             made[key] = buffers, program, program.capture(), single
         buffers, program, graph, single = made[key]
         for buffer, value in zip(buffers, values, strict=True):
-            buffer[...] = value
+            device.write(buffer, value)
         graph.run()
-        results = [array(np.array(out)) for out in program.outputs]
+        results = [array(np.array(device.read(out))) for out in program.outputs]
         return results[0] if single else results
 
     return call

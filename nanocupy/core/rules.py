@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanocupy.core import ops
-from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, RMS_NORM, SILU_MUL, STATIC
-from nanocupy.core.graph import CONSTANT, Node, Rows, item, topological, width
+from nanocupy.core.dtypes import ASTYPE
+from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, RMS_NORM, ROPE, SILU_MUL, STATIC
+from nanocupy.core.graph import CONSTANT, ITEM, Node, item, topological, width
+from nanocupy.core.paged import PAGED_ATTENTION
 from nanocupy.core.shapes import SLICE
+from nanocupy.device.base import Rows
 
 Outputs = list[Node]
 Rule = Callable[[Outputs], Outputs]
@@ -223,6 +226,56 @@ def silu_times(outputs: Outputs) -> Outputs:
     return rebuild(outputs, make)
 
 
+# ---- for GPUs
+
+
+def rope_and_write(outputs: Outputs) -> Outputs:
+    """Where only attention reads the turned q and k, one pass turns them and fills the pages."""
+    readers = users(outputs)
+
+    def alone(node: Node) -> bool:
+        return node.op is ROPE and len(readers[node]) == 1
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node.op is PAGED_ATTENTION and alone(node.inputs[0]) and alone(node.inputs[1]):
+            q, k = inputs[:2]
+            if q.attrs == k.attrs and q.inputs[1] is k.inputs[1] is inputs[3]:
+                turn = (q.attrs["frequency"], q.attrs["traditional"])
+                sources = (q.inputs[0], k.inputs[0], *inputs[2:])
+                return Node(node.op, sources, {**node.attrs, "rope": turn}, order=node.order)
+        return same(node, inputs)
+
+    return rebuild(outputs, make)
+
+
+def round_where_made(outputs: Outputs) -> Outputs:
+    """A value that everybody wants rounded alike is rounded by the operation that makes it."""
+    readers = users(outputs)
+    wanted: dict[Node, Node] = {}  # what makes a value -> the node that rounds it
+
+    for node in topological(outputs):
+        if node.op is not ASTYPE or len(readers[node.inputs[0]]) != 1:
+            continue
+        source = node.inputs[0]
+        if source.op is ITEM and source.inputs[0].op is ADD_RMS_NORM and source.attrs["index"] == 1:
+            wanted[source.inputs[0]] = node
+        elif source.op in (RMS_NORM, SILU_MUL, ops.TAKE):
+            wanted[source] = node
+    rounds = set(wanted.values())
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node in rounds:
+            return inputs[0]
+        if node in wanted:
+            attrs = {**node.attrs, "dtype": wanted[node].attrs["dtype"]}
+            return Node(node.op, inputs, attrs, order=node.order)
+        if node.op is ITEM:
+            return item(inputs[0], node.attrs["index"])
+        return same(node, inputs)
+
+    return rebuild(outputs, make)
+
+
 RULES: Sequence[Rule] = (
     common_subexpressions,
     gather_rows_first,
@@ -231,3 +284,9 @@ RULES: Sequence[Rule] = (
     silu_times,
     common_subexpressions,
 )
+CUDA_RULES: Sequence[Rule] = (*RULES, rope_and_write, round_where_made)
+
+
+def rules_for(kind: str) -> Sequence[Rule]:
+    """The rules of a kind of device."""
+    return CUDA_RULES if kind == "cuda" else RULES

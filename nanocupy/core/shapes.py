@@ -14,7 +14,8 @@ import numpy as np
 from nanocupy.core import lowering
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.dtypes import astype
-from nanocupy.core.graph import Op, Rows, Shape, like_numpy
+from nanocupy.core.graph import Op, Shape, like_numpy
+from nanocupy.device.base import Rows
 
 
 def _reshape_shape(old: Shape, new: tuple[int, ...]) -> Shape:

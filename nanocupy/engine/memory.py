@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.precision import Precision
 
 SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
 
@@ -25,6 +26,8 @@ class KVPlan:
     kv_heads: int
     head_dim: int
     dtype: str
+    device: str = "cpu"
+    activations: str = "float32"
 
     @property
     def layout(self) -> Any:
@@ -32,7 +35,8 @@ class KVPlan:
         from nanocupy.core.fast import KVLayout
 
         shape = (self.num_blocks, self.kv_heads, self.head_dim, self.block_size)
-        return KVLayout(*shape, numpy_dtype(self.dtype))
+        dtypes = numpy_dtype(self.dtype), numpy_dtype(self.activations)
+        return KVLayout(*shape, dtypes[0], self.device, dtypes[1])
 
     @property
     def bytes_per_token(self) -> int:
@@ -48,25 +52,38 @@ def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> in
     return 2 * layers * kv_heads * head_dim * (4 if dtype == "float32" else 2)
 
 
-def kv_dtype(options: EngineOptions) -> str:
-    """float16 unless told; float32 where everything is."""
-    if options.kv_dtype != "auto":
-        return options.kv_dtype
-    return "float32" if options.dtype == "exact" else "float16"
+class Room(NamedTuple):
+    """Bytes for KV blocks where nobody says how many, and bytes that there are in all."""
+
+    budget: int
+    total: int
 
 
-def plan(config: Any, options: EngineOptions, free: int | None = None) -> KVPlan:
+def cpu_room() -> Room:
+    """A share of the machine's free memory."""
+    return Room(int(SHARE * available_memory()), total_memory())
+
+
+def plan(
+    config: Any,
+    options: EngineOptions,
+    numbers: Precision,
+    room: Room | None = None,
+    device: str = "cpu",
+) -> KVPlan:
     """The plan for a model.
 
     Args:
-        free: bytes that are free; measured if None.
+        room: how much memory there is; `cpu_room` if None.
+        device: the kind of device.
 
     Raises:
         ValueError: an explicit `max_model_len` that the KV memory or the model cannot hold, or
             more KV memory than there is.
     """
+    room = room or cpu_room()
     shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
-    dtype, size = kv_dtype(options), options.block_size
+    dtype, size = numbers.kv, options.block_size
     longest = options.max_model_len or config.max_position_embeddings
     if longest > config.max_position_embeddings:
         raise ValueError(
@@ -78,22 +95,26 @@ def plan(config: Any, options: EngineOptions, free: int | None = None) -> KVPlan
     if options.num_kv_blocks is not None:
         blocks = options.num_kv_blocks
     else:
-        budget = options.kv_memory or int(SHARE * (available_memory() if free is None else free))
-        blocks = min(options.max_num_seqs * full, budget // per_block)
+        budget = room.budget if options.kv_memory is None else options.kv_memory
+        blocks = max(0, min(options.max_num_seqs * full, budget // per_block))
     if blocks < full and options.max_model_len is not None:
         raise ValueError(
             f"max_model_len={longest} needs {full} KV blocks of {size} tokens "
             f"({full * per_block:,} bytes), and there is room for {blocks} ({blocks * per_block:,} "
             "bytes): lower --max-model-len, or raise --kv-memory or --num-kv-blocks"
         )
-    if blocks * per_block > (total := total_memory()):
+    if blocks * per_block > room.total:
         raise ValueError(
-            f"{blocks:,} KV blocks take {blocks * per_block:,} bytes, and there are {total:,} in "
-            "all: lower --num-kv-blocks or --kv-memory"
+            f"{blocks:,} KV blocks take {blocks * per_block:,} bytes, and there are "
+            f"{room.total:,} in all: lower --num-kv-blocks or --kv-memory"
         )
     if blocks < 1:
-        raise ValueError(f"no room for one KV block of {per_block:,} bytes: raise --kv-memory")
-    return KVPlan(blocks + 1, size, min(longest, blocks * size), *shape, dtype)
+        raise ValueError(
+            f"no room for one KV block of {per_block:,} bytes: raise --kv-memory"
+            + (" or --gpu-memory-utilization" if device == "cuda" else "")
+        )
+    longest = min(longest, blocks * size)
+    return KVPlan(blocks + 1, size, longest, *shape, dtype, device, numbers.activations)
 
 
 def available_memory() -> int:

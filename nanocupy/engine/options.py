@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.engine.fields import Checked, checked, choice, flag, integer, to_int
+from nanocupy.engine.fields import Checked, checked, choice, flag, integer, real, to_int
 
 MAX = 2**31 - 1
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -25,8 +25,8 @@ def _num_bytes(value: Any) -> int:
 class EngineOptions(Checked):
     """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
 
-    None of them changes a token of any answer, except `dtype` and `kv_dtype` (the arithmetic) and
-    the limits (`max_model_len`, the KV memory), which can end an answer earlier.
+    None of them changes a token of any answer, except `device`, `dtype` and `kv_dtype` (the
+    arithmetic) and the limits (`max_model_len`, the KV memory), which can end an answer earlier.
     """
 
     max_model_len: int | None = integer(
@@ -40,12 +40,25 @@ class EngineOptions(Checked):
     kv_memory: int | None = checked(
         None, _num_bytes, "memory for KV blocks, bytes or '2GiB'; None = a share of what is free"
     )
+    gpu_memory_utilization: float = real(
+        0.9, 0.01, 1.0, "share of a GPU's memory that weights, KV blocks and all else may take"
+    )
     prefix_cache: bool = flag(True, "reuse KV blocks of prompts that start alike")
-    dtype: str = choice("auto", ("auto", "exact"), "'exact' computes in float32 throughout")
+    dtype: str = choice(
+        "auto",
+        ("auto", "exact", "bfloat16", "float16"),
+        "'exact' computes in float32 throughout; the 16-bit ones are for GPUs, where 'auto' is the "
+        "model's own",
+    )
     kv_dtype: str = choice(
         "auto", ("auto", "float32", "bfloat16", "float16"), "how keys and values are stored"
     )
-    device: str = choice("auto", ("auto", "cpu"), "where the model runs")
+    device: str = choice(
+        "auto",
+        ("auto", "cpu", "cuda", "emulated"),
+        "where the model runs; 'auto' is a GPU if CuPy and a driver are there, else the CPU; "
+        "'emulated' runs the CUDA kernels on the CPU, to learn and to test (slow)",
+    )
     threads: int | None = integer(None, 1, 1024, "CPU threads; None = one per core")
     capture: bool = flag(True, "replay the step as one captured graph")
     seed: int | None = integer(

@@ -1,8 +1,8 @@
 """The runner: one Program for every step, over static buffers.
 
 A step's rows are tokens, each at its own position of its own sequence: prompt chunks and single
-decode tokens alike. The runner writes where they stand into the buffers, runs the captured graph,
-and reads the sampled tokens. After it is made, it allocates nothing.
+decode tokens alike. The runner writes where they stand into the buffers, runs a captured graph that
+is large enough, and reads the sampled tokens. After it is made, it allocates nothing.
 """
 
 from __future__ import annotations
@@ -14,37 +14,16 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import fast
+from nanocupy.core.lowering import Sizes
 from nanocupy.core.program import Program
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
+from nanocupy.engine.buckets import Bucket, buckets, share_out, smallest
+from nanocupy.engine.buffers import StepBuffers
+from nanocupy.engine.logprobs import sampled
 from nanocupy.engine.memory import KVPlan
 from nanocupy.engine.options import EngineOptions
 
 MIN_SAMPLES = 64  # rows of logits a step can hold at least: prompt_logprobs wants many
-MAX_EDITS = 2048  # changed logits a row, beyond one for each token of a sequence
-
-
-class StepBuffers:
-    """What changes from step to step: everything a Program reads besides weights and pages."""
-
-    def __init__(self, device: Any, rows: int, samples: int, sequences: int, plan: KVPlan) -> None:
-        def ints(*shape: int) -> Any:
-            return device.empty(shape, np.int32)
-
-        self.rows, self.samples = device.empty((1,), np.int64), device.empty((1,), np.int64)
-        self.tokens, self.positions = ints(rows), ints(rows)
-        self.sequences, self.slots = ints(rows), ints(rows)
-        self.block_tables = ints(sequences, -(-plan.max_model_len // plan.block_size))
-        self.sample_rows = ints(samples)
-        edits = samples * (plan.max_model_len + MAX_EDITS)
-        self.sampling = fast.SamplingBuffers(
-            floats=device.empty((samples, 4), np.float32),
-            top_k=ints(samples),
-            target=ints(samples),
-            edit_start=ints(samples + 1),
-            edit_ids=ints(edits),
-            edit_mul=device.empty((edits,), np.float32),
-            edit_add=device.empty((edits,), np.float32),
-        )
 
 
 class ModelRunner:
@@ -71,48 +50,85 @@ class ModelRunner:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"
             )
-        self.buffers = StepBuffers(device, self.max_rows, self.max_samples, self.max_seqs, plan)
+        self.tile = fast.tile_rows(plan.layout)
+        self.buckets = [Bucket(self.max_rows, self.max_samples)]
+        if device.kind == "cuda":
+            self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
+        self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan)
         self.pages = [plan.layout.empty(device) for _ in range(plan.layers)]
         self.program = Program(self._record(model), device)
-        self._graph = self.program.capture() if options.capture else self.program.eager()
+        self._graphs = [self._graph(bucket, options.capture) for bucket in self.buckets]
 
     def _record(self, model: Any) -> list[core.array]:
         """The step: tokens to logits, the wanted rows of them, one token each."""
-        buffers = self.buffers
-        rows = core.Rows(self.max_rows, buffers.rows)
-        samples = core.Rows(self.max_samples, buffers.samples)
+        to = self.buffers
+        rows, samples = to.rows, to.samples
 
         def per_row(buffer: Any, limit: int | None = None) -> core.array:
             return fast.static(buffer, (rows,), limit)
 
         meta = fast.PagedMeta(
-            per_row(buffers.positions, self.max_model_len),
-            per_row(buffers.sequences),
-            per_row(buffers.slots),
-            buffers.block_tables,
+            per_row(to.device.positions, self.max_model_len),
+            per_row(to.device.sequences),
+            per_row(to.device.slots),
+            to.device.block_tables,
+            to.work,
         )
         layout = self.plan.layout
         caches = [fast.PagedCache(layout, keys, values, meta) for keys, values in self.pages]
-        logits = model(fast.static(buffers.tokens, (rows, 1)), cache=caches)
-        wanted = core.take(logits, fast.static(buffers.sample_rows, (samples,)))
+        logits = model(fast.static(to.device.tokens, (rows, 1)), cache=caches)
+        wanted = core.take(logits, fast.static(to.device.sample_rows, (samples,)))
         wanted = wanted.reshape(samples, self.vocab_size)
-        return [*fast.sample(wanted, buffers.sampling), wanted]
+        return [*fast.sample(wanted, to.sampling), wanted]
+
+    def _graph(self, bucket: Bucket, capture: bool) -> Any:
+        sizes = self._sizes(bucket)
+        return self.program.capture(sizes) if capture else self.program.eager(sizes)
+
+    def _sizes(self, bucket: Bucket) -> Sizes:
+        """The step for as many rows as the bucket holds."""
+        to = self.buffers
+        sizes = [(to.rows, bucket.rows), (to.samples, bucket.samples)]
+        if to.work:
+            sizes += [(to.work.lone_rows, bucket.lone), (to.work.tile_rows, bucket.tiles)]
+        return sizes
+
+    def warm_up(self) -> None:
+        """Run the largest step on no rows: everything that is made on first use is made now."""
+        self.buffers.host.counts[:] = 0
+        self.buffers.send(0, 0)
+        self._graphs[-1].run()
+        self.buffers.receive()
 
     # ---- a step
 
     def step(self, batch: Sequence[Scheduled]) -> list[Sampled]:
         """Compute the chunks; one Sampled per SampleRow, in order."""
         wanted = self._fill_rows(batch)
-        self._fill_samples(wanted)
-        self._graph.run()
-        tokens, sums, logits = self.program.outputs
+        edits = self._fill_samples(wanted)
+        self.buffers.send(len(batch), edits)
+        self._graphs[smallest(self.buckets, self._need(len(wanted)))].run()
+        answers = self.buffers.receive()
+        logits = self._logits(wanted)
         return [
-            _sampled(row, int(tokens[i]), sums[i], logits[i]) for i, (_, row) in enumerate(wanted)
+            sampled(row, int(answers.token[i]), answers.lse[i], logits[i])
+            for i, (_, row) in enumerate(wanted)
         ]
+
+    def _need(self, samples: int) -> Bucket:
+        """What the step that is written needs."""
+        rows, _, lone, tiles = (int(n) for n in self.buffers.host.counts)
+        return Bucket(rows, samples, lone, tiles)
+
+    def _logits(self, wanted: list[tuple[int, SampleRow]]) -> Any:
+        """The logits of the sampled rows where some logprobs are wanted; else a None for each."""
+        if all(row.top < 0 for _, row in wanted):
+            return [None] * len(wanted)
+        return self.device.read(self.program.outputs[2][: len(wanted)])
 
     def _fill_rows(self, batch: Sequence[Scheduled]) -> list[tuple[int, SampleRow]]:
         """Write where every row stands; the wanted rows as (row of the step, SampleRow)."""
-        to, start = self.buffers, 0
+        to, start = self.buffers.host, 0
         wanted: list[tuple[int, SampleRow]] = []
         for index, chunk in enumerate(batch):
             stop = start + len(chunk.tokens)
@@ -132,43 +148,30 @@ class ModelRunner:
             and len(wanted) <= self.max_samples
             and len(batch) <= self.max_seqs
         )
-        to.rows[0], to.samples[0] = start, len(wanted)
+        to.counts[:2] = start, len(wanted)
+        if self.buffers.work:
+            lengths = [len(chunk.tokens) for chunk in batch]
+            to.counts[2:] = share_out(lengths, self.tile, to.lone, to.tiles)
         return wanted
 
-    def _fill_samples(self, wanted: list[tuple[int, SampleRow]]) -> None:
-        """Write how every wanted row is sampled."""
-        to, sampling, end = self.buffers, self.buffers.sampling, 0
+    def _fill_samples(self, wanted: list[tuple[int, SampleRow]]) -> int:
+        """Write how every wanted row is sampled; how many edits there are in all."""
+        to, end = self.buffers.host, 0
         for i, (place, row) in enumerate(wanted):
             to.sample_rows[i] = place
-            sampling.floats[i] = row.temperature, row.top_p, row.min_p, row.uniform
-            sampling.top_k[i], sampling.target[i] = row.top_k, row.target
-            sampling.edit_start[i] = end
+            to.floats[i] = row.temperature, row.top_p, row.min_p, row.uniform
+            to.top_k[i], to.target[i] = row.top_k, row.target
+            to.edit_start[i] = end
             if row.edits:
                 start, end = end, end + len(row.edits.ids)
-                sampling.edit_ids[start:end] = row.edits.ids
-                sampling.edit_mul[start:end] = row.edits.mul
-                sampling.edit_add[start:end] = row.edits.add
-        sampling.edit_start[len(wanted)] = end
+                to.edits[start:end, 0] = row.edits.ids
+                to.edits[start:end, 1:].view(np.float32)[...] = np.stack(row.edits[1:], 1)
+        to.edit_start[len(wanted)] = end
+        return end
 
     def close(self) -> None:
         """Give the memory back. Idempotent."""
         self.pages, self.device = [], None
         self.__dict__.pop("program", None)
-        self.__dict__.pop("_graph", None)
+        self.__dict__.pop("_graphs", None)
         self.__dict__.pop("buffers", None)
-
-
-def _sampled(row: SampleRow, token: int, log_sum: float, logits: np.ndarray) -> Sampled:
-    if token < 0 or row.top < 0:
-        return Sampled(token, float("nan"), [])
-    return Sampled(token, float(logits[token] - log_sum), _top(logits, log_sum, row.top))
-
-
-def _top(logits: np.ndarray, log_sum: float, count: int) -> list[tuple[int, float]]:
-    """The most probable tokens with their logprobs, best first, lower ids first where equal."""
-    if count == 0:
-        return []
-    least = np.partition(logits, -count)[-count]
-    ids = np.flatnonzero(logits >= least)
-    best = ids[np.lexsort((ids, -logits[ids]))][:count]
-    return [(int(i), float(logits[i] - log_sum)) for i in best]

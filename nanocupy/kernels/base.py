@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import ml_dtypes
+import numpy as np
 
 
 class CpuKernel:
@@ -31,3 +35,40 @@ class CpuKernel:
     def address(self) -> int:
         """Address of the machine code; compiled now if no cache has it."""
         return int(self._kernel.address)
+
+
+@dataclass(frozen=True)
+class CudaKernel:
+    """A CUDA kernel, `cuda_kernels/<file>.cu`, as one instance of its template.
+
+    Args:
+        file: without its ending.
+        expression: a C++ name expression: "rms_norm<__nv_bfloat16>".
+    """
+
+    file: str
+    expression: str
+
+    @property
+    def name(self) -> str:
+        return self.expression.partition("<")[0]
+
+
+class Gemm:
+    """The library's matrix product, out[m, n] = x[m, k] . weight[n, k]^T, f32 accumulation.
+
+    Arguments of its Launch: (out, x, weight, m, n, k, out_stride, accumulate): device arrays (x and
+    weight contiguous and of one dtype, out f32 with rows out_stride elements apart), plain ints,
+    and whether the product is added to what out holds.
+    """
+
+    name = "gemm"
+
+
+GEMM = Gemm()
+
+C_TYPES = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float16): "__half",
+    np.dtype(ml_dtypes.bfloat16): "__nv_bfloat16",
+}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from nanocupy.device.base import fixed_rows
 from nanocupy.kernels import elementwise, linear, paged_attention, rms_norm, rope, silu_mul
 
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
@@ -126,7 +127,7 @@ def _weight(form: str) -> Any:
 def _linear(device: Any, form: str, rows: int) -> Case:
     (whole,) = linear.pack(device, [_weight(form)], "i16")
     weight = whole if rows == 1 else replace(whole, n=MLP)
-    count = device.asarray(np.array([rows]))
+    count = fixed_rows(device, rows)
     x, stride = device.empty((rows, HIDDEN), np.float32), 4 * HIDDEN
     x[:] = np.random.default_rng(1).standard_normal(x.shape)
     if weight.activations == "i16":
@@ -135,14 +136,14 @@ def _linear(device: Any, form: str, rows: int) -> Case:
         device.capture([linear.launch_quantize(source, x, count, HIDDEN, 32, 4 * HIDDEN)]).run()
     out = device.empty((rows, weight.n), np.float32)
     strides = {"x_stride": stride, "out_stride": 4 * weight.n}
-    graph = device.capture([linear.launch(device, weight, x, out, count, **strides)])
+    graph = device.capture(linear.launch(device, weight, x, out, count, **strides))
     work = 2 * rows * weight.n * HIDDEN * (2 if weight.activations == "i16" else 1)
     limit = "read" if rows == 1 else "dot" if weight.activations == "i16" else "fma"
     return Case(f"linear {form}", rows, graph, weight.nbytes, work, limit)
 
 
 def _row_wise(device: Any, rows: int) -> Iterator[Case]:
-    count = device.asarray(np.array([rows]))
+    count = fixed_rows(device, rows)
 
     def floats(*shape: int) -> Any:
         out = device.empty(shape, np.float32)
@@ -153,11 +154,11 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     record = device.empty((rows, linear.quantized_row_bytes(MLP, 32)), np.uint8)
     table = device.asarray(rope.table(rope.frequencies(HEAD_DIM, 1e4), 64))
     positions = device.empty((rows,), np.int32)
-    turn = rope.launch(out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
+    turn = rope.launch(device, out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
     launches = {
         "rms_norm": (rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
-        "add": (elementwise.launch_add(out, x, x, count, HIDDEN), HIDDEN, 3, 1),
-        "silu_mul": (silu_mul.launch(out, x, x, count, MLP), MLP, 3, 20),
+        "add": (elementwise.launch_add(device, out, x, x, count, HIDDEN), HIDDEN, 3, 1),
+        "silu_mul": (silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
         "quantize": (linear.launch_quantize(x, record, count, MLP, 32, 4 * MLP), MLP, 2, 6),
         "rope": (turn, HIDDEN, 2, 3),
     }
@@ -176,7 +177,7 @@ def _attention(device: Any, rows: int) -> Case:
     q[:] = np.random.default_rng(3).standard_normal(q.shape)
     positions = device.asarray(np.arange(CONTEXT - rows, CONTEXT, dtype=np.int32))
     tables = device.asarray(np.arange(1, blocks + 1, dtype=np.int32)[None])
-    where = (positions, device.empty((rows,), np.int32), tables, device.asarray(np.array([rows])))
+    where = (positions, device.empty((rows,), np.int32), tables, fixed_rows(device, rows))
     out, scratch = (
         device.empty(q.shape, np.float32),
         paged_attention.scratch(device, HEAD_DIM, CONTEXT),

@@ -1,7 +1,7 @@
 """Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x).
 
 out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
-says how far (default: width).
+says how far (default: width). add_bias, on CUDA only, adds one vector to every row, in place.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Launch
-from nanocupy.kernels.base import CpuKernel
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels.base import CpuKernel, CudaKernel
 
 CPU_ADD, CPU_MUL, CPU_SILU = (CpuKernel(f"elementwise:{op}") for op in ("add", "mul", "silu"))
-CUDA_ADD, CUDA_MUL, CUDA_SILU = "add", "mul", "silu"
+CUDA_ADD, CUDA_MUL, CUDA_SILU, CUDA_ADD_BIAS = (
+    CudaKernel("elementwise", op) for op in ("add", "mul", "silu", "add_bias")
+)
+CUDA_BLOCK = 256  # threads, four elements each
 
 
 def add_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -31,41 +34,68 @@ def silu_reference(x: np.ndarray) -> np.ndarray:
     return np.where(x < 0, x * e, x) / (np.float32(1) + e)
 
 
+def cuda_grid(rows: Rows, width: int) -> tuple[int, int, int]:
+    """Blocks for rows of `width`: one or more a row."""
+    return int(rows), -(-width // (4 * CUDA_BLOCK)), 1
+
+
 def _launch(
-    kernel: CpuKernel, out: Any, inputs: Any, rows: Any, width: int, strides: Any
+    device: Any,
+    kernels: tuple[CpuKernel, CudaKernel],
+    arrays: tuple[Any, ...],
+    rows: Rows,
+    width: int,
+    strides: tuple[int | None, ...],
 ) -> Launch:
-    apart = [4 * (width if s is None else s) for s in strides]
-    return Launch(kernel, (out, *inputs, rows, width, *apart))
+    apart = [width if s is None else s for s in strides]
+    if device.kind == "cuda":
+        args = (*arrays, rows.count, np.int32(width), *map(np.int64, apart))
+        return Launch(kernels[1], args, cuda_grid(rows, width), CUDA_BLOCK)
+    return Launch(kernels[0], (*arrays, rows.count, width, *(4 * s for s in apart)))
 
 
 def launch_add(
+    device: Any,
     out: Any,
     x: Any,
     y: Any,
-    rows: Any,
+    rows: Rows,
     width: int,
     *,
     x_stride: int | None = None,
     y_stride: int | None = None,
 ) -> Launch:
-    """out = x + y on the first `rows` (int64 [1]) rows of `width` f32."""
-    return _launch(CPU_ADD, out, (x, y), rows, width, (x_stride, y_stride))
+    """out = x + y on the first `rows` rows of `width` f32."""
+    return _launch(device, (CPU_ADD, CUDA_ADD), (out, x, y), rows, width, (x_stride, y_stride))
 
 
 def launch_mul(
+    device: Any,
     out: Any,
     x: Any,
     y: Any,
-    rows: Any,
+    rows: Rows,
     width: int,
     *,
     x_stride: int | None = None,
     y_stride: int | None = None,
 ) -> Launch:
-    """out = x * y on the first `rows` (int64 [1]) rows of `width` f32."""
-    return _launch(CPU_MUL, out, (x, y), rows, width, (x_stride, y_stride))
+    """out = x * y on the first `rows` rows of `width` f32."""
+    return _launch(device, (CPU_MUL, CUDA_MUL), (out, x, y), rows, width, (x_stride, y_stride))
 
 
-def launch_silu(out: Any, x: Any, rows: Any, width: int, *, x_stride: int | None = None) -> Launch:
-    """out = silu(x) on the first `rows` (int64 [1]) rows of `width` f32."""
-    return _launch(CPU_SILU, out, (x,), rows, width, (x_stride,))
+def launch_silu(
+    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
+) -> Launch:
+    """out = silu(x) on the first `rows` rows of `width` f32."""
+    return _launch(device, (CPU_SILU, CUDA_SILU), (out, x), rows, width, (x_stride,))
+
+
+def launch_add_bias(
+    device: Any, out: Any, bias: Any, rows: Rows, width: int, *, out_stride: int | None = None
+) -> Launch:
+    """out += bias f32 [width] on the first `rows` rows of `width` f32. CUDA only."""
+    assert device.kind == "cuda"
+    stride = np.int64(width if out_stride is None else out_stride)
+    args = (out, bias, rows.count, np.int32(width), stride)
+    return Launch(CUDA_ADD_BIAS, args, cuda_grid(rows, width), CUDA_BLOCK)

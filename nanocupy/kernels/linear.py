@@ -25,7 +25,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import Device, Launch
+from nanocupy.device.base import Device, Launch, Rows
 from nanocupy.kernels.base import CpuKernel
 
 GROUP = 64  # outputs that lie interleaved
@@ -105,11 +105,15 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[P
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
-        activations: what affine weights meet: "i16" or "f32". Float weights always meet f32.
+        activations: on the CPU, what affine weights meet: "i16" or "f32" (float weights always
+            meet f32); on CUDA, what all weights meet: "f32", "f16" or "bf16".
         weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32],
-        scales,
-            biases [N, K/G], bits) in MLX's affine layout.
+            scales, biases [N, K/G], bits) in MLX's affine layout.
     """
+    if device.kind == "cuda":
+        from nanocupy.kernels import row_major
+
+        return row_major.pack(device, weights, activations)
     parts = [_affine_blocks(*w) if isinstance(w, tuple) else _dense_blocks(w) for w in weights]
     form, size = parts[0][0], parts[0][2]
     assert all(p[0] == form and p[2] == size for p in parts)
@@ -144,10 +148,9 @@ def _dense_blocks(weight: np.ndarray) -> tuple[Format, int, int, np.ndarray]:
     return Format(kind), n, size, _bytes(blocks)
 
 
-def _affine_blocks(
-    codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int
-) -> tuple[Format, int, int, np.ndarray]:
-    n, size = codes.shape[0], codes.shape[1] * 32 // bits
+def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> Format:
+    """The format of an affine weight as `pack` takes it. Raises ValueError if it is unknown."""
+    size = codes.shape[1] * 32 // bits
     group = size // scales.shape[1]
     if bits not in (4, 8) or group not in (32, 64, 128) or group * scales.shape[1] != size:
         raise ValueError(
@@ -155,7 +158,14 @@ def _affine_blocks(
             "in groups of 32, 64 or 128"
         )
     kind = _FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
-    form = Format(kind, bits, group)
+    return Format(kind, bits, group)
+
+
+def _affine_blocks(
+    codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int
+) -> tuple[Format, int, int, np.ndarray]:
+    form = affine_format(codes, scales, biases, bits)
+    n, size, group, kind = codes.shape[0], codes.shape[1] * 32 // bits, form.group, form.kind
     lines = group * bits // 32
     out = np.empty((-(-n // GROUP), size // group, form.block), np.uint8)
     quads = _quads(_padded(codes), bits, group).reshape(-1, 4, 16, size // group, lines)
@@ -238,10 +248,10 @@ def quantized_row_bytes(size: int, group: int) -> int:
 QUANTIZE = CpuKernel("quantize:quantize")
 
 
-def launch_quantize(x: Any, out: Any, rows: Any, size: int, group: int, x_stride: int) -> Launch:
+def launch_quantize(x: Any, out: Any, rows: Rows, size: int, group: int, x_stride: int) -> Launch:
     """x f32 [rows, size] at a stride in bytes -> rows of 16-bit activations."""
     os = quantized_row_bytes(size, group)
-    return Launch(QUANTIZE, (x, out, rows, size, x_stride, os, group))
+    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, os, group))
 
 
 def launch(
@@ -249,21 +259,28 @@ def launch(
     weight: PackedWeight,
     x: Any,
     out: Any,
-    rows: Any,
+    rows: Rows,
     *,
     x_stride: int,
     out_stride: int,
     bias: Any = None,
-) -> Launch:
+) -> list[Launch]:
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
         x: f32 [rows, k], or rows of 16-bit activations, as `weight.activations` says.
         bias: f32 [n padded to 32], or None.
     """
+    if device.kind == "cuda":
+        from nanocupy.kernels import row_major
+
+        strides = x_stride // x.dtype.itemsize, out_stride // 4
+        return row_major.launch(
+            device, weight, x, out, rows, x_stride=strides[0], out_stride=strides[1], bias=bias
+        )
     scratch: Any = 0
     if weight.n % 32:
         scratch = device.empty((device.threads, 96 * 32), np.float32)
-    args = (weight.view, x, out, rows, weight.k, weight.n, x_stride, out_stride)
+    args = (weight.view, x, out, rows.count, weight.k, weight.n, x_stride, out_stride)
     tail = (0 if bias is None else bias, scratch, 96 * 128)
-    return Launch(weight.format.kernel(weight.activations), (*args, *tail))
+    return [Launch(weight.format.kernel(weight.activations), (*args, *tail))]

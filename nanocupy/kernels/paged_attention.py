@@ -6,14 +6,18 @@ q, out [rows, heads, head_dim] f32. Position p of a sequence is in block `table[
 place p % block_size. Query head h reads KV head h // (heads / kv_heads). With a window w only the
 last w tokens count; with a softcap c a score s becomes c * tanh(s / c).
 
-**Layout** of a layer's cache, f32, f16 or bf16, in tiles of 16 tokens:
+**Layout** of a layer's cache, f32, f16 or bf16. On the CPU in tiles of 16 tokens:
 
     K [blocks][kv_heads][block_size / 16][head_dim][16 tokens]
     V [blocks][kv_heads][block_size / 16][16 tokens][head_dim]
 
-**Arithmetic.** scale * q is rounded; a score adds up along head_dim, each step one fma. Tokens are
-reduced in chunks of 256, counted from position 0: the largest score m, p = exp(score - m), l = the
-sum of p in 16 lanes that ascend and a tree, and sums of p * V, each step one fma, tokens ascending.
+On CUDA K and V are both [blocks][kv_heads][block_size][head_dim], and q and out may be f16 or bf16:
+see `paged_attention_cuda`.
+
+**Arithmetic** on the CPU. scale * q is rounded; a score adds up along head_dim, each step one fma.
+Tokens are reduced in chunks of 256, counted from position 0: the largest score m,
+p = exp(score - m), l = the sum of p in 16 lanes that ascend and a tree, and sums of p * V, each
+step one fma, tokens ascending.
 Chunks join in ascending order: the larger m, both parts rescaled to it. Then out = sums * (1 / l).
 So a row's result depends on nothing but its own tokens.
 """
@@ -26,20 +30,20 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import Launch
+from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels.base import CpuKernel
 
 CHUNK = 256  # tokens reduced before they join the rest
 MAX_QUERIES = 12  # queries that a unit of work holds at most
+F32 = np.dtype(np.float32)
 _KINDS = {
-    np.dtype(np.float32): "f32",
+    F32: "f32",
     np.dtype(np.float16): "f16",
     np.dtype(ml_dtypes.bfloat16): "bf16",
 }
 CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in _KINDS.values()}
 CPU_MERGE = CpuKernel("paged_attention:attend_merge")
 CPU_WRITE = {kind: CpuKernel(f"kv_write:kv_write_{kind}") for kind in _KINDS.values()}
-CUDA, CUDA_WRITE = "paged_attention", "kv_write"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class KVLayout:
         block_size: tokens a block, a multiple of 16.
         head_dim: a multiple of 16, at most 256.
         dtype: float32, float16 or bfloat16.
+        device: the kind of device it lies on, "cpu" or "cuda".
+        activations: dtype of q and out.
     """
 
     blocks: int
@@ -58,6 +64,8 @@ class KVLayout:
     head_dim: int
     block_size: int
     dtype: Any
+    device: str = "cpu"
+    activations: Any = F32
 
     def __post_init__(self) -> None:
         if self.block_size % 16 or self.block_size <= 0:
@@ -80,8 +88,10 @@ class KVLayout:
         return _KINDS[np.dtype(self.dtype)]
 
     @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """Shape of K's array; V's is the same size with the last two dimensions exchanged."""
+    def shape(self) -> tuple[int, ...]:
+        """Shape of K's array; on the CPU V's has the last two dimensions exchanged."""
+        if self.device == "cuda":
+            return (self.blocks, self.kv_heads, self.block_size, self.head_dim)
         return (self.blocks, self.kv_heads, self.block_size // 16, self.head_dim, 16)
 
     @property
@@ -92,16 +102,23 @@ class KVLayout:
     def empty(self, device: Any) -> tuple[Any, Any]:
         """(K, V), zeroed."""
         *outer, size, tokens = self.shape
-        k = device.empty((*outer, size, tokens), self.dtype)
-        return k, device.empty((*outer, tokens, size), self.dtype)
+        v_shape = self.shape if self.device == "cuda" else (*outer, tokens, size)
+        return device.empty(self.shape, self.dtype), device.empty(v_shape, self.dtype)
 
     def read(
         self, k_cache: Any, v_cache: Any, table: np.ndarray, length: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """K and V of a sequence's first positions, each f32 [length, kv_heads, head_dim]."""
+        """K and V of a sequence's first positions, each f32 [length, kv_heads, head_dim].
+
+        Args:
+            k_cache, v_cache: on the host.
+        """
         blocks = table[: -(-length // self.block_size)]
-        k = np.asarray(k_cache)[blocks].astype(np.float32).transpose(0, 2, 4, 1, 3)
-        v = np.asarray(v_cache)[blocks].astype(np.float32).transpose(0, 2, 3, 1, 4)
+        k, v = (np.asarray(cache)[blocks].astype(np.float32) for cache in (k_cache, v_cache))
+        if self.device == "cuda":
+            k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        else:
+            k, v = k.transpose(0, 2, 4, 1, 3), v.transpose(0, 2, 3, 1, 4)
         shape = (-1, self.kv_heads, self.head_dim)
         return k.reshape(shape)[:length], v.reshape(shape)[:length]
 
@@ -130,7 +147,7 @@ def launch_write(
     k: Any,
     v: Any,
     slots: Any,
-    rows: Any,
+    rows: Rows,
     *,
     k_offset: int = 0,
     k_stride: int | None = None,
@@ -143,14 +160,14 @@ def launch_write(
         k, v: f32 [rows, kv_heads, head_dim] inside wider buffers, which may be one buffer; row r
             starts at element offset + r * stride. K is already turned by rope.
         slots: int32 [rows], block * block_size + place; -1 skips the row.
-        rows: int64 [1], how many rows are in use.
+        rows: how many rows are in use.
     """
     width = layout.kv_heads * layout.head_dim
     shape = (layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
     strides = [4 * (width if s is None else s) for s in (k_stride, v_stride)]
     place = (4 * k_offset, strides[0], 4 * v_offset, strides[1])
     kernel = CPU_WRITE[layout.kind]
-    return Launch(kernel, (k_cache, v_cache, k, v, slots, rows, *shape, *place))
+    return Launch(kernel, (k_cache, v_cache, k, v, slots, rows.count, *shape, *place))
 
 
 def scratch(device: Any, head_dim: int, max_context: int) -> Any:
@@ -175,7 +192,7 @@ def launch(
     positions: Any,
     seqs: Any,
     block_tables: Any,
-    rows: Any,
+    rows: Rows,
     scratch: Any,
     *,
     heads: int,
@@ -197,7 +214,7 @@ def launch(
         positions: int32 [rows].
         seqs: int32 [rows], each row's line of `block_tables`.
         block_tables: int32 [max_seqs, max_blocks].
-        rows: int64 [1], how many rows are in use.
+        rows: how many rows are in use.
         scratch: from `scratch`, for at least max_blocks * block_size tokens.
         window: how many of the last tokens count; 0 for all.
         softcap: 0 for none.
@@ -209,7 +226,7 @@ def launch(
     max_seqs, max_blocks = block_tables.shape
     per_row = 4 * (heads * layout.head_dim if q_stride is None else q_stride)
     floats = device.asarray(np.array([scale, softcap], np.float32))
-    arrays = (out, q, k_cache, v_cache, block_tables, positions, seqs, rows, floats, scratch)
+    arrays = (out, q, k_cache, v_cache, block_tables, positions, seqs, rows.count, floats, scratch)
     shape = (heads, layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
     place = (max_seqs, max_blocks, window, 4 * q_offset, per_row, scratch.shape[1])
     args = (*arrays, *shape, *place)

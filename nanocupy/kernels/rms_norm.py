@@ -4,6 +4,7 @@
 
 Sixteen lanes sum squares along K, each step one fma; a tree joins the lanes. The rest is rounded
 step by step: mean, + eps, square root, reciprocal, times x, times weight. K is any number >= 1.
+On CUDA a block sums a vector, in an order that depends on K only; y may be f16 or bf16.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Launch
-from nanocupy.kernels.base import CpuKernel
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
 
 CPU = CpuKernel("rms_norm:rms_norm")
-CUDA = "rms_norm"
 CPU_ADD = CpuKernel("rms_norm:add_rms_norm")
-CUDA_ADD = "add_rms_norm"
 
 
 def reference(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
@@ -56,7 +55,7 @@ def launch(
     x: Any,
     weight: Any,
     eps: float,
-    rows: Any,
+    rows: Rows,
     *,
     vectors: int = 1,
     x_offset: int = 0,
@@ -67,26 +66,44 @@ def launch(
     """Norm `vectors` adjacent vectors of each row (heads, say; 1 for a plain norm).
 
     Args:
-        out: f32 buffer; may be x.
+        out: f32 buffer; may be x. On CUDA also f16 or bf16.
         weight: f32 [K].
-        rows: int64 [1], how many rows are in use.
         x_offset, out_offset: where row 0 starts in its buffer, in elements.
         x_stride, out_stride: elements from row to row. Default: vectors * K.
     """
     size = weight.shape[0]
-    width = vectors * size
-    place = [4 * (width if s is None else s) for s in (x_stride, out_stride)]
-    place += [4 * x_offset, 4 * out_offset]
-    return Launch(CPU, (out, x, weight, rows, size, _scalar(device, eps), vectors, *place))
+    strides = [vectors * size if s is None else s for s in (x_stride, out_stride)]
+    if device.kind == "cuda":
+        out, x = out.reshape(-1)[out_offset:], x.reshape(-1)[x_offset:]
+        numbers = (np.int32(size), np.int32(vectors), np.float32(eps), *map(np.int64, strides))
+        args = (out, x, weight, rows.count, *numbers)
+        return _cuda("rms_norm", out, args, size, (int(rows), vectors, 1))
+    place = [4 * s for s in (*strides, x_offset, out_offset)]
+    return Launch(CPU, (out, x, weight, rows.count, size, _scalar(device, eps), vectors, *place))
 
 
 def launch_add(
-    device: Any, out_h: Any, out: Any, x: Any, residual: Any, weight: Any, eps: float, rows: Any
+    device: Any, out_h: Any, out: Any, x: Any, residual: Any, weight: Any, eps: float, rows: Rows
 ) -> Launch:
-    """out_h = x + residual, out = rms_norm(out_h), all [rows, K] f32. out_h may be an input."""
+    """out_h = x + residual, out = rms_norm(out_h), all [rows, K] f32. out_h may be an input.
+
+    On CUDA out may be f16 or bf16.
+    """
     size = weight.shape[0]
-    args = (out_h, out, x, residual, weight, rows, size, _scalar(device, eps))
-    return Launch(CPU_ADD, args)
+    arrays = (out_h, out, x, residual, weight, rows.count)
+    if device.kind == "cuda":
+        args = (*arrays, np.int32(size), np.float32(eps))
+        return _cuda("add_rms_norm", out, args, size, (int(rows), 1, 1))
+    return Launch(CPU_ADD, (*arrays, size, _scalar(device, eps)))
+
+
+def _cuda(
+    name: str, out: Any, args: tuple[Any, ...], size: int, grid: tuple[int, int, int]
+) -> Launch:
+    """One block a vector: a warp for a head, more threads for more elements."""
+    threads = 32 if size <= 128 else 128 if size <= 1024 else 256 if size <= 4096 else 512
+    kernel = CudaKernel("rms_norm", f"{name}<{C_TYPES[out.dtype]}, {threads}>")
+    return Launch(kernel, args, grid, threads)
 
 
 def _scalar(device: Any, value: float) -> Any:

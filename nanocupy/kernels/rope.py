@@ -4,7 +4,8 @@
 
 x [rows, heads, head_dim] f32; the first `dims` of a head turn, the rest is copied. Pair j is
 (x[j], x[dims/2 + j]), or (x[2j], x[2j + 1]) when `traditional`. Each product is rounded, then the
-sum. The table holds, per position, dims/2 cosines then dims/2 sines: f32 [positions, dims].
+sum. The table holds, per position, dims/2 cosines then dims/2 sines: f32 [positions, dims]. A
+position outside it is an error: on the CPU the kernel fails with code 1, on CUDA its row is NaN.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Launch
-from nanocupy.kernels.base import CpuKernel
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels.base import CpuKernel, CudaKernel
 
 CPU = CpuKernel("rope:rope")
-CUDA = "rope"
+CUDA = CudaKernel("rope_write", "rope")
+CUDA_WARPS = 4  # of a block; each turns a head
 
 
 def frequencies(dims: int, theta: float) -> np.ndarray:
@@ -51,11 +53,12 @@ def reference(
 
 
 def launch(
+    device: Any,
     out: Any,
     x: Any,
     positions: Any,
     table: Any,
-    rows: Any,
+    rows: Rows,
     *,
     heads: int,
     head_dim: int,
@@ -67,23 +70,31 @@ def launch(
 ) -> Launch:
     """Turn `heads` adjacent heads of each row. out may be x, if offsets and strides agree.
 
-    The kernel fails with code 1 on a position outside the table.
-
     Args:
         positions: int32 [rows].
         table: f32 [positions, dims] with dims <= head_dim, even.
-        rows: int64 [1], how many rows are in use.
         x_offset, out_offset: where row 0 starts in its buffer, in elements.
         x_stride, out_stride: elements from row to row. Default: heads * head_dim.
     """
+    limit, dims = checked_table(table, head_dim)
+    strides = [heads * head_dim if s is None else s for s in (x_stride, out_stride)]
+    shape = (heads, head_dim, dims, limit, int(traditional))
+    if device.kind == "cuda":
+        out, x = out.reshape(-1)[out_offset:], x.reshape(-1)[x_offset:]
+        numbers = (*map(np.int32, shape), *map(np.int64, strides))
+        grid = (int(rows), -(-heads // CUDA_WARPS), 1)
+        args = (out, x, positions, table, rows.count, *numbers)
+        return Launch(CUDA, args, grid, 32 * CUDA_WARPS)
+    place = (4 * s for s in (x_offset, strides[0], out_offset, strides[1]))
+    return Launch(CPU, (out, x, positions, table, rows.count, *shape, *place))
+
+
+def checked_table(table: Any, head_dim: int) -> tuple[int, int]:
+    """The table's shape (positions, dims). Raises ValueError if it turns no such heads."""
     limit, dims = table.shape
     if dims % 2 or not 0 < dims <= head_dim:
         raise ValueError(
             f"[rope] table of {dims} dims for heads of {head_dim}: expected an even number of "
             "dims, at most the size of a head"
         )
-    width = heads * head_dim
-    x_row, out_row = (4 * (width if s is None else s) for s in (x_stride, out_stride))
-    shape = (heads, head_dim, dims, limit, int(traditional))
-    place = (4 * x_offset, x_row, 4 * out_offset, out_row)
-    return Launch(CPU, (out, x, positions, table, rows, *shape, *place))
+    return limit, dims

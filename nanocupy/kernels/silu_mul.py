@@ -1,6 +1,6 @@
 """silu_mul: silu(gate) * up, the middle of a gated MLP. To the bit silu, then mul.
 
-gate, up [rows, width] f32 inside wider buffers, out [rows, width] f32
+gate, up [rows, width] f32 inside wider buffers, out [rows, width] f32; on CUDA also f16 or bf16
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Launch
-from nanocupy.kernels.base import CpuKernel
-from nanocupy.kernels.elementwise import silu_reference
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
+from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid, silu_reference
 
 CPU = CpuKernel("silu_mul:silu_mul")
-CUDA = "silu_mul"
 
 
 def reference(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -23,10 +22,11 @@ def reference(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def launch(
+    device: Any,
     out: Any,
     gate: Any,
     up: Any,
-    rows: Any,
+    rows: Rows,
     width: int,
     *,
     gate_offset: int = 0,
@@ -39,7 +39,12 @@ def launch(
     Args:
         gate, up: f32 buffers, which may be one buffer; row r starts at element
             offset + r * stride. Default stride: width.
-        rows: int64 [1], how many rows are in use.
     """
-    strides = [4 * (width if s is None else s) for s in (gate_stride, up_stride)]
-    return Launch(CPU, (out, gate, up, rows, width, *strides, 4 * gate_offset, 4 * up_offset))
+    strides = [width if s is None else s for s in (gate_stride, up_stride)]
+    if device.kind == "cuda":
+        inputs = (gate.reshape(-1)[gate_offset:], up.reshape(-1)[up_offset:])
+        args = (out, *inputs, rows.count, np.int32(width), *map(np.int64, strides))
+        kernel = CudaKernel("elementwise", f"silu_mul<{C_TYPES[out.dtype]}>")
+        return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
+    place = (4 * s for s in (*strides, gate_offset, up_offset))
+    return Launch(CPU, (out, gate, up, rows.count, width, *place))

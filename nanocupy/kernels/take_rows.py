@@ -1,6 +1,8 @@
 """take_rows: out[i] = x[index[i]], the rows of a step whose logits are wanted.
 
-x [rows, width] f32, index int32 [count], out [count, width] f32
+x [rows, width] f32, index int32 [count], out [count, width] f32; on CUDA x and out may each be f16
+or bf16. An index outside x is an error: on the CPU the kernel fails with code 1, on CUDA its row is
+NaN.
 """
 
 from __future__ import annotations
@@ -9,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Launch
-from nanocupy.kernels.base import CpuKernel
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
+from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid
 
 CPU = CpuKernel("take_rows:take_rows")
-CUDA = "take_rows"
 
 
 def reference(x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -21,10 +23,12 @@ def reference(x: np.ndarray, index: np.ndarray) -> np.ndarray:
     return x[index]
 
 
-def launch(out: Any, x: Any, index: Any, count: Any) -> Launch:
-    """out[i] = x[index[i]] for i below `count` (int64 [1]).
-
-    The kernel fails with code 1 on an index outside x.
-    """
-    rows, width = x.shape
-    return Launch(CPU, (out, x, index, count, rows, width))
+def launch(device: Any, out: Any, x: Any, index: Any, rows: Rows) -> Launch:
+    """out[i] = x[index[i]] for i below the number of `rows`."""
+    limit, width = x.shape
+    if device.kind == "cuda":
+        types = f"{C_TYPES[x.dtype]}, {C_TYPES[out.dtype]}"
+        kernel = CudaKernel("elementwise", f"take_rows<{types}>")
+        args = (out, x, index, rows.count, np.int32(limit), np.int32(width))
+        return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
+    return Launch(CPU, (out, x, index, rows.count, limit, width))

@@ -21,17 +21,18 @@ from nanocupy.nn.module import Module
 def prepare(
     model: Module,
     device: Any,
+    activations: str | None = None,
     *,
-    exact: bool = False,
     tick: Callable[[int, int], None] | None = None,
 ) -> Module:
     """Pack and upload every parameter of the model, in place.
 
     Args:
-        exact: compute in float32 throughout; else quantised weights meet 16-bit activations.
+        activations: what weights meet: "f32" (exact); on a CPU "i16", 16-bit integers for weights
+            that are quantised (the default); on a GPU "f16" or "bf16" (the default).
         tick: called as `tick(done, total)` after each module.
     """
-    activations = "f32" if exact else "i16"
+    activations = activations or ("bf16" if device.kind == "cuda" else "i16")
     modules = model.modules()
     for done, module in enumerate(modules):
         _pack_children(module, device, activations)
@@ -64,6 +65,5 @@ def _upload(module: Module, device: Any) -> None:
             and value.node.op is not fast.STATIC
         ):
             host = value.numpy().astype(np.float32)
-            buffer = device.empty((-(-host.size // 32) * 32,), np.float32)
-            buffer[: host.size] = device.asarray(host.reshape(-1))
+            buffer = device.asarray(np.pad(host.reshape(-1), (0, -host.size % 32)))
             module[name] = fast.static(buffer[: host.size].reshape(host.shape))

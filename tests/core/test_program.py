@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import nanocupy.core as mx
 from nanocupy import nn
 from nanocupy.core import fast, rules
-from nanocupy.core.program import Program, _Pool
+from nanocupy.core.arena import Pool
+from nanocupy.core.program import Program
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.utils import tree_flatten
 
@@ -68,7 +69,7 @@ class Case:
         return self.program.outputs[0][: len(index)].copy()
 
     def kernels(self) -> Counter[str]:
-        return Counter(launch.kernel.name for launch in self.program.launches)
+        return Counter(launch.kernel.name for launch in self.program.launches())
 
 
 TOKENS, INDEX = [5, 89, 0, 17, 17, 3, 44], [6, 0, 3]
@@ -102,7 +103,7 @@ def test_all_rules_together_change_nothing_but_the_launches(plain: np.ndarray) -
 
 def test_rows_are_gathered_before_the_work_on_them() -> None:
     case = Case((rules.gather_rows_first,))
-    assert [x.kernel.name for x in case.program.launches][:2] == ["take_rows", "embedding"]
+    assert [x.kernel.name for x in case.program.launches()][:2] == ["take_rows", "embedding"]
 
 
 def test_one_program_serves_any_number_of_rows() -> None:
@@ -168,7 +169,7 @@ def test_compile_replays_and_is_keyed_by_shape() -> None:
 @settings(max_examples=100, deadline=None)
 def test_values_alive_together_never_share_memory(work: list[tuple[int, int]]) -> None:
     """Each value is taken, lives for some steps and is given back."""
-    pool, alive = _Pool(), []
+    pool, alive = Pool(), []
     for time, (nbytes, life) in enumerate(work):
         piece = pool.take(nbytes)
         assert piece[0] % 64 == 0 and piece[1] >= nbytes and sum(piece) <= pool.size

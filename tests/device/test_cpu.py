@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nanocupy.device.base import KernelError, Launch
+from nanocupy.device.base import KernelError, Launch, fixed_rows
 from nanocupy.device.cpu import jit, threads
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import elementwise, take_rows
@@ -23,11 +23,11 @@ from nanocupy.kernels import elementwise, take_rows
 
 def chain(device: CpuDevice, length: int, rows: int = 37, width: int = 48) -> tuple[Any, Any, Any]:
     """(launches, input, last output): add 1 `length` times, each launch reading the one before."""
-    count = device.asarray(np.array([rows]))
+    count = fixed_rows(device, rows)
     one = device.asarray(np.ones((rows, width), np.float32))
     values = [device.empty((rows, width), np.float32) for _ in range(2)]
     launches = [
-        elementwise.launch_add(values[(i + 1) % 2], values[i % 2], one, count, width)
+        elementwise.launch_add(device, values[(i + 1) % 2], values[i % 2], one, count, width)
         for i in range(length)
     ]
     return launches, values[0], values[length % 2]
@@ -99,8 +99,8 @@ def test_a_failing_kernel_is_named_and_the_team_lives_on() -> None:
     good, first, last = chain(device, 4)
     x = device.asarray(np.zeros((4, 16), np.float32))
     index = device.asarray(np.array([9], np.int32))
-    out, one = device.empty((1, 16), np.float32), device.asarray(np.array([1]))
-    bad = take_rows.launch(out, x, index, one)
+    out = device.empty((1, 16), np.float32)
+    bad = take_rows.launch(device, out, x, index, fixed_rows(device, 1))
     graph = device.capture([*good[:2], bad, *good[2:]])
     with pytest.raises(KernelError, match=r"take_rows.*kernel 2 .*code 1"):
         graph.run()
@@ -220,13 +220,14 @@ def test_arguments_are_arrays_and_integers() -> None:
 _CHILD = """
 import sys
 import numpy as np
+from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import elementwise
 device = CpuDevice(threads=2)
 x = device.asarray(np.arange(32, dtype=np.float32).reshape(2, 16))
 out = device.empty((2, 16), np.float32)
-rows = device.asarray(np.array([2]))
-device.capture([elementwise.launch_add(out, x, x, rows, 16)]).run()
+rows = fixed_rows(device, 2)
+device.capture([elementwise.launch_add(device, out, x, x, rows, 16)]).run()
 assert (out == 2 * x).all()
 assert "numba" not in sys.modules or "mended" in sys.argv
 """

@@ -10,6 +10,7 @@ import pytest
 from nanocupy.engine import memory
 from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.precision import Precision
 
 CONFIG = SimpleNamespace(
     num_hidden_layers=2, num_key_value_heads=2, head_dim=16, max_position_embeddings=100
@@ -17,8 +18,9 @@ CONFIG = SimpleNamespace(
 BLOCK = 16 * 2 * 2 * 2 * 16 * 2  # bytes: tokens, K and V, layers, heads, head_dim, float16
 
 
-def planned(free: int | None = 2**30, **options: Any) -> memory.KVPlan:
-    return plan(CONFIG, EngineOptions(**options), free)
+def planned(free: int = 2**30, **options: Any) -> memory.KVPlan:
+    room = memory.Room(int(memory.SHARE * free), memory.total_memory())
+    return plan(CONFIG, EngineOptions(**options), Precision("i16", "float32", "float16"), room)
 
 
 def test_blocks_are_for_all_requests_or_for_the_memory_there_is() -> None:

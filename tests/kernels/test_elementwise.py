@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import elementwise, silu_mul
 
@@ -32,9 +33,9 @@ def apply(run: Any, launch: Any, *inputs: np.ndarray, **place: int) -> np.ndarra
     width = place.pop("width", width)
 
     def build(device: CpuDevice) -> Any:
-        out, rows = device.empty((count + 1, width), np.float32), device.asarray(np.array([count]))
+        out, rows = device.empty((count + 1, width), np.float32), fixed_rows(device, count)
         arrays = [device.asarray(x) for x in inputs]
-        return [launch(out, *arrays, rows, width, **place)], [out]
+        return [launch(device, out, *arrays, rows, width, **place)], [out]
 
     out: np.ndarray = run(build)[0]
     assert not out[-1].any()  # the row past the end is left alone
@@ -80,8 +81,8 @@ def test_gate_and_up_in_one_buffer(run: Any) -> None:
     def build(device: CpuDevice) -> Any:
         buffer, out = device.asarray(both), device.empty((5, 48), np.float32)
         place = {"gate_stride": 96, "up_stride": 96, "up_offset": 48}
-        rows = device.asarray(np.array([5]))
-        return [silu_mul.launch(out, buffer, buffer, rows, 48, **place)], [out]
+        rows = fixed_rows(device, 5)
+        return [silu_mul.launch(device, out, buffer, buffer, rows, 48, **place)], [out]
 
     assert run(build)[0].tobytes() == apply(run, silu_mul.launch, gate, up).tobytes()
 

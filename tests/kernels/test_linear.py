@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import embedding, linear
 
@@ -43,7 +44,7 @@ def make(form: str, n: int, k: int, seed: int = 0) -> tuple[Any, np.ndarray]:
 def apply(
     device: CpuDevice, weight: linear.PackedWeight, x: np.ndarray, integer: bool, bias: Any = None
 ) -> np.ndarray:
-    rows = device.asarray(np.array([len(x)]))
+    rows = fixed_rows(device, len(x))
     source, stride, launches = device.asarray(x), 4 * weight.k, []
     weight = replace(weight, activations="i16" if integer else "f32")
     if integer:
@@ -53,17 +54,15 @@ def apply(
         launches.append(linear.launch_quantize(source, record, rows, weight.k, group, 4 * weight.k))
         source = record
     out = device.empty((len(x), weight.n), np.float32)
-    launches.append(
-        linear.launch(
-            device,
-            weight,
-            source,
-            out,
-            rows,
-            x_stride=stride,
-            out_stride=4 * weight.n,
-            bias=bias,
-        )
+    launches += linear.launch(
+        device,
+        weight,
+        source,
+        out,
+        rows,
+        x_stride=stride,
+        out_stride=4 * weight.n,
+        bias=bias,
     )
     device.capture(launches).run()
     return out
@@ -135,17 +134,17 @@ def test_embedding_reads_the_packed_weight(form: str) -> None:
     (weight,) = linear.pack(device, [raw])
     tokens = np.array([0, 149, 63, 64, 77], np.int32)
     out = device.empty((5, 128), np.float32)
-    rows = device.asarray(np.array([5]))
-    device.capture([embedding.launch(weight, device.asarray(tokens), out, rows)]).run()
+    rows = fixed_rows(device, 5)
+    device.capture([embedding.launch(device, weight, device.asarray(tokens), out, rows)]).run()
     assert np.array_equal(out, embedding.reference(tokens, plain))
 
 
 def test_embedding_refuses_a_token_that_does_not_exist() -> None:
     device = CpuDevice(threads=1)
     (weight,) = linear.pack(device, [make("f32", 10, 16)[0]])
-    tokens, rows = device.asarray(np.array([10], np.int32)), device.asarray(np.array([1]))
+    tokens, rows = device.asarray(np.array([10], np.int32)), fixed_rows(device, 1)
     graph = device.capture(
-        [embedding.launch(weight, tokens, device.empty((1, 16), np.float32), rows)]
+        [embedding.launch(device, weight, tokens, device.empty((1, 16), np.float32), rows)]
     )
     with pytest.raises(RuntimeError, match="embedding"):
         graph.run()

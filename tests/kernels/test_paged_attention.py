@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanocupy.device.base import KernelError
+from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import paged_attention as pa
 
@@ -63,7 +63,8 @@ class Case:
         k_cache[...], v_cache[...] = self.stale, self.stale
         slots = [self.slot(s, p) for s, n in enumerate(self.lengths) for p in range(n)]
         arrays = [np.concatenate(self.k), np.concatenate(self.v), np.array(slots, np.int32)]
-        k, v, where, rows = (device.asarray(x) for x in (*arrays, np.array([len(slots)])))
+        k, v, where = (device.asarray(x) for x in arrays)
+        rows = fixed_rows(device, len(slots))
         device.capture([pa.launch_write(self.layout, k_cache, v_cache, k, v, where, rows)]).run()
         return k_cache, v_cache
 
@@ -76,7 +77,6 @@ class Case:
             np.array([p for _, p in places], np.int32),
             np.array([s for s, _ in places], np.int32),
             self.tables,
-            np.array([len(places)]),
         )
         launches = pa.launch(
             device,
@@ -85,6 +85,7 @@ class Case:
             device.asarray(q),
             *cache,
             *(device.asarray(x) for x in arrays),
+            fixed_rows(device, len(places)),
             pa.scratch(device, self.size, self.tables.shape[1] * self.block_size),
             heads=self.heads,
             scale=self.size**-0.5,
@@ -189,8 +190,7 @@ def test_write_rounds_and_skips(kind: str) -> None:
     k_cache, v_cache = layout.empty(device)
     both = np.random.default_rng(0).standard_normal((7, 3, 2, 32)).astype(np.float32) * 100
     slots = np.array([33, 64, 65, -1, 127, 32, 96], np.int32)
-    arrays = [device.asarray(x) for x in (both, slots, np.array([6]))]
-    buffer, where, rows = arrays
+    buffer, where, rows = device.asarray(both), device.asarray(slots), fixed_rows(device, 6)
     place = {"k_offset": 64, "k_stride": 192, "v_offset": 128, "v_stride": 192}
     write = pa.launch_write(layout, k_cache, v_cache, buffer, buffer, where, rows, **place)
     device.capture([write]).run()
@@ -205,7 +205,7 @@ def test_write_rounds_and_skips(kind: str) -> None:
 def test_a_slot_outside_the_cache_is_refused(slot: int) -> None:
     layout, device = pa.KVLayout(4, 1, 16, 32, np.float32), CpuDevice(1)
     k = device.empty((1, 1, 16), np.float32)
-    where, rows = device.asarray(np.array([slot], np.int32)), device.asarray(np.array([1]))
+    where, rows = device.asarray(np.array([slot], np.int32)), fixed_rows(device, 1)
     write = pa.launch_write(layout, *layout.empty(device), k, k, where, rows)
     with pytest.raises(KernelError, match="kv_write"):
         device.capture([write]).run()

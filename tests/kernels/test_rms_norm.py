@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import rms_norm
 
@@ -24,10 +25,7 @@ def norm(run: Any, x: np.ndarray, weight: np.ndarray, **place: int) -> np.ndarra
     width = place.get("vectors", 1) * len(weight)
 
     def build(device: CpuDevice) -> Any:
-        out, rows = (
-            device.empty((len(x) + 1, width), np.float32),
-            device.asarray(np.array([len(x)])),
-        )
+        out, rows = device.empty((len(x) + 1, width), np.float32), fixed_rows(device, len(x))
         arrays = (device.asarray(x), device.asarray(weight))
         return [rms_norm.launch(device, out, *arrays, 1e-5, rows, **place)], [out]
 
@@ -66,7 +64,7 @@ def test_add_rms_norm_is_add_then_rms_norm(run: Any, size: int) -> None:
     def build(device: CpuDevice) -> Any:
         h, out = (device.empty((5, size), np.float32) for _ in range(2))
         arrays = (device.asarray(x), device.asarray(r), device.asarray(weight))
-        rows = device.asarray(np.array([5]))
+        rows = fixed_rows(device, 5)
         return [rms_norm.launch_add(device, h, out, *arrays, 1e-5, rows)], [h, out]
 
     h, out = run(build)

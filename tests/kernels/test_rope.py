@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanocupy.device.base import KernelError
+from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import rope
 
@@ -27,9 +27,10 @@ def turn(
 
     def build(device: CpuDevice) -> Any:
         out = device.empty((len(x) + 1, *x.shape[1:]), np.float32)
-        arrays = [device.asarray(v) for v in (x, positions, table, np.array([len(x)]))]
+        arrays = [device.asarray(v) for v in (x, positions, table)]
         shape = {"heads": x.shape[1], "head_dim": x.shape[2]}
-        return [rope.launch(out, *arrays, **shape, **how)], [out]
+        rows = fixed_rows(device, len(x))
+        return [rope.launch(device, out, *arrays, rows, **shape, **how)], [out]
 
     out: np.ndarray = run(build, threads=threads)[0]
     assert not out[-1].any()
@@ -71,7 +72,7 @@ def test_in_place_inside_a_fused_buffer(run: Any) -> None:
 
     def build(device: CpuDevice) -> Any:
         buffer = device.asarray(x)
-        arrays = [device.asarray(v) for v in (positions, table, np.array([5]))]
+        arrays = (*map(device.asarray, (positions, table)), fixed_rows(device, 5))
         offset, stride = 64, 6 * 64
         place = {
             "x_offset": offset,
@@ -79,7 +80,8 @@ def test_in_place_inside_a_fused_buffer(run: Any) -> None:
             "out_offset": offset,
             "out_stride": stride,
         }
-        return [rope.launch(buffer, buffer, *arrays, heads=4, head_dim=64, **place)], [buffer]
+        turn = rope.launch(device, buffer, buffer, *arrays, heads=4, head_dim=64, **place)
+        return [turn], [buffer]
 
     want = x.copy()
     want[:, 1:5] = rope.reference(x[:, 1:5], positions, table)

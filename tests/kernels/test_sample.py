@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,101 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.sample_rows import ALMOST_ONE, INF, SETTINGS, Rows, drawn, normal
 from nanocupy.device.base import KernelError
-from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import sample
-
-INF = float("inf")
-ALMOST_ONE = 1 - 2.0**-24
-NO_EDITS: list[tuple[int, float, float]] = []
-
-
-class Rows:
-    """Rows of logits [rows, V], each with its settings; one value serves all rows."""
-
-    def __init__(
-        self,
-        logits: Any,
-        *,
-        temperature: Any = 1.0,
-        top_p: Any = 1.0,
-        min_p: Any = 0.0,
-        uniform: Any = 0.5,
-        top_k: Any = 0,
-        target: Any = -1,
-        edits: dict[int, list[tuple[int, float, float]]] | None = None,
-    ) -> None:
-        self.logits = np.atleast_2d(np.asarray(logits, np.float32))
-        count = len(self.logits)
-        columns = [np.broadcast_to(x, count) for x in (temperature, top_p, min_p, uniform)]
-        self.floats = np.stack(columns, 1).astype(np.float32)
-        self.top_k = np.broadcast_to(top_k, count).astype(np.int32)
-        self.target = np.broadcast_to(target, count).astype(np.int32)
-        per_row = [(edits or {}).get(row, NO_EDITS) for row in range(count)]
-        flat = [edit for row in per_row for edit in row] or [(0, 1.0, 0.0)]
-        start = np.cumsum([0, *map(len, per_row)]).astype(np.int32)
-        ids, mul, add = (np.array(x) for x in zip(*flat, strict=True))
-        self.edits = (start, ids.astype(np.int32), *(x.astype(np.float32) for x in (mul, add)))
-
-    def build(self, device: CpuDevice) -> Any:
-        count, vocabulary = self.logits.shape
-        token, lse = device.empty((count + 1,), np.int32), device.empty((count + 1,), np.float32)
-        names = ("floats", "top_k", "target", "edit_start", "edit_ids", "edit_mul", "edit_add")
-        arrays = (self.floats, self.top_k, self.target, *self.edits)
-        buffers = SimpleNamespace(
-            **{name: device.asarray(x) for name, x in zip(names, arrays, strict=True)}
-        )
-        logits, rows = device.asarray(self.logits), device.asarray(np.array([count]))
-        launch = sample.launch(device, token, lse, logits, buffers, rows, vocabulary=vocabulary)
-        return [launch], [token, lse, logits]
-
-    def sample(self, run: Any, **how: Any) -> tuple[np.ndarray, np.ndarray]:
-        token, lse, logits = run(self.build, **how)
-        assert token[-1] == 0 and lse[-1] == 0  # the row past the end is left alone
-        assert logits.tobytes() == self.logits.tobytes()
-        return token[:-1], lse[:-1]
-
-    def reference(self, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """With every uniform moved by `shift`, to find those next to a boundary."""
-        floats = self.floats.astype(np.float64)
-        floats[:, 3] = np.clip(floats[:, 3] + shift, 0, ALMOST_ONE)
-        return sample.reference(self.logits, floats, self.top_k, self.target, self.edits)
-
-    def check(self, run: Any) -> np.ndarray:
-        """The kernel agrees with the reference; the tokens."""
-        token, lse = self.sample(run)
-        np.testing.assert_allclose(lse, self.reference()[1], rtol=1e-5, atol=1e-6)
-        around = np.stack([self.reference(shift)[0] for shift in (-1e-6, 0, 1e-6)])
-        assert (around == token).any(0).all(), (token, around)
-        return token
-
-
-def normal(*shape: int, scale: float = 3, seed: int = 0) -> np.ndarray:
-    """Logits in steps of 1/8, so that there are ties, and no near-ties."""
-    x = np.random.default_rng(seed).standard_normal(shape) * scale
-    return np.asarray(np.round(x * 8) / 8, np.float32)
-
-
-def spread(count: int) -> np.ndarray:
-    """Uniforms over all of [0, 1), both ends too."""
-    return np.append(np.arange(count - 1) / count, ALMOST_ONE)
-
-
-def drawn(run: Any, logits: Any, count: int = 200, **settings: Any) -> set[int]:
-    """The tokens that some uniform draws."""
-    logits = np.tile(np.asarray(logits, np.float32), (count, 1))
-    return set(Rows(logits, uniform=spread(count), **settings).check(run).tolist())
-
-
-SETTINGS = st.fixed_dictionaries(
-    {
-        "temperature": st.sampled_from([0.0, 1e-30, 0.3, 1.0, 2.5, 100.0]),
-        "top_k": st.sampled_from([0, 1, 2, 5, 40, 1000]),
-        "top_p": st.sampled_from([1e-3, 0.1, 0.523, 0.9, 0.9871, 1.0]),
-        "min_p": st.sampled_from([0.0, 1e-3, 0.0531, 0.7, 1.0]),
-        "uniform": st.sampled_from([0.0, ALMOST_ONE]) | st.floats(0, ALMOST_ONE),
-    }
-)
 
 
 @settings(max_examples=100, deadline=None)
@@ -312,4 +219,4 @@ def test_frequencies(run: Any) -> None:
 @pytest.mark.parametrize("vocabulary", [0, sample.MOST + 1])
 def test_vocabulary_is_checked(vocabulary: int) -> None:
     with pytest.raises(ValueError, match=r"\[sample\] vocabulary"):
-        sample.launch(None, None, None, None, None, None, vocabulary=vocabulary)
+        sample.scratch(None, 1, vocabulary)

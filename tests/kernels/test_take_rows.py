@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanocupy.device.base import KernelError
+from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import take_rows
 
@@ -17,8 +17,8 @@ from nanocupy.kernels import take_rows
 def take(run: Any, x: np.ndarray, index: np.ndarray, **how: Any) -> np.ndarray:
     def build(device: CpuDevice) -> Any:
         out = device.empty((len(index) + 1, x.shape[1]), np.float32)
-        arrays = (device.asarray(x), device.asarray(index), device.asarray(np.array([len(index)])))
-        return [take_rows.launch(out, *arrays)], [out]
+        arrays = (device.asarray(x), device.asarray(index), fixed_rows(device, len(index)))
+        return [take_rows.launch(device, out, *arrays)], [out]
 
     out: np.ndarray = run(build, **how)[0]
     assert not out[-1].any()

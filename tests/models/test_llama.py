@@ -13,10 +13,11 @@ import nanocupy.core as mx
 from checkpoint.tiny import write_gguf
 from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint, ModelConfig, RopeConfig, convert_gguf
-from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.engine.batch import SampleRow, Scheduled
+from nanocupy.engine.devices import make_device
 from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner
 from nanocupy.models.base import KVCache
 from nanocupy.models.llama import Model
@@ -69,10 +70,14 @@ def model(config: ModelConfig, seed: int = 0) -> Model:
 
 
 def runner(made: Any, config: Any, **options: Any) -> ModelRunner:
-    chosen = EngineOptions(**{"dtype": "exact", "threads": 2, "num_kv_blocks": 20} | options)
-    device = CpuDevice(chosen.threads)
-    nn.prepare(made, device, exact=chosen.dtype == "exact")
-    return ModelRunner(made, config, device, chosen, plan(config, chosen))
+    default = {"device": "cpu", "dtype": "exact", "threads": 2, "num_kv_blocks": 20}
+    chosen = EngineOptions(**default | options)
+    device = make_device(chosen)
+    numbers = precision(config, chosen, device.kind)
+    nn.prepare(made, device, numbers.weights_meet)
+    return ModelRunner(
+        made, config, device, chosen, plan(config, chosen, numbers, None, device.kind)
+    )
 
 
 def logits(run: ModelRunner, tokens: list[int], chunk: int) -> np.ndarray:
@@ -83,7 +88,7 @@ def logits(run: ModelRunner, tokens: list[int], chunk: int) -> np.ndarray:
         part = tokens[start : start + chunk]
         rows = [SampleRow(i, 0.0, 0, 1.0, 0.0, 0.0, None, -1, 0) for i in range(len(part))]
         run.step([Scheduled(None, start, part, table, rows)])  # type: ignore[arg-type]
-        out.append(run.program.outputs[2][: len(part)].copy())
+        out.append(run.device.read(run.program.outputs[2][: len(part)]).copy())
     return np.concatenate(out)
 
 

@@ -196,7 +196,7 @@ def test_their_llama_is_our_llama(mlx_lm: Any, name: str) -> None:
     want = dense(ours)
     np.testing.assert_allclose(dense(theirs), want, atol=2e-5 * np.abs(want).max(), rtol=0)
     runs = runner(theirs, config), runner(ours, config)
-    first, second = ([x.kernel.name for x in run.program.launches] for run in runs)
+    first, second = ([x.kernel.name for x in run.program.launches()] for run in runs)
     assert first == second
     got, want = (logits(run, TOKENS, 7) for run in runs)
     if config.rope.type == "llama3":  # their frequencies are float32, ours float64

@@ -9,7 +9,7 @@ import numpy as np
 
 from nanocupy.device.base import KernelError, Launch, Tick
 from nanocupy.device.cpu import jit, threads
-from nanocupy.device.cpu.memory import Memory
+from nanocupy.device.cpu.memory import CpuMailbox, Memory
 
 MAX_THREADS = 64
 
@@ -27,7 +27,7 @@ class CpuDevice:
     use. tick: called as `tick(done, total)` while kernels are compiled for the first time.
     """
 
-    name = "cpu"
+    name = kind = "cpu"
 
     def __init__(self, threads: int | None = None, tick: Tick | None = None) -> None:
         count = min(available_threads(), MAX_THREADS) if threads is None else threads
@@ -44,6 +44,15 @@ class CpuDevice:
         out = self.memory.empty(array.shape, array.dtype)
         out[...] = array
         return out
+
+    def write(self, to: np.ndarray, array: np.ndarray) -> None:
+        to[...] = array
+
+    def read(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def mailbox(self, nbytes: int) -> CpuMailbox:
+        return CpuMailbox(self.memory.empty((nbytes,), np.uint8))
 
     def memory_active(self) -> int:
         return self.memory.active

@@ -51,7 +51,7 @@ from nanocupy.device.cpu.simd import (
 
 # arguments
 TOKEN, LSE, LOGITS, ROWS, FLOATS, TOP_K, TARGET = range(7)
-EDIT_START, EDIT_IDS, EDIT_MUL, EDIT_ADD, SCRATCH, VOCABULARY = range(7, 13)
+EDIT_START, EDITS, SCRATCH, VOCABULARY = range(7, 11)
 
 BLOCK = 64  # tokens
 BYTES = 4 * BLOCK
@@ -302,7 +302,7 @@ def draw(p, blocks, uniform):
 @fn
 def ids_valid(a, row):
     for i in range(load_i32(a[EDIT_START] + 4 * row), load_i32(a[EDIT_START] + 4 * row + 4)):
-        token = load_i32(a[EDIT_IDS] + 4 * i)
+        token = load_i32(a[EDITS] + 12 * i)
         if token < 0 or token >= a[VOCABULARY]:
             return False
     return load_i32(a[TARGET] + 4 * row) < a[VOCABULARY]
@@ -313,9 +313,10 @@ def edit(a, row, x):
     """Apply the edits; False if one makes a NaN or +inf."""
     good = True
     for i in range(load_i32(a[EDIT_START] + 4 * row), load_i32(a[EDIT_START] + 4 * row + 4)):
-        at = x + 4 * load_i32(a[EDIT_IDS] + 4 * i)
-        old, mul = load_f32(at), load_f32(a[EDIT_MUL] + 4 * i)
-        new = (old / mul if old > f4(0) else old * mul) + load_f32(a[EDIT_ADD] + 4 * i)
+        words = a[EDITS] + 12 * i
+        at = x + 4 * load_i32(words)
+        old, mul = load_f32(at), load_f32(words + 4)
+        new = (old / mul if old > f4(0) else old * mul) + load_f32(words + 8)
         store_f32(at, new)
         good = good and new < f4(inf)
     return good
@@ -354,8 +355,7 @@ def chosen(a, row, x, blocks):
 
 def sample(a, thread, threads):
     """a: token i32, lse f32 [rows], logits f32 [rows, vocabulary], rows*, floats f32 [rows, 4],
-    top_k, target i32 [rows], edit_start i32 [rows + 1], edit_ids i32, edit_mul, edit_add f32,
-    scratch, vocabulary.
+    top_k, target i32 [rows], edit_start i32 [rows + 1], edits i32 [edits, 3], scratch, vocabulary.
 
     Code 1: an edit's id or a target outside the vocabulary.
     """

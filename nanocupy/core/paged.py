@@ -1,0 +1,255 @@
+"""Attention over pages, and the cache that hands them to a model in MLX's contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nanocupy.core.array import array, as_array, record
+from nanocupy.core.graph import Node, Op
+from nanocupy.core.lowering import Lowering
+from nanocupy.device.base import Rows
+from nanocupy.kernels import paged_attention as attention_kernel
+from nanocupy.kernels import paged_attention_cuda as cuda_kernel
+from nanocupy.kernels import rope as rope_kernel
+from nanocupy.kernels import rope_write as rope_write_kernel
+from nanocupy.kernels.paged_attention import KVLayout
+
+
+class Work(NamedTuple):
+    """On CUDA: each row of a step is in exactly one of two lists. Static buffers.
+
+    Attributes:
+        lone: int32 [capacity], rows that attend by themselves.
+        lone_rows: how many.
+        tiles: int32 [capacity, 4], neighbours in a sequence that attend together: (first row,
+            rows, sequence, 0).
+        tile_rows: how many tiles.
+    """
+
+    lone: Any
+    lone_rows: Rows
+    tiles: Any
+    tile_rows: Rows
+
+
+def tile_rows(layout: KVLayout) -> int:
+    """Rows of a sequence that attend together; 0 where each row attends by itself."""
+    on_tensor_cores = layout.device == "cuda" and layout.activations != np.float32
+    return cuda_kernel.TILE if on_tensor_cores else 0
+
+
+@dataclass(frozen=True, eq=False)
+class PagedMeta:
+    """Where the rows of a step stand. All arrays are static buffers with symbolic rows.
+
+    Attributes:
+        positions: int32 [rows], position of each row's token in its sequence.
+        sequences: int32 [rows], the row's line in `block_tables`.
+        slots: int32 [rows], where the row's keys and values go; -1: nowhere (padding).
+        block_tables: int32 [sequences, blocks], physical blocks in order.
+        work: how the rows are shared out among kernels, on devices that ask for it.
+    """
+
+    positions: array
+    sequences: array
+    slots: array
+    block_tables: Any
+    work: Work | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PagedCache:
+    """Keys and values of one layer in blocks. `offset` and `update_and_fetch` are MLX's cache
+    contract.
+
+    In the engine every token of a step is a row of its own (B = rows, L = 1).
+    """
+
+    layout: KVLayout
+    keys: Any
+    values: Any
+    meta: PagedMeta
+
+    @property
+    def offset(self) -> array:
+        return self.meta.positions
+
+    def update_and_fetch(self, keys: array, values: array) -> tuple[PagedView, PagedView]:
+        """The pages with these keys and values in them, for attention to recognise."""
+        return PagedView(self, keys), PagedView(self, values)
+
+    def make_mask(
+        self, length: int, return_array: bool = False, window_size: int | None = None
+    ) -> None:
+        """No mask: a row attends to its own sequence up to its own position."""
+        context = self.meta.block_tables.shape[1] * self.layout.block_size
+        if window_size is not None and window_size < context:
+            raise NotImplementedError(
+                f"[paged_attention] a sliding window of {window_size} tokens in a context of "
+                f"{context}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class PagedView:
+    """Keys or values of one layer: those of this step's rows, and the pages they join."""
+
+    cache: PagedCache
+    fresh: array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.fresh.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.fresh.dtype
+
+
+def _lower_attention(to: Lowering, node: Node) -> None:
+    if to.device.kind == "cuda":
+        _lower_attention_cuda(to, node)
+    else:
+        _lower_attention_cpu(to, node)
+
+
+def _lower_attention_cpu(to: Lowering, node: Node) -> None:
+    q, k, v, positions, sequences, slots = to.inputs(node)
+    cache: PagedCache = node.attrs["cache"]
+    layout, tables, rows = cache.layout, cache.meta.block_tables, to.rows(node)
+    pages = (cache.keys, cache.values)
+    strides = {"k_stride": k.stride, "v_stride": v.stride}
+    to.add(
+        rows,
+        lambda rows: attention_kernel.launch_write(
+            layout, *pages, k.view, v.view, slots.view, rows, **strides
+        ),
+    )
+    context = tables.shape[1] * layout.block_size
+    scratch = to.shared(
+        ("attention", node.shape[3], context),
+        lambda: attention_kernel.scratch(to.device, node.shape[3], context),
+    )
+    out, where = to.of(node).view, (positions.view, sequences.view, tables)
+    how = {"heads": node.shape[1], "scale": node.attrs["scale"], "q_stride": q.stride}
+    to.add(
+        rows,
+        lambda rows: attention_kernel.launch(
+            to.device, layout, out, q.view, *pages, *where, rows, scratch, **how
+        ),
+    )
+
+
+def _lower_attention_cuda(to: Lowering, node: Node) -> None:
+    """Three launches: turn q and k and fill the pages; rows by themselves; rows in tiles."""
+    q, k, v, positions, sequences, slots = to.inputs(node)
+    cache: PagedCache = node.attrs["cache"]
+    layout, meta, rows, heads = cache.layout, cache.meta, to.rows(node), node.shape[1]
+    assert meta.work is not None
+    lone, lone_rows, tiles, tile_rows = meta.work
+    shape = (int(rows), heads, layout.head_dim)
+    turned = to.shared(("q", shape), lambda: to.device.empty(shape, layout.activations))
+    table, traditional = _rope_table(to, node)
+    pages, strides = (cache.keys, cache.values), (q.stride, k.stride, v.stride)
+    to.add(
+        rows,
+        lambda rows: rope_write_kernel.launch(
+            to.device, layout, turned, *pages, q.view, k.view, v.view, positions.view,
+            slots.view, table, rows, heads=heads, traditional=traditional,
+            q_stride=strides[0], k_stride=strides[1], v_stride=strides[2],
+        ),
+    )  # fmt: skip
+    size = (int(lone_rows), heads, layout.kv_heads, layout.head_dim)
+    scratch = to.shared(("parts", size), lambda: cuda_kernel.scratch(to.device, *size))
+    read = (to.of(node).view, turned, *pages, meta.block_tables, positions.view, sequences.view)
+    how = {"heads": heads, "scale": node.attrs["scale"]}
+    to.add(
+        lone_rows,
+        lambda rows: cuda_kernel.launch_decode(
+            to.device, layout, *read, lone, rows, scratch, **how
+        ),
+    )
+    if tile_rows:
+        to.add(
+            tile_rows,
+            lambda rows: cuda_kernel.launch_prefill(to.device, layout, *read, tiles, rows, **how),
+        )
+
+
+def _rope_table(to: Lowering, node: Node) -> tuple[Any, bool]:
+    """The table that q and k turn by, None where they do not turn here; traditional or not."""
+    if node.attrs["rope"] is None:
+        return None, False
+    frequency, traditional = node.attrs["rope"]
+    limit = node.inputs[3].attrs["limit"]
+    return to.constant(rope_kernel.table(np.array(frequency), limit)), traditional
+
+
+# `rope`: (frequency, traditional) where q and k are still to be turned (see `rules`)
+PAGED_ATTENTION = Op(
+    "paged_attention",
+    lambda q, *_, cache, scale, rope: (q[0], cache.layout.activations),
+    None,
+    _lower_attention,
+    effect=True,
+)
+
+
+def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: float) -> array:
+    """Write k, v [rows, kv_heads, 1, d] to the pages; attend with q [rows, heads, 1, d]."""
+    meta, layout = cache.meta, cache.layout
+    rows, heads, length, head_dim = q.shape
+    fresh = (rows, layout.kv_heads, 1, layout.head_dim)
+    fits = k.shape == v.shape == fresh and (length, head_dim) == fresh[2:]
+    if not fits or heads % layout.kv_heads:
+        raise ValueError(
+            f"[paged_attention] q {q.shape}, k {k.shape} and v {v.shape}: the pages take one token "
+            f"a row, {layout.kv_heads} heads of {layout.head_dim}"
+        )
+    where = (meta.positions, meta.sequences, meta.slots)
+    return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale, rope=None)
+
+
+def _attention_numpy(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, scale: float, mask: Any
+) -> np.ndarray:
+    """q [B, heads, L, d], k, v [B, kv_heads, S, d]."""
+    repeat = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
+    scores = (q @ k.transpose(0, 1, 3, 2)) * np.float32(scale)
+    if isinstance(mask, str):
+        past = k.shape[2] - q.shape[2]
+        scores = np.where(np.tri(q.shape[2], k.shape[2], past, dtype=bool), scores, -np.inf)
+    elif mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return (weights / weights.sum(-1, keepdims=True)) @ v
+
+
+ATTENTION = Op("scaled_dot_product_attention", lambda q, *_, scale, mask: q, _attention_numpy)
+
+
+def scaled_dot_product_attention(
+    q: Any, k: Any, v: Any, *, scale: float, mask: Any = None, sinks: Any = None
+) -> array:
+    """softmax(q k^T * scale + mask) v; q [B, heads, L, d], k, v [B, kv_heads, S, d].
+
+    With the views that a `PagedCache` hands out, attention over pages.
+    """
+    if sinks is not None:
+        raise NotImplementedError("[scaled_dot_product_attention] sinks")
+    if isinstance(k, PagedView):
+        if mask is not None:
+            raise NotImplementedError(
+                "[paged_attention] a mask: rows attend to their own past only"
+            )
+        return paged_attention(q, k.fresh, v.fresh, k.cache, scale)
+    if isinstance(mask, str) and mask != "causal":
+        raise ValueError(
+            f"[scaled_dot_product_attention] mask={mask!r}: expected 'causal' or an array"
+        )
+    fixed = mask if mask is None or isinstance(mask, str) else as_array(mask).numpy()
+    return record(ATTENTION, q, k, v, scale=scale, mask=fixed)

@@ -1,0 +1,86 @@
+"""How large a step may be: a few sizes, each captured once, and every step takes the least.
+
+A CPU kernel looks up how many rows there are, so one size serves all. A CUDA graph launches a fixed
+number of blocks, so it has a size for steps that decode and a few for steps with prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SMALLEST_PROMPT = 16  # rows of the smallest size for prompts
+
+
+class Bucket(NamedTuple):
+    """The most that a step of this size holds.
+
+    Attributes:
+        rows: tokens.
+        samples: rows that are sampled.
+        lone: rows that attend by themselves.
+        tiles: groups of neighbouring rows that attend together.
+    """
+
+    rows: int
+    samples: int
+    lone: int = 0
+    tiles: int = 0
+
+    def holds(self, need: Bucket) -> bool:
+        return all(most >= wanted for most, wanted in zip(self, need, strict=True))
+
+
+def buckets(max_rows: int, max_samples: int, max_seqs: int, tile: int) -> list[Bucket]:
+    """The sizes for a GPU, smallest first; the last holds every step.
+
+    Args:
+        tile: rows of a prompt that attend together; 0 where every row attends by itself.
+    """
+    decode = [Bucket(n, n, n) for n in _sizes(1, max_seqs)]
+    prompts = []
+    for rows in _sizes(SMALLEST_PROMPT, max_rows):
+        lone, tiles = rows, 0
+        if tile:
+            lone, tiles = min(rows, max_seqs), min(rows, rows // tile + max_seqs)
+        prompts.append(Bucket(rows, max_samples, lone, tiles))
+    return decode + prompts
+
+
+def _sizes(first: int, last: int) -> list[int]:
+    """Powers of two from `first`, steps of 16 up to 64, and `last`."""
+    sizes, size = [], first
+    while size < last:
+        sizes.append(size)
+        size = size + 16 if 16 <= size < 64 else size * 2
+    return [*sizes, last]
+
+
+def smallest(sizes: Sequence[Bucket], need: Bucket) -> int:
+    """The index of the first size that holds the step."""
+    return next(i for i, bucket in enumerate(sizes) if bucket.holds(need))
+
+
+def share_out(
+    lengths: Sequence[int], tile: int, lone: np.ndarray, tiles: np.ndarray
+) -> tuple[int, int]:
+    """Write which rows attend by themselves and which in tiles; how many there are of each.
+
+    Args:
+        lengths: rows of each sequence in the step, in order.
+        tile: as for `buckets`.
+        lone, tiles: of `fast.Work`, int32 [capacity] and [capacity, 4].
+    """
+    start, ones, groups = 0, 0, 0
+    for index, count in enumerate(lengths):
+        if count == 1 or not tile:
+            lone[ones : ones + count] = range(start, start + count)
+            ones += count
+        else:
+            for first in range(0, count, tile):
+                tiles[groups] = start + first, min(tile, count - first), index, 0
+                groups += 1
+        start += count
+    return ones, groups

@@ -1,0 +1,119 @@
+"""What changes from step to step: everything a Program reads besides weights and pages.
+
+All of it lies in one mailbox, in the order below, so that one copy brings it to the device; what is
+short and always needed comes first, and the edits, of which there are mostly none, come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from nanocupy.core import Rows, fast
+from nanocupy.engine.buckets import Bucket
+from nanocupy.engine.memory import KVPlan
+
+MAX_EDITS = 2048  # changed logits a row, beyond one for each token of a sequence
+ALIGN = 64  # bytes, where each part starts
+
+Part = tuple[str, tuple[int, ...], Any]
+
+
+class Packed:
+    """Named arrays, one after another in a mailbox.
+
+    Attributes:
+        host: the arrays on the host, by name.
+        device: the same on the device.
+        starts: where each begins, in bytes.
+    """
+
+    def __init__(self, device: Any, parts: Sequence[Part]) -> None:
+        self.starts: dict[str, int] = {}
+        end = 0
+        for name, shape, dtype in parts:
+            self.starts[name] = end
+            end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // ALIGN) * ALIGN
+        self.mailbox = device.mailbox(end)
+        self.host, self.device = (
+            SimpleNamespace(**{n: _view(memory, self.starts[n], s, d) for n, s, d in parts})
+            for memory in (self.mailbox.host, self.mailbox.device)
+        )
+
+
+def _view(memory: Any, start: int, shape: tuple[int, ...], dtype: Any) -> Any:
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
+
+
+class StepBuffers:
+    """The buffers of a step.
+
+    Args:
+        most: the largest step there is.
+        sequences: how many have a line in the block tables.
+
+    Attributes:
+        rows, samples: symbolic numbers of rows, of a step and of what is sampled.
+        work: for attention, on devices that share rows out; else None.
+        sampling: for `fast.sample`.
+        host, device: the arrays of `_parts` by name, on both sides.
+    """
+
+    def __init__(self, device: Any, most: Bucket, sequences: int, plan: KVPlan) -> None:
+        tables = (sequences, -(-plan.max_model_len // plan.block_size))
+        edits = most.samples * (plan.max_model_len + MAX_EDITS)
+        answers = [("token", (most.samples,), np.int32), ("lse", (most.samples,), np.float32)]
+        self._in = Packed(device, _parts(most, tables, edits))
+        self._out = Packed(device, answers)
+        self.host, self.device = self._in.host, self._in.device
+        counts = [self.device.counts[i : i + 1] for i in range(4)]
+        self.rows, self.samples = Rows(most.rows, counts[0]), Rows(most.samples, counts[1])
+        self.work = None
+        if most.lone:
+            lone, tiles = Rows(most.lone, counts[2]), Rows(most.tiles, counts[3])
+            self.work = fast.Work(self.device.lone, lone, self.device.tiles, tiles)
+        self.sampling = fast.SamplingBuffers(
+            **{name: getattr(self.device, name) for name in _SAMPLING},
+            token=self._out.device.token,
+            lse=self._out.device.lse,
+        )
+
+    def send(self, sequences: int, edits: int) -> None:
+        """Bring what is written to the device: the tables of `sequences`, and the edits if any."""
+        if edits:
+            end = self._in.starts["edits"] + 12 * edits
+        else:
+            end = self._in.starts["block_tables"] + sequences * self.host.block_tables[0].nbytes
+        self._in.mailbox.send(end)
+
+    def receive(self) -> Any:
+        """Wait for the step: its tokens int32 and logsumexps f32, [samples], by name."""
+        self._out.mailbox.receive(self._out.mailbox.host.nbytes)
+        return self._out.host
+
+
+_SAMPLING = ("floats", "top_k", "target", "edit_start", "edits")
+
+
+def _parts(most: Bucket, tables: tuple[int, int], edits: int) -> list[Part]:
+    rows, samples = most.rows, most.samples
+    return [
+        ("counts", (4,), np.int64),  # of rows, samples, lone rows and tiles
+        ("tokens", (rows,), np.int32),
+        ("positions", (rows,), np.int32),
+        ("sequences", (rows,), np.int32),
+        ("slots", (rows,), np.int32),
+        ("lone", (most.lone,), np.int32),
+        ("tiles", (most.tiles, 4), np.int32),
+        ("sample_rows", (samples,), np.int32),
+        ("floats", (samples, 4), np.float32),
+        ("top_k", (samples,), np.int32),
+        ("target", (samples,), np.int32),
+        ("edit_start", (samples + 1,), np.int32),
+        ("block_tables", tables, np.int32),
+        ("edits", (edits, 3), np.int32),
+    ]

@@ -1,0 +1,50 @@
+"""In which numbers an engine computes: from its options, the model and the kind of device."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from nanocupy.engine.options import EngineOptions
+
+SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
+
+class Precision(NamedTuple):
+    """
+    Attributes:
+        weights_meet: what weights are multiplied with, for `nn.prepare`.
+        activations: dtype of queries and of attention's result.
+        kv: dtype of keys and values in the cache.
+    """
+
+    weights_meet: str
+    activations: str
+    kv: str
+
+
+def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
+    """The numbers for a model on a kind of device.
+
+    "exact" is float32 throughout. Else a GPU computes in 16 bits (the model's own, bfloat16 where
+    it has none) with f32 sums; a CPU in float32, and with 16-bit integers where weights are
+    quantised.
+
+    Raises:
+        ValueError: a 16-bit dtype is asked of a CPU.
+    """
+    if kind == "cpu":
+        if options.dtype in SHORT:
+            raise ValueError(
+                f"[EngineOptions] dtype={options.dtype!r} is for GPUs: on a CPU the weights keep "
+                "their own and sums are float32; use 'auto' or 'exact'"
+            )
+        meet = "f32" if options.dtype == "exact" else "i16"
+        default = "float32" if options.dtype == "exact" else "float16"
+        return Precision(meet, "float32", _or(options.kv_dtype, default))
+    own = config.dtype if config.dtype in ("float16", "bfloat16") else "bfloat16"
+    chosen = "float32" if options.dtype == "exact" else _or(options.dtype, own)
+    return Precision(SHORT[chosen], chosen, _or(options.kv_dtype, chosen))
+
+
+def _or(value: str, default: str) -> str:
+    return default if value == "auto" else value

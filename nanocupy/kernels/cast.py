@@ -1,0 +1,30 @@
+"""cast: f32 rows rounded to another float dtype, to the nearest, ties to even. On CUDA only.
+
+x [rows, width] f32 inside a wider buffer, out [rows, width] f32, f16 or bf16
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels.base import C_TYPES, CudaKernel
+from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid
+
+
+def reference(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """x f32 -> x of the dtype."""
+    return x.astype(dtype)
+
+
+def launch(
+    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
+) -> Launch:
+    """out = x on the first `rows` rows, in out's dtype; x's are `x_stride` elements apart."""
+    assert device.kind == "cuda"
+    stride = np.int64(width if x_stride is None else x_stride)
+    kernel = CudaKernel("elementwise", f"cast<{C_TYPES[out.dtype]}>")
+    args = (out, x, rows.count, np.int32(width), stride)
+    return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
