@@ -1,0 +1,34 @@
+"""Where the CUDA sources are, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+
+def kernel_folder() -> Path:
+    """The folder `cuda_kernels`: inside the package once installed, beside it in a checkout."""
+    package = Path(__file__).parents[2]
+    for folder in (package / "cuda_kernels", package.parent / "cuda_kernels"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"no cuda_kernels folder in or beside {package}: install again")
+
+
+def source(file: str) -> str:
+    """The text of `cuda_kernels/<file>.cu`."""
+    return (kernel_folder() / f"{file}.cu").read_text()
+
+
+@cache
+def _shared_headers() -> bytes:
+    return b"".join(
+        path.name.encode() + path.read_bytes() for path in sorted(kernel_folder().glob("*.cuh"))
+    )
+
+
+def source_hash(file: str) -> str:
+    """Of a source with every header that it may include."""
+    text = source(file).encode() + _shared_headers()
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -1,0 +1,161 @@
+"""add, mul, silu, silu_mul, cast, add_bias and take_rows on CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanocupy.device.base import Rows
+from nanocupy.kernels import cast, elementwise, silu_mul, take_rows
+
+OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[str, ...]]] = {
+    "add": (elementwise.launch_add, elementwise.add_reference, ("x_stride", "y_stride")),
+    "mul": (elementwise.launch_mul, elementwise.mul_reference, ("x_stride", "y_stride")),
+    "silu": (elementwise.launch_silu, elementwise.silu_reference, ("x_stride",)),
+    "silu_mul": (silu_mul.launch, silu_mul.reference, ("gate_stride", "up_stride")),
+    "cast": (cast.launch, lambda x: x, ("x_stride",)),
+}
+WIDTHS = st.integers(1, 40) | st.sampled_from([1024, 1028, 2051])
+POISON = 7.0
+EDGES = np.array([0, -0.0, 1e-38, 87, -87, 88.7, -104, 1e38, -3e38, np.inf, np.nan], np.float32)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * 4).astype(np.float32)
+
+
+def apply(
+    cuda: Any, launch: Any, *inputs: np.ndarray, width: int, dtype: Any = np.float32, **how: int
+) -> np.ndarray:
+    """The launch on the first `width` elements of each row of the inputs."""
+    count = len(inputs[0])
+
+    def build(device: Any) -> Any:
+        out = device.asarray(np.full((count + 1, width), POISON, dtype))
+        rows = Rows(count + 1, device.asarray(np.array([count])))
+        arrays = [device.asarray(x) for x in inputs]
+        return [launch(device, out, *arrays, rows, width, **how)], [out]
+
+    (out,) = cuda(build)
+    assert (out[count:] == POISON).all()
+    return np.asarray(out[:count])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    op=st.sampled_from(sorted(OPS)),
+    rows=st.integers(0, 4),
+    width=WIDTHS,
+    gaps=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+)
+def test_agrees_with_numpy(cuda: Any, op: str, rows: int, width: int, gaps: Any) -> None:
+    launch, reference, strides = OPS[op]
+    how = {name: width + gap for name, gap in zip(strides, gaps, strict=False)}
+    inputs = [normal(rows, stride, seed=i) for i, stride in enumerate(how.values())]
+    got = apply(cuda, launch, *inputs, width=width, **how)
+    want = reference(*(x[:, :width] for x in inputs))
+    np.testing.assert_allclose(got, want, rtol=2e-6 if "silu" in op else 0)
+
+
+def test_silu_at_the_edges(cuda: Any) -> None:
+    got = apply(cuda, elementwise.launch_silu, EDGES[None], width=len(EDGES))[0]
+    with np.errstate(invalid="ignore"):
+        want = elementwise.silu_reference(EDGES)
+    np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-36)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("width", [64, 39])
+def test_outputs_are_rounded_once(cuda: Any, dtype: Any, width: int) -> None:
+    """silu_mul is silu then mul, to the bit, then rounded."""
+    gate, up = normal(3, width), normal(3, width, seed=1)
+    want = apply(cuda, elementwise.launch_silu, gate, width=width)
+    want = apply(cuda, elementwise.launch_mul, want, up, width=width)
+    assert apply(cuda, silu_mul.launch, gate, up, width=width).tobytes() == want.tobytes()
+    got = apply(cuda, silu_mul.launch, gate, up, width=width, dtype=dtype)
+    assert got.tobytes() == want.astype(dtype).tobytes()
+    got = apply(cuda, cast.launch, gate, width=width, dtype=dtype)
+    assert got.tobytes() == gate.astype(dtype).tobytes()
+
+
+def test_gate_and_up_in_one_buffer(cuda: Any) -> None:
+    both = normal(5, 98)
+    gate, up = (np.ascontiguousarray(part) for part in np.split(both, 2, axis=1))
+
+    def build(device: Any) -> Any:
+        buffer, out = device.asarray(both), device.empty((5, 49), np.float32)
+        place = {"gate_stride": 98, "up_stride": 98, "up_offset": 49}
+        rows = Rows(5, device.asarray(np.array([5])))
+        return [silu_mul.launch(device, out, buffer, buffer, rows, 49, **place)], [out]
+
+    assert cuda(build)[0].tobytes() == apply(cuda, silu_mul.launch, gate, up, width=49).tobytes()
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(0, 4), width=WIDTHS, gap=st.integers(0, 5))
+def test_add_bias(cuda: Any, rows: int, width: int, gap: int) -> None:
+    x, bias = normal(rows + 1, width + gap), normal(width, seed=1)
+
+    def build(device: Any) -> Any:
+        out, count = device.asarray(x), Rows(rows + 1, device.asarray(np.array([rows])))
+        place = {"out_stride": width + gap}
+        arrays = (out, device.asarray(bias))
+        return [elementwise.launch_add_bias(device, *arrays, count, width, **place)], [out]
+
+    want = x.copy()
+    want[:rows, :width] += bias
+    assert cuda(build)[0].tobytes() == want.tobytes()
+
+
+def test_in_place(cuda: Any) -> None:
+    x, y = normal(3, 37), normal(3, 37, seed=1)
+
+    def build(device: Any) -> Any:
+        out, other = device.asarray(x), device.asarray(y)
+        rows = Rows(3, device.asarray(np.array([3])))
+        return [elementwise.launch_add(device, out, other, out, rows, 37)], [out]
+
+    assert cuda(build)[0].tobytes() == (x + y).tobytes()
+
+
+# ---- take_rows
+
+
+def take(cuda: Any, x: np.ndarray, index: Any, dtype: Any = np.float32) -> np.ndarray:
+    count = len(index)
+
+    def build(device: Any) -> Any:
+        out = device.asarray(np.full((count + 1, x.shape[1]), POISON, dtype))
+        numbers = device.asarray(np.array([*index, 0], np.int32))
+        rows = Rows(count + 1, device.asarray(np.array([count])))
+        return [take_rows.launch(device, out, device.asarray(x), numbers, rows)], [out]
+
+    (out,) = cuda(build)
+    assert (out[count:] == POISON).all()
+    return np.asarray(out[:count])
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(1, 6), width=WIDTHS, index=st.lists(st.integers(0, 5), max_size=6))
+def test_take_rows(cuda: Any, rows: int, width: int, index: list[int]) -> None:
+    x, numbers = normal(rows, width), np.array(index, np.int32) % rows
+    np.testing.assert_array_equal(take(cuda, x, numbers), take_rows.reference(x, numbers))
+
+
+@pytest.mark.parametrize("width", [64, 37])
+def test_take_rows_of_another_dtype(cuda: Any, width: int) -> None:
+    x = normal(3, width).astype(ml_dtypes.bfloat16)
+    assert take(cuda, x, [2, 0]).tobytes() == x[[2, 0]].astype(np.float32).tobytes()
+
+
+@pytest.mark.parametrize("bad", [-1, 3, 1 << 30, -(1 << 31)])
+def test_an_index_outside_ends_its_row_alone(cuda: Any, bad: int) -> None:
+    x = normal(3, 18)
+    got = take(cuda, x, [1, bad, 2])
+    assert np.isnan(got[1]).all() and got[[0, 2]].tobytes() == x[1:].tobytes()

@@ -1,0 +1,44 @@
+"""embedding on CUDA, of float weights; affine ones are in test_affine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from nanocupy.device.base import Rows
+from nanocupy.kernels import embedding, linear
+
+POISON = 7.0
+
+
+def embed(cuda: Any, weight: np.ndarray, tokens: list[int], meets: str) -> np.ndarray:
+    count = len(tokens)
+
+    def build(device: Any) -> Any:
+        (packed,) = linear.pack(device, [weight], meets)
+        out = device.asarray(np.full((count + 1, weight.shape[1]), POISON, np.float32))
+        ids = device.asarray(np.array([*tokens, 0], np.int32))
+        rows = Rows(count + 1, device.asarray(np.array([count])))
+        return [embedding.launch(device, packed, ids, out, rows)], [out]
+
+    (out,) = cuda(build)
+    assert (out[count:] == POISON).all()
+    return np.asarray(out[:count])
+
+
+@pytest.mark.parametrize(("dtype", "meets"), [(np.float32, "f32"), (ml_dtypes.bfloat16, "bf16")])
+@pytest.mark.parametrize("width", [37, 64, 1100])
+def test_a_row_for_each_token(cuda: Any, dtype: Any, meets: str, width: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((50, width)).astype(dtype)
+    got = embed(cuda, weight, [0, 49, 7, 7], meets)
+    assert got.tobytes() == weight[[0, 49, 7, 7]].astype(np.float32).tobytes()
+
+
+@pytest.mark.parametrize("bad", [-1, 50, 1 << 30, -(1 << 31)])
+def test_a_token_outside_the_vocabulary_ends_its_row_alone(cuda: Any, bad: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((50, 18)).astype(np.float32)
+    got = embed(cuda, weight, [3, bad, 4], "f32")
+    assert np.isnan(got[1]).all() and got[[0, 2]].tobytes() == weight[[3, 4]].tobytes()
