@@ -159,7 +159,11 @@ def kernels(args: argparse.Namespace) -> dict[str, Any]:
     device = runner.device
     bandwidth = stream_gbs(device, nbytes=1 << 20 if args.tiny else 256 << 20)
     peak = gemm_gflops(device, np.float16, 64 if args.tiny else 8192)
-    steps = [(1, 16), (3, 16)] if args.tiny else [(1, 1024), (16, 1024), (64, 1024), (512, 512)]
+    steps = (
+        [(1, 16), (3, 16), (32, 32)]
+        if args.tiny
+        else [(1, 1024), (16, 1024), (64, 1024), (512, 512)]
+    )
     found = [
         step_kernels(runner, rows, context, bandwidth, peak)
         for rows, context in steps

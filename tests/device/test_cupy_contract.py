@@ -257,7 +257,11 @@ def test_cublas_has_its_functions() -> None:
     """Of the stand-in, with as many arguments; and of the library, if it is installed."""
     for name, types in blas.SIGNATURES.items():
         assert len(inspect.signature(getattr(cublas.Cublas(Gpu(0)), name)).parameters) == len(types)
-    blas.library(installed(toolkit._cublas_path))
+    try:
+        path = toolkit._cublas_path()
+    except RuntimeError as error:  # half a gigabyte: not in the extra cuda-check
+        pytest.skip(str(error))
+    blas.library(path)
 
 
 def test_cublas_s_numbers_are_those_of_its_headers() -> None:

@@ -7,6 +7,7 @@ runner is taken: sizes of steps, padding rows, preemption, prefix hits.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_prompt_logprobs_agree_with_the_cpu() -> None:
         assert output.prompt_logprobs is not None
         found.append([next(iter(p.values())).logprob for p in output.prompt_logprobs[1:] if p])
     np.testing.assert_allclose(*found, atol=1e-4)
+
+
+def test_nobody_reads_before_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that does nothing until somebody waits for it gives the same answers."""
+    from nanocupy.device import emulated
+
+    want = answers(engine(), PROMPTS, greedy(), SEEDED)
+    late = partial(emulated.EmulatedDevice, late=True)
+    monkeypatch.setattr(emulated, "EmulatedDevice", late)
+    assert answers(engine(), PROMPTS, greedy(), SEEDED) == want
 
 
 def test_a_step_is_one_graph_one_upload_and_one_download() -> None:

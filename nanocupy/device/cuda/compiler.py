@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +92,7 @@ class Program:
     def _options(self) -> tuple[str, ...]:
         return (f"-arch=sm_{self.capability}", *FLAGS)
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """Of the machine code; beside it lies a .json that is written last."""
         nvrtc = ".".join(map(str, self._nvrtc.getVersion()))

@@ -16,12 +16,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 TOOLS = {
     "asan": ("-fsanitize=address,undefined -fno-sanitize-recover=undefined", "libasan.so"),
     "tsan": ("-fsanitize=thread", "libtsan.so"),
 }
+
+
+def examples(count: int) -> settings:
+    """How many examples hypothesis tries: `count`, or one where each takes a sanitizer long."""
+    return settings(max_examples=1 if "NANOCUPY_SANITIZED" in os.environ else count)
 
 
 def environment(tool: str) -> dict[str, str]:
@@ -41,7 +48,7 @@ def environment(tool: str) -> dict[str, str]:
         "TSAN_OPTIONS": "halt_on_error=1:exitcode=66:report_signal_unsafe=0",
         "OPENBLAS_NUM_THREADS": "1",  # its threads are none of ours
         "PYTHONMALLOC": "malloc",  # so that the end of every array is guarded
-        "HYPOTHESIS_PROFILE": "sanitized",
+        "NANOCUPY_SANITIZED": tool,
     }
 
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kernels.cuda.sanitize import examples
 from nanocupy.device.base import Rows, fixed_rows
 from nanocupy.kernels import embedding, linear
 
@@ -81,7 +82,7 @@ shapes = {
     "seed": st.integers(0, 2**32 - 1),
 }
 widest = example(n=77, groups=5, group=128, used=0.9, gap=3, seed=0)
-some = settings(max_examples=6, deadline=None)
+some = examples(6)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.cuda.sanitize import examples
 from nanocupy.device.base import Rows
 from nanocupy.kernels import cast, elementwise, silu_mul, take_rows
 
@@ -47,7 +48,7 @@ def apply(
     return np.asarray(out[:count])
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     op=st.sampled_from(sorted(OPS)),
     rows=st.integers(0, 4),
@@ -97,7 +98,7 @@ def test_gate_and_up_in_one_buffer(cuda: Any) -> None:
     assert cuda(build)[0].tobytes() == apply(cuda, silu_mul.launch, gate, up, width=49).tobytes()
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(rows=st.integers(0, 4), width=WIDTHS, gap=st.integers(0, 5))
 def test_add_bias(cuda: Any, rows: int, width: int, gap: int) -> None:
     x, bias = normal(rows + 1, width + gap), normal(width, seed=1)
@@ -141,7 +142,7 @@ def take(cuda: Any, x: np.ndarray, index: Any, dtype: Any = np.float32) -> np.nd
     return np.asarray(out[:count])
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(rows=st.integers(1, 6), width=WIDTHS, index=st.lists(st.integers(0, 5), max_size=6))
 def test_take_rows(cuda: Any, rows: int, width: int, index: list[int]) -> None:
     x, numbers = normal(rows, width), np.array(index, np.int32) % rows

@@ -7,9 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kernels.cuda.sanitize import examples
 from nanocupy.device.base import Rows
 from nanocupy.kernels import rms_norm
 
@@ -40,7 +41,7 @@ def norm(
     return np.asarray(out[:count])
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(rows=st.integers(0, 4), size=st.sampled_from(SIZES), seed=st.integers(0, 9))
 @example(rows=3, size=127, seed=0)
 def test_agrees_with_numpy(cuda: Any, rows: int, size: int, seed: int) -> None:

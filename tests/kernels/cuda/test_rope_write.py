@@ -7,9 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.cuda.sanitize import examples
 from nanocupy.device.base import Rows
 from nanocupy.kernels import rope, rope_write
 from nanocupy.kernels.paged_attention import KVLayout
@@ -46,7 +47,7 @@ def turn(
     return np.asarray(out[:count])
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     rows=st.integers(0, 4),
     heads=st.integers(1, 6),
@@ -148,7 +149,7 @@ class Step:
         return got[0]
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(data=st.data())
 @pytest.mark.parametrize(("dtype", "kv"), DTYPES)
 def test_rope_write_equals_numpy(cuda: Any, dtype: Any, kv: Any, data: st.DataObject) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.cuda.sanitize import examples
 from kernels.sample_rows import ALMOST_ONE, INF, SETTINGS, Rows, drawn, normal
 
 COLUMNS = {
@@ -20,7 +21,7 @@ COLUMNS = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     vocabulary=st.integers(1, 300),
     seed=st.integers(0, 1 << 30),

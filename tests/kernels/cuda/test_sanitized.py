@@ -1,0 +1,57 @@
+"""Every kernel under sanitizers, and the table of mutants: see `sanitize` and `mutants`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from device.needs import needs_compiler
+from kernels.cuda import mutants
+from kernels.cuda.sanitize import HERE, ROOT, environment
+from nanocupy.device.cuda import sources
+
+unless_inside = pytest.mark.skipif(
+    "NANOCUPY_SANITIZED" in os.environ, reason="runs under a sanitizer already"
+)
+TABLE = mutants.table()
+
+
+def test_every_mutant_has_a_place_and_a_check() -> None:
+    tests = {path.name: path.read_text() for path in HERE.glob("test_*.py")}
+    for mutant in TABLE:
+        mutants.sown(mutant, (sources.kernel_folder() / mutant.file).read_text())
+        path, _, name = mutant.check.partition("::")
+        assert f"def {name.partition('[')[0]}(" in tests[path.rpartition("/")[2]], mutant
+    sown = {mutant.file for mutant in TABLE}
+    assert sown >= {path.name for path in sources.kernel_folder().glob("*.cu")}
+
+
+def by_tool(tool: str) -> list[str]:
+    """The checks that catch mutants under a sanitizer: they are known to be able to fail."""
+    return sorted({mutant.check for mutant in TABLE if mutant.tool == tool})
+
+
+@unless_inside
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["asan", "tsan"])
+def test_kernels_are_clean(tool: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    env = {**os.environ, **environment(tool)}
+    ran = subprocess.run(
+        [*command, *by_tool(tool)], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+
+
+@unless_inside
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["plain", "asan", "tsan"])
+def test_a_mutant_is_caught(tool: str) -> None:
+    """One of each kind; `python tests/kernels/cuda/mutants.py` runs them all."""
+    mutant = next(m for m in TABLE if m.tool == tool and "rms_norm" not in m.check)
+    assert mutants.caught(mutant) is None
