@@ -195,7 +195,7 @@ __device__ int chosen(float* x, int count, const float* settings, int top_k) {
 }
 
 template <int THREADS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 1)
     sample(int* __restrict__ tokens, float* __restrict__ lse, const float* __restrict__ logits,
            const i64* __restrict__ rows, const float* __restrict__ settings,
            const int* __restrict__ top_k, const int* __restrict__ target,

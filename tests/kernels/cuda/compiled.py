@@ -3,8 +3,8 @@
 NVRTC needs no GPU. The table is `docs/cuda_kernels.md`, keyed by a hash of each source with its
 headers; a test holds it to the sources, and compiles two architectures again.
 
-    python tests/kernels/cuda/compiled.py              compile all architectures, write the table
-    python tests/kernels/cuda/compiled.py sample       those of one file, print them
+    python tests/kernels/cuda/compiled.py              what has changed, for all architectures
+    python tests/kernels/cuda/compiled.py --all        everything anew
 """
 
 from __future__ import annotations
@@ -117,33 +117,53 @@ def compile_all(
         return dict(zip(jobs, pool.map(job, jobs), strict=True))
 
 
-def text(kernels: dict[str, dict[str, Launch]]) -> str:
-    """The table."""
+def text(kernels: dict[str, dict[str, Launch]], old: str = "") -> str:
+    """The table; sections of `old` whose sources and kernels are the same are kept."""
     from cupy.cuda import nvrtc
 
-    costs = compile_all(kernels, ARCHITECTURES, partial(print, file=sys.stderr, flush=True))
+    kept = {f: part for f, part in sections(old).items() if f in kernels and fits(part, f, kernels)}
+    new = {f: launches for f, launches in kernels.items() if f not in kept}
+    costs = compile_all(new, ARCHITECTURES, partial(print, file=sys.stderr, flush=True))
     version = ".".join(map(str, nvrtc.getVersion()))
+    about = (
+        f"By NVRTC {version}, on a machine without a GPU: `tests/kernels/cuda/compiled.py`\n"
+        "writes this page, and a test holds it to the sources. Threads and shared memory\n"
+        "(static + dynamic, bytes) are a block's; registers are a thread's; warps are those that\n"
+        "one multiprocessor holds at once, of the most it could. Spills are bytes, over all\n"
+        "architectures.\n"
+    )
+    parts = [kept.get(f) or section(f, kernels[f], costs) for f in kernels]
+    return "\n".join(["# What the compiler makes of the CUDA kernels\n", about, *parts])
+
+
+def section(
+    file: str, launches: dict[str, Launch], costs: dict[tuple[str, int], dict[str, Cost]]
+) -> str:
+    """The part of the table about one file."""
+    archs = " | ".join(f"sm_{arch}" for arch in ARCHITECTURES)
     lines = [
-        "# What the compiler makes of the CUDA kernels",
-        "",
-        f"By NVRTC {version}, on a machine without a GPU: `tests/kernels/cuda/compiled.py` writes"
-        " this page, and a test holds it to the sources. Threads and shared memory (static +"
-        " dynamic, bytes) are a block's; registers are a thread's; warps are those that one"
-        " multiprocessor holds at once, of the most it could. Spills are bytes, over all"
-        " architectures.",
-        "",
-    ]
-    for file, launches in kernels.items():
-        lines += [f"## {file}.cu", "", f"source `{sources.source_hash(file)}`", ""]
-        archs = " | ".join(f"sm_{arch}" for arch in ARCHITECTURES)
-        lines += [f"| kernel | threads | shared | spills | registers: {archs} | warps of sm_80 | "
-                  "of sm_89 | of sm_90 |"]  # fmt: skip
-        lines += ["|---|--:|--:|--:|" + "--:|" * (len(ARCHITECTURES) + 3)]
-        for expression, launch in launches.items():
-            each = {arch: costs[file, arch][expression] for arch in ARCHITECTURES}
-            lines.append(_row(expression, launch, each))
-        lines.append("")
-    return "\n".join(lines)
+        f"## {file}.cu", "", f"source `{sources.source_hash(file)}`", "",
+        f"| kernel | threads | shared | spills | registers: {archs} | warps of sm_80 | of sm_89 | "
+        "of sm_90 |",
+        "|---|--:|--:|--:|" + "--:|" * (len(ARCHITECTURES) + 3),
+    ]  # fmt: skip
+    for expression, launch in launches.items():
+        each = {arch: costs[file, arch][expression] for arch in ARCHITECTURES}
+        lines.append(_row(expression, launch, each))
+    return "\n".join([*lines, ""])
+
+
+def sections(table: str) -> dict[str, str]:
+    """file -> its part of the table."""
+    parts = re.split(r"(?m)^(?=## )", table)[1:]
+    return {part[3 : part.index(".cu")]: part.rstrip() + "\n" for part in parts}
+
+
+def fits(part: str, file: str, kernels: dict[str, dict[str, Launch]]) -> bool:
+    """Whether a part of the table is of today's source and kernels."""
+    names = re.findall(r"(?m)^\| `([^`]+)`", part)
+    same = names == [short(expression) for expression in kernels[file]]
+    return same and hashes(part) == {file: sources.source_hash(file)}
 
 
 def _row(expression: str, launch: Launch, each: dict[int, Cost]) -> str:
@@ -171,8 +191,5 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from kernels.cuda.instances import instances
 
-    made = instances()
-    if sys.argv[1:]:
-        print(text({file: made[file] for file in sys.argv[1:]}))
-    else:
-        TABLE.write_text(text(made))
+    old = TABLE.read_text() if TABLE.exists() and "--all" not in sys.argv else ""
+    TABLE.write_text(text(instances(), old))

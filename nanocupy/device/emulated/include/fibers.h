@@ -74,6 +74,8 @@ struct Fiber {
 // What the lanes of a warp hand each other. `given` becomes `taken` when all have arrived.
 struct Warp {
   alignas(16) unsigned char given[LANES][SLOT], taken[LANES][SLOT];
+  float matrices[2][512];  // what lanes gave to mma_sync, put together by the first that goes on
+  bool gathered;
   char edge;
 };
 
@@ -235,6 +237,7 @@ UNSEEN static bool release_warp(Fiber* lanes, unsigned count, Warp& warp) {
       }
     if (here != mask) continue;
     any = true;
+    warp.gathered = false;
     for (unsigned j = 0; j < count; j++)
       if (mask >> j & 1) {
         for (unsigned word = 0; word < SLOT / 8; word++)

@@ -101,9 +101,14 @@ UNSEEN void mma_sync(fragment<accumulator, M, N, K, float>& d,
   emulator::give(a.x);
   emulator::give(b.x, sizeof a.x);
   emulator::wait_for_warp("mma_sync", ~0u, false);
-  float left[M * K], right[K * N];  // element (r, c) at r + c * rows
-  gather<A, T>(left, 0);
-  gather<B, T>(right, sizeof a.x);
+  // Element (r, c) at r + c * rows.
+  emulator::Warp& warp = emulator::warp();
+  float *left = warp.matrices[0], *right = warp.matrices[1];
+  if (!warp.gathered) {
+    gather<A, T>(left, 0);
+    gather<B, T>(right, sizeof a.x);
+    warp.gathered = true;
+  }
   for (int i = 0; i < D::num_elements; i++) {
     int index = D::index(i, emulator::lane()), row = D::row(index), column = D::column(index);
     float sum = c.x[i];
