@@ -56,12 +56,17 @@ def llm(args: argparse.Namespace, **options: Any) -> LLM:
 def right(args: argparse.Namespace) -> list[dict[str, Any]]:
     """How far each dtype's logprobs are from the CPU's in float32."""
     texts = [TEXTS[0][:16]] if args.tiny else list(TEXTS)
-    want = logprobs(llm(args, device="cpu", dtype="exact"), texts)
+    model = llm(args, device="cpu", dtype="exact")
+    want = logprobs(model, texts)
+    model.close()
     rows = []
     for dtype in ("exact", "float16", "bfloat16"):
         model = llm(args, device=args.device, dtype=dtype)
-        got = logprobs(model, texts)
-        eager = llm(args, device=args.device, dtype=dtype, capture=False)
+        got, captured = logprobs(model, texts), tokens(model, args)
+        model.close()
+        model = llm(args, device=args.device, dtype=dtype, capture=False)
+        eager = tokens(model, args)
+        model.close()
         apart = np.abs(got.given - want.given)
         rows.append(
             {
@@ -71,11 +76,9 @@ def right(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "largest_logprob_difference": round(float(apart.max()), 5),
                 "mean_nll": round(float(-got.given.mean()), 5),
                 "mean_nll_cpu": round(float(-want.given.mean()), 5),
-                "captured_is_eager": tokens(model, args) == tokens(eager, args),
+                "captured_is_eager": captured == eager,
             }
         )
-        model.close()
-        eager.close()
     return rows
 
 

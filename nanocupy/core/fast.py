@@ -28,6 +28,7 @@ from nanocupy.core.paged import (
     PagedMeta,
     Work,
     paged_attention,
+    rope_table,
     scaled_dot_product_attention,
     tile_rows,
 )
@@ -231,7 +232,7 @@ def _lower_rope(to: Lowering, node: Node) -> None:
     limit = node.inputs[1].attrs.get("limit")
     if limit is None:
         raise ValueError("[rope] positions in a Program are static and know their limit")
-    table = to.constant(rope_kernel.table(np.array(node.attrs["frequency"]), limit))
+    table = rope_table(to, node.attrs["frequency"], limit)
     out = to.of(node).view
     shape: dict[str, Any] = {"heads": int(np.prod(node.shape[1:-1])), "head_dim": node.shape[-1]}
     place: dict[str, Any] = {"traditional": node.attrs["traditional"], "x_stride": x.stride}

@@ -91,6 +91,11 @@ class Lowering:
         """Append what `make(rows)` launches; it is made anew for every capacity of the rows."""
         self.sized.append(Sized(rows, make))
 
+    def close(self) -> None:
+        """Let go of all buffers."""
+        for held in (self.sized, self.places, self._shared):
+            held.clear()
+
     def contiguous(self, node: Node, operand: Operand) -> Any:
         """The operand's buffer, which must have no gaps between rows."""
         if operand.stride != width(node.shape):

@@ -185,7 +185,15 @@ def _rope_table(to: Lowering, node: Node) -> tuple[Any, bool]:
         return None, False
     frequency, traditional = node.attrs["rope"]
     limit = node.inputs[3].attrs["limit"]
-    return to.constant(rope_kernel.table(np.array(frequency), limit)), traditional
+    return rope_table(to, frequency, limit), traditional
+
+
+def rope_table(to: Lowering, frequency: tuple[float, ...], limit: int) -> Any:
+    """The device's table of angles, one for all layers that turn alike."""
+    return to.shared(
+        ("rope", frequency, limit),
+        lambda: to.device.asarray(rope_kernel.table(np.array(frequency), limit)),
+    )
 
 
 # `rope`: (frequency, traditional) where q and k are still to be turned (see `rules`)

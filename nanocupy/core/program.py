@@ -65,6 +65,11 @@ class Program:
         """The same launches, one at a time."""
         return self.device.eager(self.launches(sizes))
 
+    def close(self) -> None:
+        """Let go of all buffers, now: what makes launches refers to them in a circle."""
+        self._lowering.close()
+        self.outputs = []
+
     def __repr__(self) -> str:
         count = len(self._lowering.sized)
         return f"Program({count} steps, {self.workspace_bytes} bytes of workspace)"

@@ -119,13 +119,13 @@ def _gather(outputs: Outputs, take: Node) -> Outputs:
         if not (node.shape and node.shape[0] is rows):
             return node
         if node not in gathered:
-            if node in inside:
-                attrs = {k: _swap(v, rows, index.shape[0]) for k, v in node.attrs.items()}
-                gathered[node] = Node(node.op, tuple(gather(n) for n in node.inputs), attrs)
-            else:
-                gathered[node] = Node(ops.TAKE, (node, index), {"axis": 0})
+            gathered[node] = Node(ops.TAKE, (node, index), {"axis": 0})
         return gathered[node]
 
+    for node in topological(outputs):
+        if node in inside:
+            attrs = {k: _swap(v, rows, index.shape[0]) for k, v in node.attrs.items()}
+            gathered[node] = Node(node.op, tuple(gather(n) for n in node.inputs), attrs)
     return rebuild(
         outputs, lambda node, inputs: gather(take.inputs[0]) if node is take else same(node, inputs)
     )

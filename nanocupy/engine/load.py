@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanocupy.engine.devices import make_device
-from nanocupy.engine.memory import Room, plan
+from nanocupy.engine.memory import KVPlan, Room, longest_sequence, plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
@@ -37,17 +37,34 @@ def load(model: str | PathLike[str], options: EngineOptions) -> Loaded:
             config = checkpoint.config
             device = make_device(options, bars.tick("compiling kernels, once"))
             numbers = precision(config, options, device.kind)
-            if device.kind == "cpu":
-                kv = plan(config, options, numbers)  # before the work, if it cannot be
+            kv = early_plan(config, device, options, numbers)
             network = models.load(checkpoint)
             nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))
         tokenizer = Tokenizer(folder)
         template = load_chat_template(folder)
-        if device.kind == "cuda":
+        if kv is None:
             room = gpu_room(network, config, device, options, numbers)
             kv = plan(config, options, numbers, room, device.kind)
         runner = ModelRunner(network, config, device, options, kv)
     return Loaded(runner, tokenizer, template, config, load_generation_config(folder))
+
+
+def early_plan(
+    config: Any, device: Any, options: EngineOptions, numbers: Precision
+) -> KVPlan | None:
+    """What can be planned before the work is, so that what cannot be is told at once.
+
+    None on a GPU of which a share is wanted: how much is left shows when the weights are there.
+
+    Raises:
+        ValueError: the model or the memory does not allow what is asked for.
+    """
+    longest_sequence(config, options)
+    if device.kind == "cpu":
+        return plan(config, options, numbers)
+    if options.num_kv_blocks is None and options.kv_memory is None:
+        return None
+    return plan(config, options, numbers, Room(0, device.memory_total()), device.kind)
 
 
 def gpu_room(
@@ -55,17 +72,14 @@ def gpu_room(
 ) -> Room:
     """What is left for KV blocks on a GPU that holds the weights.
 
-    Where nobody says how many blocks, a trial engine with the least of them runs its largest step
-    and tells how much memory everything else takes: buffers, graphs, the library's workspace.
+    A trial engine with the least blocks there can be runs its largest graph (on no rows) and tells
+    how much memory everything else takes: buffers, graphs, the library's workspace.
     """
-    total = device.memory_total()
-    if options.num_kv_blocks is not None or options.kv_memory is not None:
-        return Room(0, total)
-    longest = options.max_model_len or config.max_position_embeddings
+    total, longest = device.memory_total(), longest_sequence(config, options)
     least = replace(options, num_kv_blocks=1, max_model_len=None)
     kv = plan(config, least, numbers, Room(0, total), device.kind)
     trial = ModelRunner(network, config, device, options, replace(kv, max_model_len=longest))
     trial.warm_up()
-    used = total - device.memory_free() - kv.nbytes
+    used = total - device.memory_free() - kv.nbytes + kv.nbytes // kv.num_blocks  # the dump block
     trial.close()
     return Room(int(options.gpu_memory_utilization * total) - used, total)

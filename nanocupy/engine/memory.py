@@ -84,12 +84,7 @@ def plan(
     room = room or cpu_room()
     shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
     dtype, size = numbers.kv, options.block_size
-    longest = options.max_model_len or config.max_position_embeddings
-    if longest > config.max_position_embeddings:
-        raise ValueError(
-            f"max_model_len={longest}: the model was made for {config.max_position_embeddings} "
-            "positions at most; lower --max-model-len"
-        )
+    longest = longest_sequence(config, options)
     per_block = size * bytes_per_token(*shape, dtype)
     full = -(-longest // size)
     if options.num_kv_blocks is not None:
@@ -97,11 +92,12 @@ def plan(
     else:
         budget = room.budget if options.kv_memory is None else options.kv_memory
         blocks = max(0, min(options.max_num_seqs * full, budget // per_block))
+    or_share = " or --gpu-memory-utilization" if device == "cuda" else ""
     if blocks < full and options.max_model_len is not None:
         raise ValueError(
             f"max_model_len={longest} needs {full} KV blocks of {size} tokens "
             f"({full * per_block:,} bytes), and there is room for {blocks} ({blocks * per_block:,} "
-            "bytes): lower --max-model-len, or raise --kv-memory or --num-kv-blocks"
+            f"bytes): lower --max-model-len, or raise --kv-memory or --num-kv-blocks{or_share}"
         )
     if blocks * per_block > room.total:
         raise ValueError(
@@ -110,11 +106,25 @@ def plan(
         )
     if blocks < 1:
         raise ValueError(
-            f"no room for one KV block of {per_block:,} bytes: raise --kv-memory"
-            + (" or --gpu-memory-utilization" if device == "cuda" else "")
+            f"no room for one KV block of {per_block:,} bytes: raise --kv-memory{or_share}"
         )
     longest = min(longest, blocks * size)
     return KVPlan(blocks + 1, size, longest, *shape, dtype, device, numbers.activations)
+
+
+def longest_sequence(config: Any, options: EngineOptions) -> int:
+    """Tokens of the longest sequence that is asked for, prompt and answer.
+
+    Raises:
+        ValueError: `max_model_len` is more than the model was made for.
+    """
+    longest = int(options.max_model_len or config.max_position_embeddings)
+    if longest > config.max_position_embeddings:
+        raise ValueError(
+            f"max_model_len={longest}: the model was made for {config.max_position_embeddings} "
+            "positions at most; lower --max-model-len"
+        )
+    return longest
 
 
 def available_memory() -> int:

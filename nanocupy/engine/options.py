@@ -25,8 +25,9 @@ def _num_bytes(value: Any) -> int:
 class EngineOptions(Checked):
     """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
 
-    None of them changes a token of any answer, except `device`, `dtype` and `kv_dtype` (the
-    arithmetic) and the limits (`max_model_len`, the KV memory), which can end an answer earlier.
+    On a CPU none of them changes a token of any answer, except `device`, `dtype` and `kv_dtype`
+    (the arithmetic) and the limits (`max_model_len`, the KV memory), which can end an answer
+    earlier. On a GPU the size of a step may change a rounding, and so may what decides it.
     """
 
     max_model_len: int | None = integer(

@@ -56,7 +56,8 @@ def _biases(value: Any) -> dict[int, float]:
 class SamplingParams(Checked):
     """How to choose tokens and when to stop; every field is checked and has a ceiling.
 
-    The same request with the same seed gives the same tokens, whatever else the engine is doing.
+    The same request with the same seed gives the same tokens, whatever else the engine is doing (to
+    the bit on a CPU; on a GPU up to roundings, which go with the size of a step).
     Without a seed each request gets its own. `max_tokens` is a ceiling, not a promise: a request
     also ends ("length") when the room of the engine (`max_model_len`, KV blocks) is used up.
     """

@@ -172,6 +172,7 @@ class ModelRunner:
     def close(self) -> None:
         """Give the memory back. Idempotent."""
         self.pages, self.device = [], None
-        self.__dict__.pop("program", None)
+        if program := self.__dict__.pop("program", None):
+            program.close()
         self.__dict__.pop("_graphs", None)
         self.__dict__.pop("buffers", None)

@@ -12,8 +12,8 @@ for all rows of a block: 0.56 bytes for 4 bits in groups of 64 with 16-bit scale
 H100 reads 6e12 such weights a second, while its CUDA cores issue 2.9e13 instructions, five a
 weight. `affine_gemv` takes 3.9, 5.6 and 8.9 of them for 1, 2 and 4 rows (counted in sm_80's code):
 memory bounds one row, arithmetic four. `affine_gemm`, by way of shared memory and tensor cores,
-takes about 9 for 16 rows. The engine launches by capacity, so which kernel a row meets, and with it
-every bit of the result, does not depend on how many rows are in use.
+takes about 9 for 16 rows. The engine launches by capacity: which kernel a row meets, and with it
+every bit of the result, depends on the size of the step that holds it, and on nothing else there.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +56,38 @@ def save_tiny(folder: Path) -> None:
     about |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "eos_token_id": 0}
     (folder / "config.json").write_text(json.dumps(about))
     tiny_tokenizers.save(tiny_tokenizers.byte_level(), folder)
+
+
+def test_a_share_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks for what is left of the share; after `close` the memory is there again, at once."""
+    from nanocupy.device import emulated
+
+    save_tiny(tmp_path)
+    total = 96 << 20
+    monkeypatch.setattr(emulated, "EmulatedDevice", partial(emulated.EmulatedDevice, memory=total))
+    sizes: dict[str, Any] = {"max_num_seqs": 64, "max_num_batched_tokens": 64, "progress": False}
+    gc.collect()
+    gc.disable()
+    try:
+        found = []
+        for share in (0.4, 0.4, 0.5):
+            llm = LLM(tmp_path, device="emulated", gpu_memory_utilization=share, **sizes)
+            runner: Any = llm.engine.runner
+            device, blocks = runner.device, runner.num_blocks
+            used = total - device.memory_free()
+            assert 0.9 * share * total < used <= share * total
+            found.append(blocks)
+            llm.close()
+            del llm, runner
+            left = device.memory_active()
+            assert left < 0.2 * total  # weights, until the model goes
+        assert found[0] == found[1] < found[2]
+    finally:
+        gc.enable()
+    with pytest.raises(ValueError, match="gpu-memory-utilization"):
+        LLM(tmp_path, device="emulated", gpu_memory_utilization=0.05, **sizes)
+    with pytest.raises(ValueError, match="made for 2048 positions"):
+        LLM(tmp_path, device="emulated", max_model_len=4096, **sizes)
 
 
 @pytest.mark.skipif(not BENCHMARK.exists(), reason="benchmarks are not in this distribution")

@@ -59,7 +59,11 @@ def real_toolkit() -> Toolkit:
     cupy = import_cupy()
     _check_gpus(cupy)
     include = cuda_headers()
-    return Toolkit("cuda", cupy, blas.library(_cublas_path()), include, _stamp(include))
+    try:
+        cublas = blas.library(_cublas_path())
+    except (OSError, AttributeError) as error:  # no such file, no such function in it
+        raise RuntimeError(f"[cuda] libcublas cannot be used ({error}): {INSTALL}") from error
+    return Toolkit("cuda", cupy, cublas, include, _stamp(include))
 
 
 def import_cupy() -> Any:
@@ -75,9 +79,17 @@ def import_cupy() -> Any:
         raise RuntimeError(f"[cuda] CuPy cannot be imported ({error}): {INSTALL}") from error
 
 
+def _finder() -> Any:
+    """What finds CUDA's parts; it comes with CuPy 14."""
+    try:
+        return importlib.import_module("cuda.pathfinder")
+    except ImportError as error:
+        raise RuntimeError(f"[cuda] CuPy is too old or not whole ({error}): {INSTALL}") from error
+
+
 def cuda_headers() -> tuple[str, ...]:
     """Folders with CUDA's headers: of the installed wheels, else of a CUDA toolkit."""
-    finder = importlib.import_module("cuda.pathfinder")
+    finder = _finder()
     main = finder.find_nvidia_header_directory("cudart")
     if main is None:
         raise RuntimeError(f"[cuda] CUDA's headers are not installed: {INSTALL}")
@@ -98,7 +110,7 @@ def _stamp(include: tuple[str, ...]) -> str:
 
 
 def _cublas_path() -> str:
-    finder = importlib.import_module("cuda.pathfinder")
+    finder = _finder()
     try:
         return str(finder.load_nvidia_dynamic_lib("cublas").abs_path)
     except RuntimeError as error:
