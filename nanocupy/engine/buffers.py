@@ -55,6 +55,7 @@ class StepBuffers:
     Args:
         most: the largest step there is.
         sequences: how many have a line in the block tables.
+        vocabulary: tokens; a row changes the logit of each once at most.
 
     Attributes:
         rows, samples: symbolic numbers of rows, of a step and of what is sampled.
@@ -63,9 +64,11 @@ class StepBuffers:
         host, device: the arrays of `_parts` by name, on both sides.
     """
 
-    def __init__(self, device: Any, most: Bucket, sequences: int, plan: KVPlan) -> None:
+    def __init__(
+        self, device: Any, most: Bucket, sequences: int, plan: KVPlan, vocabulary: int
+    ) -> None:
         tables = (sequences, -(-plan.max_model_len // plan.block_size))
-        edits = most.samples * (plan.max_model_len + MAX_EDITS)
+        edits = most.samples * min(plan.max_model_len + MAX_EDITS, vocabulary)
         answers = [("token", (most.samples,), np.int32), ("lse", (most.samples,), np.float32)]
         self._in = Packed(device, _parts(most, tables, edits))
         self._out = Packed(device, answers)

@@ -54,7 +54,7 @@ class ModelRunner:
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
         if device.kind == "cuda":
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
-        self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan)
+        self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan, self.vocab_size)
         self.pages = [plan.layout.empty(device) for _ in range(plan.layers)]
         self.program = Program(self._record(model), device)
         self._graphs = [self._graph(bucket, options.capture) for bucket in self.buckets]

@@ -47,6 +47,7 @@ from nanocupy.kernels.paged_attention import KVLayout
 TILE = 64  # rows of a sequence that attend together; the same in attention_prefill.cu
 THREADS = 128
 MAX_PARTS = 32
+MAX_ROWS = 65535  # of a launch for rows by themselves: what a grid holds along z
 MAX_HEADS = 8  # of a group, at once: more do not fit in registers
 _PAD = 8  # elements that follow a row in shared memory
 
@@ -113,7 +114,15 @@ def launch_decode(
         scratch: for the capacity of `rows` or more.
         window: how many of the last tokens count; 0 for all.
         softcap: 0 for none.
+
+    Raises:
+        ValueError: more than `MAX_ROWS` rows.
     """
+    if rows > MAX_ROWS:
+        raise ValueError(
+            f"[paged_attention] {int(rows)} rows by themselves in a step: at most {MAX_ROWS}; "
+            "lower --max-num-batched-tokens"
+        )
     width, slices = heads_at_once(_group(layout, heads))
     units = layout.kv_heads * slices
     count = parts(device.multiprocessors, int(rows) * units)

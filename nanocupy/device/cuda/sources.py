@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from pathlib import Path
 
 
@@ -21,14 +20,8 @@ def source(file: str) -> str:
     return (kernel_folder() / f"{file}.cu").read_text()
 
 
-@cache
-def _shared_headers() -> bytes:
-    return b"".join(
-        path.name.encode() + path.read_bytes() for path in sorted(kernel_folder().glob("*.cuh"))
-    )
-
-
 def source_hash(file: str) -> str:
     """Of a source with every header that it may include."""
-    text = source(file).encode() + _shared_headers()
-    return hashlib.sha256(text).hexdigest()[:16]
+    headers = sorted(kernel_folder().glob("*.cuh"))
+    parts = [source(file).encode(), *(path.name.encode() + path.read_bytes() for path in headers)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
