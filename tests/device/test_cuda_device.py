@@ -76,10 +76,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (folder / "test.cu").write_text(SOURCE)
     patch.setattr(sources, "kernel_folder", lambda: folder)
     patch.setenv("NANOCUPY_CACHE", str(tmp_path_factory.mktemp("cache")))
-    sources._shared_headers.cache_clear()
     yield folder
     patch.undo()
-    sources._shared_headers.cache_clear()
 
 
 @pytest.fixture(params=[False, True], ids=["at once", "late"])
@@ -631,13 +629,11 @@ def test_a_changed_source_or_header_is_another_kernel(folder: Path) -> None:
     for header, source in ((1, 1), (1, 2), (3, 2)):
         (folder / "changing.cuh").write_text(f"#define THERE {header}")
         (folder / "changing.cu").write_text(text.replace("HERE +", f"{source} +"))
-        sources._shared_headers.cache_clear()
         device = EmulatedDevice()
         x = device.empty((1,), np.int32)
         device.capture([Launch(Kernel("change", "changing"), (x,))]).run()
         assert device.read(x).tolist() == [10 * source + header]
     (folder / "changing.cuh").unlink()
-    sources._shared_headers.cache_clear()
 
 
 def test_what_does_not_compile_is_shown(device: EmulatedDevice) -> None:
