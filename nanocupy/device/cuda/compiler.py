@@ -50,16 +50,17 @@ class Compiler:
         for kernel in kernels:
             if (kernel.file, kernel.expression) not in self._loaded:
                 wanted.setdefault(kernel.file, set()).add(kernel.expression)
-        programs = [self._program(file, *sorted(names)) for file, names in wanted.items()]
-        compile_all([program for program in programs if program.find() is None], self._tick)
-        for program in programs:
-            self._load(program)
+        programs = [
+            Program(self._toolkit, self._capability, file, tuple(sorted(names)))
+            for file, names in wanted.items()
+        ]
+        cached = [program.find() for program in programs]
+        missing = [p for p, binary in zip(programs, cached, strict=True) if binary is None]
+        compile_all(missing, self._tick)
+        for program, binary in zip(programs, cached, strict=True):
+            self._load(program, binary or program.find())
 
-    def _program(self, file: str, *expressions: str) -> Program:
-        return Program(self._toolkit, self._capability, file, expressions)
-
-    def _load(self, program: Program) -> None:
-        binary = program.find()
+    def _load(self, program: Program, binary: Binary | None) -> None:
         if binary is None:
             raise KernelError(f"[{program.file}.cu] is gone from the cache in {cache_folder()}")
         with naming(f"{program.file}.cu"):
@@ -88,17 +89,13 @@ class Program:
     def _nvrtc(self) -> Any:
         return self.toolkit.cupy.cuda.nvrtc
 
-    @property
-    def _options(self) -> tuple[str, ...]:
-        return (f"-arch=sm_{self.capability}", *FLAGS)
-
     @cached_property
     def path(self) -> Path:
         """Of the machine code; beside it lies a .json that is written last."""
         nvrtc = ".".join(map(str, self._nvrtc.getVersion()))
         parts = (
             sources.source_hash(self.file), self.toolkit.name, nvrtc, self.toolkit.stamp,
-            *self._options, *self.expressions,
+            *base_options(self.capability), *self.expressions,
         )  # fmt: skip
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
         return private_folder(cache_folder() / "cuda") / f"{self.file}-{key}.cubin"
@@ -119,30 +116,61 @@ class Program:
         with FileLock(path.with_suffix(".lock")):
             if self.find() is not None:
                 return
-            code, names = self._compile()
+            code, names, _ = compile_file(
+                self._nvrtc, self.file, self.expressions, self.capability, self.toolkit.include
+            )
             _replace(path, code)
             about = {"names": names, "sha256": hashlib.sha256(code).hexdigest()}
             _replace(path.with_suffix(".json"), json.dumps(about).encode())
 
-    def _compile(self) -> tuple[bytes, dict[str, str]]:
-        nvrtc, folder = self._nvrtc, sources.kernel_folder()
-        include = [f"-I{path}" for path in (folder, *self.toolkit.include)]
-        name = str(folder / f"{self.file}.cu")
-        program = nvrtc.createProgram(sources.source(self.file), name, (), ())
+
+class Compiled(NamedTuple):
+    """Machine code, what each expression is called in it, and what the compiler said."""
+
+    code: bytes
+    names: dict[str, str]
+    log: str
+
+
+def compile_file(
+    nvrtc: Any,
+    file: str,
+    expressions: Iterable[str],
+    capability: int,
+    include: Iterable[str],
+    *options: str,
+) -> Compiled:
+    """Some kernels of one file, by NVRTC. No GPU is needed.
+
+    Args:
+        include: folders of CUDA's headers.
+        options: for NVRTC, besides those that every kernel has.
+
+    Raises:
+        KernelError: with the compiler's log.
+    """
+    folder = sources.kernel_folder()
+    folders = [f"-I{path}" for path in (folder, *include)]
+    program = nvrtc.createProgram(sources.source(file), str(folder / f"{file}.cu"), (), ())
+    try:
+        for expression in expressions:
+            nvrtc.addNameExpression(program, expression)
         try:
-            for expression in self.expressions:
-                nvrtc.addNameExpression(program, expression)
-            try:
-                nvrtc.compileProgram(program, (*self._options, *include))
-            except RuntimeError as error:
-                raise KernelError(
-                    f"[{self.file}.cu] does not compile for {', '.join(self.expressions)} "
-                    f"({error}):\n{nvrtc.getProgramLog(program)}"
-                ) from error
-            names = {e: nvrtc.getLoweredName(program, e) for e in self.expressions}
-            return nvrtc.getCUBIN(program), names
-        finally:
-            nvrtc.destroyProgram(program)
+            nvrtc.compileProgram(program, (*base_options(capability), *options, *folders))
+        except RuntimeError as error:
+            raise KernelError(
+                f"[{file}.cu] does not compile for {', '.join(expressions)} ({error}):\n"
+                f"{nvrtc.getProgramLog(program)}"
+            ) from error
+        names = {e: nvrtc.getLoweredName(program, e) for e in expressions}
+        return Compiled(nvrtc.getCUBIN(program), names, nvrtc.getProgramLog(program))
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def base_options(capability: int) -> tuple[str, ...]:
+    """What every kernel is compiled with."""
+    return (f"-arch=sm_{capability}", *FLAGS)
 
 
 def compile_all(programs: list[Program], tick: Tick | None) -> None:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from nanocupy.device.base import Launch
 from nanocupy.device.cuda import sources
-from nanocupy.device.cuda.compiler import FLAGS
+from nanocupy.device.cuda.compiler import compile_file
+from nanocupy.device.cuda.toolkit import cuda_headers
 
 TABLE = Path(__file__).parents[3] / "docs" / "cuda_kernels.md"
 ARCHITECTURES = (80, 86, 87, 89, 90, 100, 120)
@@ -58,28 +59,13 @@ def warps(cost: Cost, launch: Launch, arch: int) -> int:
     return each * min(sm.blocks, sm.warps // each, sm.shared // used, by_registers)
 
 
-def compile_file(file: str, expressions: Iterable[str], arch: int) -> dict[str, Cost]:
-    """Every expression's cost. Raises RuntimeError with the compiler's log."""
+def costs_of(file: str, expressions: Iterable[str], arch: int) -> dict[str, Cost]:
+    """Every expression's cost. Raises KernelError with the compiler's log."""
     from cupy.cuda import nvrtc
 
-    from nanocupy.device.cuda.toolkit import cuda_headers
-
-    folder = sources.kernel_folder()
-    include = [f"-I{path}" for path in (folder, *cuda_headers())]
-    program = nvrtc.createProgram(sources.source(file), f"{file}.cu", (), ())
-    try:
-        for expression in expressions:
-            nvrtc.addNameExpression(program, expression)
-        try:
-            nvrtc.compileProgram(
-                program, (f"-arch=sm_{arch}", *FLAGS, *include, "--ptxas-options=-v")
-            )
-        except Exception as error:
-            raise RuntimeError(nvrtc.getProgramLog(program)) from error
-        found = parse(nvrtc.getProgramLog(program))
-        return {e: found[nvrtc.getLoweredName(program, e)] for e in expressions}
-    finally:
-        nvrtc.destroyProgram(program)
+    made = compile_file(nvrtc, file, expressions, arch, cuda_headers(), "--ptxas-options=-v")
+    found = parse(made.log)
+    return {expression: found[name] for expression, name in made.names.items()}
 
 
 def parse(log: str) -> dict[str, Cost]:
@@ -108,7 +94,7 @@ def compile_all(
     jobs = [(file, arch) for file in kernels for arch in architectures]
 
     def job(place: tuple[str, int]) -> dict[str, Cost]:
-        made = compile_file(place[0], kernels[place[0]], place[1])
+        made = costs_of(place[0], kernels[place[0]], place[1])
         if say:
             say(f"{place[0]}.cu for sm_{place[1]}: {len(made)} kernels")
         return made
