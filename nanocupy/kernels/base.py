@@ -72,3 +72,10 @@ C_TYPES = {
     np.dtype(np.float16): "__half",
     np.dtype(ml_dtypes.bfloat16): "__nv_bfloat16",
 }
+
+FLOATS: dict[np.dtype[Any], str] = {
+    np.dtype(np.float32): "f32",
+    np.dtype(np.float16): "f16",
+    np.dtype(ml_dtypes.bfloat16): "bf16",
+}
+"""What kernels' names call a dtype."""

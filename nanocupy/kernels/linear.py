@@ -22,18 +22,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.base import Device, Launch, Rows
-from nanocupy.kernels.base import CpuKernel
+from nanocupy.kernels.base import FLOATS, CpuKernel
 
 GROUP = 64  # outputs that lie interleaved
-_FLOATS: dict[np.dtype[Any], str] = {
-    np.dtype(np.float32): "f32",
-    np.dtype(np.float16): "f16",
-    np.dtype(ml_dtypes.bfloat16): "bf16",
-}
 _KINDS = {"f32": 0, "f16": 1, "bf16": 2}
 
 
@@ -134,7 +128,7 @@ def _padded(array: np.ndarray) -> np.ndarray:
 
 
 def _dense_blocks(weight: np.ndarray) -> tuple[Format, int, int, np.ndarray]:
-    kind = _FLOATS.get(weight.dtype)
+    kind = FLOATS.get(weight.dtype)
     if kind is None:
         raise ValueError(
             f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
@@ -157,7 +151,7 @@ def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bit
             f"[linear] {bits} bits in groups of {size / scales.shape[1]:g}: expected 4 or 8 bits "
             "in groups of 32, 64 or 128"
         )
-    kind = _FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
+    kind = FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
     return Format(kind, bits, group)
 
 

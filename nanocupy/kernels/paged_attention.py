@@ -27,23 +27,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.base import Launch, Rows
-from nanocupy.kernels.base import CpuKernel
+from nanocupy.kernels.base import FLOATS, CpuKernel
 
 CHUNK = 256  # tokens reduced before they join the rest
 MAX_QUERIES = 12  # queries that a unit of work holds at most
 F32 = np.dtype(np.float32)
-_KINDS = {
-    F32: "f32",
-    np.dtype(np.float16): "f16",
-    np.dtype(ml_dtypes.bfloat16): "bf16",
-}
-CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in _KINDS.values()}
+CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in FLOATS.values()}
 CPU_MERGE = CpuKernel("paged_attention:attend_merge")
-CPU_WRITE = {kind: CpuKernel(f"kv_write:kv_write_{kind}") for kind in _KINDS.values()}
+CPU_WRITE = {kind: CpuKernel(f"kv_write:kv_write_{kind}") for kind in FLOATS.values()}
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class KVLayout:
                 f"[paged_attention] head_dim={self.head_dim}: expected a multiple of 16, "
                 "at most 256"
             )
-        if np.dtype(self.dtype) not in _KINDS:
+        if np.dtype(self.dtype) not in FLOATS:
             raise ValueError(
                 f"[paged_attention] cache of {np.dtype(self.dtype)}: expected float32, float16 "
                 "or bfloat16"
@@ -85,7 +79,7 @@ class KVLayout:
 
     @property
     def kind(self) -> str:
-        return _KINDS[np.dtype(self.dtype)]
+        return FLOATS[np.dtype(self.dtype)]
 
     @property
     def shape(self) -> tuple[int, ...]:

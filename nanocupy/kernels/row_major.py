@@ -25,10 +25,10 @@ import numpy as np
 
 from nanocupy.device.base import Device, Launch, Rows
 from nanocupy.kernels import elementwise
-from nanocupy.kernels.base import C_TYPES, GEMM, CudaKernel
-from nanocupy.kernels.linear import _FLOATS, Format, PackedWeight, affine_format
+from nanocupy.kernels.base import C_TYPES, FLOATS, GEMM, CudaKernel
+from nanocupy.kernels.linear import Format, PackedWeight, affine_format
 
-DTYPES = {name: dtype for dtype, name in _FLOATS.items()}
+DTYPES = {name: dtype for dtype, name in FLOATS.items()}
 GEMV_ROWS = 4  # the most rows that CUDA cores multiply; more go to tensor cores
 _BLOCK = 128  # threads, of both products
 _GEMV_OUTPUTS = 16  # of a block
@@ -97,7 +97,7 @@ def _dtypes(form: Format) -> list[np.dtype[Any]]:
 
 
 def _floats(weight: np.ndarray, activations: str) -> tuple[Format, list[np.ndarray], int]:
-    if weight.dtype not in _FLOATS:
+    if weight.dtype not in FLOATS:
         raise ValueError(
             f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
         )
