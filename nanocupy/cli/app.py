@@ -6,11 +6,13 @@ import argparse
 import importlib
 import os
 import sys
+from contextlib import nullcontext, redirect_stderr
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, NoReturn
 
 from nanocupy.cli.flags import in_flags
+from nanocupy.distributed.launcher import launched_rank
 
 COMMANDS = {
     "generate": "answer one prompt, streamed as it comes",
@@ -66,7 +68,12 @@ class Version(argparse.Action):
 
 
 def run(argv: list[str]) -> int:
-    """Parse, run, and turn every expected failure into one line on stderr and an exit code."""
+    """Parse, run, and turn every expected failure into one line on stderr and an exit code.
+
+    Where mpirun starts the same command several times, only the first process speaks.
+    """
+    if launched_rank() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end)
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
@@ -90,9 +97,10 @@ def _dispatch(argv: list[str]) -> int:
     name = argv[0] if argv and argv[0] in COMMANDS else None
     module = importlib.import_module(f"nanocupy.cli.{name}") if name else None
     parser, sub = _parser(name, module)
-    args, extra = parser.parse_known_args(argv)
-    if extra:
-        (sub or parser).unknown(extra)
+    with redirect_stderr(sys.stdout) if launched_rank() > 0 else nullcontext():
+        args, extra = parser.parse_known_args(argv)
+        if extra:
+            (sub or parser).unknown(extra)
     if module is None:
         parser.print_help(sys.stderr)
         return 2
@@ -123,6 +131,8 @@ def _parser(name: str | None, module: ModuleType | None) -> tuple[Parser, Parser
 def _failed(error: Exception, code: int) -> int:
     if os.environ.get("NANOCUPY_TRACEBACK"):
         raise error
+    if launched_rank() > 0 and isinstance(error, ValueError):  # the first process says the same
+        return code
     text = in_flags(str(error)) or type(error).__name__
     print(f"nanocupy: error: {text}", file=sys.stderr)
     return code

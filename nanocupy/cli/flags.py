@@ -17,6 +17,7 @@ DEFAULT_MODEL = "smollm2-135m"
 # What the command line takes where neither a flag nor the model says: a small model is at its best
 # with little randomness, and one that repeats itself must come to an end.
 SAMPLING = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 1024}
+ENGINE = {"tensor_parallel": "auto"}  # a command that mpirun starts several times is one command
 NONE: Mapping[str, Any] = {}
 _UNITS = {"k": 2**10, "m": 2**20}
 
@@ -49,7 +50,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     """One flag per field of EngineOptions, but `seed`: a command has one request, with its own."""
     from nanocupy.engine.options import EngineOptions
 
-    add_fields(parser.add_argument_group("engine"), EngineOptions, skip=("seed",))
+    add_fields(parser.add_argument_group("engine"), EngineOptions, ("seed",), ENGINE)
 
 
 def add_sampling(parser: argparse.ArgumentParser, skip: Collection[str] = ()) -> None:
@@ -87,7 +88,7 @@ def engine_options(args: argparse.Namespace) -> dict[str, Any]:
     """What LLM(...) is given besides the model."""
     from nanocupy.engine.options import EngineOptions
 
-    options = given(args, EngineOptions)
+    options = ENGINE | given(args, EngineOptions)
     options.pop("seed", None)
     EngineOptions(**options)  # a wrong flag is told before a model is loaded
     return options

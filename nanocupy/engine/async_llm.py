@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nanocupy.engine.load import Loaded
 
 
+CLOSED = "[AsyncLLM] this AsyncLLM is closed: make a new one"
+
+
 class EngineDeadError(RuntimeError):
     """The engine's thread has ended; nothing is served any more."""
 
@@ -61,6 +64,12 @@ class AsyncLLM(Frontend):
         self._serving: dict[str, Caller] = {}  # those the engine knows; its thread's alone
         self._ids = count()
         self._thread = threading.Thread(target=self._serve, name="nanocupy-engine", daemon=True)
+        self._thread.start()
+
+    def _start_closed(self, options: EngineOptions) -> None:
+        self.options, self._lock, self._inbox = options, threading.Lock(), SimpleQueue()
+        self._error = EngineDeadError(CLOSED)
+        self._thread = threading.Thread(target=int)
         self._thread.start()
 
     async def __aenter__(self) -> Self:
@@ -166,7 +175,7 @@ class AsyncLLM(Frontend):
 
     def _serve(self) -> None:
         """Take messages and step until the end, or until something is wrong with the engine."""
-        error: Exception = EngineDeadError("[AsyncLLM] this AsyncLLM is closed: make a new one")
+        error: Exception = EngineDeadError(CLOSED)
         try:
             while self._take_messages():
                 if self.engine.has_work:

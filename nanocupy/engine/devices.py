@@ -1,17 +1,24 @@
-"""The device an engine runs on: chosen by `device=`, made once."""
+"""The device an engine runs on: chosen by `device=`, made once; and how it joins others'."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nanocupy.device.base import Tick
+from nanocupy.distributed import Group
 from nanocupy.engine.options import EngineOptions
 
 
-def make_device(options: EngineOptions, tick: Tick | None = None) -> Any:
+def make_device(options: EngineOptions, group: Group, tick: Tick | None = None) -> Any:
     """The device of the options; "auto" is a GPU where CuPy and a driver are, else the CPU.
 
+    Each rank on a host gets a GPU of its own, by local rank.
+
     Raises:
+        ValueError: there are more ranks on this host than GPUs.
         RuntimeError: device="cuda" without CuPy, a driver or a GPU; device="emulated" without a
             C++ compiler. The message says what to install.
     """
@@ -21,11 +28,41 @@ def make_device(options: EngineOptions, tick: Tick | None = None) -> Any:
         return EmulatedDevice(tick=tick)
     if options.device == "cuda" or (options.device == "auto" and _has_gpu()):
         from nanocupy.device.cuda.device import CudaDevice
+        from nanocupy.device.cuda.toolkit import count_gpus
 
-        return CudaDevice(tick=tick)
+        if group.size() > 1 and group.local_size > (gpus := count_gpus()):
+            raise ValueError(
+                f"{group.local_size} processes on this host and {gpus} GPUs: each process needs a "
+                "GPU of its own; start fewer with mpirun -n, or use --device cpu"
+            )
+        return CudaDevice(index=group.local_rank, tick=tick)
     from nanocupy.device.cpu.device import CpuDevice
 
-    return CpuDevice(options.threads, tick=tick)
+    return CpuDevice(options.threads or group.threads, tick=tick)
+
+
+def connect(device: Any, group: Any) -> Callable[[], None]:
+    """Let the device's kernels work with those of the other ranks; what ends that again.
+
+    Raises:
+        ValueError: the ranks cannot work together: different threads, CPUs of several hosts.
+    """
+    if group.size() == 1:
+        return lambda: None
+    kinds = {kind.decode() for kind in group.exchange(device.name.encode)}
+    if len(kinds) > 1:
+        raise ValueError(f"the ranks would run on {' and '.join(sorted(kinds))}: give --device")
+    if device.kind == "cuda":
+        device.connect(group)
+        return device.disconnect
+    counts = group.all_gather(np.array([device.threads]))
+    if len(set(map(int, counts))) > 1:
+        raise ValueError(f"the ranks have {counts} threads: they must have as many; give --threads")
+    from nanocupy.kernels.collective import Link, window_bytes
+
+    window = group.window(window_bytes(group.size(), device.threads))
+    device.connect(Link(window, group.rank(), group.size(), device.empty((1,), np.int64)))
+    return lambda: group.free(window)
 
 
 def _has_gpu() -> bool:

@@ -6,6 +6,7 @@ one, with finish_reason "error":
 - The runner raises: each scheduled request is run again alone (a step may be repeated: it writes
   the same K/V to the same slots, and random numbers are a function of seed and position). Those
   that raise again end; the others have lost nothing. A fault that does not repeat ends nobody.
+  (A RankError ends the engine: several ranks cannot repeat what one of them left in the middle.)
 - A row of logits is not finite: the request ends.
 - Scheduling or decoding its text raises: the request ends.
 
@@ -21,6 +22,7 @@ from collections.abc import Collection, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
+from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Runner, Sampled, Scheduled
 from nanocupy.engine.block_pool import BlockPool
 from nanocupy.engine.detokenize import text_stream
@@ -198,6 +200,8 @@ class Engine:
             return []
         try:
             return self._run_together(batch)
+        except RankError:  # there is nothing to run it on any more
+            raise
         except Exception as error:
             if len(batch) == 1:
                 return [error]

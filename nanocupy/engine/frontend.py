@@ -42,12 +42,26 @@ class Frontend:
     `generation_config` (what the model's own file says), `options`, `engine`.
     """
 
-    def __init__(self, model: str | PathLike[str], **options: Any) -> None:
-        """Load `model`: a known name, a folder or a hub id. Options: see EngineOptions."""
+    def __init__(self, model: str | PathLike[str], *, comm: Any = None, **options: Any) -> None:
+        """Load `model`: a known name, a folder or a hub id. Options: see EngineOptions.
+
+        Args:
+            comm: for programs that use MPI themselves: an mpi4py communicator of the processes that
+                share out the layers. Its rank 0 drives; on the others this returns when rank 0 has
+                closed its own, and what they get is closed, too.
+        """
         chosen = EngineOptions(**options)
         from nanocupy.engine.load import load
 
-        self._start(load(model, chosen), chosen)
+        loaded = load(model, chosen, comm)
+        if loaded is None:
+            self._start_closed(chosen)
+        else:
+            self._start(loaded, chosen)
+
+    def _start_closed(self, options: EngineOptions) -> None:
+        """What a rank has that served another one's engine, to its end."""
+        raise NotImplementedError
 
     @classmethod
     def _from_parts(cls, loaded: Loaded, **options: Any) -> Self:

@@ -41,6 +41,9 @@ class LLM(Frontend):
         self._boxes: dict[str, Box] = {}
         self._closed = False
 
+    def _start_closed(self, options: EngineOptions) -> None:
+        self.options, self._lock, self._closed = options, threading.RLock(), True
+
     def __enter__(self) -> Self:
         return self
 

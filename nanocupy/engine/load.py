@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from os import PathLike
+from functools import partial
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.engine.devices import make_device
-from nanocupy.engine.memory import KVPlan, Room, longest_sequence, plan
+import numpy as np
+
+from nanocupy.distributed import ONE, Group, group_of, world
+from nanocupy.engine.devices import connect, make_device
+from nanocupy.engine.memory import KVPlan, Room, cpu_room, longest_sequence, plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
@@ -24,33 +29,145 @@ class Loaded(NamedTuple):
     generation_config: dict[str, Any]
 
 
-def load(model: str | PathLike[str], options: EngineOptions) -> Loaded:
-    """Find the model, map its weights, pack them for the device, record and compile the step."""
-    from nanocupy import models, nn
-    from nanocupy.checkpoint import Checkpoint, load_generation_config, resolve
+class Parts(NamedTuple):
+    """What a rank has of a model before there are KV blocks. `kv` is None if they must wait."""
+
+    folder: Path
+    config: Any
+    network: Any
+    device: Any
+    numbers: Precision
+    kv: KVPlan | None
+
+
+def load(model: str | PathLike[str], options: EngineOptions, comm: Any = None) -> Loaded | None:
+    """Everything an engine needs, for this process alone or as rank 0 of several.
+
+    Args:
+        comm: an mpi4py communicator of the processes that take part.
+
+    Returns:
+        None on all other ranks of `comm`, once rank 0 has closed its engine. The other ranks that
+        mpirun started serve until rank 0's program ends, and end there: they never return.
+    """
+    name = str(fspath(model))
+    group = join(options, comm)
+    if group.size() == 1:
+        return load_here(name, options, group)
+    from nanocupy.engine import ranks
+
+    if group.rank() == 0:
+        loaded: Loaded = ranks.lead(name, options, group, load_here, once=comm is not None)
+        return loaded
+    ranks.Follower(group, (name, options), load_here).follow(once=comm is not None)
+    if comm is None:
+        raise SystemExit
+    return None
+
+
+def join(options: EngineOptions, comm: Any) -> Group:
+    """The group of processes that share out the model.
+
+    Raises:
+        ValueError: there are not as many as `tensor_parallel` says.
+    """
+    wanted = options.tensor_parallel
+    if wanted == 1 and comm is None:
+        return ONE
+    group = world() if comm is None else group_of(comm)
+    if wanted not in ("auto", 1, group.size()):
+        raise ValueError(
+            f"[EngineOptions] tensor_parallel={wanted}, and {group.size()} processes were started: "
+            f"start as many with mpirun -n {wanted}, or say 'auto'"
+        )
+    return group
+
+
+def load_here(
+    model: str, options: EngineOptions, group: Any, check: Callable[[], None] = lambda: None
+) -> Loaded:
+    """Find the model, map its weights, pack this rank's for the device, record and compile the
+    step. All ranks do so together: where one fails, all raise.
+
+    Args:
+        check: what this rank wants to be sure of before.
+    """
+    from nanocupy.checkpoint import load_generation_config, resolve
     from nanocupy.engine.bars import Bars
     from nanocupy.text import Tokenizer, load_chat_template
 
     with Bars(options.progress) as bars:
-        folder = Path(resolve(model, progress=options.progress is not False))
-        with Checkpoint(folder) as checkpoint:
-            config = checkpoint.config
-            device = make_device(options, bars.tick("compiling kernels, once"))
-            numbers = precision(config, options, device.kind)
-            kv = early_plan(config, device, options, numbers)
-            network = models.load(checkpoint)
-            nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))
-        tokenizer = Tokenizer(folder)
-        template = load_chat_template(folder)
-        if kv is None:
-            room = gpu_room(network, config, device, options, numbers)
-            kv = plan(config, options, numbers, room, device.kind)
-        runner = ModelRunner(network, config, device, options, kv)
-    return Loaded(runner, tokenizer, template, config, load_generation_config(folder))
+        group.together(check)
+        folder = Path(group.in_turn(lambda: resolve(model, progress=options.progress is not False)))
+        _same_model(folder, group)
+        parts = group.together(lambda: _parts(folder, options, group, bars))
+        text = group.together(lambda: (Tokenizer(folder), load_chat_template(folder)))
+        runner = make_runner(parts, options, group)
+    tokenizer, template = text
+    return Loaded(runner, tokenizer, template, parts.config, load_generation_config(folder))
+
+
+def _same_model(folder: Path, group: Group) -> None:
+    """Every host may have a folder of its own: refuse those that differ."""
+
+    def fingerprint() -> bytes:
+        weights = [(p.name, p.stat().st_size) for p in sorted(folder.glob("*.safetensors"))]
+        return (folder / "config.json").read_bytes() + repr(weights).encode()
+
+    first, *others = group.exchange(fingerprint)
+    if wrong := [rank for rank, other in enumerate(others, 1) if other != first]:
+        raise ValueError(
+            f"[load] ranks {wrong} have another model in {folder} than rank 0: config.json or the "
+            "sizes of the weight files differ; give all hosts the same files"
+        )
+
+
+def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Parts:
+    """This rank's part of the model on its device."""
+    from nanocupy import models, nn
+    from nanocupy.checkpoint import Checkpoint
+
+    with Checkpoint(folder) as checkpoint:
+        config = checkpoint.config
+        device = make_device(options, group, bars.tick("compiling kernels, once"))
+        numbers = precision(config, options, device.kind)
+        kv = early_plan(config, device, options, numbers, group)
+        network = models.load(checkpoint)
+        network.shard(group)
+        nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))
+    return Parts(folder, config, network, device, numbers, kv)
+
+
+def make_runner(parts: Parts, options: EngineOptions, group: Any) -> ModelRunner:
+    """The runner of this rank, with as many KV blocks as every rank has room for."""
+    disconnect = connect(parts.device, group)
+    kv = parts.kv
+    if kv is None:
+        room = gpu_room(parts, options, group)
+        kv = group.together(lambda: _plan(parts, options, room, group))
+    room_of_all = group.all_gather(np.array([[kv.num_blocks, kv.max_model_len]]))
+    blocks, longest = (int(n) for n in np.concatenate(room_of_all).min(0))
+    runner = _build(parts, replace(kv, num_blocks=blocks, max_model_len=longest), options, group)
+    runner.disconnect = disconnect
+    return runner
+
+
+def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> ModelRunner:
+    """A runner that is ready to step."""
+    make = partial(ModelRunner, parts.network, parts.config, parts.device, options, kv)
+    runner = group.together(make)
+    if group.size() > 1:  # else capturing compiles
+        group.in_turn(runner.compile)
+    group.together(runner.make_graphs)
+    return runner
+
+
+def _plan(parts: Parts, options: EngineOptions, room: Room, group: Group) -> KVPlan:
+    return plan(parts.config, options, parts.numbers, room, parts.device.kind, group)
 
 
 def early_plan(
-    config: Any, device: Any, options: EngineOptions, numbers: Precision
+    config: Any, device: Any, options: EngineOptions, numbers: Precision, group: Group
 ) -> KVPlan | None:
     """What can be planned before the work is, so that what cannot be is told at once.
 
@@ -61,24 +178,23 @@ def early_plan(
     """
     longest_sequence(config, options)
     if device.kind == "cpu":
-        return plan(config, options, numbers)
+        return plan(config, options, numbers, cpu_room(group.local_size), group=group)
     if options.num_kv_blocks is None and options.kv_memory is None:
         return None
-    return plan(config, options, numbers, Room(0, device.memory_total()), device.kind)
+    return plan(config, options, numbers, Room(0, device.memory_total()), device.kind, group)
 
 
-def gpu_room(
-    network: Any, config: Any, device: Any, options: EngineOptions, numbers: Precision
-) -> Room:
+def gpu_room(parts: Parts, options: EngineOptions, group: Any) -> Room:
     """What is left for KV blocks on a GPU that holds the weights.
 
     A trial engine with the least blocks there can be runs its largest graph (on no rows) and tells
     how much memory everything else takes: buffers, graphs, the library's workspace.
     """
-    total, longest = device.memory_total(), longest_sequence(config, options)
+    device = parts.device
+    total, longest = device.memory_total(), longest_sequence(parts.config, options)
     least = replace(options, num_kv_blocks=1, max_model_len=None)
-    kv = plan(config, least, numbers, Room(0, total), device.kind)
-    trial = ModelRunner(network, config, device, options, replace(kv, max_model_len=longest))
+    kv = group.together(lambda: _plan(parts, least, Room(0, total), group))
+    trial = _build(parts, replace(kv, max_model_len=longest), options, group)
     trial.warm_up()
     used = total - device.memory_free() - kv.nbytes + kv.nbytes // kv.num_blocks  # the dump block
     trial.close()

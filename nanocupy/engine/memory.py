@@ -59,9 +59,9 @@ class Room(NamedTuple):
     total: int
 
 
-def cpu_room() -> Room:
-    """A share of the machine's free memory."""
-    return Room(int(SHARE * available_memory()), total_memory())
+def cpu_room(processes: int = 1) -> Room:
+    """A share of the machine's free memory, for one of several processes that want it."""
+    return Room(int(SHARE * available_memory()) // processes, total_memory() // processes)
 
 
 def plan(

@@ -21,6 +21,10 @@ def _num_bytes(value: Any) -> int:
     return to_int(int(float(match[1]) * UNITS[match[2]]), 1, 2**60)
 
 
+def _ranks(value: Any) -> Any:
+    return value if value == "auto" else to_int(value, 1, 4096)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions(Checked):
     """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
@@ -60,7 +64,15 @@ class EngineOptions(Checked):
         "where the model runs; 'auto' is a GPU if CuPy and a driver are there, else the CPU; "
         "'emulated' runs the CUDA kernels on the CPU, to learn and to test (slow)",
     )
-    threads: int | None = integer(None, 1, 1024, "CPU threads; None = one per core")
+    threads: int | None = integer(
+        None, 1, 1024, "CPU threads of each process; None = one per core, shared out over processes"
+    )
+    tensor_parallel: int | str = checked(
+        1, _ranks, "processes that share out the layers: as many as mpirun started, or 'auto'"
+    )
+    stall_timeout: float = real(
+        6.0, 0.5, 3600.0, "seconds without progress in a step after which a process is given up"
+    )
     capture: bool = flag(True, "replay the step as one captured graph")
     seed: int | None = integer(
         0, 0, 2**64 - 1, "draws the seeds of requests without one; None = fresh", optional=True

@@ -7,7 +7,7 @@ is large enough, and reads the sampled tokens. After it is made, it allocates no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,9 @@ class ModelRunner:
         self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan, self.vocab_size)
         self.pages = [plan.layout.empty(device) for _ in range(plan.layers)]
         self.program = Program(self._record(model), device)
-        self._graphs = [self._graph(bucket, options.capture) for bucket in self.buckets]
+        self.captured = options.capture
+        self._graphs: list[Any] = []
+        self.disconnect: Callable[[], None] = lambda: None  # from other ranks
 
     def _record(self, model: Any) -> list[core.array]:
         """The step: tokens to logits, the wanted rows of them, one token each."""
@@ -81,9 +83,15 @@ class ModelRunner:
         wanted = wanted.reshape(samples, self.vocab_size)
         return [*fast.sample(wanted, to.sampling), wanted]
 
-    def _graph(self, bucket: Bucket, capture: bool) -> Any:
-        sizes = self._sizes(bucket)
-        return self.program.capture(sizes) if capture else self.program.eager(sizes)
+    def compile(self) -> None:
+        """Make every kernel ready: what capturing would do, without the capture."""
+        for bucket in self.buckets:
+            self.device.compile(self.program.launches(self._sizes(bucket)))
+
+    def make_graphs(self) -> None:
+        """Capture the step in every size; a runner must have done so before its first step."""
+        make = self.program.capture if self.captured else self.program.eager
+        self._graphs = [make(self._sizes(bucket)) for bucket in self.buckets]
 
     def _sizes(self, bucket: Bucket) -> Sizes:
         """The step for as many rows as the bucket holds."""
@@ -104,21 +112,29 @@ class ModelRunner:
 
     def step(self, batch: Sequence[Scheduled]) -> list[Sampled]:
         """Compute the chunks; one Sampled per SampleRow, in order."""
+        wanted, edits = self.fill(batch)
+        self.run(len(batch), edits)
+        return self.answers(wanted)
+
+    def fill(self, batch: Sequence[Scheduled]) -> tuple[list[tuple[int, SampleRow]], int]:
+        """Write the step into the buffers; the wanted rows, and how many edits there are."""
         wanted = self._fill_rows(batch)
-        edits = self._fill_samples(wanted)
-        self.buffers.send(len(batch), edits)
-        self._graphs[smallest(self.buckets, self._need(len(wanted)))].run()
-        answers = self.buffers.receive()
-        logits = self._logits(wanted)
+        return wanted, self._fill_samples(wanted)
+
+    def run(self, sequences: int, edits: int) -> None:
+        """Run the step that is written, and wait for it."""
+        self.buffers.send(sequences, edits)
+        rows, samples, lone, tiles = (int(n) for n in self.buffers.host.counts)
+        self._graphs[smallest(self.buckets, Bucket(rows, samples, lone, tiles))].run()
+        self.buffers.receive()
+
+    def answers(self, wanted: list[tuple[int, SampleRow]]) -> list[Sampled]:
+        """What the step that has run gave for the wanted rows."""
+        answers, logits = self.buffers.answers, self._logits(wanted)
         return [
             sampled(row, int(answers.token[i]), answers.lse[i], logits[i])
             for i, (_, row) in enumerate(wanted)
         ]
-
-    def _need(self, samples: int) -> Bucket:
-        """What the step that is written needs."""
-        rows, _, lone, tiles = (int(n) for n in self.buffers.host.counts)
-        return Bucket(rows, samples, lone, tiles)
 
     def _logits(self, wanted: list[tuple[int, SampleRow]]) -> Any:
         """The logits of the sampled rows where some logprobs are wanted; else a None for each."""

@@ -13,6 +13,7 @@ import nanocupy.core as mx
 from checkpoint.tiny import write_gguf
 from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint, ModelConfig, RopeConfig, convert_gguf
+from nanocupy.distributed import ONE
 from nanocupy.engine.batch import SampleRow, Scheduled
 from nanocupy.engine.devices import make_device
 from nanocupy.engine.memory import plan
@@ -72,12 +73,13 @@ def model(config: ModelConfig, seed: int = 0) -> Model:
 def runner(made: Any, config: Any, **options: Any) -> ModelRunner:
     default = {"device": "cpu", "dtype": "exact", "threads": 2, "num_kv_blocks": 20}
     chosen = EngineOptions(**default | options)
-    device = make_device(chosen)
+    device = make_device(chosen, ONE)
     numbers = precision(config, chosen, device.kind)
     nn.prepare(made, device, numbers.weights_meet)
-    return ModelRunner(
-        made, config, device, chosen, plan(config, chosen, numbers, None, device.kind)
-    )
+    made_of = plan(config, chosen, numbers, None, device.kind)
+    run = ModelRunner(made, config, device, chosen, made_of)
+    run.make_graphs()
+    return run
 
 
 def logits(run: ModelRunner, tokens: list[int], chunk: int) -> np.ndarray:

@@ -57,6 +57,14 @@ class CpuDevice:
     def memory_active(self) -> int:
         return self.memory.active
 
+    def compile(self, launches: Sequence[Launch]) -> None:
+        """Make the kernels ready; compiles what is not compiled yet."""
+        jit.compile_all([*threads.KERNELS, *(x.kernel for x in launches)], self.tick)
+
+    def progress(self) -> int:
+        """A number that grows while something runs."""
+        return threads.team(self.threads).progress
+
     def capture(self, launches: Sequence[Launch]) -> CpuGraph:
         return CpuGraph(self, launches, step=len(launches))
 
@@ -71,7 +79,7 @@ class CpuGraph:
     """
 
     def __init__(self, device: CpuDevice, launches: Sequence[Launch], step: int) -> None:
-        jit.compile_all([*threads.KERNELS, *(x.kernel for x in launches)], device.tick)
+        device.compile(launches)
         self.launches = tuple(launches)
         self._team = threads.team(device.threads)
         self._step = max(step, 1)

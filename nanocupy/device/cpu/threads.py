@@ -63,6 +63,11 @@ class Team:
                 raise
         return (0, 0) if status == 0 else ((status >> 8) - 1, status & 255)
 
+    @property
+    def progress(self) -> int:
+        """How many kernels have been run: it grows while a table is walked."""
+        return int(self._control[_FLAGS])
+
     def close(self) -> None:
         """Stop the workers. The next run starts new ones."""
         with self._lock:

@@ -66,6 +66,11 @@ def real_toolkit() -> Toolkit:
     return Toolkit("cuda", cupy, cublas, include, _stamp(include))
 
 
+def count_gpus() -> int:
+    """How many GPUs this process may use."""
+    return int(real_toolkit().cupy.cuda.runtime.getDeviceCount())
+
+
 def import_cupy() -> Any:
     """The `cupy` module. Raises RuntimeError that says what to install; needs no driver."""
     if np.lib.NumpyVersion(np.__version__) < "2.1.2":

@@ -1,0 +1,284 @@
+"""A group of the processes of an MPI communicator.
+
+Waiting is done here and not in MPI, which would take a whole core for it: a wait looks often for a
+moment, then ever more seldom, and every look also asks whether another rank has failed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanocupy.distributed import cores
+from nanocupy.distributed.group import Group, RankError, Work
+from nanocupy.distributed.watch import STALL, Watch
+
+SPIN = 0.003  # seconds of looking before a wait sleeps
+MOST_SLEEP = 0.002  # seconds
+LINE = 64  # bytes of a cache line
+_RECORD, _BEAT = 1, 2  # tags
+
+
+def load_mpi() -> Any:
+    """mpi4py's MPI, initialised.
+
+    Raises:
+        RuntimeError: it is not installed, or finds no MPI library.
+    """
+    # A component of Open MPI's wheel that is not built for this complains on every start.
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise RuntimeError(
+            f"[distributed] several processes need mpi4py and an MPI library ({error}): "
+            "pip install 'nanocupy[mpi]'"
+        ) from error
+    return MPI
+
+
+class MpiGroup(Group):
+    """Args:
+    comm: an mpi4py communicator; it is duplicated, so that nobody else's messages come near ours.
+    stall: seconds without progress after which a rank counts as stalled.
+
+    Attributes:
+        lock: held by whoever runs something on all ranks.
+        closed: whether the group has been left.
+    """
+
+    def __init__(self, comm: Any, stall: float = STALL) -> None:
+        self._mpi = load_mpi()
+        self._comm, self._news = comm.Dup(), comm.Dup()
+        self._rank, self._size = int(comm.Get_rank()), int(comm.Get_size())
+        self._sends: dict[int, Any] = {}  # the last beat to each rank
+        self._windows: dict[int, Any] = {}
+        self.lock = threading.RLock()
+        self._watch = Watch(
+            self._rank, self._size, self._send_beat, self._receive_beat, self._orphaned, stall
+        )
+        host = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+        self.local_rank, self.local_size = int(host.Get_rank()), int(host.Get_size())
+        host.Free()
+        self.threads = self._default_threads()
+        self.closed = False
+        atexit.register(self._leave)
+
+    def rank(self) -> int:
+        return self._rank
+
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def one_host(self) -> bool:
+        """Whether all ranks are on this host."""
+        return self.local_size == self._size
+
+    def _default_threads(self) -> int:
+        """This rank's share of the host's cores, which several may be bound to."""
+        mine = cores.own_cores()
+        told = self.exchange(lambda: np.array([_host_id(), *mine], np.int64).tobytes())
+        masks = [np.frombuffer(part, np.int64).tolist() for part in told]
+        ours = [set(mask[1:]) for mask in masks if mask[0] == _host_id()]
+        return max(1, min(len(mine), len(set().union(*ours)) // self.local_size))
+
+    # ---- everybody
+
+    def exchange(self, work: Work) -> list[bytes]:
+        error: Exception | None = None
+        try:
+            mine = b"\0" + work()
+        except Exception as caught:
+            error, mine = caught, b"\1" + f"{type(caught).__name__}: {caught}".encode()
+        self._watch.wait(True)
+        try:
+            told = self._all_gather_bytes(mine)
+        finally:
+            self._watch.wait(False)
+        if error is not None:
+            raise error
+        failed = [f"rank {r}: {t[1:].decode()}" for r, t in enumerate(told) if t[0]]
+        if failed:
+            raise RankError("; ".join(failed))
+        return [text[1:] for text in told]
+
+    def _all_gather_bytes(self, mine: bytes) -> list[bytes]:
+        sizes = np.empty(self._size, np.int64)
+        self._wait(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes))
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        everything = np.empty(int(starts[-1]), np.uint8)
+        places = [everything, sizes.tolist(), starts[:-1].tolist(), self._mpi.BYTE]
+        self._wait(self._comm.Iallgatherv([mine, self._mpi.BYTE], places))
+        return [everything[a:b].tobytes() for a, b in pairwise(starts)]
+
+    # ---- rank 0 to all others
+
+    def post(self, data: bytes) -> None:
+        """Send a record to every other rank; done when it is on its way."""
+        comm, message = self._comm, [data, self._mpi.BYTE]
+        for request in [comm.Isend(message, r, _RECORD) for r in range(1, self._size)]:
+            self._wait(request)
+
+    def take(self) -> bytes:
+        """The next record of rank 0's, however long."""
+        status, wait = self._mpi.Status(), Wait()
+        while (message := self._comm.Improbe(0, _RECORD, status)) is None:
+            self.check()
+            wait.a_little()
+        data = bytearray(status.Get_count(self._mpi.BYTE))
+        self._wait(message.Irecv([data, self._mpi.BYTE]))
+        return bytes(data)
+
+    def _wait(self, request: Any) -> None:
+        wait = Wait()
+        while not request.Test():
+            self.check()
+            wait.a_little()
+
+    # ---- failures
+
+    def set_stall(self, seconds: float) -> None:
+        """How long a rank may make no progress in a step."""
+        self._watch.stall = seconds
+
+    def silent(self, rank: int) -> bool:
+        """Whether nothing has been heard of another rank for that long."""
+        return self._watch.silent(rank)
+
+    @property
+    def failure(self) -> str | None:
+        """What is wrong with the group; None while nothing is."""
+        return self._watch.failure
+
+    def check(self) -> None:
+        if self._watch.failure is not None:
+            raise RankError(self._watch.failure)
+
+    def fail(self, why: str) -> None:
+        """This rank cannot go on: every other's wait ends with a RankError."""
+        self._watch.fail(why)
+
+    @contextmanager
+    def step(self, work: Any = None) -> Iterator[None]:
+        """Something that every rank takes part in, without pause; see `Watch.begin`."""
+        self._watch.begin(work)
+        try:
+            yield
+        finally:
+            self._watch.end()
+
+    def abort(self) -> None:
+        """End all processes of the job now."""
+        # Where the launcher is gone MPI may wait for it in vain.
+        threading.Timer(2.0, os._exit, (1,)).start()
+        self._comm.Abort(1)
+
+    def _orphaned(self) -> None:
+        """The launcher is gone, and cannot clean up: remove MPI's own memory files, then end."""
+        with suppress(OSError):
+            for line in Path("/proc/self/maps").read_text().splitlines():
+                if "/dev/shm/sm_segment" in line and not line.endswith("(deleted)"):
+                    Path(line.split()[-1]).unlink(missing_ok=True)
+        self.abort()
+
+    def _send_beat(self, peer: int, data: bytes) -> None:
+        if peer not in self._sends or self._sends[peer].Test():
+            self._sends[peer] = self._news.Isend([data, self._mpi.BYTE], peer, _BEAT)
+
+    def _receive_beat(self) -> tuple[int, bytes] | None:
+        status = self._mpi.Status()
+        message = self._news.Improbe(self._mpi.ANY_SOURCE, _BEAT, status)
+        if message is None:
+            return None
+        data = bytearray(status.Get_count(self._mpi.BYTE))
+        message.Recv([data, self._mpi.BYTE])
+        return status.Get_source(), bytes(data)
+
+    # ---- memory that all ranks of a host see
+
+    def window(self, nbytes: int) -> np.ndarray:
+        """uint8 [nbytes] of zeros on a cache line, the same memory on every rank. No file of it
+        stays behind.
+
+        Raises:
+            ValueError: the ranks are on several hosts.
+        """
+        if not self.one_host:
+            raise ValueError(
+                f"[distributed] {self._size} ranks on several hosts cannot share CPU memory: on "
+                "CPUs all ranks run on one host; across hosts use GPUs (--device cuda)"
+            )
+        size = nbytes + LINE if self._rank == 0 else 0
+        made = self._mpi.Win.Allocate_shared(size, 1, comm=self._comm)
+        memory, _ = made.Shared_query(0)
+        whole = np.frombuffer(memory, np.uint8)
+        start = -whole.ctypes.data % LINE  # the same on all: mappings begin with a page
+        array = whole[start : start + nbytes]
+        if self._rank == 0:
+            array[:] = 0
+        self._windows[array.ctypes.data] = made
+        self.barrier()
+        return array
+
+    def free(self, window: np.ndarray) -> None:
+        """Give a window back; every rank does."""
+        self.meet()
+        self._windows.pop(window.ctypes.data).Free()
+
+    def meet(self) -> None:
+        """A barrier where nobody should be long: MPI itself may wait for all after it."""
+        with self.step():
+            self.barrier()
+
+    def close(self) -> None:
+        """Leave the group; every rank does. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        atexit.unregister(self._leave)
+        try:
+            self.meet()
+            self._comm.Free()
+            self._news.Free()
+        finally:
+            self._watch.close()
+
+    def _leave(self) -> None:
+        """At the end of the program. There MPI would wait for a rank that has failed."""
+        with suppress(RankError):
+            self.check()
+            self.close()
+        if self.failure is not None:
+            print(f"nanocupy: the job ends: {self.failure}", file=sys.stderr, flush=True)
+            self.abort()
+
+
+class Wait:
+    """The pauses of a wait: none at first, then longer and longer."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._sleep = 0.0
+
+    def a_little(self) -> None:
+        if self._sleep or time.perf_counter() - self._start > SPIN:
+            self._sleep = min(max(2 * self._sleep, 5e-5), MOST_SLEEP)
+            time.sleep(self._sleep)
+
+
+def _host_id() -> int:
+    """A number that ranks on one host have in common."""
+    return zlib.crc32(platform.node().encode())

@@ -1,0 +1,165 @@
+"""Each rank tells the others a few times a second that it is alive, and how far it is.
+
+So that nobody waits for ever: a rank that fails says so; one that stalls is found out by the
+others, who stop waiting and name it. A rank that is killed needs nobody here: the launcher ends the
+job.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+POLL = 0.05  # seconds between looks at what others say
+BEAT = 0.25  # seconds between beats of ours, where nothing changed
+STALL = 6.0  # seconds without progress in a step after which a rank counts as stalled
+PATIENCE = 10  # times as long may one be silent while a model is loaded
+_BEAT = struct.Struct("<qq")  # steps begun, progress inside the last
+
+
+@dataclass
+class Peer:
+    """What is known of another rank.
+
+    Attributes:
+        at: (steps begun, progress inside the last).
+        heard, moved: when it last said something, and when that last changed.
+    """
+
+    at: tuple[int, int]
+    heard: float
+    moved: float
+
+
+class Watch:
+    """The thread that beats and listens.
+
+    Args:
+        rank, ranks: this one, and how many.
+        send: `send(peer, data)` sends without waiting.
+        receive: the next `(peer, data)`, or None.
+        orphaned: called where the launcher is gone.
+        stall: seconds without progress after which a rank counts as stalled.
+
+    Attributes:
+        failure: what is wrong with the group; None while nothing is.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        ranks: int,
+        send: Callable[[int, bytes], None],
+        receive: Callable[[], tuple[int, bytes] | None],
+        orphaned: Callable[[], None],
+        stall: float = STALL,
+    ) -> None:
+        self.failure: str | None = None
+        self.stall = stall
+        self._rank, self._send, self._receive, self._orphaned = rank, send, receive, orphaned
+        now = time.monotonic()
+        self._peers = {r: Peer((0, 0), now, now) for r in range(ranks) if r != rank}
+        self._steps, self._since = 0, 0.0  # since: when the running step began; 0: none runs
+        self._work: Any = None
+        self._waits = False
+        self._moved = (0, 0, now)  # progress of our own, and when that changed
+        self._ended = threading.Event()
+        self._parent = os.getppid()
+        self._thread = threading.Thread(target=self._run, name="nanocupy-watch", daemon=True)
+        self._thread.start()
+
+    # ---- what the rank itself says
+
+    def begin(self, work: Any = None) -> None:
+        """A step begins that every rank takes part in.
+
+        Args:
+            work: what does it: has `progress()`, a number that grows, and `interrupt()`.
+        """
+        self._steps += 1
+        self._work, self._since = work, time.monotonic()
+
+    def end(self) -> None:
+        """The step is done."""
+        self._since, self._work = 0.0, None
+
+    def wait(self, waits: bool) -> None:
+        """Whether this rank waits for the others outside a step, and for how long nobody knows."""
+        self._waits = waits
+
+    def fail(self, why: str) -> None:
+        """This rank cannot go on: tell all others at once."""
+        if self.failure is None:
+            self.failure = f"rank {self._rank}: {why}"
+            self._beat()
+
+    def silent(self, rank: int) -> bool:
+        """Whether nothing has been heard of a rank for as long as a step may stall."""
+        return time.monotonic() - self._peers[rank].heard > self.stall
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        while not self._ended.wait(POLL):
+            if os.getppid() != self._parent:
+                self._orphaned()
+            now = time.monotonic()
+            if now >= next_beat:
+                self._beat()
+                next_beat = now + BEAT
+            while (heard := self._receive()) is not None:
+                self._hear(*heard)
+            if self.failure is None:
+                self._look(time.monotonic())
+            if self.failure is not None and (work := self._work) is not None:
+                work.interrupt()
+
+    def _beat(self) -> None:
+        text = (self.failure or "").encode()
+        for peer in self._peers:
+            self._send(peer, _BEAT.pack(*self._here()) + text)
+
+    def _here(self) -> tuple[int, int]:
+        work = self._work
+        return self._steps, 0 if work is None else int(work.progress())
+
+    def _hear(self, rank: int, data: bytes) -> None:
+        peer, now = self._peers[rank], time.monotonic()
+        at = _BEAT.unpack_from(data)
+        if at != peer.at:
+            peer.at, peer.moved = at, now
+        peer.heard = now
+        if self.failure is None and len(data) > _BEAT.size:
+            self.failure = data[_BEAT.size :].decode(errors="replace")
+
+    def _look(self, now: float) -> None:
+        """Does anybody keep us waiting who does nothing?"""
+        since = self._since
+        limit = self.stall if since else self.stall * PATIENCE
+        silent = [r for r, peer in self._peers.items() if now - peer.heard > limit]
+        if silent and (since or self._waits):
+            self.failure = f"{_ranks(silent)} has said nothing for {limit:g} s"
+        here = self._here()
+        if here != self._moved[:2]:
+            self._moved = (*here, now)
+        last = max(self._moved[2], since, *(peer.moved for peer in self._peers.values()))
+        if since and now - last > limit:
+            places = {self._rank: here} | {r: peer.at for r, peer in self._peers.items()}
+            behind = [r for r, place in places.items() if place == min(places.values())]
+            self.failure = f"{_ranks(behind)} made no progress for {limit:g} s"
+
+
+def _ranks(ranks: list[int]) -> str:
+    return "rank " + ", ".join(map(str, sorted(ranks)))

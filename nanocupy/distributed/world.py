@@ -1,0 +1,61 @@
+"""The group of all processes that the launcher started. A process joins it once, when asked to.
+
+From then on an exception that nobody catches ends the job, and the ranks share out the cores.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from nanocupy.distributed import cores
+from nanocupy.distributed.group import ONE, Group
+from nanocupy.distributed.launcher import launched_size
+from nanocupy.distributed.mpi import MpiGroup, load_mpi
+
+
+@functools.cache
+def world() -> Group:
+    """All processes of the job; a group of one where there is one.
+
+    Raises:
+        RuntimeError: several were started, and mpi4py is missing or sees only one.
+    """
+    size = launched_size()
+    if size == 1:
+        return ONE
+    mpi = load_mpi()
+    comm = mpi.COMM_WORLD
+    if comm.Get_size() != size:
+        raise RuntimeError(
+            f"[distributed] the launcher started {size} processes, and mpi4py sees a world of "
+            f"{comm.Get_size()}: it was built for another MPI ({mpi.get_vendor()[0]}) than the "
+            "launcher's; install both together: pip install 'nanocupy[mpi]'"
+        )
+    _share_cores(mpi, comm)
+    group = MpiGroup(comm)
+    _abort_on_exceptions(group.abort)
+    return group
+
+
+def _share_cores(mpi: Any, comm: Any) -> None:
+    host = comm.Split_type(mpi.COMM_TYPE_SHARED)
+    if host.Get_size() == comm.Get_size():
+        cores.use(cores.share_of(cores.job_cores(), host.Get_rank(), host.Get_size()))
+    host.Free()
+
+
+def _abort_on_exceptions(abort: Callable[[], None]) -> None:
+    """Without this a rank that dies of an exception leaves the others waiting."""
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        shown(kind, error, trace)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        abort()
+
+    sys.excepthook = hook

@@ -1,0 +1,222 @@
+"""One engine on several ranks: rank 0 drives, and the others do as its records say.
+
+A record is a letter and what belongs to it. Rank 0's `step` sends what it wrote into its step
+buffers, only as much as is used; every other rank puts the same into its own and runs the same
+graph. The collectives inside it keep them together. There is no scheduler but rank 0's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import struct
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from itertools import count
+from typing import Any
+
+from nanocupy import __version__
+from nanocupy.distributed import RankError
+from nanocupy.engine.batch import Sampled, Scheduled
+from nanocupy.engine.options import EngineOptions
+
+MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"
+_STEP = struct.Struct("<qqqqqII")
+"""Engine, step, sequences, edits, block table columns; CRCs of the last tokens and of the rest."""
+_ids = count()
+
+
+class LeadingRunner:
+    """Rank 0's runner: everything it runs, all ranks run. See `engine.batch.Runner`.
+
+    Whatever goes wrong once a step is sent is a RankError, and the group is of no more use.
+    """
+
+    def __init__(self, runner: Any, group: Any, id: int, once: bool) -> None:
+        self.runner, self.group, self.id, self._once = runner, group, id, once
+        self._steps, self._tokens = 0, 0
+        self._closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.runner, name)
+
+    def step(self, batch: Sequence[Scheduled]) -> list[Sampled]:
+        """Compute the chunks on all ranks; one Sampled per SampleRow, in order."""
+        with self.group.lock:
+            self.group.check()
+            wanted, edits = self.runner.fill(batch)
+            record = self._record(len(batch), edits)
+            try:
+                with self.group.step(self.runner.device):
+                    self.group.post(record)
+                    self.runner.run(len(batch), edits)
+            except Exception as error:
+                self.group.fail(f"{type(error).__name__}: {error}")
+                raise RankError(self.group.failure) from error
+            self._tokens = _tokens(self.runner, len(wanted))
+            return list(self.runner.answers(wanted))
+
+    def _record(self, sequences: int, edits: int) -> bytes:
+        columns, payload = self.runner.buffers.pack(sequences, edits)
+        self._steps += 1
+        numbers = (self.id, self._steps, sequences, edits, columns)
+        return STEP + _STEP.pack(*numbers, self._tokens, zlib.crc32(payload)) + payload
+
+    def close(self) -> None:
+        """Give the memory back on all ranks. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        with self.group.lock:
+            if self.group.failure is not None:
+                self.runner.close()
+                return
+            self.group.post(CLOSE + struct.pack("<q", self.id))
+            close(self.runner)
+            if self._once:
+                self.group.close()
+
+
+def close(runner: Any) -> None:
+    """Give back the runner's memory, then what it shares with other ranks."""
+    runner.close()
+    runner.disconnect()
+
+
+def _tokens(runner: Any, samples: int) -> int:
+    """What stands for the tokens of the last step: the same on all ranks, if they still agree."""
+    return zlib.crc32(runner.buffers.answers.token[:samples].tobytes())
+
+
+# ---- rank 0: making an engine on all ranks
+
+
+def lead(
+    model: str, options: EngineOptions, group: Any, load: Callable[..., Any], *, once: bool
+) -> Any:
+    """Load a model on all ranks; what `load` gives, with a runner that leads.
+
+    Args:
+        once: the other ranks are free again when it is closed.
+    """
+    _end_with_the_program(group)
+    id = next(_ids)
+    asked = {"id": id, "version": __version__, "model": model, "options": asdict(options)}
+    group.set_stall(options.stall_timeout)
+    with group.lock:
+        group.check()
+        group.post(MAKE + json.dumps(asked).encode())
+        try:
+            loaded = load(model, options, group)
+        except Exception:
+            if once:
+                _end(group)
+                group.close()
+            raise
+    return loaded._replace(runner=LeadingRunner(loaded.runner, group, id, once))
+
+
+@functools.cache
+def _end_with_the_program(group: Any) -> None:
+    """Rank 0's program ends: the others need not wait for more. Once a group."""
+    atexit.register(_end, group)
+
+
+def _end(group: Any) -> None:
+    if group.closed:
+        return
+    with suppress(RankError):
+        group.check()
+        group.post(END)
+
+
+# ---- all other ranks
+
+
+class Follower:
+    """A rank that does as rank 0's records say.
+
+    Args:
+        own: (model, options) that this rank itself asks for; its first engine must be the same.
+        load: `load(model, options, group)`, as on rank 0.
+    """
+
+    def __init__(
+        self, group: Any, own: tuple[str, EngineOptions], load: Callable[..., Any]
+    ) -> None:
+        self.group, self._own, self._load = group, own, load
+        self._runners: dict[int, Any] = {}
+        self._steps: dict[int, int] = {}
+        self._samples: dict[int, int] = {}
+
+    def follow(self, *, once: bool) -> None:
+        """Serve until rank 0's program ends, or, with `once`, until no engine is left.
+
+        Raises:
+            RankError: something went wrong, and rank 0 is not there any more.
+        """
+        does = {MAKE: self._make, STEP: self._step, CLOSE: self._close}
+        try:
+            while (record := self.group.take())[:1] != END:
+                does[record[:1]](memoryview(record)[1:])
+                if once and record[:1] == CLOSE and not self._runners:
+                    break
+            if once:
+                self.group.close()
+            return
+        except Exception as error:
+            self.group.fail(f"{type(error).__name__}: {error}")
+        while not self.group.silent(0):  # its callers know, and it is for them to end the job
+            time.sleep(0.1)
+        raise RankError(f"{self.group.failure}; and rank 0 is silent")
+
+    def _make(self, body: memoryview) -> None:
+        asked = json.loads(bytes(body))
+        options = EngineOptions(**asked["options"])
+        self.group.set_stall(options.stall_timeout)
+        own, self._own = self._own, (asked["model"], options)
+        check = _same(asked["version"], own, self._own)
+        with suppress(Exception):  # every rank has heard of it, and rank 0's caller decides
+            loaded = self._load(asked["model"], replace(options, progress=False), self.group, check)
+            self._runners[asked["id"]] = loaded.runner
+            self._steps[asked["id"]] = self._samples[asked["id"]] = 0
+
+    def _step(self, body: memoryview) -> None:
+        id, step, sequences, edits, columns, tokens, check = _STEP.unpack_from(body)
+        runner, payload = self._runners[id], body[_STEP.size :]
+        self._steps[id] += 1
+        said = (step, tokens, check)
+        here = (self._steps[id], self._last(id), zlib.crc32(payload))
+        if said != here:
+            raise RuntimeError(f"rank 0 and this rank do not agree: {said} there, {here} here")
+        with self.group.step(runner.device):
+            self._samples[id] = runner.buffers.unpack(payload, sequences, edits, columns)
+            runner.run(sequences, edits)
+
+    def _last(self, id: int) -> int:
+        if self._steps[id] == 1:
+            return 0
+        return _tokens(self._runners[id], self._samples[id])
+
+    def _close(self, body: memoryview) -> None:
+        (id,) = struct.unpack("<q", body)
+        close(self._runners.pop(id))
+
+
+def _same(
+    version: str, own: tuple[str, EngineOptions], asked: tuple[str, EngineOptions]
+) -> Callable[[], None]:
+    """A check, made where all ranks hear of it, that this rank wants what rank 0 wants."""
+
+    def check() -> None:
+        if version != __version__:
+            raise ValueError(f"this rank runs nanocupy {__version__}, rank 0 {version}")
+        for here, there in zip(own, asked, strict=True):
+            if here != there:
+                raise ValueError(f"this rank asks for {here}, rank 0 for {there}")
+
+    return check

@@ -1,0 +1,64 @@
+"""A rank fails. argv: model, rank, what (kill, stop, raise), when (load, idle, prefill, ...).
+
+Rank 0 prints what its caller caught.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from nanocupy import LLM, SamplingParams
+from nanocupy.distributed.launcher import launched_rank
+from nanocupy.engine.runner import ModelRunner
+
+model, rank, what, when = sys.argv[1:]
+
+
+def fail() -> None:
+    if what == "raise":
+        raise MemoryError("sown fault")
+    os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
+
+
+def sow(runner: type[ModelRunner]) -> None:
+    """Fail at the wanted moment."""
+    init, run, close = runner.__init__, runner.run, runner.close
+    runs = iter(range(10**9))
+
+    def new_init(self: ModelRunner, *args: object) -> None:
+        if when == "load":
+            fail()
+        init(self, *args)  # type: ignore[arg-type]
+        if when == "idle":
+            threading.Timer(0.3, fail).start()
+
+    def new_run(self: ModelRunner, *args: int) -> None:
+        now = next(runs)
+        if now == {"prefill": 0, "decode": 10}.get(when):
+            fail()
+        if when == "inside" and now == 0:  # the kernels of the prefill
+            threading.Timer(0.01, fail).start()
+        run(self, *args)
+
+    def new_close(self: ModelRunner) -> None:
+        if when == "shutdown":
+            fail()
+        close(self)
+
+    runner.__init__, runner.run, runner.close = new_init, new_run, new_close  # type: ignore
+
+
+if launched_rank() == int(rank):
+    sow(ModelRunner)
+try:
+    with LLM(model, tensor_parallel="auto", stall_timeout=1.5, max_num_batched_tokens=256) as llm:
+        if when == "idle":
+            time.sleep(0.6)
+        llm.generate([[5] * 200] * 8, SamplingParams(temperature=0, max_tokens=40, ignore_eos=True))
+except Exception as error:
+    print(f"caught {type(error).__name__}: {error}", flush=True)
+    raise
