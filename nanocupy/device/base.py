@@ -39,7 +39,8 @@ class Launch(NamedTuple):
     """One kernel with its arguments, and how many threads run it where the device asks for that.
 
     Args:
-        kernel: a `CpuKernel`, a `CudaKernel` or `GEMM` (see `kernels.base`).
+        kernel: a `CpuKernel`, a `CudaKernel`, or what a library does: `GEMM`, `ALL_REDUCE`,
+            `GATHER_COLUMNS` (see `kernels.base`).
         args: for the CPU, device arrays (passed by address) and plain integers; floats travel as
             one-element arrays. For CUDA, device arrays and typed scalars (np.int32, np.int64,
             np.float32), so that no driver guesses a width.
@@ -97,10 +98,13 @@ class Device(Protocol):
     Attributes:
         name: "cpu", "cuda" or "emulated".
         kind: which kernels it runs: "cpu" or "cuda".
+        link: what joins it to the devices of other ranks, with `rank` and `ranks`; None: it works
+            alone.
     """
 
     name: str
     kind: str
+    link: Any
 
     def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> Any:
         """A zeroed array of the device's."""
@@ -128,6 +132,15 @@ class Device(Protocol):
 
     def memory_active(self) -> int:
         """Bytes of arrays alive."""
+
+    def compile(self, launches: Sequence[Launch]) -> None:
+        """Make the kernels ready; compiles what is not compiled yet."""
+
+    def progress(self) -> int:
+        """A number that grows while something runs. From any thread."""
+
+    def interrupt(self) -> None:
+        """What waits for other ranks gives up, now and from now on. From any thread."""
 
 
 Tick = Callable[[int, int], None]

@@ -67,6 +67,30 @@ class Gemm:
 
 GEMM = Gemm()
 
+
+class AllReduce:
+    """The sum, or the largest, of every rank's x, on all ranks; carried out by NCCL.
+
+    Arguments of its Launch: (x, out, count, how): device arrays of one dtype (out may be x), a
+    plain int, and "sum" or "max".
+    """
+
+    name = "all_reduce"
+
+
+class GatherColumns:
+    """Every rank's columns side by side, on all ranks; carried out by NCCL.
+
+    Arguments of its Launch: (x, out, scratch, rows, widths): device arrays of one dtype, x
+    [rows, widths[rank]], out [rows, sum(widths)] and scratch of as many elements as out; a plain
+    int, and a tuple of one plain int a rank.
+    """
+
+    name = "gather_columns"
+
+
+ALL_REDUCE, GATHER_COLUMNS = AllReduce(), GatherColumns()
+
 C_TYPES = {
     np.dtype(np.float32): "float",
     np.dtype(np.float16): "__half",

@@ -171,10 +171,8 @@ def test_a_compiled_function_without_a_device_records_where_it_is_called() -> No
 
 def test_a_group_of_one_changes_nothing() -> None:
     group, x = mx.distributed.init(), mx.arange(3)
-    assert (group.rank(), group.size(), mx.distributed.is_available()) == (0, 1, False)
+    assert (group.rank(), group.size()) == (0, 1)
     assert mx.distributed.all_sum(x, group=group) is mx.distributed.all_gather(x) is x
-    with pytest.raises(NotImplementedError, match="several processes"):
-        mx.distributed.init(strict=True)
 
 
 def test_rms_norm_can_do_without_a_weight() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,9 @@ class CpuDevice:
     """Args:
     threads: threads that run a graph, the caller's included. Default: every CPU the process may
     use. tick: called as `tick(done, total)` while kernels are compiled for the first time.
+
+    Attributes:
+        link: what joins it to the devices of other ranks; None: it works alone.
     """
 
     name = kind = "cpu"
@@ -36,6 +40,7 @@ class CpuDevice:
         self.threads = count
         self.tick = tick
         self.memory = Memory()
+        self.link: Any = None
 
     def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         return self.memory.empty(shape, dtype)
@@ -56,6 +61,15 @@ class CpuDevice:
 
     def memory_active(self) -> int:
         return self.memory.active
+
+    def connect(self, link: Any) -> None:
+        """Work with the devices of other ranks, over a `kernels.collective.Link`."""
+        self.link = link
+
+    def interrupt(self) -> None:
+        """From any thread: whatever waits for other ranks gives up, now and from now on."""
+        if self.link is not None:
+            self.link.abort[0] = 1
 
     def compile(self, launches: Sequence[Launch]) -> None:
         """Make the kernels ready; compiles what is not compiled yet."""

@@ -1,0 +1,171 @@
+"""Collectives of the ranks on one host, through memory that all of them see.
+
+Every thread works with the threads of its number on other ranks, and with nobody else. For each
+piece of the data, in step: copy the own part into the own slot, publish the piece's epoch, wait
+until all ranks have published it, read their slots. There are two sets of slots, for even and odd
+epochs; that is enough, as whoever publishes an epoch has read all it wanted of the one before.
+"""
+
+from __future__ import annotations
+
+from nanocupy.device.cpu.raw import atomic_load, atomic_store, load_i64, pause, yield_thread
+from nanocupy.device.cpu.simd import (
+    F,
+    fn,
+    i4,
+    op,
+    vload,
+    vload_first,
+    vstore,
+    vstore_first,
+)
+
+OUT, X, ROWS = 0, 1, 2  # arguments of both kernels
+FLAGS = 3  # address of a line per (rank, thread): the epoch that it has published
+SLOTS = 4  # address of the slots: [parity][rank]
+SLOT = 5  # bytes of one, which the threads of its rank share
+RANK, RANKS = 6, 7
+ABORT = 8  # address of an int64 of this process: not zero to give up
+WIDTH, HOW = 9, 10  # of all_reduce
+WIDTHS = 9  # of gather_columns: address of an int64 per rank
+SPIN = 200  # looks, some microseconds, before a wait yields its core
+GIVEN_UP = 9
+
+
+@op(F, F, F)
+def vmaximum(b, x, y):
+    """Lane by lane; NaN where either is."""
+    larger = b.select(b.fcmp_ordered(">", x, y), x, y)
+    return b.select(b.fcmp_unordered("uno", x, x), x, larger)
+
+
+@fn
+def flag(a, rank, thread, threads):
+    """Where (rank, thread) publishes its epoch."""
+    return a[FLAGS] + 64 * (rank * threads + thread)
+
+
+@fn
+def slot(a, rank, thread, threads, epoch):
+    """Where (rank, thread) puts its data for an epoch."""
+    mine = a[SLOT] // (64 * threads) * 64
+    return a[SLOTS] + ((epoch & 1) * a[RANKS] + rank) * a[SLOT] + mine * thread
+
+
+@fn
+def meet(a, thread, threads, epoch):
+    """Publish the epoch and wait until every rank has. Whether all did: else give up."""
+    atomic_store(flag(a, a[RANK], thread, threads), epoch)
+    for rank in range(a[RANKS]):
+        theirs = flag(a, rank, thread, threads)
+        tries = 0
+        while True:
+            if atomic_load(a[ABORT]) != 0:
+                return False
+            if atomic_load(theirs) >= epoch:
+                break
+            tries += 1
+            if tries < SPIN:
+                pause()
+            else:
+                yield_thread()
+    return True
+
+
+@fn
+def pieces(a, count, threads):
+    """Into how many pieces each thread divides its part of `count` f32, to fit into its slot."""
+    room = threads * (a[SLOT] // (64 * threads))
+    return ((count + 15) // 16 + room - 1) // room
+
+
+@fn
+def piece(count, number, numbers):
+    """(first element, elements) of one of equal pieces of `count` f32: lines, but at the end."""
+    lines = (count + 15) // 16
+    first = 16 * (lines * number // numbers)
+    return first, min(16 * (lines * (number + 1) // numbers), count) - first
+
+
+@fn
+def copy(to, source, count):
+    """count f32 from source."""
+    for i in range(count // 16):
+        vstore(to + 64 * i, vload(source + 64 * i))
+    done, rest = count // 16 * 64, i4(count % 16)
+    if rest:
+        vstore_first(to + done, rest, vload_first(source + done, rest))
+
+
+@fn
+def combine(out, slots, apart, ranks, count, how):
+    """count f32 of every rank's slot, in the order of ranks. Slots end with a whole line."""
+    for i in range((count + 15) // 16):
+        v = vload(slots + 64 * i)
+        for rank in range(1, ranks):
+            other = vload(slots + apart * rank + 64 * i)
+            v = vmaximum(v, other) if how else v + other
+        left = count - 16 * i
+        if left >= 16:
+            vstore(out + 64 * i, v)
+        else:
+            vstore_first(out + 64 * i, i4(left), v)
+
+
+def all_reduce(a, thread, threads):
+    """a: out, x [rows, width] f32, rows*, flags*, slots*, slot bytes, rank, ranks, abort*, width,
+    how (0: sum, 1: max).
+
+    Code 9: given up.
+    """
+    count = load_i64(a[ROWS]) * a[WIDTH]
+    epoch = atomic_load(flag(a, a[RANK], thread, threads))
+    each = pieces(a, count, threads)
+    for number in range(each * thread, each * (thread + 1)):
+        epoch += 1
+        first, some = piece(count, number, each * threads)
+        copy(slot(a, a[RANK], thread, threads, epoch), a[X] + 4 * first, some)
+        if not meet(a, thread, threads, epoch):
+            return GIVEN_UP
+        slots = slot(a, 0, thread, threads, epoch)
+        combine(a[OUT] + 4 * first, slots, a[SLOT], a[RANKS], some, a[HOW])
+    return 0
+
+
+@fn
+def spread(out, apart, width, source, first, count):
+    """Elements first ... of rows of `width` f32, to rows that are `apart` f32 apart."""
+    while count > 0:
+        row, column = first // width, first % width
+        some = min(count, width - column)
+        copy(out + 4 * (apart * row + column), source, some)
+        source, first, count = source + 4 * some, first + some, count - some
+
+
+def gather_columns(a, thread, threads):
+    """a: out [rows, sum of widths], x [rows, width of the rank] f32, rows*, flags*, slots*, slot
+    bytes, rank, ranks, abort*, widths*.
+
+    Code 9: given up.
+    """
+    rows, all_columns, most = load_i64(a[ROWS]), 0, 0
+    for rank in range(a[RANKS]):
+        width = load_i64(a[WIDTHS] + 8 * rank)
+        all_columns, most = all_columns + width, max(most, width)
+    own = rows * load_i64(a[WIDTHS] + 8 * a[RANK])
+    epoch = atomic_load(flag(a, a[RANK], thread, threads))
+    each = pieces(a, rows * most, threads)  # the same on all ranks, as epochs are
+    for number in range(each * thread, each * (thread + 1)):
+        epoch += 1
+        first, some = piece(own, number, each * threads)
+        copy(slot(a, a[RANK], thread, threads, epoch), a[X] + 4 * first, some)
+        if not meet(a, thread, threads, epoch):
+            return GIVEN_UP
+        out = a[OUT]
+        for rank in range(a[RANKS]):
+            width = load_i64(a[WIDTHS] + 8 * rank)
+            first, some = piece(rows * width, number, each * threads)
+            source = slot(a, rank, thread, threads, epoch)
+            spread(out, all_columns, width, source, first, some)
+            out += 4 * width
+    return 0
