@@ -180,13 +180,19 @@ def _power_of_two(rows: int) -> int:
 
 
 def launch_embedding(
-    device: Any, weight: PackedWeight, tokens: Any, out: Any, rows: Rows
+    device: Any,
+    weight: PackedWeight,
+    tokens: Any,
+    out: Any,
+    rows: Rows,
+    first: int,
+    vocabulary: int,
 ) -> Launch:
-    """out f32 [rows, k] of tokens int32 [rows], from an affine weight; NaN for other tokens."""
+    """`embedding.launch` of an affine weight."""
     assert isinstance(weight, RowMajorWeight) and weight.format.bits
     form, size = weight.format, weight.k
     types = f"{C_TYPES[weight.scales.dtype]}, {form.bits}"
     kernel = CudaKernel("affine_embedding", f"affine_embedding<{types}>")
-    sizes = map(np.int32, (weight.n, size, form.group))
+    sizes = map(np.int32, (weight.n, size, form.group, first, vocabulary))
     args = (out, *weight.views, tokens, rows.count, *sizes)
     return Launch(kernel, args, elementwise.cuda_grid(rows, size), elementwise.CUDA_BLOCK)

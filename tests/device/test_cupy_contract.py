@@ -1,4 +1,4 @@
-"""What the CUDA device uses of CuPy, cuBLAS and NVRTC is there, by that name and in that form.
+"""What the CUDA device uses of CuPy, cuBLAS, NCCL and NVRTC is there, by that name, in that form.
 
 No GPU is needed. Names come from the device's own source, and from the stand-in, on which all of
 the device's code runs: what the stand-in has, CuPy has, and every call that the one takes, the
@@ -8,26 +8,34 @@ other takes. `NANOCUPY_CUPY12=<folder>` holds an unpacked wheel of CuPy for CUDA
 from __future__ import annotations
 
 import ast
+import ctypes
+import importlib
 import inspect
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from device.needs import COMPILER
 from nanocupy.device.base import KernelError
 from nanocupy.device.cuda import blas, sources, toolkit
+from nanocupy.device.cuda import nccl as our_nccl
+from nanocupy.device.cuda.communicator import Communicator, unique_id
 from nanocupy.device.cuda.compiler import Program
-from nanocupy.device.emulated import cublas, errors, memory, module, nvrtc, runtime, stream
+from nanocupy.device.emulated import cublas, errors, memory, module, nccl, nvrtc, runtime, stream
 from nanocupy.device.emulated.gpu import Gpu
 
 pytestmark = pytest.mark.skipif(
@@ -50,23 +58,56 @@ STAND_INS: dict[str, Any] = {
     "cuda.Device": runtime.Device,
     "cuda.runtime": runtime.Runtime,
     "cuda.nvrtc": nvrtc.Nvrtc,
+    "cuda.nccl": nccl.Nccl,
+    "cuda.nccl.NcclCommunicator": nccl.NcclCommunicator,
     "cuda.memory.OutOfMemoryError": errors.OutOfMemoryError,
     "cuda.runtime.CUDARuntimeError": errors.CUDARuntimeError,
     "cuda.driver.CUDADriverError": errors.CUDADriverError,
     "cuda.nvrtc.NVRTCError": errors.NVRTCError,
+    "cuda.nccl.NcclError": nccl.NcclError,
 }
 # Attributes that objects get when they are made: no class knows of them.
-BY_OBJECTS = {"cuda.Stream.ptr"}
+BY_OBJECTS = {"cuda.Stream.ptr", "cuda.nccl.NcclError.status"}
 # What has no signature to look at, or is no class but a module. Tests below call the first two.
-BY_CALLING = {"ndarray", "cuda.Graph", "cuda.runtime", "cuda.nvrtc"}
+BY_CALLING = {"ndarray", "cuda.Graph", "cuda.runtime", "cuda.nvrtc", "cuda.nccl"}
 
 
 def real(path: str) -> Any:
     """What CuPy has at a dotted path."""
     found = toolkit.import_cupy()
+    if path.startswith("cuda.nccl"):
+        load_nccl()
     for name in path.split("."):
         found = getattr(found, name)
     return found
+
+
+@cache
+def load_nccl() -> None:
+    """Import CuPy's module; where libnccl (300 MB) is not installed, on a library of its names."""
+    try:
+        toolkit.import_nccl()
+    except RuntimeError:
+        if COMPILER is None and os.environ.get("CI") != "true":
+            pytest.skip("needs libnccl, or g++")
+        extension = find_spec("cupy_backends.cuda.libs.nccl")
+        assert extension and extension.origin
+        with tempfile.TemporaryDirectory() as folder:
+            library = Path(folder) / "libnccl.so.2"
+            make_libnccl(library, Path(extension.origin).read_bytes())
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        importlib.reload(importlib.import_module("cupy.cuda.nccl"))
+        assert toolkit.import_nccl().available
+
+
+def make_libnccl(path: Path, extension: bytes) -> None:
+    """A library with all of libnccl's functions that an extension names; they just say success."""
+    names = {name.decode() for name in re.findall(rb"(?<=\0)nccl[A-Z]\w+(?=\0)", extension)}
+    assert {"ncclAllReduce", "ncclBroadcast", "ncclCommAbort", "ncclGroupEnd"} <= names
+    text = "".join(f"int {name}() {{ return 0; }}\n" for name in names - {"ncclGetErrorString"})
+    text += 'const char* ncclGetErrorString(int status) { return "words"; }'
+    options = ["-x", "c", "-", "-shared", "-fPIC", f"-Wl,-soname,{path.name}", "-o", str(path)]
+    subprocess.run([COMPILER or "g++", *options], input=text, text=True, check=True)
 
 
 # ---- names
@@ -74,7 +115,10 @@ def real(path: str) -> Any:
 
 def used() -> Iterator[str]:
     """Every dotted path into CuPy that the device's source spells."""
-    roots = {"cupy": "", "cuda": "cuda.", "runtime": "cuda.runtime.", "nvrtc": "cuda.nvrtc."}
+    roots = {
+        "cupy": "", "cuda": "cuda.", "runtime": "cuda.runtime.", "nvrtc": "cuda.nvrtc.",
+        "nccl": "cuda.nccl.", "communicator": "cuda.nccl.NcclCommunicator.",
+    }  # fmt: skip
     for path in sorted(SOURCES.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute):
@@ -94,6 +138,10 @@ def test_the_source_is_read() -> None:
     names = set(used())
     assert {"ndarray", "RawModule", "cuda.MemoryPool", "cuda.runtime.memcpyAsync"} <= names
     assert {"cuda.nvrtc.compileProgram", "cuda.runtime.streamCaptureModeThreadLocal"} <= names
+    assert {"cuda.runtime.memcpy2DAsync", "cuda.runtime.streamQuery"} <= names
+    assert {"cuda.nccl.NCCL_BFLOAT16", "cuda.nccl.groupEnd", "cuda.nccl.available"} <= names
+    methods = {"allReduce", "broadcast", "check_async_error", "abort", "destroy"}
+    assert {f"cuda.nccl.NcclCommunicator.{name}" for name in methods} <= names
 
 
 def members(stand_in: Any) -> set[str]:
@@ -122,6 +170,9 @@ def test_constants_and_errors_are_cuda_s() -> None:
     for name, value in vars(runtime.Runtime).items():
         if isinstance(value, int):
             assert getattr(real("cuda.runtime"), name) == value, name
+    for name, value in vars(nccl.Nccl).items():
+        if isinstance(value, int):
+            assert getattr(real("cuda.nccl"), name) == value, name
     for path, kind in STAND_INS.items():
         if path.endswith("Error"):
             shared = (RuntimeError, MemoryError)
@@ -240,7 +291,71 @@ def test_pinned_memory_is_a_buffer() -> None:
     assert host.shape == (5,) and host.flags.writeable and host.ctypes.data == owner.ptr
 
 
-# ---- cuBLAS and NVRTC
+def test_nccl_is_called_with_that() -> None:
+    """On a communicator of nobody: what fails is NCCL, and not the call."""
+    module = real("cuda.nccl")
+    assert len(module.get_unique_id()) == nccl.ID_BYTES
+    nobody = module.NcclCommunicator.__new__(module.NcclCommunicator)
+    reduction = (0x1000, 0x1000, 4, module.NCCL_BFLOAT16, module.NCCL_MAX, 0x10)
+    spread = (0x1000, 0x1000, 4, module.NCCL_FLOAT16, 1, 0x10)
+    for call in (
+        partial(nobody.allReduce, *reduction),
+        partial(nobody.broadcast, *spread),
+        nobody.check_async_error,
+    ):
+        try:
+            assert call() is None
+        except module.NcclError as error:
+            assert isinstance(error, RuntimeError)
+    assert nobody.abort() is None and nobody.destroy() is None
+    module.groupStart()
+    module.groupEnd()
+    with pytest.raises(TypeError):
+        nobody.allReduce(*reduction, 0)
+    with pytest.raises(ValueError, match="commId length 3 != 128"):
+        module.NcclCommunicator(1, b"abc", 0)
+
+
+def test_our_communicator_holds_and_ends_cupy_s() -> None:
+    module = real("cuda.nccl")
+    nobody = module.NcclCommunicator.__new__(module.NcclCommunicator)
+    made = SimpleNamespace(
+        NcclCommunicator=lambda *_: nobody,
+        groupStart=module.groupStart,
+        groupEnd=module.groupEnd,
+    )
+    before = sys.getrefcount(nobody)
+    ours = Communicator(made, 2, unique_id(module), 0)
+    assert sys.getrefcount(nobody) == before + 2  # one is nobody's
+    for call in (
+        partial(ours.all_reduce, 0x1000, 0x1000, 4, module.NCCL_FLOAT32, module.NCCL_SUM, 0x10),
+        partial(ours.broadcast_all, [(0x1000, 0x1000, 4, module.NCCL_FLOAT32, 0, 0x10)] * 2),
+    ):
+        with suppress(module.NcclError):
+            call()
+    error = ours.error()
+    assert error is None or isinstance(error, module.NcclError)
+    ours.destroy()
+    ours.abort()
+    assert ours.over and sys.getrefcount(nobody) == before + 1
+    with pytest.raises(RuntimeError, match="the ranks have parted"):
+        ours.broadcast_all([])
+
+
+def test_nccl_s_errors_have_cupy_s_names() -> None:
+    for status, text in nccl.ERRORS.items():
+        error = real("cuda.nccl.NcclError")(status)
+        assert error.status == nccl.NcclError(status).status == status
+        assert str(error).partition(":")[0] == text.partition(":")[0]
+
+
+def test_cupy_knows_no_names_for_nccl_s_newer_statuses() -> None:
+    """If this fails, `communicator` has no need to mind KeyError any more."""
+    with pytest.raises(KeyError):
+        real("cuda.nccl.NcclError")(8)
+
+
+# ---- cuBLAS, NVRTC and the runtime
 
 
 def installed(find: Callable[[], Any]) -> Any:
@@ -288,6 +403,20 @@ def test_cublas_s_numbers_are_those_of_its_headers() -> None:
     }
     for name, value in numbers.items():
         found = re.search(rf"\b{name}\s*=\s*(-?\d+)", text)
+        assert found and int(found[1]) == value, name
+
+
+def test_the_runtime_s_numbers_are_those_of_its_headers() -> None:
+    text = (Path(installed(toolkit.cuda_headers)[0]) / "driver_types.h").read_text()
+    assert our_nccl.NOT_READY == runtime.NOT_READY
+    numbers = {
+        "cudaErrorInvalidResourceHandle": runtime.INVALID_HANDLE,
+        "cudaErrorNotReady": runtime.NOT_READY,
+        "cudaErrorLaunchFailure": runtime.LAUNCH_FAILURE,
+        "cudaErrorStreamCaptureUnsupported": runtime.CAPTURE_UNSUPPORTED,
+    }
+    for name, value in numbers.items():
+        found = re.search(rf"\b{name}\s*=\s*(\d+)", text)
         assert found and int(found[1]) == value, name
 
 

@@ -15,7 +15,8 @@ from nanocupy.device.base import KernelError, Launch, Tick
 from nanocupy.device.cuda.blas import Blas, workspace_bytes
 from nanocupy.device.cuda.compiler import Compiler
 from nanocupy.device.cuda.graph import CudaGraph, EagerGraph
-from nanocupy.device.cuda.launch import check, is_gemm, naming
+from nanocupy.device.cuda.launch import check, in_library, is_collective, naming
+from nanocupy.device.cuda.nccl import Nccl, join
 from nanocupy.device.cuda.toolkit import Toolkit, check_capability, real_toolkit
 from nanocupy.device.cuda.upload import Uploader, pinned
 
@@ -36,6 +37,7 @@ class CudaDevice:
     Attributes:
         counters: how often what reached the driver: "graphs", "uploads" and "downloads" (of
             mailboxes), "launches" (outside graphs).
+        link: what joins it with the GPUs of other ranks; None: nothing does.
 
     Raises:
         RuntimeError: there is no GPU, or something is missing; the message says what to do.
@@ -48,7 +50,9 @@ class CudaDevice:
     ) -> None:
         toolkit = toolkit or real_toolkit()
         self.name, self.tick, self.cupy = toolkit.name, tick, toolkit.cupy
+        self._toolkit = toolkit
         self.counters: Counter[str] = Counter()
+        self.link: Nccl | None = None
         cuda = self.cupy.cuda
         self._gpu = cuda.Device(index)
         with self.current(), naming(self.name):
@@ -94,6 +98,7 @@ class CudaDevice:
             )
         _must_be_contiguous(to, "write")
         source = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._wait_for_ranks()
         with self.current(), naming("write"):
             self._uploader.write(to.data.ptr, source)
 
@@ -102,15 +107,20 @@ class CudaDevice:
         out = np.empty(array.shape, array.dtype)
         runtime = self.cupy.cuda.runtime
         ends = (out.ctypes.data, array.data.ptr)
+        self._wait_for_ranks()
         with self.current(), naming("read"):
             if out.nbytes:
                 way = runtime.memcpyDeviceToHost
                 runtime.memcpyAsync(*ends, out.nbytes, way, self.stream.ptr)
-            self.wait()
+        self.wait()
         return out
 
     def wait(self) -> None:
-        """Until all that was launched is done. Raises KernelError if some of it failed."""
+        """Until all that was launched is done. Raises KernelError if some of it failed.
+
+        In a group: RankError, if another rank has failed.
+        """
+        self._wait_for_ranks()
         try:
             with self.current():
                 self.cupy.cuda.runtime.streamSynchronize(self.stream.ptr)
@@ -121,6 +131,11 @@ class CudaDevice:
                 f"[{self.name}] something that was launched failed: {error}; to learn what, run "
                 "again with capture=False and CUDA_LAUNCH_BLOCKING=1 in the environment"
             ) from error
+
+    def _wait_for_ranks(self) -> None:
+        """Before whatever CUDA itself waits in: it would not notice that a rank has died."""
+        if self.link is not None:
+            self.link.wait()
 
     def mailbox(self, nbytes: int) -> CudaMailbox:
         return CudaMailbox(self, nbytes)
@@ -160,16 +175,23 @@ class CudaDevice:
     def eager(self, launches: Sequence[Launch]) -> EagerGraph:
         return EagerGraph(self, launches)
 
-    def prepare(self, launches: Sequence[Launch]) -> list[Callable[[], None]]:
-        """Check, compile and load; a function for each launch that puts it on the stream."""
+    def compile(self, launches: Sequence[Launch]) -> None:
+        """Check launches, and compile and load their kernels."""
         for launch in launches:
             check(launch, self.cupy.ndarray, self._most_shared)
         with self.current():
-            self._compiler.load(x.kernel for x in launches if not is_gemm(x))
+            self._compiler.load(x.kernel for x in launches if not in_library(x))
+
+    def prepare(self, launches: Sequence[Launch]) -> list[Callable[[], None]]:
+        """The same; a function for each launch that puts it on the stream."""
+        self.compile(launches)
+        with self.current():
             return [self._call(launch) for launch in launches]
 
     def _call(self, launch: Launch) -> Callable[[], None]:
-        if is_gemm(launch):
+        if is_collective(launch):
+            return self._linked(launch).call(launch)
+        if in_library(launch):
             return partial(self._blas.gemm, launch)
         kernel = self._compiler[launch.kernel]
         with naming(launch.kernel.name):
@@ -181,19 +203,63 @@ class CudaDevice:
         return partial(function, *size, launch.args, launch.shared, self.stream)
 
     def warm_up(self, launches: Sequence[Launch]) -> None:
-        """Run every kind of matrix product once: cuBLAS loads a kernel when it is first used.
+        """Run every sort of what libraries do once: they load and connect at first use.
 
-        Their results go to memory of no importance.
+        Results go to memory of no importance.
         """
-        for launch in filter(is_gemm, launches):
-            _, x, weight, m, n, k, out_stride, accumulate = launch.args
-            sort = weight.dtype, m, n, k, out_stride, accumulate
-            if sort in self._warm:
-                continue
+        for launch in filter(in_library, launches):
+            with self.current(), naming(launch.kernel.name):
+                if is_collective(launch):
+                    self._linked(launch).warm_up(launch, self._new)
+                else:
+                    self._warm_up_gemm(launch)
+
+    def _warm_up_gemm(self, launch: Launch) -> None:
+        _, x, weight, m, n, k, out_stride, accumulate = launch.args
+        sort = weight.dtype, m, n, k, out_stride, accumulate
+        if sort not in self._warm:
             self._warm.add(sort)
             out = self._new((m, out_stride), np.dtype(np.float32))
-            with self.current():
-                self._blas.gemm(launch._replace(args=(out, x, weight, *sort[1:])))
+            self._blas.gemm(launch._replace(args=(out, x, weight, *sort[1:])))
+
+    # ---- other ranks
+
+    def connect(self, group: Any) -> None:
+        """Join this GPU with those of a group's other ranks, which all do so together.
+
+        Raises:
+            RuntimeError: NCCL is not installed, or something is wrong with it.
+            RankError: with another rank.
+        """
+        if self.link is not None:
+            raise ValueError(f"[{self.name}] this device is connected already")
+        if group.size() > 1:
+            one = self.empty((1,), np.float32)
+            self.link = join(self._toolkit, self.current(), self.stream, group, one)
+            # Where nobody parts, nobody may wait for this rank. At exit all ends by itself.
+            weakref.finalize(self, self.link.abort).atexit = False
+
+    def disconnect(self) -> None:
+        """Part from the other ranks, which all do so together. Idempotent."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+
+    def interrupt(self) -> None:
+        """End all waiting for other ranks with an error. From any thread."""
+        if (link := self.link) is not None:
+            link.abort()
+
+    def progress(self) -> int:
+        """A number that grows while work is done. From any thread."""
+        return self.counters["graphs"] + self.counters["launches"]
+
+    def _linked(self, launch: Launch) -> Nccl:
+        if self.link is None:
+            raise ValueError(
+                f"[{launch.kernel.name}] this device is not connected to other ranks: see connect()"
+            )
+        return self.link
 
 
 class CudaMailbox:
@@ -218,7 +284,7 @@ class CudaMailbox:
         ends = (self.host.ctypes.data, self.device.data.ptr)
         with self._device.current(), naming("mailbox"):
             self._copy(*ends, nbytes, runtime.memcpyDeviceToHost)
-            self._device.wait()
+        self._device.wait()
         self._device.counters["downloads"] += 1
 
     def _copy(self, to: int, source: int, nbytes: int, way: int) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from nanocupy.device.base import Launch
-from nanocupy.device.cuda.launch import naming
+from nanocupy.device.base import KernelError, Launch
+from nanocupy.device.cuda.launch import is_collective, naming
 
 if TYPE_CHECKING:
     from nanocupy.device.cuda.device import CudaDevice
@@ -42,11 +42,19 @@ class CudaGraph:
         with device.current(), naming("capture"):
             self._graph = capture(device.cupy, device.stream, lambda: _run(self.launches, calls))
             self._graph.upload(device.stream)
+        if device.link is not None and any(map(is_collective, self.launches)):
+            device.link.graphs.add(self)
 
     def run(self) -> None:
+        if self._graph is None:
+            raise KernelError("[graph] the ranks that it was captured with have parted")
         with self._device.current(), naming(f"graph of {len(self.launches)} launches"):
             self._graph.launch(self._device.stream)
         self._device.counters["graphs"] += 1
+
+    def drop(self) -> None:
+        """Be of no more use, and hold nothing."""
+        self._graph = None
 
 
 def _run(launches: Sequence[Launch], calls: Sequence[Callable[[], None]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.base import KernelError, Launch
-from nanocupy.device.cuda.blas import check_gemm
+from nanocupy.device.cuda.blas import CUDA_TYPES, check_gemm
 
 SCALARS = (np.int32, np.int64, np.float32)
 MOST_THREADS = 1024  # of a block
@@ -27,11 +27,6 @@ def naming(name: str) -> Iterator[None]:
         raise KernelError(f"[{name}] {error}") from error
 
 
-def is_gemm(launch: Launch) -> bool:
-    """Whether it is the library's matrix product and no kernel of ours."""
-    return bool(launch.kernel.name == "gemm")
-
-
 def check(launch: Launch, ndarray: Any, most_shared: int) -> None:
     """Refuse what a kernel would read as something else, or no GPU would run.
 
@@ -43,10 +38,10 @@ def check(launch: Launch, ndarray: Any, most_shared: int) -> None:
         TypeError: an argument is neither a contiguous array of the device's nor a typed scalar.
         KernelError: the grid, the block or its shared memory is out of bounds.
     """
-    if is_gemm(launch):
-        check_gemm(launch, ndarray)
-        return
     name = launch.kernel.name
+    if name in LIBRARIES:
+        LIBRARIES[name](launch, ndarray)
+        return
     if not hasattr(launch.kernel, "expression"):
         raise TypeError(f"[{name}] {launch.kernel!r} is not a CUDA kernel")
     for index, value in enumerate(launch.args):
@@ -72,3 +67,57 @@ def _check_argument(place: str, value: Any, ndarray: Any) -> None:
         )
     if not value.flags.c_contiguous:
         raise TypeError(f"{place}, of shape {value.shape}, is not contiguous")
+
+
+# ---- what libraries do
+
+
+def check_all_reduce(launch: Launch, ndarray: Any) -> None:
+    """Refuse a sum that NCCL would read or write outside its arrays."""
+    x, out, count, operation = launch.args
+    _check_parts("all_reduce", {"x": (x, count), "out": (out, count)}, ndarray)
+    if operation not in ("sum", "max"):
+        raise ValueError(f"[all_reduce] {operation!r}: expected 'sum' or 'max'")
+
+
+def check_gather(launch: Launch, ndarray: Any) -> None:
+    """Refuse columns that do not fit. How many are this rank's, `nccl` knows."""
+    x, out, scratch, rows, widths = launch.args
+    if not widths or min(widths) < 1:
+        raise ValueError(f"[gather_columns] widths {widths}: expected a positive one for each rank")
+    count = rows * sum(widths)
+    parts = {"x": (x, rows), "out": (out, count), "scratch": (scratch, count)}
+    _check_parts("gather_columns", parts, ndarray)
+
+
+def _check_parts(name: str, parts: dict[str, tuple[Any, int]], ndarray: Any) -> None:
+    """Args: parts: arrays of one dtype, and the elements that each needs."""
+    for part, (array, count) in parts.items():
+        if not isinstance(array, ndarray) or not array.flags.c_contiguous:
+            raise TypeError(f"[{name}] {part} must be a contiguous array of the device's")
+        if not 1 <= count <= array.size:
+            raise ValueError(f"[{name}] {part} has {array.size} elements, {count} are asked for")
+    kinds = [array.dtype for array, _ in parts.values()]
+    if len(set(kinds)) > 1 or kinds[0] not in CUDA_TYPES:
+        raise TypeError(
+            f"[{name}] {', '.join(parts)} are {', '.join(map(str, kinds))}: expected one of "
+            "float32, float16, bfloat16 for all"
+        )
+
+
+def in_library(launch: Launch) -> bool:
+    """Whether a library carries it out, and no kernel of ours."""
+    return launch.kernel.name in LIBRARIES
+
+
+def is_collective(launch: Launch) -> bool:
+    """Whether all ranks have to make it."""
+    return launch.kernel.name in ("all_reduce", "gather_columns")
+
+
+LIBRARIES = {
+    "gemm": check_gemm,
+    "all_reduce": check_all_reduce,
+    "gather_columns": check_gather,
+}
+"""What can be launched besides kernels, by name, with what checks its arguments."""

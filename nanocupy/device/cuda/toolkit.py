@@ -1,4 +1,4 @@
-"""What the CUDA device stands on: CuPy, cuBLAS and CUDA's headers. Or a stand-in for all three."""
+"""What the CUDA device stands on: CuPy, cuBLAS, NCCL, CUDA's headers. Or a stand-in for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import hashlib
 import importlib
 import sys
+import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ class Toolkit(NamedTuple):
     cublas: libcublas's functions, typed. See `blas`.
     include: folders with CUDA's headers.
     stamp: what compiled kernels depend on besides NVRTC's version.
+    nccl: gives the module `cupy.cuda.nccl`, or what stands in for it. For several ranks only.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Toolkit(NamedTuple):
     cublas: Any
     include: tuple[str, ...] = ()
     stamp: str = ""
+    nccl: Callable[[], Any] = lambda: import_nccl()
 
 
 def unavailable() -> str | None:
@@ -82,6 +86,20 @@ def import_cupy() -> Any:
         return importlib.import_module("cupy")
     except ImportError as error:
         raise RuntimeError(f"[cuda] CuPy cannot be imported ({error}): {INSTALL}") from error
+
+
+def import_nccl() -> Any:
+    """The module `cupy.cuda.nccl`. Raises RuntimeError that says what to install."""
+    import_cupy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it would warn of, is raised
+        nccl = importlib.import_module("cupy.cuda.nccl")
+    if not nccl.available:
+        raise RuntimeError(
+            "[cuda] several GPUs need NCCL, and libnccl cannot be loaded: pip install "
+            "nvidia-nccl-cu13 (CUDA 12: nvidia-nccl-cu12)"
+        )
+    return nccl
 
 
 def _finder() -> Any:

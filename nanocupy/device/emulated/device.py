@@ -12,6 +12,7 @@ from nanocupy.device.cuda.toolkit import Toolkit
 from nanocupy.device.emulated import build, memory, module, runtime, stream
 from nanocupy.device.emulated.cublas import Cublas
 from nanocupy.device.emulated.gpu import Gpu
+from nanocupy.device.emulated.nccl import Nccl
 from nanocupy.device.emulated.nvrtc import Nvrtc
 
 MEMORY = 4 << 30  # bytes; pages that nobody asks for cost nothing
@@ -61,10 +62,16 @@ class EmulatedDevice(CudaDevice):
     def seed(self, seed: int) -> None:
         self.gpu.seed = seed
 
+    def progress(self) -> int:
+        return super().progress() + self.gpu.done
+
 
 def toolkit(gpu: Gpu) -> Toolkit:
-    """CuPy, cuBLAS and NVRTC on an emulated GPU."""
-    return Toolkit("emulated", cupy(gpu), Cublas(gpu), stamp=build.compiler_version())
+    """CuPy, cuBLAS, NVRTC and NCCL on an emulated GPU."""
+    nccl = Nccl(gpu)
+    return Toolkit(
+        "emulated", cupy(gpu), Cublas(gpu), stamp=build.compiler_version(), nccl=lambda: nccl
+    )
 
 
 def cupy(gpu: Gpu) -> SimpleNamespace:

@@ -20,7 +20,8 @@ ALIGN = 256  # of allocations, as CUDA has it
 POISON = 0xFF  # bytes of memory that nobody wrote: NaN as a float of any size, -1 as an int
 THREAD_LOCAL, RELAXED = 1, 2  # capture modes
 
-Work = Callable[[], None]
+Work = Callable[[], Any]
+"""Something to do on a stream. False: it waits for another GPU, and is to be called again."""
 
 
 class Capture:
@@ -71,10 +72,13 @@ class Gpu:
         self.capture: Capture | None = None
         self.modules: dict[str, Any] = {}
         self.handles = count(0x1000, 16)
+        self.links: list[Any] = []  # communicators, with other GPUs
+        self.done = 0  # how much work
         self._waiting: deque[Work] = deque()
         self._freed: list[int] = []
-        self._submitted = self._done = 0
+        self._submitted = 0
         self._running = False
+        self._failed: Exception | None = None
 
     # ---- memory
 
@@ -107,30 +111,54 @@ class Gpu:
             return
         self._waiting.append(work)
         self._submitted += 1
-        if not self.late:
-            self.finish()
+        if not self.late and len(self._waiting) == 1:  # else what is first waits for another GPU
+            self._advance(self._submitted)
 
     def ticket(self) -> int:
         """What `finish` takes to wait for all that is submitted by now."""
         return self._submitted
 
     def finish(self, ticket: int | None = None) -> None:
-        """Do what waits. An error ends it, and what waited behind is dropped."""
-        if self._running:
-            return
+        """Do what waits. An error ends it, and what waited behind is dropped.
+
+        Where other GPUs keep it waiting for ever, a real one would hang; here that is an error.
+        """
+        if (failed := self._failed) is not None:
+            self._failed = None
+            raise failed
         end = self._submitted if ticket is None else ticket
+        while not self._running and not self._advance(end):
+            for link in self.links:
+                link.check_async_error()
+
+    def query(self) -> bool | None:
+        """Do what can be done now; whether that is all. None: it failed, as `finish` will say."""
+        if self._failed is None:
+            try:
+                return self._advance(self._submitted)
+            except Exception as error:
+                self._failed = error
+        return None
+
+    def _advance(self, end: int) -> bool:
+        """Do what waits, up to what waits for another GPU; whether all is done."""
+        if self._running:
+            return False
         self._running = True
         try:
-            while self._done < end:
-                self._done += 1
-                self._waiting.popleft()()
+            while self.done < end:
+                if self._waiting[0]() is False:
+                    return False
+                self._waiting.popleft()
+                self.done += 1
         except BaseException:
             self._waiting.clear()
-            self._done = self._submitted
+            self.done = self._submitted
             raise
         finally:
             self._running = False
             self._sweep()
+        return True
 
     # ---- capture
 

@@ -12,6 +12,8 @@ CAPABILITY = "80"
 MULTIPROCESSORS = 4
 MOST_SHARED = 99 << 10  # bytes a block can ask for; the least of any GPU that the kernels serve
 PLAIN_SHARED = 48 << 10  # without asking
+# Values of cudaError.
+INVALID_HANDLE, NOT_READY, LAUNCH_FAILURE, CAPTURE_UNSUPPORTED = 400, 600, 719, 900
 
 
 class Runtime:
@@ -52,12 +54,41 @@ class Runtime:
         if not pinned:  # the driver stages it, and returns when the host's memory is done with
             gpu.finish()
 
+    def memcpy2DAsync(
+        self, dst: int, dpitch: int, src: int, spitch: int, width: int, height: int, kind: int,
+        stream: int,
+    ) -> None:  # fmt: skip
+        """Rows of `width` bytes, within the GPU's memory only."""
+        gpu = self._gpu
+        if kind != self.memcpyDeviceToDevice:
+            raise errors.CUDARuntimeError("cudaErrorInvalidMemcpyDirection")
+        if min(dpitch, spitch) < width:
+            raise errors.CUDARuntimeError("cudaErrorInvalidPitchValue")
+
+        def copy() -> None:
+            for start, pitch in ((dst, dpitch), (src, spitch)):
+                gpu.check(start, (height - 1) * pitch + width if height * width else 0)
+            for row in range(height):
+                ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
+
+        gpu.submit(stream, copy)
+
     def memsetAsync(self, ptr: int, value: int, size: int, stream: int) -> None:
         def fill() -> None:
             self._gpu.check(ptr, size)
             ctypes.memset(ptr, value, size)
 
         self._gpu.submit(stream, fill)
+
+    def streamQuery(self, stream: int) -> int:
+        """A status, and no exception: 0 is that all is done, 600 that it is not yet."""
+        gpu = self._gpu
+        if stream not in gpu.streams:
+            return INVALID_HANDLE
+        if gpu.capture and gpu.capture.stream == stream:
+            gpu.capture.broken = True
+            return CAPTURE_UNSUPPORTED
+        return {True: 0, False: NOT_READY, None: LAUNCH_FAILURE}[gpu.query()]
 
     def streamSynchronize(self, stream: int) -> None:
         gpu = self._gpu

@@ -56,20 +56,32 @@ def affine_row(base, lane, out, size, bits, group, kind):
             store_f32(out + 4 * (g * group + n), fma(f4(code), scale, bias))
 
 
-def embedding(a, thread, threads):
-    """a: weight, tokens i32, out [rows, K] f32, rows*, K, N, group bytes, bits, group, kind.
+@fn
+def zeros(out, size):
+    """A row of a token whose row is elsewhere."""
+    for n in range(size):
+        store_f32(out + 4 * n, f4(0))
 
-    bits is 0 for a dense weight. Code 1: a token outside [0, N).
+
+def embedding(a, thread, threads):
+    """a: weight, tokens i32, out [rows, K] f32, rows*, K, N, group bytes, bits, group, kind, first,
+    vocabulary.
+
+    The weight has rows first to first + N of the table; other rows of it count as zeros. bits is 0
+    for a dense weight. Code 1: a token outside [0, vocabulary).
     """
     size, count, bytes_per_group, bits, group, kind = a[4], a[5], a[6], a[7], a[8], a[9]
     rows = load_i64(a[3])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
-        token = load_i32(a[1] + 4 * row)
-        if token < 0 or token >= count:
+        token, out = load_i32(a[1] + 4 * row), a[2] + 4 * size * row
+        if token < 0 or token >= a[11]:
             return 1
-        base = a[0] + token // GROUP * bytes_per_group
-        if bits == 0:
-            dense_row(base, token % GROUP, a[2] + 4 * size * row, size, kind)
+        at = token - a[10]
+        base = a[0] + at // GROUP * bytes_per_group
+        if at < 0 or at >= count:
+            zeros(out, size)
+        elif bits == 0:
+            dense_row(base, at % GROUP, out, size, kind)
         else:
-            affine_row(base, token % GROUP, a[2] + 4 * size * row, size, bits, group, kind)
+            affine_row(base, at % GROUP, out, size, bits, group, kind)
     return 0

@@ -1,0 +1,230 @@
+"""Collectives of several GPUs by NCCL: launches that all ranks of a group make in the same order.
+
+A rank that dies leaves the others' GPUs waiting for it, for ever. So nothing here waits without
+looking at the group.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from nanocupy.device.base import KernelError, Launch
+from nanocupy.device.cuda.communicator import Communicator, unique_id
+from nanocupy.device.cuda.launch import naming
+
+NOT_READY = 600  # cudaErrorNotReady: the stream has work left
+SPIN = 0.005  # seconds of a wait without a pause
+MOST_PAUSE = 0.001  # seconds
+GRACE = 0.5  # seconds for the group to say what NCCL cannot: who failed, and why
+Call = Callable[[], None]
+
+
+class Nccl:
+    """This rank's end of what joins the GPUs of a group.
+
+    Args:
+        toolkit: see `toolkit.Toolkit`.
+        stream: where collectives run.
+        group: of the processes; see `distributed.Group`.
+        id: of the communicator.
+
+    Attributes:
+        rank, ranks: which rank this is, of how many.
+        graphs: those that hold collectives.
+    """
+
+    def __init__(self, toolkit: Any, stream: Any, group: Any, id: bytes) -> None:
+        nccl = toolkit.nccl()
+        self.rank, self.ranks = int(group.rank()), int(group.size())
+        self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._cupy, self._stream, self._group = toolkit.cupy, stream, group
+        self._dtypes = {
+            np.dtype(np.float32): nccl.NCCL_FLOAT32,
+            np.dtype(np.float16): nccl.NCCL_FLOAT16,
+            np.dtype(ml_dtypes.bfloat16): nccl.NCCL_BFLOAT16,
+        }
+        self._operations = {"sum": nccl.NCCL_SUM, "max": nccl.NCCL_MAX}
+        self._warm: set[Any] = set()  # the collectives that ran
+        self._channel = Communicator(nccl, self.ranks, id, self.rank)
+
+    # ---- launches
+
+    def call(self, launch: Launch) -> Call:
+        """What puts a launch on the stream. See `kernels.base` for the arguments."""
+        if launch.kernel.name == "all_reduce":
+            return self._all_reduce(*launch.args)
+        return self._gather_columns(*launch.args)
+
+    def _all_reduce(self, x: Any, out: Any, count: int, operation: str) -> Call:
+        how = (self._dtypes[x.dtype], self._operations[operation])
+        ends = (x.data.ptr, out.data.ptr)
+        return partial(self._channel.all_reduce, *ends, count, *how, self._stream.ptr)
+
+    def _gather_columns(
+        self, x: Any, out: Any, scratch: Any, rows: int, widths: tuple[int, ...]
+    ) -> Call:
+        if len(widths) != self.ranks or x.size < rows * widths[self.rank]:
+            raise ValueError(
+                f"[gather_columns] x has {x.size} elements, for {rows} rows of widths {widths}: "
+                f"this is rank {self.rank} of {self.ranks}"
+            )
+        gather = self._gather(x, scratch, rows, widths)
+        runtime, stream, size = self._cupy.cuda.runtime, self._stream.ptr, x.dtype.itemsize
+        starts, pitch = _starts(widths), sum(widths) * size
+        copies = [
+            (out.data.ptr + start * size, pitch, scratch.data.ptr + rows * start * size,
+             width * size, width * size, rows, runtime.memcpyDeviceToDevice, stream)
+            for start, width in zip(starts, widths, strict=True)
+        ]  # fmt: skip
+
+        def run() -> None:
+            gather()
+            for copy in copies:
+                runtime.memcpy2DAsync(*copy)
+
+        return run
+
+    def _gather(self, x: Any, scratch: Any, rows: int, widths: tuple[int, ...]) -> Call:
+        """Every rank's x, one after the other, into scratch."""
+        calls = []
+        for root, (start, width) in enumerate(zip(_starts(widths), widths, strict=True)):
+            to = scratch.data.ptr + rows * start * x.dtype.itemsize
+            source = x.data.ptr if root == self.rank else to
+            how = (rows * width, self._dtypes[x.dtype], root, self._stream.ptr)
+            calls.append((source, to, *how))
+        return partial(self._channel.broadcast_all, calls)
+
+    def warm_up(self, launch: Launch, new: Callable[..., Any]) -> None:
+        """Run a launch if none of its sort has run: NCCL makes connections at first use.
+
+        Args:
+            new: makes memory of no importance, for the result.
+        """
+        x, out, *sort = launch.args
+        kind = (launch.kernel.name, x.dtype, *sort[-2:])
+        if kind in self._warm:
+            return
+        self._warm.add(kind)
+        if launch.kernel.name == "all_reduce":
+            result = new((sort[0],), out.dtype)
+            self._all_reduce(x, result, *sort)()
+        else:
+            self._gather(x, *sort)()
+
+    # ---- waiting
+
+    def wait(self) -> None:
+        """Until the stream has no work left, or work that failed.
+
+        Raises:
+            RankError: another rank has failed.
+            KernelError: NCCL has; or the collectives were given up.
+        """
+        # Not CuPy's `stream.done`, which is never true for a stream whose work failed.
+        query, stream = self._cupy.cuda.runtime.streamQuery, self._stream.ptr
+        start = time.perf_counter()
+        while query(stream) == NOT_READY:
+            waited = time.perf_counter() - start
+            if waited < SPIN:
+                time.sleep(0)  # lets other threads run
+            else:
+                self._check()
+                time.sleep(min(waited / 50, MOST_PAUSE))
+        if self._channel.over:
+            self._check()
+
+    def _check(self) -> None:
+        """Raise what is wrong with the other ranks; if something is, give up."""
+        try:
+            self._group.check()
+            if (error := self._channel.error()) is not None:
+                self._let_the_group_speak()
+                raise KernelError(f"[nccl] {error}") from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def _let_the_group_speak(self) -> None:
+        end = time.perf_counter() + GRACE
+        while time.perf_counter() < end:
+            self._group.check()
+            time.sleep(0.01)
+
+    # ---- the end
+
+    def abort(self) -> None:
+        """Give up: whoever waits for other ranks comes back. Idempotent; from any thread."""
+        self._channel.abort()
+
+    def close(self) -> None:
+        """Part from the other ranks; all ranks do so together. Idempotent.
+
+        Graphs that hold collectives are of no more use.
+        """
+        if self._channel.over:
+            return
+        try:
+            self.wait()
+            self._group.exchange(bytes)
+        except BaseException:
+            self.abort()
+            raise
+        for graph in list(self.graphs):
+            graph.drop()
+        self._channel.destroy()
+
+
+def join(toolkit: Any, gpu: Any, stream: Any, group: Any, one: Any) -> Nccl:
+    """Join the GPUs of a group; all ranks do so together, and all raise or none.
+
+    Args:
+        gpu: a context in which the GPU is the thread's current one.
+        one: f32 [1] on it, of no importance.
+
+    Raises:
+        RuntimeError: NCCL is not installed.
+        KernelError: what NCCL says.
+        RankError: another rank raised.
+    """
+    made: list[Nccl] = []
+
+    def load() -> bytes:
+        toolkit.nccl()
+        return b""
+
+    def name() -> bytes:
+        with gpu, naming("nccl"):
+            return unique_id(toolkit.nccl())
+
+    def make(id: bytes) -> bytes:
+        with gpu, naming("nccl"):
+            made.append(Nccl(toolkit, stream, group, id))
+            made[0]._all_reduce(one, one, 1, "sum")()  # NCCL makes connections at first use
+        return b""
+
+    def meet() -> bytes:
+        made[0].wait()
+        return b""
+
+    try:
+        group.exchange(load)  # before anybody waits inside of NCCL for all others
+        group.exchange(partial(make, group.broadcast(name)))
+        group.exchange(meet)
+    except BaseException:
+        for link in made:
+            link.abort()
+        raise
+    return made[0]
+
+
+def _starts(widths: tuple[int, ...]) -> list[int]:
+    """Where each part begins."""
+    return [0, *accumulate(widths[:-1])]
