@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from contextlib import nullcontext, redirect_stderr
+from contextlib import redirect_stderr
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ COMMANDS = {
     "info": "show versions, CPU, devices and folders; or what a model holds",
     "convert": "turn a GGUF file into a Hugging Face folder",
 }
+ALONE = ("info", "convert")  # nothing in these is shared out where mpirun starts them several times
 EXAMPLES = """\
 start here:
   nanocupy generate "Why is the sky blue?"
@@ -70,12 +71,10 @@ class Version(argparse.Action):
 def run(argv: list[str]) -> int:
     """Parse, run, and turn every expected failure into one line on stderr and an exit code.
 
-    Where mpirun starts the same command several times, only the first process speaks.
+    Where mpirun starts the same command several times, `_echo` is what the others do.
     """
-    if launched_rank() > 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end)
     try:
-        code = _dispatch(argv)
+        code = _dispatch(argv) if launched_rank() == 0 else _echo(argv)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -90,21 +89,42 @@ def run(argv: list[str]) -> int:
         return _failed(error, 1)
 
 
+def _echo(argv: list[str]) -> int:
+    """The command on another rank than the first: it takes part, and says nothing.
+
+    What is wrong with the command the first says; mpirun would end it before that if this one ended
+    badly.
+    """
+    if argv and argv[0] in ALONE:
+        return 0
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end)
+    try:
+        with redirect_stderr(sys.stdout):
+            module, args = _parse(argv)
+        return int(module.run(args)) if module else 0
+    except (SystemExit, ValueError):
+        return 0
+
+
 def _dispatch(argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # never die for a character the terminal lacks
             stream.reconfigure(errors="replace")
+    module, args = _parse(argv)
+    return int(module.run(args)) if module else 2
+
+
+def _parse(argv: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:
+    """The command's module and its arguments; without a command, help on stderr and no module."""
     name = argv[0] if argv and argv[0] in COMMANDS else None
     module = importlib.import_module(f"nanocupy.cli.{name}") if name else None
     parser, sub = _parser(name, module)
-    with redirect_stderr(sys.stdout) if launched_rank() > 0 else nullcontext():
-        args, extra = parser.parse_known_args(argv)
-        if extra:
-            (sub or parser).unknown(extra)
+    args, extra = parser.parse_known_args(argv)
+    if extra:
+        (sub or parser).unknown(extra)
     if module is None:
         parser.print_help(sys.stderr)
-        return 2
-    return int(module.run(args))
+    return module, args
 
 
 def _parser(name: str | None, module: ModuleType | None) -> tuple[Parser, Parser | None]:
@@ -131,8 +151,6 @@ def _parser(name: str | None, module: ModuleType | None) -> tuple[Parser, Parser
 def _failed(error: Exception, code: int) -> int:
     if os.environ.get("NANOCUPY_TRACEBACK"):
         raise error
-    if launched_rank() > 0 and isinstance(error, ValueError):  # the first process says the same
-        return code
     text = in_flags(str(error)) or type(error).__name__
     print(f"nanocupy: error: {text}", file=sys.stderr)
     return code

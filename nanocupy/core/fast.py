@@ -203,25 +203,47 @@ def packed_linear(x: array, weight: PackedWeight, bias: array | None = None) -> 
 
 def _lower_embedding(to: Lowering, node: Node) -> None:
     (tokens,) = to.inputs(node)
-    weight, out = node.attrs["weight"], to.of(node).view
+    attrs, out = node.attrs, to.of(node).view
+    table = {"first": attrs["first"], "vocabulary": attrs["vocabulary"]}
     to.add(
         to.rows(node),
-        lambda rows: embedding_kernel.launch(to.device, weight, tokens.view, out, rows),
+        lambda rows: embedding_kernel.launch(
+            to.device, attrs["weight"], tokens.view, out, rows, **table
+        ),
     )
 
 
 EMBEDDING = Op(
     "embedding",
-    lambda tokens, *, weight: ((*tokens[0], weight.k), float32),
+    lambda tokens, *, weight, **_: ((*tokens[0], weight.k), float32),
     None,
     _lower_embedding,
     row_wise=True,
 )
+EMBEDDING_PART = Op(
+    "embedding_part",
+    lambda tokens, weight, **_: ((*tokens[0], weight[0][1]), weight[1]),
+    embedding_kernel.reference,
+)
 
 
-def packed_embedding(tokens: array, weight: PackedWeight) -> array:
-    """weight[tokens] for a weight in its packed layout; int32 [rows, ...] -> f32 [rows, ..., k]."""
-    return record(EMBEDDING, tokens, weight=weight)
+def packed_embedding(
+    tokens: array, weight: PackedWeight, first: int = 0, vocabulary: int | None = None
+) -> array:
+    """weight[tokens] for a weight in its packed layout; int32 [rows, ...] -> f32 [rows, ..., k].
+
+    Args:
+        first, vocabulary: see `embedding_part`. Default: the weight is the whole table.
+    """
+    return record(EMBEDDING, tokens, weight=weight, first=first, vocabulary=vocabulary)
+
+
+def embedding_part(tokens: array, weight: array, first: int, vocabulary: int) -> array:
+    """table[tokens], where weight [n, k] is the table's rows from `first` on.
+
+    Other tokens of the vocabulary give zeros.
+    """
+    return record(EMBEDDING_PART, tokens, weight, first=first, vocabulary=vocabulary)
 
 
 # ---- rotary positions
@@ -352,6 +374,7 @@ __all__ = [
     "SamplingBuffers",
     "Work",
     "dequantize",
+    "embedding_part",
     "pack",
     "packed_embedding",
     "packed_linear",

@@ -6,7 +6,7 @@ short and always needed comes first, and the edits, of which there are mostly no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,7 +71,6 @@ class StepBuffers:
         tables = (sequences, -(-plan.max_model_len // plan.block_size))
         edits = most.samples * min(plan.max_model_len + MAX_EDITS, vocabulary)
         answers = [("token", (most.samples,), np.int32), ("lse", (most.samples,), np.float32)]
-        self._block_size = plan.block_size
         self._in = Packed(device, _parts(most, tables, edits))
         self._out = Packed(device, answers)
         self.host, self.device, self.answers = self._in.host, self._in.device, self._out.host
@@ -94,34 +93,6 @@ class StepBuffers:
         else:
             end = self._in.starts["block_tables"] + sequences * self.host.block_tables[0].nbytes
         self._in.mailbox.send(end)
-
-    def pack(self, sequences: int, edits: int) -> tuple[int, bytes]:
-        """What is written, as bytes for another rank, and how many block table columns are used."""
-        rows = int(self.host.counts[0])
-        furthest = int(self.host.positions[:rows].max(initial=0))
-        columns = furthest // self._block_size + 1
-        return columns, b"".join(view.tobytes() for view in self._used(sequences, edits, columns))
-
-    def unpack(self, data: memoryview, sequences: int, edits: int, columns: int) -> int:
-        """Write what another rank's `pack` gave; how many rows are sampled."""
-        start = 0
-        for view in self._used(sequences, edits, columns):
-            stop = start + view.nbytes
-            view[...] = np.frombuffer(data[start:stop], view.dtype).reshape(view.shape)
-            start = stop
-        assert start == len(data)
-        return int(self.host.counts[1])
-
-    def _used(self, sequences: int, edits: int, columns: int) -> Iterator[np.ndarray]:
-        """The parts of the arrays that the step uses; their sizes lie in the first."""
-        to = self.host
-        yield to.counts
-        rows, samples, lone, tiles = (int(n) for n in to.counts)
-        yield from (to.tokens[:rows], to.positions[:rows], to.sequences[:rows], to.slots[:rows])
-        yield from (to.lone[:lone], to.tiles[:tiles], to.sample_rows[:samples])
-        yield from (to.floats[:samples], to.top_k[:samples], to.target[:samples])
-        yield to.edit_start[: samples + 1]
-        yield from (to.block_tables[:sequences, :columns], to.edits[:edits])
 
     def receive(self) -> None:
         """Wait for the step and its answers."""

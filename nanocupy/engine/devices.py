@@ -55,8 +55,8 @@ def connect(device: Any, group: Any) -> Callable[[], None]:
     if device.kind == "cuda":
         device.connect(group)
         return device.disconnect
-    counts = group.all_gather(np.array([device.threads]))
-    if len(set(map(int, counts))) > 1:
+    counts = np.concatenate(group.all_gather(np.array([device.threads]))).tolist()
+    if len(set(counts)) > 1:
         raise ValueError(f"the ranks have {counts} threads: they must have as many; give --threads")
     from nanocupy.kernels.collective import Link, window_bytes
 

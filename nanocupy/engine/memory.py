@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nanocupy.distributed import ONE, Group
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
+from nanocupy.models.shard import kv_heads_of
 
 SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
 
 
 @dataclass(frozen=True)
 class KVPlan:
-    """Keys and values of a whole engine. `num_blocks` counts the dump block."""
+    """Keys and values of a rank of an engine. `num_blocks` counts the dump block."""
 
     num_blocks: int
     block_size: int
@@ -70,19 +72,21 @@ def plan(
     numbers: Precision,
     room: Room | None = None,
     device: str = "cpu",
+    group: Group = ONE,
 ) -> KVPlan:
-    """The plan for a model.
+    """The plan for a model, or for a rank's part of it.
 
     Args:
         room: how much memory there is; `cpu_room` if None.
         device: the kind of device.
+        group: of the ranks that share the model's KV heads.
 
     Raises:
-        ValueError: an explicit `max_model_len` that the KV memory or the model cannot hold, or
-            more KV memory than there is.
+        ValueError: an explicit `max_model_len` that the KV memory or the model cannot hold, more
+            KV memory than there is, or heads that the ranks cannot share.
     """
     room = room or cpu_room()
-    shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+    shape = (config.num_hidden_layers, kv_heads_of(config, group), config.head_dim)
     dtype, size = numbers.kv, options.block_size
     longest = longest_sequence(config, options)
     per_block = size * bytes_per_token(*shape, dtype)

@@ -23,10 +23,11 @@ from nanocupy import __version__
 from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Sampled, Scheduled
 from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.record import pack, unpack
 
 MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"
 _STEP = struct.Struct("<qqqqqII")
-"""Engine, step, sequences, edits, block table columns; CRCs of the last tokens and of the rest."""
+"""Engine, step, sequences, block table columns, edits; CRCs of the last tokens and of the rest."""
 _ids = count()
 
 
@@ -61,9 +62,12 @@ class LeadingRunner:
             return list(self.runner.answers(wanted))
 
     def _record(self, sequences: int, edits: int) -> bytes:
-        columns, payload = self.runner.buffers.pack(sequences, edits)
+        host = self.runner.buffers.host
+        furthest = int(host.positions[: int(host.counts[0])].max(initial=0))
+        columns = furthest // self.runner.block_size + 1
+        payload = pack(host, sequences, columns, edits)
         self._steps += 1
-        numbers = (self.id, self._steps, sequences, edits, columns)
+        numbers = (self.id, self._steps, sequences, columns, edits)
         return STEP + _STEP.pack(*numbers, self._tokens, zlib.crc32(payload)) + payload
 
     def close(self) -> None:
@@ -148,7 +152,8 @@ class Follower:
     def __init__(
         self, group: Any, own: tuple[str, EngineOptions], load: Callable[..., Any]
     ) -> None:
-        self.group, self._own, self._load = group, own, load
+        self.group, self._load = group, load
+        self._own: tuple[str, EngineOptions] | None = own
         self._runners: dict[int, Any] = {}
         self._steps: dict[int, int] = {}
         self._samples: dict[int, int] = {}
@@ -178,15 +183,15 @@ class Follower:
         asked = json.loads(bytes(body))
         options = EngineOptions(**asked["options"])
         self.group.set_stall(options.stall_timeout)
-        own, self._own = self._own, (asked["model"], options)
-        check = _same(asked["version"], own, self._own)
+        check = _same(asked["version"], self._own, (asked["model"], options))
+        self._own = None
         with suppress(Exception):  # every rank has heard of it, and rank 0's caller decides
             loaded = self._load(asked["model"], replace(options, progress=False), self.group, check)
             self._runners[asked["id"]] = loaded.runner
             self._steps[asked["id"]] = self._samples[asked["id"]] = 0
 
     def _step(self, body: memoryview) -> None:
-        id, step, sequences, edits, columns, tokens, check = _STEP.unpack_from(body)
+        id, step, sequences, columns, edits, tokens, check = _STEP.unpack_from(body)
         runner, payload = self._runners[id], body[_STEP.size :]
         self._steps[id] += 1
         said = (step, tokens, check)
@@ -194,7 +199,8 @@ class Follower:
         if said != here:
             raise RuntimeError(f"rank 0 and this rank do not agree: {said} there, {here} here")
         with self.group.step(runner.device):
-            self._samples[id] = runner.buffers.unpack(payload, sequences, edits, columns)
+            unpack(payload, runner.buffers.host, sequences, columns, edits)
+            self._samples[id] = int(runner.buffers.host.counts[1])
             runner.run(sequences, edits)
 
     def _last(self, id: int) -> int:
@@ -208,14 +214,14 @@ class Follower:
 
 
 def _same(
-    version: str, own: tuple[str, EngineOptions], asked: tuple[str, EngineOptions]
+    version: str, own: tuple[str, EngineOptions] | None, asked: tuple[str, EngineOptions]
 ) -> Callable[[], None]:
     """A check, made where all ranks hear of it, that this rank wants what rank 0 wants."""
 
     def check() -> None:
         if version != __version__:
             raise ValueError(f"this rank runs nanocupy {__version__}, rank 0 {version}")
-        for here, there in zip(own, asked, strict=True):
+        for here, there in zip(own or asked, asked, strict=True):
             if here != there:
                 raise ValueError(f"this rank asks for {here}, rank 0 for {there}")
 

@@ -1,0 +1,150 @@
+"""How a model is divided over ranks: heads, the hidden units of MLPs, the vocabulary.
+
+A rank has whole groups of a KV head and its query heads, and the columns of o_proj that take them;
+some columns of gate and up, and the same of down; some rows of the vocabulary. So a layer adds up
+what the ranks have twice, and each rank keeps pages for its own KV heads alone.
+
+Parts are as equal as whole units allow. Nothing of it depends on the rank: where a model cannot be
+divided, all ranks say so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from nanocupy.distributed import Group
+from nanocupy.nn.distributed import input_step, shard_embedding, shard_head, shard_linear
+from nanocupy.nn.module import Module
+
+UNIT = 64  # outputs: weights that are packed side by side join where the first has a multiple
+
+
+class Heads(NamedTuple):
+    """A rank's heads: neighbours."""
+
+    query: range
+    kv: range
+
+
+# ---- who has what
+
+
+def shares(count: int, ranks: int) -> list[range]:
+    """`Group.share(count)` of every rank."""
+    return [range(count * r // ranks, count * (r + 1) // ranks) for r in range(ranks)]
+
+
+def divide_heads(heads: int, kv_heads: int, ranks: int) -> list[Heads]:
+    """Every rank's heads: of KV heads as many as on others or one more. With fewer KV heads than
+    ranks, neighbours keep the same one and share its query heads.
+
+    Raises:
+        ValueError: there are fewer KV heads than ranks, and not as many ranks for each.
+    """
+    each = heads // kv_heads
+    if ranks <= kv_heads:
+        return [Heads(_times(part, each), part) for part in shares(kv_heads, ranks)]
+    copies = ranks // kv_heads
+    if ranks % kv_heads or copies > each:
+        raise ValueError(
+            f"[shard] {ranks} ranks cannot share {heads} query heads on {kv_heads} KV heads: up to "
+            f"{kv_heads} ranks can, and multiples of {kv_heads} up to {heads}"
+        )
+    return [
+        Heads(range(kv * each + part.start, kv * each + part.stop), range(kv, kv + 1))
+        for kv in range(kv_heads)
+        for part in shares(each, copies)
+    ]
+
+
+def divide_hidden(count: int, ranks: int, step: int = 1) -> list[range]:
+    """Every rank's hidden units of an MLP: 64 together, or fewer where there are not enough.
+
+    Args:
+        step: units that stay together; 1, 2 or a size of a quantised group.
+
+    Raises:
+        ValueError: there are fewer than ranks.
+    """
+    if ranks == 1:
+        return [range(count)]
+    unit = max(step, UNIT)
+    while unit > step and (count % unit or count // unit < ranks):
+        unit //= 2
+    if count % unit or count // unit < ranks:
+        raise ValueError(
+            f"[shard] {ranks} ranks cannot share {count} hidden units, {step} of which stay "
+            f"together: {count // step} ranks can"
+        )
+    return [_times(part, unit) for part in shares(count // unit, ranks)]
+
+
+def divide_vocabulary(count: int, ranks: int) -> list[range]:
+    """Every rank's tokens: 64 together (the last may be fewer), or single ones where those are not
+    enough.
+
+    Raises:
+        ValueError: there are fewer tokens than ranks.
+    """
+    if count < ranks:
+        raise ValueError(f"[shard] {ranks} ranks cannot share a vocabulary of {count}")
+    unit = UNIT if -(-count // UNIT) >= ranks else 1
+    parts = [_times(part, unit) for part in shares(-(-count // unit), ranks)]
+    return [range(part.start, min(part.stop, count)) for part in parts]
+
+
+def _times(part: range, factor: int) -> range:
+    return range(part.start * factor, part.stop * factor)
+
+
+def kv_heads_of(config: Any, group: Group) -> int:
+    """KV heads that this rank has of a model. ValueError where they cannot be divided."""
+    kv_heads, ranks = int(config.num_key_value_heads), group.size()
+    if ranks == 1:
+        return kv_heads
+    return len(divide_heads(config.num_attention_heads, kv_heads, ranks)[group.rank()].kv)
+
+
+# ---- modules, in place. In a group of one nothing changes
+
+
+def shard_attention(attention: Any, group: Group) -> None:
+    """q_proj, k_proj, v_proj, o_proj, `heads` and `kv_heads` become this rank's."""
+    heads = attention.heads
+    head_dim = attention.q_proj.dims()[0] // heads
+    parts = divide_heads(heads, attention.kv_heads, group.size())
+    step, starts = input_step(attention.o_proj), [part.query.start for part in parts]
+    if any(start * head_dim % step for start in starts):
+        raise ValueError(
+            f"[shard] {group.size()} ranks would divide {heads} heads of {head_dim} before heads "
+            f"{starts[1:]}, and o_proj has groups of {step} inputs that stay together: a multiple "
+            f"of {step} must come before each"
+        )
+    query = [_times(part.query, head_dim) for part in parts]
+    kv = [_times(part.kv, head_dim) for part in parts]
+    for name, columns in (("q_proj", query), ("k_proj", kv), ("v_proj", kv)):
+        _replace(attention, name, "all-to-sharded", group, columns)
+    _replace(attention, "o_proj", "sharded-to-all", group, query)
+    mine = parts[group.rank()]
+    attention.heads, attention.kv_heads = len(mine.query), len(mine.kv)
+
+
+def shard_mlp(mlp: Any, group: Group) -> None:
+    """gate_proj, up_proj and down_proj become this rank's."""
+    hidden = mlp.down_proj.dims()[1]
+    parts = divide_hidden(hidden, group.size(), input_step(mlp.down_proj))
+    for name in ("gate_proj", "up_proj"):
+        _replace(mlp, name, "all-to-sharded", group, parts)
+    _replace(mlp, "down_proj", "sharded-to-all", group, parts)
+
+
+def shard_vocabulary(module: Any, name: str, group: Group) -> None:
+    """An embedding (and the head that is tied to it), or a head, becomes this rank's."""
+    layer = module[name]
+    parts = divide_vocabulary(layer.dims()[0], group.size())
+    shard = shard_embedding if hasattr(layer, "as_linear") else shard_head
+    module[name] = shard(layer, parts, group)
+
+
+def _replace(module: Module, name: str, how: str, group: Group, parts: list[range]) -> None:
+    module[name] = shard_linear(module[name], how, group=group, parts=parts)

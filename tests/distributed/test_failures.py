@@ -1,0 +1,105 @@
+"""A rank that is killed, raises or stalls: over everywhere within seconds, and nothing stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mpirun import PROGRAMS, Ended, mpirun, needs_mpi, start
+
+pytestmark = needs_mpi
+SECONDS = 10
+
+
+def processes(mark: str) -> list[int]:
+    """Processes whose command line has the mark in it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it has ended since
+    return found
+
+
+def shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def fails(tiny: Path, tmp_path: Path, rank: int, what: str, when: str) -> Ended:
+    """A job in which a rank fails; no process and no file of it is left."""
+    mark = tmp_path / "model"  # a name of its own, to find its processes by
+    mark.symlink_to(tiny)
+    before = shared_memory()
+    ended = mpirun(2, str(PROGRAMS / "fails.py"), str(mark), str(rank), what, when)
+    assert processes(str(mark)) == [] and shared_memory() <= before
+    assert ended.code != 0
+    return ended
+
+
+WHEN = ["load", "idle", "prefill", "inside", "decode", "shutdown"]
+
+
+@pytest.mark.parametrize("when", WHEN)
+def test_a_rank_is_killed(tiny: Path, tmp_path: Path, when: str) -> None:
+    ended = fails(tiny, tmp_path, 1, "kill", when)
+    assert "rank 1" in ended.err and "signal 9" in ended.err
+    assert ended.seconds < SECONDS
+
+
+@pytest.mark.parametrize("when", ["load", "prefill", "decode", "shutdown"])
+def test_a_rank_raises(tiny: Path, tmp_path: Path, when: str) -> None:
+    """The caller, on rank 0, gets an exception that names the rank and what it said."""
+    ended = fails(tiny, tmp_path, 1, "raise", when)
+    assert ended.out.startswith("caught RankError: rank 1: MemoryError: sown fault"), ended
+    assert ended.seconds < SECONDS
+
+
+@pytest.mark.parametrize("when", ["idle", "prefill", "inside", "decode", "shutdown"])
+def test_a_rank_stalls(tiny: Path, tmp_path: Path, when: str) -> None:
+    ended = fails(tiny, tmp_path, 1, "stop", when)
+    assert ended.out.startswith("caught RankError: rank 1 has said nothing for 1.5 s"), ended
+    assert ended.seconds < SECONDS
+
+
+def test_rank_0_raises(tiny: Path, tmp_path: Path) -> None:
+    """Once a step is sent, a fault of its own is told with its own name."""
+    ended = fails(tiny, tmp_path, 0, "raise", "decode")
+    assert ended.out.startswith("caught RankError: rank 0: MemoryError: sown fault"), ended
+
+
+def test_rank_0_stalls(tiny: Path, tmp_path: Path) -> None:
+    """There is no caller to tell: the other rank ends the job."""
+    ended = fails(tiny, tmp_path, 0, "stop", "decode")
+    assert "rank 0 has said nothing" in ended.err and ended.seconds < SECONDS
+
+
+def test_rank_0_is_killed(tiny: Path, tmp_path: Path) -> None:
+    ended = fails(tiny, tmp_path, 0, "kill", "decode")
+    assert "rank 0" in ended.err and ended.seconds < SECONDS
+
+
+def test_the_launcher_is_killed(tiny: Path, tmp_path: Path) -> None:
+    """No rank lives on, and no memory of theirs."""
+    mark = tmp_path / "model"
+    mark.symlink_to(tiny)
+    before = shared_memory()
+    job = start(2, str(PROGRAMS / "fails.py"), str(mark), "-1", "-", "-")
+    deadline = time.monotonic() + 60
+    while len(shared_memory() - before) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    job.kill()
+    killed = time.monotonic()
+    try:
+        job.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        pytest.fail("the pipes of the ranks are open still")
+    while processes(str(mark)) and time.monotonic() < killed + SECONDS:
+        time.sleep(0.1)
+    assert processes(str(mark)) == [] and shared_memory() <= before
