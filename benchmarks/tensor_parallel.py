@@ -84,14 +84,14 @@ def _random(rng: np.random.Generator, entry: Entry) -> np.ndarray:
 
 
 def serve(model: str, threads: int) -> None:
-    """Answer `prompt new` lines with tokens per second each. On all ranks there are."""
+    """Answer `prompt new` lines with tokens per second each; on all ranks there are."""
     source = random.Random(0)
     with LLM(
         model, tensor_parallel="auto", threads=threads, max_model_len=2048, progress=False
     ) as llm:
         print("ready", flush=True)
-        for line in sys.stdin:
-            prompt, new = map(int, line.split())
+        while line := sys.stdin.readline().split():  # an empty line ends it: mpirun keeps EOFs
+            prompt, new = map(int, line)
             ids = [source.randrange(10_000) for _ in range(prompt)]
             params = SamplingParams(temperature=0, max_tokens=new + 1, ignore_eos=True)
             at = llm.generate(ids, params)[0].metrics
@@ -120,7 +120,7 @@ class Side:
 
     def close(self) -> None:
         assert self.job.stdin
-        self.job.stdin.close()
+        print(file=self.job.stdin, flush=True)
         self.job.wait()
 
 

@@ -19,6 +19,7 @@ from nanocupy.core.array import (
     uint8,
     uint32,
 )
+from nanocupy.core.compiled import compile
 from nanocupy.core.dtypes import astype
 from nanocupy.core.ops import (
     abs,
@@ -68,7 +69,7 @@ from nanocupy.core.ops import (
     where,
     zeros,
 )
-from nanocupy.core.program import Program, compile
+from nanocupy.core.program import Program
 from nanocupy.core.shapes import expand_dims, reshape, split, squeeze, transpose
 from nanocupy.device.base import Rows
 

@@ -28,7 +28,8 @@ class Op:
         lower: `lower(lowering, node)` appends the launches that compute the node. None: only NumPy.
         alias: the output is the input's memory, seen differently: costs nothing in a Program.
         row_wise: row i of the output depends on row i of every input that has rows.
-        effect: changes something besides its output: never merged, dropped or moved.
+        effect: changes something besides its output: never merged or dropped, and the order of
+            effects stays. (One that is row_wise, too, may be done for fewer rows: see `rules`.)
     """
 
     name: str

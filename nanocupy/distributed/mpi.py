@@ -190,7 +190,7 @@ class MpiGroup(Group):
         """The launcher is gone, and cannot clean up: remove MPI's own memory files, then end."""
         with suppress(OSError):
             for line in Path("/proc/self/maps").read_text().splitlines():
-                if "/dev/shm/sm_segment" in line and not line.endswith("(deleted)"):
+                if "/sm_segment." in line and not line.endswith("(deleted)"):
                     Path(line.split()[-1]).unlink(missing_ok=True)
         self.abort()
 

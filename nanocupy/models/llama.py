@@ -13,7 +13,7 @@ from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
 from nanocupy.models.base import attention, causal_mask
 from nanocupy.models.rope import make_rope
-from nanocupy.models.shard import shard_attention, shard_mlp, shard_vocabulary
+from nanocupy.models.shard import shard_decoder
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu
 
 
@@ -105,12 +105,7 @@ class Model(Module):
 
     def shard(self, group: Any) -> None:
         """Keep of every layer what this rank of the group computes. See `models.shard`."""
-        for layer in self.layers:
-            shard_attention(layer.self_attn, group)
-            shard_mlp(layer.mlp, group)
-        shard_vocabulary(self.model, "embed_tokens", group)
-        if "lm_head" in self:
-            shard_vocabulary(self, "lm_head", group)
+        shard_decoder(self, group)
 
     @staticmethod
     def sanitize(names: list[str]) -> dict[str, str]:

@@ -108,6 +108,16 @@ def kv_heads_of(config: Any, group: Group) -> int:
 # ---- modules, in place. In a group of one nothing changes
 
 
+def shard_decoder(model: Any, group: Group) -> None:
+    """All of a model whose parts have Llama's names."""
+    for layer in model.layers:
+        shard_attention(layer.self_attn, group)
+        shard_mlp(layer.mlp, group)
+    shard_vocabulary(model.model, "embed_tokens", group)
+    if "lm_head" in model:
+        shard_vocabulary(model, "lm_head", group)
+
+
 def shard_attention(attention: Any, group: Group) -> None:
     """q_proj, k_proj, v_proj, o_proj, `heads` and `kv_heads` become this rank's."""
     heads = attention.heads

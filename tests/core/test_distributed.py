@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -19,50 +18,7 @@ from nanocupy.core import distributed, fast
 from nanocupy.core.program import Program
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import ONE, Group
-
-
-class Place(Group):
-    """A rank that tells the others nothing: enough to record, and for a device."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self._rank, self._size = rank, size
-
-    def rank(self) -> int:
-        return self._rank
-
-    def size(self) -> int:
-        return self._size
-
-
-class Meeting(Place):
-    """A rank that is a thread of this process."""
-
-    def __init__(self, rank: int, told: list[bytes], barrier: threading.Barrier) -> None:
-        super().__init__(rank, len(told))
-        self._told, self._barrier = told, barrier
-
-    def exchange(self, work: Callable[[], bytes]) -> list[bytes]:
-        self._told[self.rank()] = work()
-        self._barrier.wait(10)
-        told = list(self._told)
-        self._barrier.wait(10)
-        return told
-
-
-def on_threads(size: int, work: Callable[[Group], Any]) -> list[Any]:
-    """What `work(group)` gives on each rank."""
-    told, barrier, out = [b""] * size, threading.Barrier(size), [None] * size
-
-    def one(rank: int) -> None:
-        out[rank] = work(Meeting(rank, told, barrier))
-
-    ranks = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    return out
-
+from ranks import Place, on_threads
 
 # ---- groups
 

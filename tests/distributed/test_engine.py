@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device.needs import needs_compiler
 from mpirun import PROGRAMS, mpirun, needs_mpi, program
 
 pytestmark = needs_mpi
 PROMPTS = [[5, 6, 7], list(range(40, 140)), [9]]
+EMULATED = {"device": "emulated", "num_kv_blocks": 40, "max_model_len": 160, "stall_timeout": 60}
 EXACT = {"dtype": "exact", "max_num_batched_tokens": 64, "threads": 1}
 
 
@@ -50,6 +52,20 @@ def test_threads_and_capture_change_nothing(tiny: Path) -> None:
     [eager] = answers(tiny, 2, **EXACT | {"capture": False, "threads": 2})
     [chunked] = answers(tiny, 2, **EXACT | {"chunk": 7, "prefix_cache": False})
     assert captured == eager == chunked
+
+
+@needs_compiler
+def test_the_emulated_gpus_answer_as_one(tiny_f16: Path) -> None:
+    """NCCL's stand-in between processes, inside captured graphs and outside."""
+    options = EXACT | EMULATED
+    [alone], [captured] = (answers(tiny_f16, ranks, **options) for ranks in (1, 2))
+    for ours, theirs in zip(captured, alone, strict=True):
+        assert ours["tokens"] == theirs["tokens"]
+        np.testing.assert_allclose(ours["logprobs"], theirs["logprobs"], rtol=1e-3, atol=1e-3)
+    [eager] = answers(tiny_f16, 2, **options | {"capture": False})
+    assert captured == eager
+    half = options | {"dtype": "bfloat16"}
+    assert answers(tiny_f16, 2, **half) == answers(tiny_f16, 2, **half)
 
 
 def refused(tiny: Path, ranks: int, code: str) -> str:

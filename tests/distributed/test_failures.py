@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,73 +28,87 @@ def processes(mark: str) -> list[int]:
     return found
 
 
-def shared_memory() -> set[str]:
-    return set(os.listdir("/dev/shm"))
+@pytest.fixture
+def shm(tmp_path: Path) -> dict[str, str]:
+    """Where Open MPI keeps shared memory: a folder that no other job uses."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    names = ("btl_sm_backing_directory", "osc_sm_backing_directory")
+    return {f"OMPI_MCA_{name}": str(folder) for name in names}
 
 
-def fails(tiny: Path, tmp_path: Path, rank: int, what: str, when: str) -> Ended:
-    """A job in which a rank fails; no process and no file of it is left."""
-    mark = tmp_path / "model"  # a name of its own, to find its processes by
+def model_of(tiny: Path, tmp_path: Path) -> Path:
+    """The model by a name of its own, to find a job's processes by."""
+    mark = tmp_path / "model"
     mark.symlink_to(tiny)
-    before = shared_memory()
-    ended = mpirun(2, str(PROGRAMS / "fails.py"), str(mark), str(rank), what, when)
-    assert processes(str(mark)) == [] and shared_memory() <= before
-    assert ended.code != 0
-    return ended
+    return mark
+
+
+@pytest.fixture
+def fails(tiny: Path, tmp_path: Path, shm: dict[str, str]) -> Callable[..., Ended]:
+    """A job in which a rank fails; no process and no file of it is left."""
+    mark = model_of(tiny, tmp_path)
+
+    def run(rank: int, what: str, when: str) -> Ended:
+        ended = mpirun(2, str(PROGRAMS / "fails.py"), str(mark), str(rank), what, when, **shm)
+        assert processes(str(mark)) == [] and os.listdir(tmp_path / "shm") == []
+        assert ended.code != 0
+        return ended
+
+    return run
 
 
 WHEN = ["load", "idle", "prefill", "inside", "decode", "shutdown"]
 
 
 @pytest.mark.parametrize("when", WHEN)
-def test_a_rank_is_killed(tiny: Path, tmp_path: Path, when: str) -> None:
-    ended = fails(tiny, tmp_path, 1, "kill", when)
+def test_a_rank_is_killed(fails: Callable[..., Ended], when: str) -> None:
+    ended = fails(1, "kill", when)
     assert "rank 1" in ended.err and "signal 9" in ended.err
     assert ended.seconds < SECONDS
 
 
 @pytest.mark.parametrize("when", ["load", "prefill", "decode", "shutdown"])
-def test_a_rank_raises(tiny: Path, tmp_path: Path, when: str) -> None:
+def test_a_rank_raises(fails: Callable[..., Ended], when: str) -> None:
     """The caller, on rank 0, gets an exception that names the rank and what it said."""
-    ended = fails(tiny, tmp_path, 1, "raise", when)
+    ended = fails(1, "raise", when)
     assert ended.out.startswith("caught RankError: rank 1: MemoryError: sown fault"), ended
     assert ended.seconds < SECONDS
 
 
 @pytest.mark.parametrize("when", ["idle", "prefill", "inside", "decode", "shutdown"])
-def test_a_rank_stalls(tiny: Path, tmp_path: Path, when: str) -> None:
-    ended = fails(tiny, tmp_path, 1, "stop", when)
+def test_a_rank_stalls(fails: Callable[..., Ended], when: str) -> None:
+    ended = fails(1, "stop", when)
     assert ended.out.startswith("caught RankError: rank 1 has said nothing for 1.5 s"), ended
     assert ended.seconds < SECONDS
 
 
-def test_rank_0_raises(tiny: Path, tmp_path: Path) -> None:
+def test_rank_0_raises(fails: Callable[..., Ended]) -> None:
     """Once a step is sent, a fault of its own is told with its own name."""
-    ended = fails(tiny, tmp_path, 0, "raise", "decode")
+    ended = fails(0, "raise", "decode")
     assert ended.out.startswith("caught RankError: rank 0: MemoryError: sown fault"), ended
 
 
-def test_rank_0_stalls(tiny: Path, tmp_path: Path) -> None:
+def test_rank_0_stalls(fails: Callable[..., Ended]) -> None:
     """There is no caller to tell: the other rank ends the job."""
-    ended = fails(tiny, tmp_path, 0, "stop", "decode")
+    ended = fails(0, "stop", "decode")
     assert "rank 0 has said nothing" in ended.err and ended.seconds < SECONDS
 
 
-def test_rank_0_is_killed(tiny: Path, tmp_path: Path) -> None:
-    ended = fails(tiny, tmp_path, 0, "kill", "decode")
+def test_rank_0_is_killed(fails: Callable[..., Ended]) -> None:
+    ended = fails(0, "kill", "decode")
     assert "rank 0" in ended.err and ended.seconds < SECONDS
 
 
-def test_the_launcher_is_killed(tiny: Path, tmp_path: Path) -> None:
+def test_the_launcher_is_killed(tiny: Path, tmp_path: Path, shm: dict[str, str]) -> None:
     """No rank lives on, and no memory of theirs."""
-    mark = tmp_path / "model"
-    mark.symlink_to(tiny)
-    before = shared_memory()
-    job = start(2, str(PROGRAMS / "fails.py"), str(mark), "-1", "-", "-")
+    mark, folder = model_of(tiny, tmp_path), tmp_path / "shm"
+    job = start(2, str(PROGRAMS / "fails.py"), str(mark), "-1", "-", "serve", **shm)
     deadline = time.monotonic() + 60
-    while len(shared_memory() - before) < 2 and time.monotonic() < deadline:
+    while len(os.listdir(folder)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
+    assert len(processes(str(mark))) == 3  # two ranks and the launcher
     job.kill()
     killed = time.monotonic()
     try:
@@ -102,4 +117,4 @@ def test_the_launcher_is_killed(tiny: Path, tmp_path: Path) -> None:
         pytest.fail("the pipes of the ranks are open still")
     while processes(str(mark)) and time.monotonic() < killed + SECONDS:
         time.sleep(0.1)
-    assert processes(str(mark)) == [] and shared_memory() <= before
+    assert processes(str(mark)) == [] and os.listdir(folder) == []

@@ -150,6 +150,63 @@ def test_embedding_refuses_a_token_that_does_not_exist() -> None:
         graph.run()
 
 
+def parts_of(raw: Any, ends: list[int]) -> list[Any]:
+    """The rows of a weight in pieces."""
+    arrays = raw[:3] if isinstance(raw, tuple) else (raw,)
+    pieces = [
+        [a[i:j] for a in arrays] for i, j in zip([0, *ends], [*ends, len(arrays[0])], strict=True)
+    ]
+    return [(*p, raw[3]) if isinstance(raw, tuple) else p[0] for p in pieces]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_parts_of_an_embedding_add_up(form: str) -> None:
+    """Rows that another part has are zeros; one part has a single row."""
+    device, ends = CpuDevice(threads=2), [64, 65]
+    raw, plain = make(form, 150, 128)
+    tokens = np.array([0, 149, 63, 64, 65, 77], np.int32)
+    rows, total = fixed_rows(device, 6), np.zeros((6, 128), np.float32)
+    for first, part in zip([0, *ends], parts_of(raw, ends), strict=True):
+        (weight,) = linear.pack(device, [part])
+        out = device.asarray(np.full((6, 128), 7, np.float32))
+        ids = device.asarray(tokens)
+        table = {"first": first, "vocabulary": 150}
+        device.capture([embedding.launch(device, weight, ids, out, rows, **table)]).run()
+        own = plain[first : first + weight.n]
+        assert np.array_equal(out, embedding.reference(tokens, own, first, 150))
+        total += out
+    assert np.array_equal(total, plain[tokens])
+
+
+@pytest.mark.parametrize("bad", [-1, 30, 1 << 30, -(1 << 31)])
+def test_a_part_refuses_a_token_that_no_part_has(bad: int) -> None:
+    device = CpuDevice(threads=1)
+    raw, plain = make("f32", 10, 16)
+    (weight,) = linear.pack(device, [raw])
+    tokens = device.asarray(np.array([bad], np.int32))
+    out, rows = device.empty((1, 16), np.float32), fixed_rows(device, 1)
+    table = {"first": 10, "vocabulary": 30}
+    graph = device.capture([embedding.launch(device, weight, tokens, out, rows, **table)])
+    with pytest.raises(RuntimeError, match=r"embedding.*code 1"):
+        graph.run()
+    with pytest.raises(IndexError, match="of a vocabulary of 30"):
+        embedding.reference(tokens, plain, 10, 30)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_part_of_the_inputs_packs_as_its_copy(form: str) -> None:
+    """A view of some columns, as ranks have it, is what a contiguous copy is."""
+    device = CpuDevice(threads=1)
+    raw, _ = make(form, 70, 512)
+    whole = raw if isinstance(raw, tuple) else (raw,)
+    views = [a[:, a.shape[1] // 4 : a.shape[1] // 2] for a in whole[:3]]
+    copies = [np.ascontiguousarray(a) for a in views]
+    assert not views[0].flags.c_contiguous
+    weights = [(*a, *whole[3:]) if isinstance(raw, tuple) else a[0] for a in (views, copies)]
+    (got,), (want,) = (linear.pack(device, [weight]) for weight in weights)
+    assert (got.n, got.k) == (70, 128) and got.data.tobytes() == want.data.tobytes()
+
+
 def test_unknown_formats_are_refused() -> None:
     with pytest.raises(ValueError, match="float64"):
         linear.pack(CpuDevice(threads=1), [np.zeros((4, 4))])

@@ -1,4 +1,4 @@
-"""A rank fails. argv: model, rank, what (kill, stop, raise), when (load, idle, prefill, ...).
+"""A rank fails. argv: model, rank, what (kill, stop, raise), when (load, idle, ...; serve: never).
 
 Rank 0 prints what its caller caught.
 """
@@ -56,8 +56,8 @@ if launched_rank() == int(rank):
     sow(ModelRunner)
 try:
     with LLM(model, tensor_parallel="auto", stall_timeout=1.5, max_num_batched_tokens=256) as llm:
-        if when == "idle":
-            time.sleep(0.6)
+        if when in ("idle", "serve"):
+            time.sleep(0.6 if when == "idle" else 60)
         llm.generate([[5] * 200] * 8, SamplingParams(temperature=0, max_tokens=40, ignore_eos=True))
 except Exception as error:
     print(f"caught {type(error).__name__}: {error}", flush=True)

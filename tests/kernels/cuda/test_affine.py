@@ -182,3 +182,24 @@ def test_embedding(cuda: Any, bits: int, kind: str) -> None:
     good = [0, 1, 2, 5]
     np.testing.assert_array_equal(out[good], weight.plain[tokens[good]])
     assert np.isnan(out[[3, 4, 6]]).all() and (out[7:] == POISON).all()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_part_of_an_embedding(cuda: Any, bits: int) -> None:
+    """Rows that another part has are zeros; a token that no part has is NaN."""
+    weight = make(bits, "bf16", 70, 64, 32, seed=4)
+    tokens = np.array([0, 69, 33, 32, 70, -1], np.int32)
+    for first, stop in ((0, 33), (33, 34), (34, 70)):
+        part = (*(a[first:stop] for a in weight.raw[:3]), bits)
+
+        def build(device: Any, part: Any = part, first: int = first) -> Any:
+            (packed,) = linear.pack(device, [part], "bf16")
+            rows, ids = fixed_rows(device, 6), device.asarray(tokens)
+            out = device.asarray(np.full((6, 64), POISON, np.float32))
+            table = {"first": first, "vocabulary": 70}
+            return [embedding.launch(device, packed, ids, out, rows, **table)], [out]
+
+        (out,) = cuda(build)
+        want = embedding.reference(tokens[:4], weight.plain[first:stop], first, 70)
+        np.testing.assert_array_equal(out[:4], want)
+        assert np.isnan(out[4:]).all()
