@@ -32,7 +32,6 @@ from nanocupy.cli.model import ModelFacts
 from nanocupy.device.base import Launch
 from nanocupy.device.cuda.limits import seconds, stream_gbs
 from nanocupy.engine.batch import SampleRow, Scheduled
-from nanocupy.engine.buckets import smallest
 from nanocupy.kernels.base import GEMM
 
 PARTS = ("right", "kernels", "engine", "load")
@@ -231,10 +230,9 @@ def fill(runner: Any, rows: int, context: int, prompt: bool) -> Any:
         )  # fmt: skip
         nobody: Any = None
         batch.append(Scheduled(nobody, 0 if prompt else context - 1, ids, table, [row]))
-    wanted = runner._fill_rows(batch)
-    runner.buffers.send(len(batch), runner._fill_samples(wanted))
-    bucket = runner.buckets[smallest(runner.buckets, runner._need(len(wanted)))]
-    return runner._sizes(bucket)
+    _, edits = runner.fill(batch)
+    runner.buffers.send(len(batch), edits)
+    return runner._sizes(runner.buckets[runner.size_needed()])
 
 
 def gemm_gflops(device: Any, dtype: Any, side: int) -> float:

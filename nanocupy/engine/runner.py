@@ -124,9 +124,12 @@ class ModelRunner:
     def run(self, sequences: int, edits: int) -> None:
         """Run the step that is written, and wait for it."""
         self.buffers.send(sequences, edits)
-        rows, samples, lone, tiles = (int(n) for n in self.buffers.host.counts)
-        self._graphs[smallest(self.buckets, Bucket(rows, samples, lone, tiles))].run()
+        self._graphs[self.size_needed()].run()
         self.buffers.receive()
+
+    def size_needed(self) -> int:
+        """Which of `buckets` the step that is written needs."""
+        return smallest(self.buckets, Bucket(*map(int, self.buffers.host.counts)))
 
     def answers(self, wanted: list[tuple[int, SampleRow]]) -> list[Sampled]:
         """What the step that has run gave for the wanted rows."""

@@ -91,7 +91,7 @@ def test_shares_are_those_of_a_group(count: int, ranks: int) -> None:
 
 def test_quantised_heads_come_apart_between_groups_only() -> None:
     made = model(replace(CONFIG, head_dim=48, num_key_value_heads=4))
-    nn.quantize(made, lambda _, m: (32, 4) if hasattr(m, "to_quantized") else None)
+    nn.quantize(made, lambda _, m: (4, 32) if hasattr(m, "to_quantized") else None)
     with pytest.raises(ValueError, match=r"4 heads of 48 .* groups of 32 inputs"):
         made.shard(Place(0, 4))
 
@@ -104,7 +104,7 @@ def logits(config: ModelConfig, group: Group, bits: int = 0, dtype: str = "") ->
     if dtype:
         made.apply(lambda x: x.astype(getattr(mx, dtype)))
     if bits:
-        nn.quantize(made, lambda path, m: (32, bits) if hasattr(m, "to_quantized") else None)
+        nn.quantize(made, lambda path, m: (bits, 32) if hasattr(m, "to_quantized") else None)
         fill(made)
     made.shard(group)
     return np.asarray(made(mx.array(np.array([TOKENS], np.int32))).numpy(), np.float32)[0]
