@@ -101,10 +101,11 @@ def load_here(
         folder = Path(group.in_turn(lambda: resolve(model, progress=options.progress is not False)))
         _same_model(folder, group)
         parts = group.together(lambda: _parts(folder, options, group, bars))
-        text = group.together(lambda: (Tokenizer(folder), load_chat_template(folder)))
+        tokenizer, template, generation_config = group.together(
+            lambda: (Tokenizer(folder), load_chat_template(folder), load_generation_config(folder))
+        )
         runner = make_runner(parts, options, group)
-    tokenizer, template = text
-    return Loaded(runner, tokenizer, template, parts.config, load_generation_config(folder))
+    return Loaded(runner, tokenizer, template, parts.config, generation_config)
 
 
 def _same_model(folder: Path, group: Group) -> None:
@@ -139,17 +140,26 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
 
 
 def make_runner(parts: Parts, options: EngineOptions, group: Any) -> ModelRunner:
-    """The runner of this rank, with as many KV blocks as every rank has room for."""
+    """The runner of this rank, connected to those of the others."""
     disconnect = connect(parts.device, group)
+    try:
+        runner = _build(parts, _agreed_plan(parts, options, group), options, group)
+    except Exception:
+        disconnect()
+        raise
+    runner.disconnect = disconnect
+    return runner
+
+
+def _agreed_plan(parts: Parts, options: EngineOptions, group: Any) -> KVPlan:
+    """As many KV blocks as every rank has room for."""
     kv = parts.kv
     if kv is None:
         room = gpu_room(parts, options, group)
         kv = group.together(lambda: _plan(parts, options, room, group))
     room_of_all = group.all_gather(np.array([[kv.num_blocks, kv.max_model_len]]))
     blocks, longest = (int(n) for n in np.concatenate(room_of_all).min(0))
-    runner = _build(parts, replace(kv, num_blocks=blocks, max_model_len=longest), options, group)
-    runner.disconnect = disconnect
-    return runner
+    return replace(kv, num_blocks=blocks, max_model_len=longest)
 
 
 def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> ModelRunner:
