@@ -74,7 +74,7 @@ def divide_hidden(count: int, ranks: int, step: int = 1) -> list[range]:
     if count % unit or count // unit < ranks:
         raise ValueError(
             f"[shard] {ranks} ranks cannot share {count} hidden units, {step} of which stay "
-            f"together: {count // step} ranks can"
+            f"together: up to {count // step} can"
         )
     return [_times(part, unit) for part in shares(count // unit, ranks)]
 

@@ -25,9 +25,11 @@ import nanocupy.core as mx
 from models.test_llama import CONFIG, LLAMA3, TOKENS, logits, runner
 from nanocupy import nn, utils
 from nanocupy.checkpoint import ModelConfig, RopeConfig
+from nanocupy.distributed import Group
 from nanocupy.models.llama import Model
 from nanocupy.nn import distributed, layers
 from nanocupy.utils import tree_flatten
+from ranks import on_threads
 
 ALIASES = {
     "mlx": nanocupy,
@@ -231,6 +233,25 @@ def test_sharding_over_one_process_changes_nothing(mlx_lm: Any) -> None:
     want = dense(made)
     made.shard()
     assert np.array_equal(dense(made), want)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+@pytest.mark.parametrize("form", [None, (4, 32)])
+def test_sharding_over_two_ranks(mlx_lm: Any, name: str, form: Any) -> None:
+    def made() -> Any:
+        one = model(mlx_lm[name], name, hidden_size=128, intermediate_size=192, head_dim=32)
+        if form:
+            nn.quantize(one, lambda *_: form)
+        return filled(one)
+
+    def work(group: Group) -> np.ndarray:
+        one = made()
+        one.shard(group)
+        return dense(one)
+
+    want = dense(made())
+    for got in on_threads(2, work):
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max(), rtol=0)
 
 
 def test_a_sliding_window_is_refused_unless_it_holds_the_context(mlx_lm: Any) -> None:

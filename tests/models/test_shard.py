@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nanocupy.core as mx
+from kernels.ranks import on_ranks, shared
 from models.test_llama import CONFIG, VARIANTS, model
+from models.test_llama import logits as paged_logits
 from nanocupy import nn
 from nanocupy.checkpoint import ModelConfig
+from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import Group
+from nanocupy.engine.memory import plan
+from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.precision import precision
+from nanocupy.engine.runner import ModelRunner
+from nanocupy.models.base import KVCache
+from nanocupy.models.llama import Model
 from nanocupy.models.shard import (
     divide_heads,
     divide_hidden,
@@ -23,6 +33,7 @@ from nanocupy.models.shard import (
     kv_heads_of,
     shares,
 )
+from nanocupy.utils import tree_flatten
 from ranks import Place, on_threads
 
 TOKENS = [int(t) for t in np.random.default_rng(9).integers(0, 77, 12)]
@@ -89,6 +100,61 @@ def test_shares_are_those_of_a_group(count: int, ranks: int) -> None:
     assert all(a.stop == b.start for a, b in pairwise(shares(count, ranks)))
 
 
+def test_pages_are_for_the_heads_of_a_rank() -> None:
+    options = EngineOptions(num_kv_blocks=4)
+    numbers = precision(UNEVEN, options, "cpu")
+    plans = [plan(UNEVEN, options, numbers, None, "cpu", Place(rank, 2)) for rank in range(2)]
+    whole = plan(UNEVEN, options, numbers)
+    assert [p.kv_heads for p in plans] == [1, 2]
+    assert sum(p.nbytes for p in plans) == whole.nbytes
+    with pytest.raises(ValueError, match="4 ranks cannot share"):
+        plan(UNEVEN, options, numbers, None, "cpu", Place(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "bits", "changed", "said"),
+    [
+        (3, 0, {}, "3 ranks cannot share 4 query heads on 2 KV heads: up to 2 ranks can"),
+        (6, 0, {}, "6 ranks cannot share 4 query heads on 2 KV heads.* of 2 up to 4"),
+        (2, 4, {"intermediate_size": 32},
+         "2 ranks cannot share 32 hidden units, 32 of which stay together: up to 1 can"),
+        (2, 0, {"vocab_size": 1}, "2 ranks cannot share a vocabulary of 1"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_numbers_on_every_rank(
+    ranks: int, bits: int, changed: Any, said: str
+) -> None:
+    for rank in range(ranks):
+        with pytest.raises(ValueError, match=said):
+            built(replace(CONFIG, **changed), Place(rank, ranks), bits)
+
+
+def test_a_group_of_one_changes_nothing() -> None:
+    made = model(CONFIG)
+    before = dict(made.named_modules())
+    made.shard(Place(0, 1))
+    assert dict(made.named_modules()) == before
+
+
+@pytest.mark.parametrize("bits", [0, 4])
+def test_parts_are_views_and_q_k_and_v_stay_neighbours(bits: int) -> None:
+    """So a rank reads its own parts of mapped files, and a step has as many products as before."""
+    config = replace(UNEVEN, head_dim=64, intermediate_size=320)
+    whole, made = (built(config, Place(0, 1), bits) for _ in range(2))
+    made.load_weights(tree_flatten(whole.parameters()))
+    made.shard(Place(1, 2))
+    source = dict(tree_flatten(whole.parameters()))
+    for name, value in tree_flatten(made.parameters()):
+        name = name.replace(".linear.", ".").replace(".embedding.", ".")
+        assert np.shares_memory(value.numpy(), source[name].numpy()), name
+    nn.prepare(made, CpuDevice(1))
+    layer: Any = made.layers[0]
+    q, k, v = (layer.self_attn[name].packed for name in ("q_proj", "k_proj", "v_proj"))
+    assert k.follows(q) and v.follows(k) and (q.n, k.n, v.n) == (6 * 64, 2 * 64, 2 * 64)
+    gate, up = layer.mlp.gate_proj.packed, layer.mlp.up_proj.packed
+    assert up.follows(gate) and gate.n == up.n == 192
+
+
 def test_quantised_heads_come_apart_between_groups_only() -> None:
     made = model(replace(CONFIG, head_dim=48, num_key_value_heads=4))
     nn.quantize(made, lambda _, m: (4, 32) if hasattr(m, "to_quantized") else None)
@@ -99,7 +165,8 @@ def test_quantised_heads_come_apart_between_groups_only() -> None:
 # ---- parts add up
 
 
-def logits(config: ModelConfig, group: Group, bits: int = 0, dtype: str = "") -> np.ndarray:
+def built(config: ModelConfig, group: Group, bits: int = 0, dtype: str = "") -> Model:
+    """This rank's part of a random model."""
     made = model(config)
     if dtype:
         made.apply(lambda x: x.astype(getattr(mx, dtype)))
@@ -107,6 +174,12 @@ def logits(config: ModelConfig, group: Group, bits: int = 0, dtype: str = "") ->
         nn.quantize(made, lambda path, m: (bits, 32) if hasattr(m, "to_quantized") else None)
         fill(made)
     made.shard(group)
+    return made
+
+
+def logits(config: ModelConfig, group: Group, **how: Any) -> np.ndarray:
+    """By the operations' NumPy forms."""
+    made = built(config, group, **how)
     return np.asarray(made(mx.array(np.array([TOKENS], np.int32))).numpy(), np.float32)[0]
 
 
@@ -121,9 +194,12 @@ def fill(made: nn.Module) -> None:
                 module[name] = mx.array(values.astype(np.float32))
 
 
-def agree(config: ModelConfig, ranks: int, **how: object) -> None:
-    whole = logits(config, Place(0, 1), **how)  # type: ignore[arg-type]
-    parts = on_threads(ranks, lambda group: logits(config, group, **how))  # type: ignore[arg-type]
+def agree(config: ModelConfig, ranks: int, **how: Any) -> None:
+    whole = logits(config, Place(0, 1), **how)
+    same(on_threads(ranks, lambda group: logits(config, group, **how)), whole)
+
+
+def same(parts: Sequence[np.ndarray], whole: np.ndarray) -> None:
     for part in parts:
         np.testing.assert_array_equal(part, parts[0])  # the same bits on all ranks
     assert np.abs(whole).max() > 0.1
@@ -154,3 +230,61 @@ def test_quantised_weights(bits: int, tied: bool) -> None:
 
 def test_sixteen_bit_weights() -> None:
     agree(UNEVEN, 2, dtype="bfloat16")
+
+
+def test_a_cache_has_the_heads_of_its_rank() -> None:
+    whole = logits(UNEVEN, Place(0, 1))
+
+    def work(group: Group) -> np.ndarray:
+        made, out = built(UNEVEN, group), []
+        cache = [KVCache() for _ in made.layers]
+        for tokens in (TOKENS[:5], TOKENS[5:]):
+            out.append(made(mx.array(np.array([tokens], np.int32)), cache=cache).numpy()[0])
+        assert cache[0].keys is not None
+        assert cache[0].keys.shape[1] == kv_heads_of(UNEVEN, group)
+        return np.concatenate(out)
+
+    same(on_threads(2, work), whole)
+
+
+# ---- in Programs, packed, on CPU devices that share a window
+
+WIDE = replace(CONFIG, head_dim=32, attention_bias=True, mlp_bias=True)
+PROGRAMS: list[tuple[ModelConfig, int, dict[str, Any]]] = [
+    (VARIANTS["biases"], 2, {}),
+    (replace(UNEVEN, tie_word_embeddings=False), 2, {}),
+    (UNEVEN, 6, {}),
+    (UNEVEN, 2, {"dtype": "bfloat16"}),
+    (VARIANTS["one kv head"], 2, {}),
+    (WIDE, 2, {"bits": 4}),
+    (replace(WIDE, tie_word_embeddings=False), 2, {"bits": 8}),
+    (replace(WIDE, num_key_value_heads=1, intermediate_size=128), 4, {"bits": 4}),
+]
+
+
+def run(device: CpuDevice, config: ModelConfig, group: Group, **how: Any) -> np.ndarray:
+    """Logits of a runner on one rank's device, a few tokens a step."""
+    options = EngineOptions(device="cpu", dtype="exact", threads=device.threads, num_kv_blocks=4)
+    numbers = precision(config, options, "cpu")
+    made = nn.prepare(built(config, group, **how), device, numbers.weights_meet)
+    pages = plan(config, options, numbers, None, "cpu", group)
+    runner = ModelRunner(made, config, device, options, pages)
+    runner.make_graphs()
+    return paged_logits(runner, TOKENS, 5)
+
+
+@pytest.mark.parametrize(("config", "ranks", "how"), PROGRAMS)
+def test_programs_of_ranks_make_what_one_makes(
+    config: ModelConfig, ranks: int, how: dict[str, Any]
+) -> None:
+    whole = logits(config, Place(0, 1), **how)
+    np.testing.assert_allclose(
+        run(CpuDevice(1), config, Place(0, 1), **how), whole, atol=3e-5 * np.abs(whole).max()
+    )  # and compiles most kernels, once
+    outs = shared((ranks, *whole.shape))
+
+    def work(device: CpuDevice, rank: int) -> None:
+        outs[rank] = run(device, config, Place(rank, ranks), **how)
+
+    on_ranks(ranks, 1, work)
+    same(outs, whole)
