@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nanocupy.cli import flags
 from nanocupy.cli.output import note, write, write_json
 from nanocupy.cli.session import Session, check_sampling, load, sampling, stream, timings
+from nanocupy.distributed.launcher import launched_rank
 
 if TYPE_CHECKING:
     from nanocupy.engine.outputs import Chunk, RequestOutput
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--system needs the chat template: leave out --raw")
     check_sampling(args)
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
-    if not prompt:
+    if not prompt and (args.prompt != "-" or launched_rank() == 0):  # mpirun gives rank 0 stdin
         raise ValueError("PROMPT must not be empty")
     with load(args) as session:
         params = sampling(args, session)

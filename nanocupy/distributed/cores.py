@@ -7,6 +7,7 @@ cores of the job instead: as many on each, neighbours together.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 AFFINITY = hasattr(os, "sched_setaffinity")
 
@@ -18,12 +19,18 @@ def own_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def job_cores() -> list[int]:
-    """The CPUs the launcher, our parent, may run on: it was not bound."""
-    try:
-        return sorted(os.sched_getaffinity(os.getppid()))
-    except (OSError, AttributeError):
-        return own_cores()
+def job_cores(ranks: set[int]) -> list[int]:
+    """The CPUs of a job on this host.
+
+    Args:
+        ranks: what its ranks may use. Open MPI may have bound each to one: then those count that
+            the launcher, our parent, may run on.
+    """
+    launcher: set[int] = set()
+    if "OMPI_COMM_WORLD_SIZE" in os.environ and AFFINITY:
+        with suppress(OSError):
+            launcher = set(os.sched_getaffinity(os.getppid()))
+    return sorted(launcher if launcher > ranks else ranks)
 
 
 def share_of(cores: list[int], rank: int, ranks: int) -> list[int]:
@@ -35,4 +42,5 @@ def share_of(cores: list[int], rank: int, ranks: int) -> list[int]:
 def use(cores: list[int]) -> None:
     """Run this process, and the threads it starts from now on, on these CPUs."""
     if AFFINITY:
-        os.sched_setaffinity(0, cores)
+        with suppress(OSError):  # they are not ours to choose
+            os.sched_setaffinity(0, cores)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class Group:
 
     def check(self) -> None:
         """Raise RankError where a rank has failed or stalled: for whoever waits for others."""
+
+    @contextmanager
+    def step(self, work: Any = None, patience: int = 1) -> Iterator[None]:
+        """Something that every rank takes part in, without pause; see `Watch.begin`."""
+        yield
 
     # ---- arrays on the host
 

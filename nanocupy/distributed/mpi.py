@@ -35,7 +35,7 @@ def load_mpi() -> Any:
     """mpi4py's MPI, initialised.
 
     Raises:
-        RuntimeError: it is not installed, or finds no MPI library.
+        RuntimeError: it is not installed, finds no MPI library, or MPI is for one thread only.
     """
     # A component of Open MPI's wheel that is not built for this complains on every start.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
@@ -46,6 +46,11 @@ def load_mpi() -> Any:
             f"[distributed] several processes need mpi4py and an MPI library ({error}): "
             "pip install 'nanocupy[mpi]'"
         ) from error
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise RuntimeError(
+            "[distributed] MPI was started for a single thread, and ranks are watched by another: "
+            "leave mpi4py.rc.threads and mpi4py.rc.thread_level as they are"
+        )
     return MPI
 
 
@@ -57,6 +62,7 @@ class MpiGroup(Group):
     Attributes:
         lock: held by whoever runs something on all ranks.
         closed: whether the group has been left.
+        dropped: engines of rank 0's that nobody refers to any more; see `engine.ranks`.
     """
 
     def __init__(self, comm: Any, stall: float = STALL) -> None:
@@ -74,6 +80,7 @@ class MpiGroup(Group):
         host.Free()
         self.threads = self._default_threads()
         self.closed = False
+        self.dropped: list[Any] = []
         atexit.register(self._leave)
 
     def rank(self) -> int:
@@ -172,9 +179,8 @@ class MpiGroup(Group):
         self._watch.fail(why)
 
     @contextmanager
-    def step(self, work: Any = None) -> Iterator[None]:
-        """Something that every rank takes part in, without pause; see `Watch.begin`."""
-        self._watch.begin(work)
+    def step(self, work: Any = None, patience: int = 1) -> Iterator[None]:
+        self._watch.begin(work, patience)
         try:
             yield
         finally:
@@ -248,17 +254,17 @@ class MpiGroup(Group):
         if self.closed:
             return
         self.closed = True
-        atexit.unregister(self._leave)
         try:
             self.meet()
-            self._comm.Free()
-            self._news.Free()
         finally:
-            self._watch.close()
+            self._watch.close()  # it uses what is freed next
+        self._comm.Free()
+        self._news.Free()
+        atexit.unregister(self._leave)
 
     def _leave(self) -> None:
         """At the end of the program. There MPI would wait for a rank that has failed."""
-        with suppress(RankError):
+        with suppress(RankError):  # perhaps one of an earlier close
             self.check()
             self.close()
         if self.failure is not None:

@@ -65,8 +65,12 @@ class Watch:
         now = time.monotonic()
         self._peers = {r: Peer((0, 0), now, now) for r in range(ranks) if r != rank}
         self._steps, self._since = 0, 0.0  # since: when the running step began; 0: none runs
+        self._patience = 1
         self._work: Any = None
+        self._before = 0  # the work's progress when the step began
         self._waits = False
+        self._seen = now
+        self._speaks = threading.Lock()
         self._moved = (0, 0, now)  # progress of our own, and when that changed
         self._ended = threading.Event()
         self._parent = os.getppid()
@@ -75,13 +79,15 @@ class Watch:
 
     # ---- what the rank itself says
 
-    def begin(self, work: Any = None) -> None:
+    def begin(self, work: Any = None, patience: int = 1) -> None:
         """A step begins that every rank takes part in.
 
         Args:
             work: what does it: has `progress()`, a number that grows, and `interrupt()`.
+            patience: how many times as long as others it may stall.
         """
-        self._steps += 1
+        self._steps, self._patience = self._steps + 1, patience
+        self._before = 0 if work is None else int(work.progress())
         self._work, self._since = work, time.monotonic()
 
     def end(self) -> None:
@@ -116,24 +122,39 @@ class Watch:
             if os.getppid() != self._parent:
                 self._orphaned()
             now = time.monotonic()
+            if now - self._seen > 2 * BEAT:
+                self._forgive(now)
+            self._seen = now
             if now >= next_beat:
                 self._beat()
                 next_beat = now + BEAT
-            while (heard := self._receive()) is not None:
-                self._hear(*heard)
-            if self.failure is None:
-                self._look(time.monotonic())
+            try:
+                self._listen()
+            except Exception as error:  # a rank that does not watch is of no use to the others
+                self.fail(f"{type(error).__name__} in its watch: {error}")
             if self.failure is not None and (work := self._work) is not None:
                 work.interrupt()
 
+    def _listen(self) -> None:
+        while (heard := self._receive()) is not None:
+            self._hear(*heard)
+        if self.failure is None:
+            self._look(time.monotonic())
+
+    def _forgive(self, now: float) -> None:
+        """This process was stopped (Ctrl-Z, a paused machine), and so were others: count anew."""
+        for peer in self._peers.values():
+            peer.heard = peer.moved = now
+
     def _beat(self) -> None:
         text = (self.failure or "").encode()
-        for peer in self._peers:
-            self._send(peer, _BEAT.pack(*self._here()) + text)
+        with self._speaks:
+            for peer in self._peers:
+                self._send(peer, _BEAT.pack(*self._here()) + text)
 
     def _here(self) -> tuple[int, int]:
         work = self._work
-        return self._steps, 0 if work is None else int(work.progress())
+        return self._steps, 0 if work is None else int(work.progress()) - self._before
 
     def _hear(self, rank: int, data: bytes) -> None:
         peer, now = self._peers[rank], time.monotonic()
@@ -147,10 +168,11 @@ class Watch:
     def _look(self, now: float) -> None:
         """Does anybody keep us waiting who does nothing?"""
         since = self._since
-        limit = self.stall if since else self.stall * PATIENCE
-        silent = [r for r, peer in self._peers.items() if now - peer.heard > limit]
+        limit = self.stall * (self._patience if since else PATIENCE)
+        silent = [r for r, p in self._peers.items() if now - max(p.heard, since) > limit]
         if silent and (since or self._waits):
             self.failure = f"{_ranks(silent)} has said nothing for {limit:g} s"
+            return
         here = self._here()
         if here != self._moved[:2]:
             self._moved = (*here, now)
@@ -158,7 +180,10 @@ class Watch:
         if since and now - last > limit:
             places = {self._rank: here} | {r: peer.at for r, peer in self._peers.items()}
             behind = [r for r, place in places.items() if place == min(places.values())]
-            self.failure = f"{_ranks(behind)} made no progress for {limit:g} s"
+            self.failure = (
+                f"{_ranks(behind)} made no progress for {limit:g} s (raise stall_timeout, now "
+                f"{self.stall:g}, if one kernel can take so long)"
+            )
 
 
 def _ranks(ranks: list[int]) -> str:

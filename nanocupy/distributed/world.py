@@ -11,10 +11,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from nanocupy.distributed import cores
 from nanocupy.distributed.group import ONE, Group
 from nanocupy.distributed.launcher import launched_size
 from nanocupy.distributed.mpi import MpiGroup, load_mpi
+
+MOST_CORES = 4096  # of a host
 
 
 @functools.cache
@@ -43,8 +47,12 @@ def world() -> Group:
 
 def _share_cores(mpi: Any, comm: Any) -> None:
     host = comm.Split_type(mpi.COMM_TYPE_SHARED)
+    mine, ours = np.zeros((2, MOST_CORES), np.uint8)
+    mine[[core for core in cores.own_cores() if core < MOST_CORES]] = 1
+    host.Allreduce(mine, ours, mpi.MAX)
     if host.Get_size() == comm.Get_size():
-        cores.use(cores.share_of(cores.job_cores(), host.Get_rank(), host.Get_size()))
+        job = cores.job_cores(set(np.flatnonzero(ours).tolist()))
+        cores.use(cores.share_of(job, host.Get_rank(), host.Get_size()))
     host.Free()
 
 

@@ -42,7 +42,7 @@ def make_device(options: EngineOptions, group: Group, tick: Tick | None = None) 
 
 
 def connect(device: Any, group: Any) -> Callable[[], None]:
-    """Let the device's kernels work with those of the other ranks; what ends that again.
+    """Let the device's kernels work with those of the other ranks; what ends that, on all ranks.
 
     Raises:
         ValueError: the ranks cannot work together: different threads, CPUs of several hosts.

@@ -48,7 +48,8 @@ class Frontend:
         Args:
             comm: for programs that use MPI themselves: an mpi4py communicator of the processes that
                 share out the layers. Its rank 0 drives; on the others this returns when rank 0 has
-                closed its own, and what they get is closed, too.
+                closed its own, and what they get is closed, too; or it raises as on rank 0. Until
+                then they hear nothing else: one engine at a time.
         """
         chosen = EngineOptions(**options)
         from nanocupy.engine.load import load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
@@ -11,12 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.distributed import ONE, Group, group_of, world
+from nanocupy.distributed import ONE, Group, RankError, group_of, world
 from nanocupy.engine.devices import connect, make_device
 from nanocupy.engine.memory import KVPlan, Room, cpu_room, longest_sequence, plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
+
+PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
 
 
 class Loaded(NamedTuple):
@@ -74,13 +77,15 @@ def join(options: EngineOptions, comm: Any) -> Group:
     wanted = options.tensor_parallel
     if wanted == 1 and comm is None:
         return ONE
-    group = world() if comm is None else group_of(comm)
-    if wanted not in ("auto", 1, group.size()):
+    size = world().size() if comm is None else comm.Get_size()
+    if wanted not in ("auto", 1, size):
         raise ValueError(
-            f"[EngineOptions] tensor_parallel={wanted}, and {group.size()} processes were started: "
+            f"[EngineOptions] tensor_parallel={wanted}, and {size} processes were started: "
             f"start as many with mpirun -n {wanted}, or say 'auto'"
         )
-    return group
+    if comm is None:
+        return world()
+    return group_of(comm) if size > 1 else ONE
 
 
 def load_here(
@@ -144,8 +149,10 @@ def make_runner(parts: Parts, options: EngineOptions, group: Any) -> ModelRunner
     disconnect = connect(parts.device, group)
     try:
         runner = _build(parts, _agreed_plan(parts, options, group), options, group)
-    except Exception:
-        disconnect()
+    except BaseException:
+        parts.device.interrupt()  # nobody waits for what another rank did not even start
+        with suppress(RankError):
+            disconnect()
         raise
     runner.disconnect = disconnect
     return runner
@@ -168,7 +175,12 @@ def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> Mo
     runner = group.together(make)
     if group.size() > 1:  # else capturing compiles
         group.in_turn(runner.compile)
-    group.together(runner.make_graphs)
+
+    def make_graphs() -> None:
+        with group.step(parts.device, PATIENCE):
+            runner.make_graphs()
+
+    group.together(make_graphs)
     return runner
 
 
@@ -205,7 +217,12 @@ def gpu_room(parts: Parts, options: EngineOptions, group: Any) -> Room:
     least = replace(options, num_kv_blocks=1, max_model_len=None)
     kv = group.together(lambda: _plan(parts, least, Room(0, total), group))
     trial = _build(parts, replace(kv, max_model_len=longest), options, group)
-    trial.warm_up()
-    used = total - device.memory_free() - kv.nbytes + kv.nbytes // kv.num_blocks  # the dump block
+
+    def measure() -> int:
+        with group.step(device, PATIENCE):  # who waits for a rank that failed must hear of it
+            trial.warm_up()
+        return int(total - device.memory_free() - kv.nbytes + kv.nbytes // kv.num_blocks)  # dump
+
+    used = group.together(measure)
     trial.close()
     return Room(int(options.gpu_memory_utilization * total) - used, total)

@@ -12,6 +12,7 @@ import functools
 import json
 import struct
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -41,6 +42,9 @@ class LeadingRunner:
         self.runner, self.group, self.id, self._once = runner, group, id, once
         self._steps, self._tokens = 0, 0
         self._closed = False
+        # Nobody refers to it any more, and nobody closed it: the others hear of it another time.
+        self._drop = weakref.finalize(self, group.dropped.append, (id, runner.disconnect))
+        self._drop.atexit = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runner, name)
@@ -55,8 +59,10 @@ class LeadingRunner:
                 with self.group.step(self.runner.device):
                     self.group.post(record)
                     self.runner.run(len(batch), edits)
-            except Exception as error:
+            except BaseException as error:
                 self.group.fail(f"{type(error).__name__}: {error}")
+                if not isinstance(error, Exception):
+                    raise
                 raise RankError(self.group.failure) from error
             self._tokens = _tokens(self.runner, len(wanted))
             return list(self.runner.answers(wanted))
@@ -75,6 +81,7 @@ class LeadingRunner:
         if self._closed:
             return
         self._closed = True
+        self._drop.detach()
         with self.group.lock:
             if self.group.failure is not None:
                 self.runner.close()
@@ -113,6 +120,7 @@ def lead(
     group.set_stall(options.stall_timeout)
     with group.lock:
         group.check()
+        _close_dropped(group)
         group.post(MAKE + json.dumps(asked).encode())
         try:
             loaded = load(model, options, group)
@@ -120,6 +128,9 @@ def lead(
             if once:
                 _end(group)
                 group.close()
+            raise
+        except BaseException as error:  # Ctrl-C: the others are in the middle of something
+            group.fail(type(error).__name__)
             raise
     return loaded._replace(runner=LeadingRunner(loaded.runner, group, id, once))
 
@@ -131,11 +142,18 @@ def _end_with_the_program(group: Any) -> None:
 
 
 def _end(group: Any) -> None:
-    if group.closed:
-        return
-    with suppress(RankError):
-        group.check()
-        group.post(END)
+    with group.lock, suppress(RankError):
+        if not group.closed:
+            group.check()
+            group.post(END)
+
+
+def _close_dropped(group: Any) -> None:
+    """Close, on all ranks, engines that were garbage here."""
+    while group.dropped:
+        id, disconnect = group.dropped.pop()
+        group.post(CLOSE + struct.pack("<q", id))
+        disconnect()
 
 
 # ---- all other ranks
@@ -155,6 +173,7 @@ class Follower:
         self.group, self._load = group, load
         self._own: tuple[str, EngineOptions] | None = own
         self._runners: dict[int, Any] = {}
+        self._refused: Exception | None = None  # why the last engine was not made
         self._steps: dict[int, int] = {}
         self._samples: dict[int, int] = {}
 
@@ -162,6 +181,7 @@ class Follower:
         """Serve until rank 0's program ends, or, with `once`, until no engine is left.
 
         Raises:
+            Exception: with `once`, why the engine could not be made, or why it ended.
             RankError: something went wrong, and rank 0 is not there any more.
         """
         does = {MAKE: self._make, STEP: self._step, CLOSE: self._close}
@@ -172,9 +192,14 @@ class Follower:
                     break
             if once:
                 self.group.close()
-            return
         except Exception as error:
             self.group.fail(f"{type(error).__name__}: {error}")
+            if once:
+                raise RankError(self.group.failure) from error
+        else:
+            if once and self._refused is not None:
+                raise self._refused
+            return
         while not self.group.silent(0):  # its callers know, and it is for them to end the job
             time.sleep(0.1)
         raise RankError(f"{self.group.failure}; and rank 0 is silent")
@@ -185,10 +210,13 @@ class Follower:
         self.group.set_stall(options.stall_timeout)
         check = _same(asked["version"], self._own, (asked["model"], options))
         self._own = None
-        with suppress(Exception):  # every rank has heard of it, and rank 0's caller decides
+        try:
             loaded = self._load(asked["model"], replace(options, progress=False), self.group, check)
-            self._runners[asked["id"]] = loaded.runner
-            self._steps[asked["id"]] = self._samples[asked["id"]] = 0
+        except Exception as error:  # every rank has heard of it, and rank 0's caller decides
+            self._refused = error
+            return
+        self._refused, self._runners[asked["id"]] = None, loaded.runner
+        self._steps[asked["id"]] = self._samples[asked["id"]] = 0
 
     def _step(self, body: memoryview) -> None:
         id, step, sequences, columns, edits, tokens, check = _STEP.unpack_from(body)
@@ -221,8 +249,11 @@ def _same(
     def check() -> None:
         if version != __version__:
             raise ValueError(f"this rank runs nanocupy {__version__}, rank 0 {version}")
-        for here, there in zip(own or asked, asked, strict=True):
-            if here != there:
-                raise ValueError(f"this rank asks for {here}, rank 0 for {there}")
+        (model, options), (model_0, options_0) = own or asked, asked
+        here = {"model": model, **asdict(options), "progress": None}
+        there = {"model": model_0, **asdict(options_0), "progress": None}
+        if wrong := {name: value for name, value in here.items() if value != there[name]}:
+            asks = {name: there[name] for name in wrong}
+            raise ValueError(f"this rank asks for {wrong}, rank 0 for {asks}")
 
     return check

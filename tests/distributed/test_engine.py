@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from device.needs import needs_compiler
-from mpirun import PROGRAMS, mpirun, needs_mpi, program
+from mpirun import PROGRAMS, mpirun, needs_mpi, program, start
 
 pytestmark = needs_mpi
 PROMPTS = [[5, 6, 7], list(range(40, 140)), [9]]
@@ -90,7 +90,7 @@ def test_ranks_must_ask_for_the_same(tiny: Path) -> None:
         "LLM(model, tensor_parallel='auto', max_num_seqs=3 + launched_rank())"
     )
     said = refused(tiny, 2, code)
-    assert "rank 1: ValueError: this rank asks for" in said and "max_num_seqs=4" in said
+    assert "rank 1: ValueError: this rank asks for {'max_num_seqs': 4}, rank 0 for" in said
 
 
 def test_a_refused_model_is_followed_by_a_good_one(tiny: Path) -> None:
@@ -131,6 +131,9 @@ def test_the_command_line(tiny: Path) -> None:
     ended = mpirun(2, *command)
     assert ended.code == 0, ended.err
     assert len(json.loads(ended.out)["token_ids"]) <= 4
+    with start(2, *command[:3], "-", *command[4:], stdin=True) as job:  # only rank 0 has it
+        out, err = job.communicate("Hello", timeout=60)
+    assert job.returncode == 0 and json.loads(out)["token_ids"], err
     wrong = mpirun(2, *command, "--threads", "0")
     assert wrong.code != 0 and wrong.err.count("--threads") == 1 and wrong.out == ""
 

@@ -100,6 +100,22 @@ def test_rank_0_is_killed(fails: Callable[..., Ended]) -> None:
     assert "rank 0" in ended.err and ended.seconds < SECONDS
 
 
+def test_a_job_that_was_stopped_goes_on(tiny: Path) -> None:
+    """Ctrl-Z, or a machine that was paused, for longer than a rank may stall: nobody is blamed."""
+    ended = mpirun(2, str(PROGRAMS / "fails.py"), str(tiny), "all", "pause", "decode")
+    assert (ended.code, ended.out) == (0, ""), ended.err
+
+
+def test_a_fault_in_a_rank_of_ones_own(tiny: Path) -> None:
+    """With comm=, every rank gets an error, and is free again."""
+    ended = mpirun(2, str(PROGRAMS / "own_fault.py"), str(tiny))
+    assert ended.code == 0, ended.err
+    assert sorted(ended.out.splitlines()) == [
+        "0 RankError: rank 1: MemoryError: sown fault",
+        "1 MemoryError: sown fault",
+    ]
+
+
 def test_the_launcher_is_killed(tiny: Path, tmp_path: Path, shm: dict[str, str]) -> None:
     """No rank lives on, and no memory of theirs."""
     mark, folder = model_of(tiny, tmp_path), tmp_path / "shm"

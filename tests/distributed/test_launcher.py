@@ -53,4 +53,5 @@ def test_ranks_share_out_the_cores(count: int, ranks: int) -> None:
 
 
 def test_this_process_has_cores() -> None:
-    assert own_cores() and job_cores()
+    assert own_cores() and job_cores(set(own_cores())) == own_cores()
+    assert job_cores({1, 5}) == [1, 5]

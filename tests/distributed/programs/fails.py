@@ -1,4 +1,4 @@
-"""A rank fails. argv: model, rank, what (kill, stop, raise), when (load, idle, ...; serve: never).
+"""A rank fails. argv: model, rank, what (kill, stop, raise, pause), when (load, idle, ...).
 
 Rank 0 prints what its caller caught.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ model, rank, what, when = sys.argv[1:]
 def fail() -> None:
     if what == "raise":
         raise MemoryError("sown fault")
+    if what == "pause":
+        subprocess.Popen(["sh", "-c", f"sleep 3; kill -CONT {os.getpid()}"])
     os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
 
 
@@ -52,7 +55,7 @@ def sow(runner: type[ModelRunner]) -> None:
     runner.__init__, runner.run, runner.close = new_init, new_run, new_close  # type: ignore
 
 
-if launched_rank() == int(rank):
+if rank in ("all", str(launched_rank())):
     sow(ModelRunner)
 try:
     with LLM(model, tensor_parallel="auto", stall_timeout=1.5, max_num_batched_tokens=256) as llm:
