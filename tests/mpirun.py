@@ -32,14 +32,13 @@ class Ended(NamedTuple):
     seconds: float
 
 
-def start(ranks: int, *command: str, stdin: bool = False, **env: str) -> subprocess.Popen[str]:
+def start(ranks: int, *command: str, **env: str) -> subprocess.Popen[str]:
     """`mpirun -n ranks python command`."""
     assert MPIRUN, missing
     line = [MPIRUN, "-n", str(ranks), "--oversubscribe", sys.executable, *command]
     return subprocess.Popen(
         line,
         env={**os.environ, **ALLOWED, **env},
-        stdin=subprocess.PIPE if stdin else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
