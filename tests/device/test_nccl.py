@@ -50,8 +50,8 @@ def test_processes(ranks: int, late: str) -> None:
 
 FAILURES = {
     "raise": "RankError: rank 2: MemoryError: sown",
-    "stall": "RankError: rank 2 made no progress for 1 s (raise stall_timeout, now 1, if one kernel can take so "
-    "long)",
+    "stall": "RankError: rank 2 made no progress for 1 s (raise stall_timeout, now 1, if one "
+    "kernel can take so long)",
     "cut": f"KernelError: [nccl] {ERRORS[6]}",
 }
 
