@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanocupy.distributed.group import ONE, Group, RankError
+from nanocupy.distributed.group import ONE, Group, RankError, shares
 
 
 def world() -> Group:
-    """The group of all processes of the job; see `distributed.world`."""
-    from nanocupy.distributed.world import world
+    """The group of all processes of the job; see `distributed.job`."""
+    from nanocupy.distributed.job import world
 
     return world()
 
@@ -21,4 +21,4 @@ def group_of(comm: Any) -> Group:
     return MpiGroup(comm)
 
 
-__all__ = ["ONE", "Group", "RankError", "group_of", "world"]
+__all__ = ["ONE", "Group", "RankError", "group_of", "shares", "world"]

@@ -17,6 +17,11 @@ class RankError(RuntimeError):
     """A rank of a group failed or stalled; the message names it."""
 
 
+def shares(count: int, ranks: int) -> list[range]:
+    """Every rank's part of `count` things: neighbours, as many on every rank or one more."""
+    return [range(count * r // ranks, count * (r + 1) // ranks) for r in range(ranks)]
+
+
 class Group:
     """A group of processes, each with a rank. This one is a group of one: nothing is done.
 
@@ -37,9 +42,8 @@ class Group:
         return 1
 
     def share(self, count: int) -> range:
-        """This rank's part of `count` things: neighbours, as many on every rank or one more."""
-        rank, size = self.rank(), self.size()
-        return range(count * rank // size, count * (rank + 1) // size)
+        """This rank's part of `count` things; see `shares`."""
+        return shares(count, self.size())[self.rank()]
 
     # ---- on the host
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -124,11 +124,11 @@ class MpiGroup(Group):
 
     def _all_gather_bytes(self, mine: bytes) -> list[bytes]:
         sizes = np.empty(self._size, np.int64)
-        self._wait(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes))
+        self._until(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes).Test)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         everything = np.empty(int(starts[-1]), np.uint8)
         places = [everything, sizes.tolist(), starts[:-1].tolist(), self._mpi.BYTE]
-        self._wait(self._comm.Iallgatherv([mine, self._mpi.BYTE], places))
+        self._until(self._comm.Iallgatherv([mine, self._mpi.BYTE], places).Test)
         return [everything[a:b].tobytes() for a, b in pairwise(starts)]
 
     # ---- rank 0 to all others
@@ -137,23 +137,23 @@ class MpiGroup(Group):
         """Send a record to every other rank; done when it is on its way."""
         comm, message = self._comm, [data, self._mpi.BYTE]
         for request in [comm.Isend(message, r, _RECORD) for r in range(1, self._size)]:
-            self._wait(request)
+            self._until(request.Test)
 
     def take(self) -> bytes:
         """The next record of rank 0's, however long."""
-        status, wait = self._mpi.Status(), Wait()
-        while (message := self._comm.Improbe(0, _RECORD, status)) is None:
-            self.check()
-            wait.a_little()
+        status = self._mpi.Status()
+        message = self._until(lambda: self._comm.Improbe(0, _RECORD, status))
         data = bytearray(status.Get_count(self._mpi.BYTE))
-        self._wait(message.Irecv([data, self._mpi.BYTE]))
+        self._until(message.Irecv([data, self._mpi.BYTE]).Test)
         return bytes(data)
 
-    def _wait(self, request: Any) -> None:
+    def _until(self, look: Callable[[], Any]) -> Any:
+        """What `look` finds, as soon as it finds something."""
         wait = Wait()
-        while not request.Test():
+        while not (found := look()):
             self.check()
             wait.a_little()
+        return found
 
     # ---- failures
 
