@@ -109,22 +109,20 @@ def _gather_columns(x: np.ndarray, *, group: Group, widths: tuple[int, ...]) -> 
     return np.moveaxis(columns, 0, -1)
 
 
-ALL_SUM = Op(
-    "all_sum",
-    lambda spec, *, group: spec,
-    lambda x, *, group: group.all_sum(x),
-    _lower_reduce("sum"),
-    row_wise=True,
-    effect=True,
-)
-ALL_MAX = Op(
-    "all_max",
-    lambda spec, *, group: spec,
-    lambda x, *, group: group.all_max(x),
-    _lower_reduce("max"),
-    row_wise=True,
-    effect=True,
-)
+def _reduction(how: str) -> Op:
+    """ "sum" or "max" over the ranks: `Group.all_sum`, `Group.all_max`."""
+    name = f"all_{how}"
+    return Op(
+        name,
+        lambda spec, *, group: spec,
+        lambda x, *, group: getattr(group, name)(x),
+        _lower_reduce(how),
+        row_wise=True,
+        effect=True,
+    )
+
+
+ALL_SUM, ALL_MAX = _reduction("sum"), _reduction("max")
 ALL_GATHER = Op(
     "all_gather",
     _gathered,

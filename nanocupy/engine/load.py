@@ -104,7 +104,8 @@ def load_here(
     with Bars(options.progress) as bars:
         group.together(check)
         folder = Path(group.in_turn(lambda: resolve(model, progress=options.progress is not False)))
-        _same_model(folder, group)
+        if group.size() > 1:
+            _same_model(folder, group)
         parts = group.together(lambda: _parts(folder, options, group, bars))
         tokenizer, template, generation_config = group.together(
             lambda: (Tokenizer(folder), load_chat_template(folder), load_generation_config(folder))

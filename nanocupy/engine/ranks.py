@@ -16,7 +16,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -64,7 +64,7 @@ class LeadingRunner:
                 if not isinstance(error, Exception):
                     raise
                 raise RankError(self.group.failure) from error
-            self._tokens = _tokens(self.runner, len(wanted))
+            self._tokens = _tokens(self.runner)
             return list(self.runner.answers(wanted))
 
     def _record(self, sequences: int, edits: int) -> bytes:
@@ -98,8 +98,9 @@ def close(runner: Any) -> None:
     runner.disconnect()
 
 
-def _tokens(runner: Any, samples: int) -> int:
+def _tokens(runner: Any) -> int:
     """What stands for the tokens of the last step: the same on all ranks, if they still agree."""
+    samples = int(runner.buffers.host.counts[1])
     return zlib.crc32(runner.buffers.answers.token[:samples].tobytes())
 
 
@@ -159,6 +160,15 @@ def _close_dropped(group: Any) -> None:
 # ---- all other ranks
 
 
+@dataclass
+class Followed:
+    """An engine of rank 0's: the steps it has made, and what stands for the last one's tokens."""
+
+    runner: Any
+    steps: int = 0
+    tokens: int = 0
+
+
 class Follower:
     """A rank that does as rank 0's records say.
 
@@ -172,10 +182,8 @@ class Follower:
     ) -> None:
         self.group, self._load = group, load
         self._own: tuple[str, EngineOptions] | None = own
-        self._runners: dict[int, Any] = {}
+        self._engines: dict[int, Followed] = {}
         self._refused: Exception | None = None  # why the last engine was not made
-        self._steps: dict[int, int] = {}
-        self._samples: dict[int, int] = {}
 
     def follow(self, *, once: bool) -> None:
         """Serve until rank 0's program ends, or, with `once`, until no engine is left.
@@ -188,7 +196,7 @@ class Follower:
         try:
             while (record := self.group.take())[:1] != END:
                 does[record[:1]](memoryview(record)[1:])
-                if once and record[:1] == CLOSE and not self._runners:
+                if once and record[:1] == CLOSE and not self._engines:
                     break
             if once:
                 self.group.close()
@@ -215,30 +223,24 @@ class Follower:
         except Exception as error:  # every rank has heard of it, and rank 0's caller decides
             self._refused = error
             return
-        self._refused, self._runners[asked["id"]] = None, loaded.runner
-        self._steps[asked["id"]] = self._samples[asked["id"]] = 0
+        self._refused, self._engines[asked["id"]] = None, Followed(loaded.runner)
 
     def _step(self, body: memoryview) -> None:
         id, step, sequences, columns, edits, tokens, check = _STEP.unpack_from(body)
-        runner, payload = self._runners[id], body[_STEP.size :]
-        self._steps[id] += 1
-        said = (step, tokens, check)
-        here = (self._steps[id], self._last(id), zlib.crc32(payload))
+        engine, payload = self._engines[id], body[_STEP.size :]
+        engine.steps += 1
+        said, here = (step, tokens, check), (engine.steps, engine.tokens, zlib.crc32(payload))
         if said != here:
             raise RuntimeError(f"rank 0 and this rank do not agree: {said} there, {here} here")
+        runner = engine.runner
         with self.group.step(runner.device):
             unpack(payload, runner.buffers.host, sequences, columns, edits)
-            self._samples[id] = int(runner.buffers.host.counts[1])
             runner.run(sequences, edits)
-
-    def _last(self, id: int) -> int:
-        if self._steps[id] == 1:
-            return 0
-        return _tokens(self._runners[id], self._samples[id])
+        engine.tokens = _tokens(runner)
 
     def _close(self, body: memoryview) -> None:
         (id,) = struct.unpack("<q", body)
-        close(self._runners.pop(id))
+        close(self._engines.pop(id).runner)
 
 
 def _same(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nanocupy.distributed import Group
+from nanocupy.distributed import Group, shares
 from nanocupy.nn.distributed import input_step, shard_embedding, shard_head, shard_linear
 from nanocupy.nn.module import Module
 
@@ -27,11 +27,6 @@ class Heads(NamedTuple):
 
 
 # ---- who has what
-
-
-def shares(count: int, ranks: int) -> list[range]:
-    """`Group.share(count)` of every rank."""
-    return [range(count * r // ranks, count * (r + 1) // ranks) for r in range(ranks)]
 
 
 def divide_heads(heads: int, kv_heads: int, ranks: int) -> list[Heads]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanocupy import distributed
 from nanocupy.distributed import ONE, world
 from nanocupy.distributed.cores import job_cores, own_cores, share_of
 from nanocupy.distributed.launcher import launched_rank, launched_size
@@ -18,6 +19,7 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     assert (launched_size(), launched_rank()) == (1, 0)
     assert world() is ONE
+    assert distributed.world is world  # no submodule of the name has come in its place
     assert join(EngineOptions(), None) is ONE
     assert join(EngineOptions(tensor_parallel="auto"), None) is ONE
     with pytest.raises(ValueError, match=r"tensor_parallel=2, and 1 processes.*mpirun -n 2"):

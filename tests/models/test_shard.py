@@ -19,7 +19,7 @@ from models.test_llama import logits as paged_logits
 from nanocupy import nn
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.distributed import Group
+from nanocupy.distributed import Group, shares
 from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
@@ -31,7 +31,6 @@ from nanocupy.models.shard import (
     divide_hidden,
     divide_vocabulary,
     kv_heads_of,
-    shares,
 )
 from nanocupy.utils import tree_flatten
 from ranks import Place, on_threads

@@ -73,6 +73,23 @@ def meet(a, thread, threads, epoch):
 
 
 @fn
+def copy(to, source, count):
+    """count f32 from source."""
+    for i in range(count // 16):
+        vstore(to + 64 * i, vload(source + 64 * i))
+    done, rest = count // 16 * 64, i4(count % 16)
+    if rest:
+        vstore_first(to + done, rest, vload_first(source + done, rest))
+
+
+@fn
+def offer(a, thread, threads, epoch, first, count):
+    """Show the others count f32 of x, and wait for theirs. Whether all came: else give up."""
+    copy(slot(a, a[RANK], thread, threads, epoch), a[X] + 4 * first, count)
+    return meet(a, thread, threads, epoch)
+
+
+@fn
 def pieces(a, count, threads):
     """Into how many pieces each thread divides its part of `count` f32, to fit into its slot."""
     room = threads * (a[SLOT] // (64 * threads))
@@ -85,16 +102,6 @@ def piece(count, number, numbers):
     lines = (count + 15) // 16
     first = 16 * (lines * number // numbers)
     return first, min(16 * (lines * (number + 1) // numbers), count) - first
-
-
-@fn
-def copy(to, source, count):
-    """count f32 from source."""
-    for i in range(count // 16):
-        vstore(to + 64 * i, vload(source + 64 * i))
-    done, rest = count // 16 * 64, i4(count % 16)
-    if rest:
-        vstore_first(to + done, rest, vload_first(source + done, rest))
 
 
 @fn
@@ -124,8 +131,7 @@ def all_reduce(a, thread, threads):
     for number in range(each * thread, each * (thread + 1)):
         epoch += 1
         first, some = piece(count, number, each * threads)
-        copy(slot(a, a[RANK], thread, threads, epoch), a[X] + 4 * first, some)
-        if not meet(a, thread, threads, epoch):
+        if not offer(a, thread, threads, epoch, first, some):
             return GIVEN_UP
         slots = slot(a, 0, thread, threads, epoch)
         combine(a[OUT] + 4 * first, slots, a[SLOT], a[RANKS], some, a[HOW])
@@ -158,8 +164,7 @@ def gather_columns(a, thread, threads):
     for number in range(each * thread, each * (thread + 1)):
         epoch += 1
         first, some = piece(own, number, each * threads)
-        copy(slot(a, a[RANK], thread, threads, epoch), a[X] + 4 * first, some)
-        if not meet(a, thread, threads, epoch):
+        if not offer(a, thread, threads, epoch, first, some):
             return GIVEN_UP
         out = a[OUT]
         for rank in range(a[RANKS]):
