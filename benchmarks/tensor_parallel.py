@@ -14,16 +14,15 @@ import argparse
 import json
 import random
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import Side, engine_rate, in_turns, medians, quartiles
 
-from nanocupy import LLM, SamplingParams
+from nanocupy import LLM
 from nanocupy.checkpoint import resolve
 from nanocupy.checkpoint.writer import Entry, write_safetensors
 from nanocupy.kernels.linear import GROUP
@@ -84,44 +83,21 @@ def _random(rng: np.random.Generator, entry: Entry) -> np.ndarray:
 
 
 def serve(model: str, threads: int) -> None:
-    """Answer `prompt new` lines with tokens per second each; on all ranks there are."""
+    """One side, on all ranks there are; see `Side`."""
     source = random.Random(0)
     with LLM(
         model, tensor_parallel="auto", threads=threads, max_model_len=2048, progress=False
     ) as llm:
         print("ready", flush=True)
-        while line := sys.stdin.readline().split():  # an empty line ends it: mpirun keeps EOFs
+        while line := sys.stdin.readline().split():
             prompt, new = map(int, line)
-            ids = [source.randrange(10_000) for _ in range(prompt)]
-            params = SamplingParams(temperature=0, max_tokens=new + 1, ignore_eos=True)
-            at = llm.generate(ids, params)[0].metrics
-            assert at.first_token and at.scheduled and at.finished
-            spent = at.finished - at.first_token if new else at.first_token - at.scheduled
-            print((new or prompt) / spent, flush=True)
+            print(engine_rate(llm, source, prompt, new), flush=True)
 
 
-class Side:
+def side(launch: list[str], model: str, threads: int) -> Side:
     """Processes that measure together."""
-
-    def __init__(self, launch: list[str], model: str, threads: int) -> None:
-        command = [*launch, sys.executable, __file__, "--serve", "--model", model]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.job = subprocess.Popen([*command, "--threads", str(threads)], text=True, **pipes)
-        assert self._read().strip() == "ready", f"{command} did not start"
-
-    def _read(self) -> str:
-        assert self.job.stdout
-        return self.job.stdout.readline()
-
-    def rate(self, prompt: int, new: int) -> float:
-        assert self.job.stdin
-        print(prompt, new, file=self.job.stdin, flush=True)
-        return float(self._read())
-
-    def close(self) -> None:
-        assert self.job.stdin
-        print(file=self.job.stdin, flush=True)
-        self.job.wait()
+    serve = [sys.executable, __file__, "--serve", "--model", model, "--threads", str(threads)]
+    return Side([*launch, *serve])
 
 
 def main() -> None:
@@ -145,19 +121,11 @@ def main() -> None:
 def compare(model: str, ranks: int, repeats: int) -> None:
     """Print the table."""
     mpirun = shutil.which("mpirun", path=str(Path(sys.executable).parent)) or "mpirun"
-    together = Side([mpirun, "-n", str(ranks)], model, 1)
-    alone = Side([], model, ranks)
-    jobs = {"decode after 32": (32, 64), "decode after 1024": (1024, 64), "prefill 512": (512, 0)}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
-    for _ in range(repeats):
-        for name, job in jobs.items():
-            found[name].append((together.rate(*job), alone.rate(*job)))
-    together.close()
-    alone.close()
+    together = side([mpirun, "-n", str(ranks)], model, 1)
+    found = in_turns(together, side([], model, ranks), repeats)
     print(f"{'tokens/s':<20}{f'{ranks} x 1':>10}{f'1 x {ranks}':>10}   ratio (quartiles)")
     for name, pairs in found.items():
-        low, mid, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+        (ours, theirs), (low, mid, high) = medians(pairs), quartiles(pairs)
         print(f"{name:<20}{ours:>10.1f}{theirs:>10.1f}   {mid:.2f}x ({low:.2f}-{high:.2f})")
 
 

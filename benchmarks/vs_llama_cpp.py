@@ -15,35 +15,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from sides import Side, engine_rate, in_turns, medians, quartiles
 
 Job = Callable[[int, int], float]
 
 
 def ours(model: str, threads: int) -> Job:
     """rate(prompt, new): tokens per second of the prompt (new = 0) or of what follows it."""
-    from nanocupy import LLM, SamplingParams
+    from nanocupy import LLM
 
     llm = LLM(model, threads=threads, max_model_len=2048, progress=False)
-    source = random.Random(0)
-
-    def rate(prompt: int, new: int) -> float:
-        ids = [source.randrange(10_000) for _ in range(prompt)]
-        params = SamplingParams(temperature=0, max_tokens=new + 1, ignore_eos=True)
-        times = llm.generate(ids, params)[0].metrics
-        assert times.first_token and times.scheduled and times.finished
-        if new:
-            return new / (times.finished - times.first_token)
-        return prompt / (times.first_token - times.scheduled)
-
-    return rate
+    return partial(engine_rate, llm, random.Random(0))
 
 
 def theirs(model: str, threads: int) -> Job:
@@ -75,32 +64,18 @@ def theirs(model: str, threads: int) -> Job:
 
 
 def serve(side: str, model: str, threads: int) -> None:
-    """Answer `prompt new` lines with a rate each."""
+    """One side; see `Side`."""
     job = (ours if side == "ours" else theirs)(model, threads)
     job(32, 4)
     print("ready", flush=True)
-    for line in sys.stdin:
-        prompt, new = map(int, line.split())
+    while line := sys.stdin.readline().split():
+        prompt, new = map(int, line)
         print(job(prompt, new), flush=True)
 
 
-class Peer:
+def side(python: str, name: str, model: str, threads: int) -> Side:
     """A process that measures one side."""
-
-    def __init__(self, python: str, side: str, model: str, threads: int) -> None:
-        command = [python, __file__, "--serve", side, "--gguf", model, "--threads", str(threads)]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, text=True, env={**os.environ}, **pipes)
-        assert self._read().strip() == "ready", f"{side} did not start"
-
-    def _read(self) -> str:
-        assert self.process.stdout
-        return self.process.stdout.readline()
-
-    def rate(self, prompt: int, new: int) -> float:
-        assert self.process.stdin
-        print(prompt, new, file=self.process.stdin, flush=True)
-        return float(self._read())
+    return Side([python, __file__, "--serve", name, "--gguf", model, "--threads", str(threads)])
 
 
 def main() -> None:
@@ -115,13 +90,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.serve:
         return serve(args.serve, args.gguf, args.threads)
-    us = Peer(sys.executable, "ours", args.model, args.threads)
-    them = Peer(args.llama_python, "theirs", args.gguf, args.threads)
-    jobs = {"decode after 32": (32, 64), "decode after 1024": (1024, 64), "prefill 512": (512, 0)}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
-    for _ in range(args.repeats):
-        for name, job in jobs.items():
-            found[name].append((us.rate(*job), them.rate(*job)))
+    us = side(sys.executable, "ours", args.model, args.threads)
+    them = side(args.llama_python, "theirs", args.gguf, args.threads)
+    found = in_turns(us, them, args.repeats)
     report = {name: summary(pairs) for name, pairs in found.items()}
     if args.json:
         print(json.dumps(report))
@@ -137,9 +108,8 @@ def main() -> None:
 
 
 def summary(pairs: list[tuple[float, float]]) -> dict[str, Any]:
-    ratios = statistics.quantiles([a / b for a, b in pairs], n=4)
-    us, them = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return {"nanocupy": us, "llama.cpp": them, "ratio": ratios}
+    us, them = medians(pairs)
+    return {"nanocupy": us, "llama.cpp": them, "ratio": quartiles(pairs)}
 
 
 if __name__ == "__main__":
