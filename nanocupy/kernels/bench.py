@@ -1,7 +1,8 @@
 """Every kernel's GB/s and GFLOP/s at the shapes of a small model, beside the machine's own limits.
 
-The limits are measured by the same threads in the same run: a streaming read, float32 fma, byte dot
-products. Decode shapes (one row) are held against the first, prefill shapes against the arithmetic.
+The limits are measured by the same threads in the same run: a streaming read, float32 fma, 16-bit
+dot products. Decode shapes (one row) are held against the first, prefill shapes against the
+arithmetic.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _text(report: dict[str, Any]) -> str:
     top = report["limits"]
     lines = [
         f"{report['threads']} threads: streaming read {top['read']:.1f} GB/s, "
-        f"fma {top['fma']:.0f} GFLOP/s, byte dot {top['dot']:.0f} GOP/s",
+        f"fma {top['fma']:.0f} GFLOP/s, 16-bit dot {top['dot']:.0f} GOP/s",
         f"{'kernel':<22}{'rows':>6}{'us':>11}{'GB/s':>8}{'GFLOP/s':>9}  of the limit",
     ]
     for row in report["kernels"]:
@@ -137,7 +138,7 @@ def _linear(device: Any, form: str, rows: int) -> Case:
     out = device.empty((rows, weight.n), np.float32)
     strides = {"x_stride": stride, "out_stride": 4 * weight.n}
     graph = device.capture(linear.launch(device, weight, x, out, count, **strides))
-    work = 2 * rows * weight.n * HIDDEN * (2 if weight.activations == "i16" else 1)
+    work = 2 * rows * weight.n * HIDDEN
     limit = "read" if rows == 1 else "dot" if weight.activations == "i16" else "fma"
     return Case(f"linear {form}", rows, graph, weight.nbytes, work, limit)
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from nanocupy.device.cpu.limits import chains
 from nanocupy.device.cpu.simd import (
-    f4,
+    VF,
+    VI,
+    A,
+    const,
+    emit_dot_i16,
+    emit_fma,
+    emit_loop,
     i4,
     iadd,
-    idot_u8s8,
     iload,
     isplat,
     istore,
-    to_int,
-    vfma,
-    vload,
-    vsplat,
+    op,
+    pointer,
+    void,
 )
 
 
@@ -37,28 +44,40 @@ def read(a, thread, threads):
     return 0
 
 
+def _chains(name: str, step: Any) -> Any:
+    """chains(steps, out): as many independent chains of step(c) as hide its latency."""
+
+    def emit(b: Any, steps: Any, out: Any) -> None:
+        place = pointer(b, out, VI)
+        start = [b.load(place, align=4)] * chains()
+        total, *others = emit_loop(b, steps, start, lambda _, values: [step(b, c) for c in values])
+        for other in others:
+            total = b.add(total, other)
+        b.store(total, place, align=4)
+
+    emit.__name__ = name
+    return op(void, A, A)(emit)
+
+
+def _fma(b: Any, c: Any) -> Any:
+    x, y = const(VF, 0.999), const(VF, 0.001)
+    return b.bitcast(emit_fma(b, b.bitcast(c, VF), x, y), VI)
+
+
+def _dot(b: Any, c: Any) -> Any:
+    return emit_dot_i16(b, c, c, const(VI, 0x00030002))
+
+
+fma_chains, dot_chains = _chains("fma_chains", _fma), _chains("dot_chains", _dot)
+
+
 def fma(a, thread, threads):
-    """Twelve independent chains of fma. a: steps, out."""
-    c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = c8 = c9 = ca = cb = vload(a[1] + 64 * thread)
-    x, y = vsplat(f4(0.999)), vsplat(f4(0.001))
-    for _ in range(a[0]):
-        c0, c1, c2, c3 = vfma(c0, x, y), vfma(c1, x, y), vfma(c2, x, y), vfma(c3, x, y)
-        c4, c5, c6, c7 = vfma(c4, x, y), vfma(c5, x, y), vfma(c6, x, y), vfma(c7, x, y)
-        c8, c9, ca, cb = vfma(c8, x, y), vfma(c9, x, y), vfma(ca, x, y), vfma(cb, x, y)
-    total = (c0 + c1) + (c2 + c3) + (c4 + c5) + (c6 + c7) + (c8 + c9) + (ca + cb)
-    istore(a[1] + 64 * thread, to_int(total))
+    """Independent chains of fma. a: steps, out (a line a thread)."""
+    fma_chains(a[0], a[1] + 64 * thread)
     return 0
 
 
 def dot(a, thread, threads):
-    """Twelve independent chains of byte dot products. a: steps, out."""
-    c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = c8 = c9 = ca = cb = iload(a[1] + 64 * thread)
-    x, y = isplat(i4(0x01020301)), isplat(i4(0x03010201))
-    for _ in range(a[0]):
-        c0, c1, c2 = idot_u8s8(c0, x, y), idot_u8s8(c1, x, y), idot_u8s8(c2, x, y)
-        c3, c4, c5 = idot_u8s8(c3, x, y), idot_u8s8(c4, x, y), idot_u8s8(c5, x, y)
-        c6, c7, c8 = idot_u8s8(c6, x, y), idot_u8s8(c7, x, y), idot_u8s8(c8, x, y)
-        c9, ca, cb = idot_u8s8(c9, x, y), idot_u8s8(ca, x, y), idot_u8s8(cb, x, y)
-    low = iadd(iadd(iadd(c0, c1), iadd(c2, c3)), iadd(c4, c5))
-    istore(a[1] + 64 * thread, iadd(low, iadd(iadd(iadd(c6, c7), iadd(c8, c9)), iadd(ca, cb))))
+    """Independent chains of 16-bit dot products. a: steps, out (a line a thread)."""
+    dot_chains(a[0], a[1] + 64 * thread)
     return 0

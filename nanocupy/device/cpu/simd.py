@@ -1,8 +1,8 @@
 """SIMD vectors as Numba values: the dialect CPU kernels are written in.
 
 `F` is sixteen float32, `I` sixteen int32, on every machine: LLVM lowers them to one AVX-512
-register, two AVX2 registers or four NEON ones. Only two things look at the target: the byte dot
-product (VNNI has an instruction for it) and half-precision conversion (F16C). Both have a portable
+register, two AVX2 registers or four NEON ones. Only two things look at the target: the 16-bit dot
+product (x86 has an instruction for it) and half-precision conversion (F16C). Both have a portable
 sequence with the same result to the bit.
 
 Addresses are plain int64. Nothing here reassociates: `vsum` adds in a fixed tree, `vfma` rounds
@@ -141,10 +141,10 @@ def istore(b: Any, p: Any, v: Any) -> Any:
 
 
 @op(void, A, I)
-def istore_i8(b: Any, p: Any, v: Any) -> Any:
-    """Sixteen i32 as sixteen bytes at p (truncated)."""
-    lanes = ir.VectorType(i8, LANES)
-    b.store(b.trunc(v, lanes), pointer(b, p, lanes), align=1)
+def istore_i16_pairs(b: Any, p: Any, v: Any) -> Any:
+    """Sixteen i32 as i16 at p (truncated), of every four the second and the third exchanged."""
+    order = [n + i for n in range(0, LANES, 4) for i in (0, 2, 1, 3)]
+    b.store(b.trunc(pick(b, v, order), VH), pointer(b, p, VH), align=2)
 
 
 @op(F, f4)
@@ -237,15 +237,41 @@ def emit_fma(b: Any, x: Any, y: Any, z: Any) -> Any:
     return call(b, "llvm.fma.v16f32", VF, x, y, z)
 
 
-def emit_dot_u8s8(b: Any, acc: Any, u: Any, s: Any) -> Any:
-    """acc[lane] += sum over the lane's four bytes of u8(u) * s8(s). Exact."""
-    if "avx512vnni" in target.features():
-        return call(b, "llvm.x86.avx512.vpdpbusd.512", VI, acc, u, s)
-    for byte in range(4):
-        low = b.and_(b.lshr(u, const(VI, 8 * byte)), const(VI, 255))
-        high = b.ashr(b.shl(s, const(VI, 24 - 8 * byte)), const(VI, 24))
-        acc = b.add(acc, b.mul(low, high))
-    return acc
+def emit_dot_i16(b: Any, acc: Any, x: Any, y: Any) -> Any:
+    """acc[lane] += x.low * y.low + x.high * y.high, a lane being two signed 16-bit numbers. Exact
+    where nothing leaves 32 bits."""
+    has = target.features()
+    if "avx512vnni" in has:
+        return call(b, "llvm.x86.avx512.vpdpwssd.512", VI, acc, x, y)
+    if "avx512bw" in has:
+        halves = ir.VectorType(i16, 2 * LANES)
+        values = (b.bitcast(x, halves), b.bitcast(y, halves))
+        return b.add(acc, call(b, "llvm.x86.avx512.pmaddw.d.512", VI, *values))
+    if "avx2" in has:
+        return _fence(b, b.add(acc, _in_halves(b, _pmaddwd, x, y)))
+    high = b.mul(b.ashr(x, const(VI, 16)), b.ashr(y, const(VI, 16)))
+    low = [b.ashr(b.shl(v, const(VI, 16)), const(VI, 16)) for v in (x, y)]
+    return b.add(b.add(acc, high), b.mul(*low))
+
+
+def _fence(b: Any, x: Any) -> Any:
+    """x, out of reach of LLVM's reassociation, which would need more registers than there are."""
+    return b.bitcast(call(b, "llvm.arithmetic.fence.v16f32", VF, b.bitcast(x, VF)), VI)
+
+
+def _pmaddwd(b: Any, x: Any, y: Any) -> Any:
+    """Eight lanes of `emit_dot_i16` without the addition."""
+    halves = ir.VectorType(i16, LANES)
+    return call(b, "llvm.x86.avx2.pmadd.wd", x.type, b.bitcast(x, halves), b.bitcast(y, halves))
+
+
+def _in_halves(b: Any, emit: Emit, *values: Any) -> Any:
+    """emit() on the first and on the last eight lanes, side by side."""
+    half = list(range(LANES // 2))
+    low = emit(b, *(pick(b, v, half) for v in values))
+    high = emit(b, *(pick(b, v, [n + LANES // 2 for n in half]) for v in values))
+    both = ir.Constant(ir.VectorType(i32, LANES), list(range(LANES)))
+    return b.shuffle_vector(low, high, both)
 
 
 def emit_exp(b: Any, x: Any) -> Any:
@@ -267,7 +293,6 @@ def emit_exp(b: Any, x: Any) -> Any:
 
 vfma = op(F, F, F, F)(emit_fma)
 vexp = op(F, F)(emit_exp)
-idot_u8s8 = op(I, I, I, I)(emit_dot_u8s8)
 
 
 @op(F, F)
@@ -299,11 +324,6 @@ def iand(b: Any, x: Any, y: Any) -> Any:
 @op(I, I, I)
 def isub(b: Any, x: Any, y: Any) -> Any:
     return b.sub(x, y)
-
-
-@op(I, I, i4)
-def ishl(b: Any, x: Any, bits: Any) -> Any:
-    return b.shl(x, splat(b, bits))
 
 
 @op(I, I, i4)

@@ -6,14 +6,15 @@ it is computed with, and GEMV = GEMM to the bit.
 
 A kernel's name says its format: `dense_f32`, `dense_f16`, `dense_bf16` with f32 activations;
 `q4_g32_f16_f32` (4 bits, groups of 32, f16 scales, f32 activations); `q4_g32_f16_i16` (the same
-with int8 activations). Layouts are described in `nanocupy.kernels.linear`.
+with 16-bit activations). Layouts are described in `nanocupy.kernels.linear`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from nanocupy.device.cpu import target
 from nanocupy.device.cpu.raw import load_f32, load_i64, store_f32
 from nanocupy.device.cpu.simd import (
     VF,
@@ -22,10 +23,11 @@ from nanocupy.device.cpu.simd import (
     A,
     const,
     emit_bf16_to_f32,
-    emit_dot_u8s8,
+    emit_dot_i16,
     emit_f16_to_f32,
     emit_fma,
     emit_loop,
+    emit_prefetch,
     f32,
     fn,
     i32,
@@ -40,8 +42,20 @@ from nanocupy.device.cpu.simd import (
 
 PANELS = 4  # panels of 16 outputs that lie interleaved in memory
 ROW_BLOCK = 96  # rows whose activations stay in L2 while the weights pass by
-WIDE = (12, 4, 2, 1)  # tile heights, f32 accumulators only
-NARROW = (6, 4, 2, 1)  # tile heights where integer and float accumulators are both alive
+
+
+class Tiles(NamedTuple):
+    """Tiles that fit the registers: heights in rows, tallest first, and a width in panels."""
+
+    heights: tuple[int, int, int, int]
+    panels: int  # 1 or 2
+
+
+def tiles(integers: bool) -> Tiles:
+    """For the SIMD level; with integer accumulators beside those of f32, or without."""
+    if target.level() == "avx512":  # 32 registers of one panel each
+        return Tiles((6, 4, 2, 1), 2) if integers else Tiles((12, 4, 2, 1), 2)
+    return Tiles((4, 2, 1, 1), 1) if integers else Tiles((6, 4, 2, 1), 1)  # 16 of half a panel
 
 
 def at(b: Any, base: Any, offset: Any) -> Any:
@@ -52,15 +66,26 @@ def load(b: Any, address: Any, ty: Any, align: int) -> Any:
     return b.load(pointer(b, address, ty), align=align)
 
 
+def prefetch_lines(b: Any, address: Any, nv: int, ahead: Any) -> None:
+    """Ask for what the same panels read `ahead` bytes on: 0, or the next group of outputs.
+
+    Where a tile reads some panels of four, with gaps between, the hardware does not see that
+    coming.
+    """
+    if ahead is not None:
+        for v in range(nv):
+            emit_prefetch(b, at(b, b.add(address, ahead), 64 * v))
+
+
 def scalar(b: Any, address: Any, ty: Any) -> Any:
     """The 32-bit value at the address in every lane."""
     return splat(b, load(b, address, ty, 4))
 
 
 # ---- inner products, one generator per kind of weight
-# dot(b, rows, base, panel, NV, K) -> accumulators [row][panel], where `rows` are addresses of
-# activation rows, `base` the address of a group of four panels, `panel` the first panel of it to
-# use.
+# dot(b, rows, base, panel, NV, K, ahead) -> accumulators [row][panel], where `rows` are addresses
+# of activation rows, `base` the address of a group of four panels, `panel` the first panel of it
+# to use. See `prefetch_lines` for `ahead`.
 
 
 def dense_dot(kind: str) -> Callable[..., list[Any]]:
@@ -76,12 +101,15 @@ def dense_dot(kind: str) -> Callable[..., list[Any]]:
         low = b.bitcast(b.shl(pair, const(VI, 16)), VF)
         return [low, b.bitcast(b.and_(pair, const(VI, 0xFFFF0000)), VF)]
 
-    def dot(b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any) -> list[Any]:
+    def dot(
+        b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any, ahead: Any
+    ) -> list[Any]:
         first = b.add(base, b.mul(panel, k(line)))
         per = 2 if kind == "bf16" else 1
 
         def step(i: Any, acc: list[Any]) -> list[Any]:
             here = b.add(first, b.mul(i, k(line * PANELS)))
+            prefetch_lines(b, here, nv, ahead)
             w = [weights(b, at(b, here, line * v)) for v in range(nv)]
             for part in range(per):
                 offset = at(b, b.mul(i, k(4 * per)), 4 * part)
@@ -119,10 +147,24 @@ class Affine:
         half = load(b, address, VH, 2)
         return (emit_f16_to_f32 if self.scale == "f16" else emit_bf16_to_f32)(b, half)
 
+    def place(self, b: Any, block: Any, panel: Any, j: Any) -> Any:
+        """Where line j of a panel lies."""
+        return b.add(block, b.add(b.mul(j, k(64 * PANELS)), b.mul(panel, k(64))))
+
     def line(self, b: Any, block: Any, panel: Any, v: int, j: Any) -> Any:
         """Line j of panel + v: 16 rows x 4 bytes."""
-        row = b.add(b.mul(j, k(64 * PANELS)), b.mul(panel, k(64)))
-        return load(b, b.add(at(b, block, 64 * v), row), VI, 4)
+        return load(b, at(b, self.place(b, block, panel, j), 64 * v), VI, 4)
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where a line's pairs of codes find their activations, in bytes of 16-bit rows."""
+        return [4 * odd + self.group * high for odd in (0, 1) for high in range(8 // self.bits)]
+
+    def pair(self, b: Any, raw: Any, part: int) -> Any:
+        """Two codes a lane, as i16, of a line: those at `offsets[part]`."""
+        odd, high = divmod(part, 8 // self.bits)
+        mask = const(VI, (1 << self.bits) - 1 << 16 | (1 << self.bits) - 1)
+        return b.and_(b.lshr(raw, const(VI, 8 * odd + 4 * high)), mask)
 
     def quads(self, b: Any, raw: Any) -> list[tuple[int, Any]]:
         """(offset along K within the group, four codes a lane) held by one line."""
@@ -133,49 +175,34 @@ class Affine:
 
 
 def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
-    """Codes times 16-bit activations in two byte planes, exact in a group.
+    """Codes times 16-bit activations, exact in a group; then acc += bias*sum, acc += scale*dot."""
 
-    A group's dot is 128 * (codes . high) + codes . low; then acc += bias*sum, acc += scale*dot.
-    """
-
-    def dots(
-        b: Any,
-        rows: list[Any],
-        block: Any,
-        panel: Any,
-        nv: int,
-        planes: list[Any],
-        start: list[Any],
+    def codes(
+        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, start: Any, ahead: Any
     ) -> list[Any]:
-        """Add the codes of a block times each plane to the accumulators [plane][row][panel]."""
-        ints = list(start)
-        for j in range(layout.lines):
-            raw = [layout.line(b, block, panel, v, k(j)) for v in range(nv)]
-            quads = [layout.quads(b, w) for w in raw]
-            for part, (offset, _) in enumerate(quads[0]):
-                for p, plane in enumerate(planes):
+        """Exact sums of a block's codes times each row's from byte `start` on: [row][panel]."""
+
+        def line(j: Any, ints: list[Any]) -> list[Any]:
+            prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
+            here = b.add(start, b.mul(j, k(8)))
+            for some in [range(nv)] if len(rows) > 1 else [[v] for v in range(nv)]:
+                raw = {v: layout.line(b, block, panel, v, j) for v in some}
+                for part, offset in enumerate(layout.offsets):
+                    w = {v: layout.pair(b, word, part) for v, word in raw.items()}
                     for r, row in enumerate(rows):
-                        x = scalar(b, at(b, b.add(row, plane), offset + 4 * j), i32)
-                        for v in range(nv):
-                            n = (p * len(rows) + r) * nv + v
-                            ints[n] = emit_dot_u8s8(b, ints[n], quads[v][part][1], x)
-        return ints
+                        x = scalar(b, at(b, b.add(row, here), offset), i32)
+                        for v in some:
+                            ints[r * nv + v] = emit_dot_i16(b, ints[r * nv + v], w[v], x)
+            return ints
 
-    def dot(b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any) -> list[Any]:
-        count = len(rows) * nv
-        seven = const(VI, 7)
+        return emit_loop(b, k(layout.lines), [const(VI, 0)] * (len(rows) * nv), line)
 
+    def dot(
+        b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any, ahead: Any
+    ) -> list[Any]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
             block = b.add(base, b.mul(g, k(layout.bytes)))
-            high = b.mul(g, k(layout.group))
-            low = b.add(high, size)
-            where = (b, rows, block, panel, nv)
-            if count <= 8:  # enough registers to read the codes once
-                both = dots(*where, [high, low], [const(VI, 0)] * (2 * count))
-                ints = [b.add(b.shl(h, seven), x) for h, x in zip(both, both[count:], strict=False)]
-            else:
-                ints = dots(*where, [high], [const(VI, 0)] * count)
-                ints = dots(*where, [low], [b.shl(h, seven) for h in ints])
+            ints = codes(b, rows, block, panel, nv, b.mul(g, k(2 * layout.group)), ahead)
             parts = [layout.affine(b, block, panel, v) for v in range(nv)]
             for r, row in enumerate(rows):
                 meta = b.add(b.add(row, b.shl(size, k(1))), b.mul(g, k(8)))
@@ -187,7 +214,7 @@ def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
                     acc[n] = emit_fma(b, s, value, acc[n])
             return acc
 
-        zero = [const(VF, 0.0)] * count
+        zero = [const(VF, 0.0)] * (len(rows) * nv)
         return emit_loop(b, b.sdiv(size, k(layout.group)), zero, group)
 
     return dot
@@ -196,7 +223,9 @@ def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
 def dequantised_dot(layout: Affine) -> Callable[..., list[Any]]:
     """w = code*scale + bias rounded to f32, times f32 activations: weights exactly as stored."""
 
-    def dot(b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any) -> list[Any]:
+    def dot(
+        b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any, ahead: Any
+    ) -> list[Any]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
             block = b.add(base, b.mul(g, k(layout.bytes)))
             start = b.mul(g, k(4 * layout.group))
@@ -204,6 +233,7 @@ def dequantised_dot(layout: Affine) -> Callable[..., list[Any]]:
 
             def line(j: Any, acc: list[Any]) -> list[Any]:
                 quads = [layout.quads(b, layout.line(b, block, panel, v, j)) for v in range(nv)]
+                prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
                 for part, (offset, _) in enumerate(quads[0]):
                     for byte in range(4):
                         column = b.add(start, b.mul(j, k(16)))
@@ -234,18 +264,20 @@ def _byte(b: Any, quads: Any, byte: int) -> Any:
 
 
 def tile(dot: Callable[..., list[Any]], mr: int, nv: int) -> Any:
-    """tile(x, x_stride, base, panel, K, c, c_stride): mr rows x nv panels of outputs at c."""
+    """tile(x, x_stride, base, panel, K, c, c_stride, ahead): mr rows x nv panels, to c."""
 
-    def emit(b: Any, x: Any, xs: Any, base: Any, panel: Any, size: Any, c: Any, cs: Any) -> None:
+    def emit(
+        b: Any, x: Any, xs: Any, base: Any, panel: Any, size: Any, c: Any, cs: Any, ahead: Any
+    ) -> None:
         rows = [b.add(x, b.mul(xs, k(r))) for r in range(mr)]
-        acc = dot(b, rows, base, panel, nv, size)
+        acc = dot(b, rows, base, panel, nv, size, ahead if nv < PANELS else None)
         for r in range(mr):
             for v in range(nv):
                 address = at(b, b.add(c, b.mul(cs, k(r))), 64 * v)
                 b.store(acc[r * nv + v], pointer(b, address, VF), align=4)
 
     emit.__name__ = f"tile_{mr}x{nv}"
-    return op(void, *[A] * 7)(emit)
+    return op(void, *[A] * 8)(emit)
 
 
 @fn
@@ -265,33 +297,42 @@ def copy_columns(source, target, stride, rows, columns):
             store_f32(target + r * stride + 4 * n, load_f32(source + 128 * r + 4 * n))
 
 
-def build(
-    dot: Callable[..., list[Any]], heights: tuple[int, int, int, int], group_bytes: Any
-) -> Any:
+def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
     """The kernel of one format. Threads share out pairs of panels: 32 outputs each.
 
     a: weights, x, out, rows*, K, N, x stride, out stride (bytes), bias* or 0, scratch, scratch
     stride.
     """
-    m0, m1, m2, _ = heights
-    t0, t1, t2, t3 = (tile(dot, m, 2) for m in heights)
+    m0, m1, m2, _ = shape.heights
+    nv = shape.panels
+    t0, t1, t2, t3 = (tile(dot, m, nv) for m in shape.heights)
     wide = tile(dot, 1, PANELS)
 
     @fn
-    def rows_of_pair(x, xs, base, panel, size, c, cs, rows):
+    def rows_of_panels(x, xs, base, panel, size, c, cs, rows, ahead):
         r = 0
         while r + m0 <= rows:
-            t0(x + r * xs, xs, base, panel, size, c + r * cs, cs)
+            t0(x + r * xs, xs, base, panel, size, c + r * cs, cs, ahead)
             r += m0
+            ahead = 0
         while r + m1 <= rows:
-            t1(x + r * xs, xs, base, panel, size, c + r * cs, cs)
+            t1(x + r * xs, xs, base, panel, size, c + r * cs, cs, ahead)
             r += m1
+            ahead = 0
         while r + m2 <= rows:
-            t2(x + r * xs, xs, base, panel, size, c + r * cs, cs)
+            t2(x + r * xs, xs, base, panel, size, c + r * cs, cs, ahead)
             r += m2
+            ahead = 0
         while r < rows:
-            t3(x + r * xs, xs, base, panel, size, c + r * cs, cs)
+            t3(x + r * xs, xs, base, panel, size, c + r * cs, cs, ahead)
             r += 1
+            ahead = 0
+
+    @fn
+    def rows_of_pair(x, xs, base, panel, size, c, cs, rows):
+        for p in range(0, 2, nv):
+            ahead = group_bytes(size)
+            rows_of_panels(x, xs, base, panel + p, size, c + 64 * p, cs, rows, ahead)
 
     def kernel(a, thread, threads):
         weights, x, out, size, width, xs, cs, bias = a[0], a[1], a[2], a[4], a[5], a[6], a[7], a[8]
@@ -306,7 +347,7 @@ def build(
                 base = weights + (u // 2) * group_bytes(size)
                 source, target = x + start * xs, out + start * cs + 128 * u
                 if count == 1 and u % 2 == 0 and u + 1 < last and 32 * (u + 2) <= width:
-                    wide(source, xs, base, 0, size, target, cs)
+                    wide(source, xs, base, 0, size, target, cs, 0)
                     if bias != 0:
                         add_bias(target, cs, 1, bias + 128 * u)
                         add_bias(target + 128, cs, 1, bias + 128 * (u + 1))
@@ -336,7 +377,7 @@ def _affine_kernel(bits: int, group: int, scale: str, activations: str) -> Any:
         return size // group * block
 
     dot = integer_dot(layout) if activations == "i16" else dequantised_dot(layout)
-    return build(dot, NARROW, group_bytes)
+    return build(dot, tiles(integers=activations == "i16"), group_bytes)
 
 
 def _dense_kernel(kind: str) -> Any:
@@ -346,7 +387,7 @@ def _dense_kernel(kind: str) -> Any:
     def group_bytes(size):
         return 16 * PANELS * itemsize * size
 
-    return build(dense_dot(kind), WIDE, group_bytes)
+    return build(dense_dot(kind), tiles(integers=False), group_bytes)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,11 +8,8 @@ from nanocupy.device.cpu.simd import (
     fn,
     i4,
     iadd,
-    isar,
-    ishl,
     isplat,
-    istore_i8,
-    isub,
+    istore_i16_pairs,
     isum,
     to_int,
     vabs,
@@ -28,8 +25,8 @@ SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a g
 
 
 @fn
-def quantize_group(x, high, low, meta, group):
-    """One group: its two byte planes, then (scale, scale * sum of codes) at meta.
+def quantize_group(x, codes, meta, group):
+    """One group: its codes, and (scale, scale * sum of codes) at meta.
 
     A value that is not finite makes the scale NaN, so that no integer hides it.
     """
@@ -39,15 +36,13 @@ def quantize_group(x, high, low, meta, group):
         v = vload(x + 4 * i)
         peak = vmax(vabs(v), peak)
         finite = vfma(v, zero, finite)
-    scale = vmaxval(peak) / f4(16256.0) + vsum(finite)
+    scale = vmaxval(peak) / f4(32767.0) + vsum(finite)
     inverse = vsplat(f4(1.0) / scale if scale > SMALLEST else f4(0.0))
-    total, half = isplat(i4(0)), isplat(i4(64))
+    total = isplat(i4(0))
     for i in range(0, group, 16):
-        codes = to_int(vload(x + 4 * i) * inverse)
-        top = isar(iadd(codes, half), i4(7))
-        istore_i8(high + i, top)
-        istore_i8(low + i, isub(codes, ishl(top, i4(7))))
-        total = iadd(total, codes)
+        n = to_int(vload(x + 4 * i) * inverse)
+        istore_i16_pairs(codes + 2 * i, n)
+        total = iadd(total, n)
     store_f32(meta, scale)
     store_f32(meta + 4, scale * f4(isum(total)))
 
@@ -61,5 +56,5 @@ def quantize(a, thread, threads):
         row, g = item // groups, item % groups
         record, start = out + row * os, g * group
         meta = record + 2 * size + 8 * g
-        quantize_group(x + row * xs + 4 * start, record + start, record + size + start, meta, group)
+        quantize_group(x + row * xs + 4 * start, record + 2 * start, meta, group)
     return 0
