@@ -77,11 +77,17 @@ def level() -> str:
 def features() -> frozenset[str]:
     """LLVM feature names the generated code may use."""
     return {
-        "avx512": _host(),
+        "avx512": _host() | _vnni(),
         "neon": _host(),
         "avx2": frozenset(_AVX2),
         "generic": frozenset(),
     }[level()]
+
+
+def _vnni() -> frozenset[str]:
+    """Keep vpdpwssd whole: LLVM splits it in two, to shorten chains that we run side by side."""
+    known = "avx512vnni" in _host() and llvm.llvm_version_info >= (16,)
+    return frozenset({"fast-dpwssd"}) if known else frozenset()
 
 
 def cpu_name() -> str:
