@@ -22,7 +22,7 @@ from nanocupy.kernels import elementwise, linear, paged_attention, rms_norm, rop
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
 PREFILL, CONTEXT = 256, 1024
 REPEAT = 100  # launches of what takes microseconds, to measure it and not the first wake-up
-COPIES = 40  # weights of one shape in a row, so that one row never finds them in cache
+BITS = {"f32": 32, "bf16": 16, "f16": 16, "q8": 9, "q4": 5}  # of a weight, scales included
 
 
 class Case(NamedTuple):
@@ -115,7 +115,8 @@ def _cases(device: Any) -> Iterator[Case]:
 
 def _weight(form: str) -> Any:
     rng = np.random.default_rng(0)
-    shape = (COPIES * MLP, HIDDEN)
+    copies = -(-(128 << 20) * 8 // (BITS[form] * MLP * HIDDEN))  # more than a cache holds
+    shape = (copies * MLP, HIDDEN)
     if not form.startswith("q"):
         kinds: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
         return rng.standard_normal(shape, dtype=np.float32).astype(kinds[form])

@@ -41,6 +41,7 @@ from nanocupy.device.cpu.simd import (
 )
 
 PANELS = 4  # panels of 16 outputs that lie interleaved in memory
+AHEAD = 6144  # bytes from what one row reads to what it prefetches
 ROW_BLOCK = 96  # rows whose activations stay in L2 while the weights pass by
 
 
@@ -67,14 +68,14 @@ def load(b: Any, address: Any, ty: Any, align: int) -> Any:
 
 
 def prefetch_lines(b: Any, address: Any, nv: int, ahead: Any) -> None:
-    """Ask for what the same panels read `ahead` bytes on: 0, or the next group of outputs.
+    """Ask for what the same panels read `ahead` bytes on.
 
-    Where a tile reads some panels of four, with gaps between, the hardware does not see that
-    coming.
+    One row reads memory as one stream, faster than the hardware looks ahead. Tiles of few panels
+    leave gaps, which it does not see through; so the first rows ask for the next group of outputs,
+    and the others (0) for nothing.
     """
-    if ahead is not None:
-        for v in range(nv):
-            emit_prefetch(b, at(b, b.add(address, ahead), 64 * v))
+    for v in range(nv):
+        emit_prefetch(b, at(b, b.add(address, ahead), 64 * v))
 
 
 def scalar(b: Any, address: Any, ty: Any) -> Any:
@@ -270,7 +271,7 @@ def tile(dot: Callable[..., list[Any]], mr: int, nv: int) -> Any:
         b: Any, x: Any, xs: Any, base: Any, panel: Any, size: Any, c: Any, cs: Any, ahead: Any
     ) -> None:
         rows = [b.add(x, b.mul(xs, k(r))) for r in range(mr)]
-        acc = dot(b, rows, base, panel, nv, size, ahead if nv < PANELS else None)
+        acc = dot(b, rows, base, panel, nv, size, ahead)
         for r in range(mr):
             for v in range(nv):
                 address = at(b, b.add(c, b.mul(cs, k(r))), 64 * v)
@@ -347,7 +348,7 @@ def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
                 base = weights + (u // 2) * group_bytes(size)
                 source, target = x + start * xs, out + start * cs + 128 * u
                 if count == 1 and u % 2 == 0 and u + 1 < last and 32 * (u + 2) <= width:
-                    wide(source, xs, base, 0, size, target, cs, 0)
+                    wide(source, xs, base, 0, size, target, cs, AHEAD)
                     if bias != 0:
                         add_bias(target, cs, 1, bias + 128 * u)
                         add_bias(target + 128, cs, 1, bias + 128 * (u + 1))
