@@ -147,18 +147,20 @@ SILU_MUL = Op(
 
 def _lower_quantize(to: Lowering, node: Node) -> None:
     (x,) = to.inputs(node)
-    size, group = width(node.inputs[0].shape), node.attrs["group"]
+    size, group, kind = width(node.inputs[0].shape), node.attrs["group"], node.attrs["kind"]
     out = to.of(node).view
     to.add(
         to.rows(node),
-        lambda rows: linear_kernel.launch_quantize(x.view, out, rows, size, group, x.stride_bytes),
+        lambda rows: linear_kernel.launch_quantize(
+            x.view, out, rows, size, group, x.stride_bytes, kind
+        ),
     )
 
 
 QUANTIZE = Op(
     "quantize",
-    lambda x, *, group: (
-        (x[0][0], linear_kernel.quantized_row_bytes(width(x[0]), group)),
+    lambda x, *, group, kind: (
+        (x[0][0], linear_kernel.quantized_row_bytes(width(x[0]), group, kind)),
         np.dtype(np.uint8),
     ),
     None,
@@ -194,8 +196,8 @@ def packed_linear(x: array, weight: PackedWeight, bias: array | None = None) -> 
     if x.shape[-1] != weight.k:
         raise ValueError(f"[linear] x of shape {x.shape}: the weight takes {weight.k} inputs")
     shape = x.shape
-    if weight.activations == "i16":
-        x = record(QUANTIZE, x, group=weight.format.group)
+    if weight.activations in linear_kernel.LARGEST:
+        x = record(QUANTIZE, x, group=weight.format.group, kind=weight.activations)
     else:
         x = astype(x, ACTIVATIONS[weight.activations])
     return record(LINEAR, x, *([] if bias is None else [bias]), weight=weight, shape=shape)

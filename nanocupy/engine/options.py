@@ -51,8 +51,9 @@ class EngineOptions(Checked):
     prefix_cache: bool = flag(True, "reuse KV blocks of prompts that start alike")
     dtype: str = choice(
         "auto",
-        ("auto", "exact", "bfloat16", "float16"),
-        "'exact' computes in float32 throughout; the 16-bit ones are for GPUs, where 'auto' is the "
+        ("auto", "exact", "int8", "bfloat16", "float16"),
+        "'exact' computes in float32 throughout; 'int8', on a CPU, in 8-bit activations where "
+        "weights are quantised (faster prompts); the 16-bit ones are for GPUs, where 'auto' is the "
         "model's own",
     )
     kv_dtype: str = choice(

@@ -29,7 +29,7 @@ def prepare(
 
     Args:
         activations: what weights meet: "f32" (exact); on a CPU "i16", 16-bit integers for weights
-            that are quantised (the default); on a GPU "f16" or "bf16" (the default).
+            that are quantised (the default), or "i8"; on a GPU "f16" or "bf16" (the default).
         tick: called as `tick(done, total)` after each module.
     """
     activations = activations or ("bf16" if device.kind == "cuda" else "i16")

@@ -10,7 +10,7 @@ import pytest
 from nanocupy.engine import memory
 from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
-from nanocupy.engine.precision import Precision
+from nanocupy.engine.precision import Precision, precision
 
 CONFIG = SimpleNamespace(
     num_hidden_layers=2, num_key_value_heads=2, head_dim=16, max_position_embeddings=100
@@ -28,6 +28,14 @@ def test_blocks_are_for_all_requests_or_for_the_memory_there_is() -> None:
     assert planned(free=int(10 * BLOCK / memory.SHARE)).num_blocks == 10 + 1
     assert planned(kv_memory=5 * BLOCK + 1).num_blocks == 5 + 1
     assert planned(num_kv_blocks=4).num_blocks == 4 + 1
+
+
+def test_int8_is_for_cpus_and_16_bit_floats_for_gpus() -> None:
+    config = SimpleNamespace(dtype="float32")
+    assert precision(config, EngineOptions(dtype="int8"), "cpu").weights_meet == "i8"
+    for dtype, kind in (("int8", "cuda"), ("bfloat16", "cpu")):
+        with pytest.raises(ValueError, match=f"dtype='{dtype}' is for .*use 'auto'"):
+            precision(config, EngineOptions(dtype=dtype), kind)
 
 
 def test_the_longest_request_is_what_fits() -> None:

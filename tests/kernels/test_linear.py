@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nanocupy.device.base import fixed_rows
+from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import embedding, linear
 
@@ -42,16 +43,16 @@ def make(form: str, n: int, k: int, seed: int = 0) -> tuple[Any, np.ndarray]:
 
 
 def apply(
-    device: CpuDevice, weight: linear.PackedWeight, x: np.ndarray, integer: bool, bias: Any = None
+    device: CpuDevice, weight: linear.PackedWeight, x: np.ndarray, meets: str, bias: Any = None
 ) -> np.ndarray:
     rows = fixed_rows(device, len(x))
     source, stride, launches = device.asarray(x), 4 * weight.k, []
-    weight = replace(weight, activations="i16" if integer else "f32")
-    if integer:
-        stride = linear.quantized_row_bytes(weight.k, weight.format.group)
+    weight = replace(weight, activations=meets)
+    if meets != "f32":
+        form = weight.k, weight.format.group
+        stride = linear.quantized_row_bytes(*form, meets)
         record = device.empty((len(x), stride), np.uint8)
-        group = weight.format.group
-        launches.append(linear.launch_quantize(source, record, rows, weight.k, group, 4 * weight.k))
+        launches.append(linear.launch_quantize(source, record, rows, *form, 4 * weight.k, meets))
         source = record
     out = device.empty((len(x), weight.n), np.float32)
     launches += linear.launch(
@@ -68,42 +69,49 @@ def apply(
     return out
 
 
-def expected(x: np.ndarray, weight: np.ndarray, group: int, integer: bool) -> np.ndarray:
-    if integer:
-        codes, scales = linear.quantize_reference(x, group)
+def expected(x: np.ndarray, weight: np.ndarray, group: int, meets: str) -> np.ndarray:
+    if meets != "f32":
+        codes, scales = linear.quantize_reference(x, group, meets)
         x = codes.astype(np.float64) * np.repeat(scales, group, axis=1)
     return linear.reference(x, weight)
 
 
-CASES = [(f, i) for f in FORMATS for i in ((False, True) if f.startswith("q") else (False,))]
+def met(form: str) -> tuple[str, ...]:
+    """The activations that a format meets on this CPU."""
+    if not form.startswith("q"):
+        return ("f32",)
+    return ("f32", "i16", "i8") if target.dots_bytes(int(form[1])) else ("f32", "i16")
 
 
-@pytest.mark.parametrize(("form", "integer"), CASES)
+CASES = [(form, meets) for form in FORMATS for meets in met(form)]
+
+
+@pytest.mark.parametrize(("form", "meets"), CASES)
 @pytest.mark.parametrize(("n", "k"), [(192, 256), (90, 128)])
-def test_agrees_with_numpy(form: str, integer: bool, n: int, k: int) -> None:
+def test_agrees_with_numpy(form: str, meets: str, n: int, k: int) -> None:
     device = CpuDevice(threads=2)
     raw, plain = make(form, n, k)
     (weight,) = linear.pack(device, [raw])
     x = np.random.default_rng(1).standard_normal((19, k)).astype(np.float32)
-    want = expected(x, plain, weight.format.group, integer)
+    want = expected(x, plain, weight.format.group, meets)
     np.testing.assert_allclose(
-        apply(device, weight, x, integer), want, atol=2e-4 * np.abs(want).max()
+        apply(device, weight, x, meets), want, atol=2e-4 * np.abs(want).max()
     )
 
 
-@pytest.mark.parametrize(("form", "integer"), CASES)
-def test_a_row_does_not_depend_on_its_company(form: str, integer: bool) -> None:
+@pytest.mark.parametrize(("form", "meets"), CASES)
+def test_a_row_does_not_depend_on_its_company(form: str, meets: str) -> None:
     """GEMV row = GEMM row to the bit, for M = 1...40 and any number of threads."""
     raw, _ = make(form, 224, 256)
     x = np.random.default_rng(2).standard_normal((40, 256)).astype(np.float32)
     x[7] = 0
     device = CpuDevice(threads=1)
     (weight,) = linear.pack(device, [raw])
-    alone = np.concatenate([apply(device, weight, x[m : m + 1], integer) for m in range(40)])
+    alone = np.concatenate([apply(device, weight, x[m : m + 1], meets) for m in range(40)])
     for threads in (1, 2, 3):
         device = CpuDevice(threads=threads)
         for m in range(1, 41) if threads == 2 else (1, 5, 40):
-            assert np.array_equal(apply(device, weight, x[:m], integer), alone[:m]), (threads, m)
+            assert np.array_equal(apply(device, weight, x[:m], meets), alone[:m]), (threads, m)
 
 
 def test_neighbours_in_one_buffer_join() -> None:
@@ -112,8 +120,8 @@ def test_neighbours_in_one_buffer_join() -> None:
     a, b, c = linear.pack(device, [raw for raw, _ in pieces])
     assert b.follows(a) and c.follows(b) and not c.follows(a) and not a.follows(b)
     x = np.random.default_rng(3).standard_normal((3, 128)).astype(np.float32)
-    apart = np.concatenate([apply(device, w, x, True) for w in (a, b, c)], axis=1)
-    assert np.array_equal(apply(device, a.joined(b).joined(c), x, True), apart)
+    apart = np.concatenate([apply(device, w, x, "i16") for w in (a, b, c)], axis=1)
+    assert np.array_equal(apply(device, a.joined(b).joined(c), x, "i16"), apart)
 
 
 def test_bias_is_added_last() -> None:
@@ -123,8 +131,8 @@ def test_bias_is_added_last() -> None:
     bias = device.empty((96,), np.float32)
     bias[:80] = np.random.default_rng(5).standard_normal(80)
     for rows in (x, x[:1]):
-        plain = apply(device, weight, rows, False)
-        assert np.array_equal(apply(device, weight, rows, False, bias), plain + bias[:80])
+        plain = apply(device, weight, rows, "f32")
+        assert np.array_equal(apply(device, weight, rows, "f32", bias), plain + bias[:80])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -217,15 +225,15 @@ def test_unknown_formats_are_refused() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("integer", [False, True])
-def test_what_is_not_finite_stays_so(bad: float, integer: bool) -> None:
+@pytest.mark.parametrize("meets", ["f32", "i16"])
+def test_what_is_not_finite_stays_so(bad: float, meets: str) -> None:
     """And only in its row."""
     device = CpuDevice(threads=2)
     (weight,) = linear.pack(device, [make("q4_32_f16", 96, 128)[0]])
     x = np.random.default_rng(6).standard_normal((3, 128)).astype(np.float32)
-    clean = apply(device, weight, x, integer)
+    clean = apply(device, weight, x, meets)
     x[1, 77] = bad
-    got = apply(device, weight, x, integer)
+    got = apply(device, weight, x, meets)
     assert not np.isfinite(got[1]).any()
     assert np.array_equal(got[[0, 2]], clean[[0, 2]])
 
@@ -235,5 +243,5 @@ def test_values_too_small_to_scale_count_as_zeros() -> None:
     (weight,) = linear.pack(device, [make("q4_32_f16", 64, 64)[0]])
     x = np.full((2, 64), 1e-39, np.float32)
     x[1, 32:] = 1.0
-    got = apply(device, weight, x, True)
+    got = apply(device, weight, x, "i16")
     assert not got[0].any() and np.isfinite(got[1]).all() and got[1].any()

@@ -141,6 +141,13 @@ def istore(b: Any, p: Any, v: Any) -> Any:
 
 
 @op(void, A, I)
+def istore_i8(b: Any, p: Any, v: Any) -> Any:
+    """Sixteen i32 as sixteen bytes at p (truncated)."""
+    lanes = ir.VectorType(i8, LANES)
+    b.store(b.trunc(v, lanes), pointer(b, p, lanes), align=1)
+
+
+@op(void, A, I)
 def istore_i16_pairs(b: Any, p: Any, v: Any) -> Any:
     """Sixteen i32 as i16 at p (truncated), of every four the second and the third exchanged."""
     order = [n + i for n in range(0, LANES, 4) for i in (0, 2, 1, 3)]
@@ -252,6 +259,30 @@ def emit_dot_i16(b: Any, acc: Any, x: Any, y: Any) -> Any:
     high = b.mul(b.ashr(x, const(VI, 16)), b.ashr(y, const(VI, 16)))
     low = [b.ashr(b.shl(v, const(VI, 16)), const(VI, 16)) for v in (x, y)]
     return b.add(b.add(acc, high), b.mul(*low))
+
+
+def emit_dot_u8s8(b: Any, acc: Any, u: Any, s: Any) -> Any:
+    """acc += u8(u) * s8(s), byte by byte: at most 8 times from zero, then `emit_widen`.
+
+    With VNNI acc is 32 bits of four bytes each, any codes; without it 16 bits of two bytes each,
+    exact for codes of 4 bits and |s| <= 127 (8 * 2 * 15 * 127 < 2**15).
+    """
+    if "avx512vnni" in target.features():
+        return call(b, "llvm.x86.avx512.vpdpbusd.512", VI, acc, u, s)
+    return _fence(b, _in_halves(b, _add_pmaddubsw, acc, u, s))
+
+
+def emit_widen(b: Any, acc: Any) -> Any:
+    """What `emit_dot_u8s8` added up, as 32 bits a lane."""
+    if "avx512vnni" in target.features():
+        return acc
+    return emit_dot_i16(b, const(VI, 0), acc, const(VI, 0x00010001))
+
+
+def _add_pmaddubsw(b: Any, acc: Any, u: Any, s: Any) -> Any:
+    halves, codes = ir.VectorType(i16, LANES), ir.VectorType(i8, 2 * LANES)
+    dots = call(b, "llvm.x86.avx2.pmadd.ub.sw", halves, b.bitcast(u, codes), b.bitcast(s, codes))
+    return b.bitcast(b.add(b.bitcast(acc, halves), dots), acc.type)
 
 
 def _fence(b: Any, x: Any) -> Any:

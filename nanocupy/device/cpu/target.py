@@ -84,6 +84,11 @@ def features() -> frozenset[str]:
     }[level()]
 
 
+def dots_bytes(bits: int) -> bool:
+    """Whether codes of so many bits meet 8-bit activations faster than 16-bit ones."""
+    return "avx512vnni" in features() or (bits == 4 and "avx2" in features())
+
+
 def _vnni() -> frozenset[str]:
     """Keep vpdpwssd whole: LLVM splits it in two, to shorten chains that we run side by side."""
     known = "avx512vnni" in _host() and llvm.llvm_version_info >= (16,)

@@ -5,8 +5,8 @@ step is the same instruction whatever MR and NV are; so a row's result does not 
 it is computed with, and GEMV = GEMM to the bit.
 
 A kernel's name says its format: `dense_f32`, `dense_f16`, `dense_bf16` with f32 activations;
-`q4_g32_f16_f32` (4 bits, groups of 32, f16 scales, f32 activations); `q4_g32_f16_i16` (the same
-with 16-bit activations). Layouts are described in `nanocupy.kernels.linear`.
+`q4_g32_f16_f32` (4 bits, groups of 32, f16 scales, f32 activations); `q4_g32_f16_i16`, `_i8` (the
+same with activations of 16 or 8 bits). Layouts are described in `nanocupy.kernels.linear`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from nanocupy.device.cpu.simd import (
     const,
     emit_bf16_to_f32,
     emit_dot_i16,
+    emit_dot_u8s8,
     emit_f16_to_f32,
     emit_fma,
     emit_loop,
     emit_prefetch,
+    emit_widen,
     f32,
     fn,
     i32,
@@ -175,17 +177,16 @@ class Affine:
         return [(0, b.and_(raw, mask)), (self.group // 2, b.and_(b.lshr(raw, const(VI, 4)), mask))]
 
 
-def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
-    """Codes times 16-bit activations, exact in a group; then acc += bias*sum, acc += scale*dot."""
+def words_dot(layout: Affine) -> Callable[..., list[Any]]:
+    """sums(b, rows, block, panel, NV, g, ahead): exact sums [row][panel] of a block's codes times
+    group g of 16-bit activations."""
 
-    def codes(
-        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, start: Any, ahead: Any
+    def sums(
+        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any
     ) -> list[Any]:
-        """Exact sums of a block's codes times each row's from byte `start` on: [row][panel]."""
-
-        def line(j: Any, ints: list[Any]) -> list[Any]:
+        def line(j: Any, acc: list[Any]) -> list[Any]:
             prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
-            here = b.add(start, b.mul(j, k(8)))
+            here = b.add(b.mul(g, k(2 * layout.group)), b.mul(j, k(8)))
             for some in [range(nv)] if len(rows) > 1 else [[v] for v in range(nv)]:
                 raw = {v: layout.line(b, block, panel, v, j) for v in some}
                 for part, offset in enumerate(layout.offsets):
@@ -193,20 +194,61 @@ def integer_dot(layout: Affine) -> Callable[..., list[Any]]:
                     for r, row in enumerate(rows):
                         x = scalar(b, at(b, b.add(row, here), offset), i32)
                         for v in some:
-                            ints[r * nv + v] = emit_dot_i16(b, ints[r * nv + v], w[v], x)
-            return ints
+                            acc[r * nv + v] = emit_dot_i16(b, acc[r * nv + v], w[v], x)
+            return acc
 
         return emit_loop(b, k(layout.lines), [const(VI, 0)] * (len(rows) * nv), line)
+
+    return sums
+
+
+def bytes_dot(layout: Affine) -> Callable[..., list[Any]]:
+    """As `words_dot`, for 8-bit activations."""
+    chunk = layout.bits  # lines that give every byte of a lane 8 products
+
+    def sums(
+        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any
+    ) -> list[Any]:
+        def line(j: Any, acc: list[Any]) -> list[Any]:
+            prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
+            here = b.add(b.mul(g, k(layout.group)), b.mul(j, k(4)))
+            quads = [layout.quads(b, layout.line(b, block, panel, v, j)) for v in range(nv)]
+            for part, (offset, _) in enumerate(quads[0]):
+                for r, row in enumerate(rows):
+                    x = scalar(b, at(b, b.add(row, here), offset), i32)
+                    for v in range(nv):
+                        n = r * nv + v
+                        acc[n] = emit_dot_u8s8(b, acc[n], quads[v][part][1], x)
+            return acc
+
+        total = [const(VI, 0)] * (len(rows) * nv)
+        for start in range(0, layout.lines, chunk):
+
+            def from_start(j: Any, acc: list[Any], start: int = start) -> list[Any]:
+                return line(b.add(j, k(start)), acc)
+
+            zero, count = [const(VI, 0)] * len(total), min(chunk, layout.lines - start)
+            part = emit_loop(b, k(count), zero, from_start)
+            total = [b.add(t, emit_widen(b, p)) for t, p in zip(total, part, strict=True)]
+        return total
+
+    return sums
+
+
+def integer_dot(layout: Affine, activations: str) -> Callable[..., list[Any]]:
+    """Codes times integer activations, exact in a group; then acc += bias*sum, acc += scale*dot."""
+    itemsize, sums_of = {"i16": (2, words_dot), "i8": (1, bytes_dot)}[activations]
+    sums = sums_of(layout)
 
     def dot(
         b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any, ahead: Any
     ) -> list[Any]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
             block = b.add(base, b.mul(g, k(layout.bytes)))
-            ints = codes(b, rows, block, panel, nv, b.mul(g, k(2 * layout.group)), ahead)
+            ints = sums(b, rows, block, panel, nv, g, ahead)
             parts = [layout.affine(b, block, panel, v) for v in range(nv)]
             for r, row in enumerate(rows):
-                meta = b.add(b.add(row, b.shl(size, k(1))), b.mul(g, k(8)))
+                meta = b.add(b.add(row, b.mul(size, k(itemsize))), b.mul(g, k(8)))
                 scale, total = scalar(b, meta, f32), scalar(b, at(b, meta, 4), f32)
                 for v, (s, bias) in enumerate(parts):
                     n = r * nv + v
@@ -377,8 +419,9 @@ def _affine_kernel(bits: int, group: int, scale: str, activations: str) -> Any:
     def group_bytes(size):
         return size // group * block
 
-    dot = integer_dot(layout) if activations == "i16" else dequantised_dot(layout)
-    return build(dot, tiles(integers=activations == "i16"), group_bytes)
+    exact = activations == "f32"
+    dot = dequantised_dot(layout) if exact else integer_dot(layout, activations)
+    return build(dot, tiles(integers=not exact), group_bytes)
 
 
 def _dense_kernel(kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""Activations to 16 bits, a scale per group: what the integer linear kernels read."""
+"""Activations to 16 or 8 bits, a scale per group: what the integer linear kernels read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from nanocupy.device.cpu.simd import (
     i4,
     iadd,
     isplat,
+    istore_i8,
     istore_i16_pairs,
     isum,
     to_int,
@@ -25,8 +26,8 @@ SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a g
 
 
 @fn
-def quantize_group(x, codes, meta, group):
-    """One group: its codes, and (scale, scale * sum of codes) at meta.
+def scale_of(x, group, largest):
+    """(scale of a group, 1 / scale in every lane) for codes up to `largest`.
 
     A value that is not finite makes the scale NaN, so that no integer hides it.
     """
@@ -36,25 +37,34 @@ def quantize_group(x, codes, meta, group):
         v = vload(x + 4 * i)
         peak = vmax(vabs(v), peak)
         finite = vfma(v, zero, finite)
-    scale = vmaxval(peak) / f4(32767.0) + vsum(finite)
-    inverse = vsplat(f4(1.0) / scale if scale > SMALLEST else f4(0.0))
+    scale = vmaxval(peak) / largest + vsum(finite)
+    return scale, vsplat(f4(1.0) / scale if scale > SMALLEST else f4(0.0))
+
+
+@fn
+def quantize_group(x, codes, meta, group, itemsize):
+    """One group: codes of 2 or 1 bytes, and (scale, scale * sum of codes) at meta."""
+    scale, inverse = scale_of(x, group, f4(32767.0) if itemsize == 2 else f4(127.0))
     total = isplat(i4(0))
     for i in range(0, group, 16):
         n = to_int(vload(x + 4 * i) * inverse)
-        istore_i16_pairs(codes + 2 * i, n)
+        if itemsize == 2:
+            istore_i16_pairs(codes + 2 * i, n)
+        else:
+            istore_i8(codes + i, n)
         total = iadd(total, n)
     store_f32(meta, scale)
     store_f32(meta + 4, scale * f4(isum(total)))
 
 
 def quantize(a, thread, threads):
-    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group."""
-    x, out, size, xs, os, group = a[0], a[1], a[3], a[4], a[5], a[6]
+    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, bytes a code."""
+    x, out, size, xs, os, group, itemsize = a[0], a[1], a[3], a[4], a[5], a[6], a[7]
     groups = size // group
     work = load_i64(a[2]) * groups
     for item in range(work * thread // threads, work * (thread + 1) // threads):
         row, g = item // groups, item % groups
         record, start = out + row * os, g * group
-        meta = record + 2 * size + 8 * g
-        quantize_group(x + row * xs + 4 * start, record + 2 * start, meta, group)
+        meta = record + itemsize * size + 8 * g
+        quantize_group(x + row * xs + 4 * start, record + itemsize * start, meta, group, itemsize)
     return 0
