@@ -178,11 +178,15 @@ class Affine:
 
 
 def words_dot(layout: Affine) -> Callable[..., list[Any]]:
-    """sums(b, rows, block, panel, NV, g, ahead): exact sums [row][panel] of a block's codes times
-    group g of 16-bit activations."""
+    """sums(b, rows, block, panel, NV, g, ahead, nothing): exact sums [row][panel] of a block's
+    codes times group g of 16-bit activations.
+
+    `nothing` is 0 and LLVM does not know it: a loop that it unrolls it also reorders, until no
+    register is left.
+    """
 
     def sums(
-        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any
+        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any, nothing: Any
     ) -> list[Any]:
         def line(j: Any, acc: list[Any]) -> list[Any]:
             prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
@@ -197,7 +201,8 @@ def words_dot(layout: Affine) -> Callable[..., list[Any]]:
                             acc[r * nv + v] = emit_dot_i16(b, acc[r * nv + v], w[v], x)
             return acc
 
-        return emit_loop(b, k(layout.lines), [const(VI, 0)] * (len(rows) * nv), line)
+        zero = [const(VI, 0)] * (len(rows) * nv)
+        return emit_loop(b, b.add(k(layout.lines), nothing), zero, line)
 
     return sums
 
@@ -207,7 +212,7 @@ def bytes_dot(layout: Affine) -> Callable[..., list[Any]]:
     chunk = layout.bits  # lines that give every byte of a lane 8 products
 
     def sums(
-        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any
+        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any, nothing: Any
     ) -> list[Any]:
         def line(j: Any, acc: list[Any]) -> list[Any]:
             prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
@@ -228,7 +233,7 @@ def bytes_dot(layout: Affine) -> Callable[..., list[Any]]:
                 return line(b.add(j, k(start)), acc)
 
             zero, count = [const(VI, 0)] * len(total), min(chunk, layout.lines - start)
-            part = emit_loop(b, k(count), zero, from_start)
+            part = emit_loop(b, b.add(k(count), nothing), zero, from_start)
             total = [b.add(t, emit_widen(b, p)) for t, p in zip(total, part, strict=True)]
         return total
 
@@ -245,7 +250,7 @@ def integer_dot(layout: Affine, activations: str) -> Callable[..., list[Any]]:
     ) -> list[Any]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
             block = b.add(base, b.mul(g, k(layout.bytes)))
-            ints = sums(b, rows, block, panel, nv, g, ahead)
+            ints = sums(b, rows, block, panel, nv, g, ahead, b.lshr(size, k(62)))
             parts = [layout.affine(b, block, panel, v) for v in range(nv)]
             for r, row in enumerate(rows):
                 meta = b.add(b.add(row, b.mul(size, k(itemsize))), b.mul(g, k(8)))
@@ -349,7 +354,8 @@ def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
     m0, m1, m2, _ = shape.heights
     nv = shape.panels
     t0, t1, t2, t3 = (tile(dot, m, nv) for m in shape.heights)
-    wide = tile(dot, 1, PANELS)
+    one_row = tile(dot, 1, 2)
+    one_row_wide = tile(dot, 1, PANELS)
 
     @fn
     def rows_of_panels(x, xs, base, panel, size, c, cs, rows, ahead):
@@ -373,6 +379,9 @@ def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
 
     @fn
     def rows_of_pair(x, xs, base, panel, size, c, cs, rows):
+        if rows == 1:
+            one_row(x, xs, base, panel, size, c, cs, AHEAD)
+            return
         for p in range(0, 2, nv):
             ahead = group_bytes(size)
             rows_of_panels(x, xs, base, panel + p, size, c + 64 * p, cs, rows, ahead)
@@ -390,7 +399,7 @@ def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
                 base = weights + (u // 2) * group_bytes(size)
                 source, target = x + start * xs, out + start * cs + 128 * u
                 if count == 1 and u % 2 == 0 and u + 1 < last and 32 * (u + 2) <= width:
-                    wide(source, xs, base, 0, size, target, cs, AHEAD)
+                    one_row_wide(source, xs, base, 0, size, target, cs, AHEAD)
                     if bias != 0:
                         add_bias(target, cs, 1, bias + 128 * u)
                         add_bias(target + 128, cs, 1, bias + 128 * (u + 1))
