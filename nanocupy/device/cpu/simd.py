@@ -507,6 +507,9 @@ def emit_exp_negative(b: Any, x: Any) -> Any:
     return b.select(tiny, number(0.0), b.fmul(p, b.bitcast(power, kind)))
 
 
+vexp_negative = op(F, F)(emit_exp_negative)
+
+
 def vector(element: Any, count: int) -> ir.VectorType:
     """The type of `count` elements, for emitters that work on several F at once."""
     return ir.VectorType(element, count)

@@ -8,7 +8,7 @@ from nanocupy.device.cpu.simd import (
     fn,
     i4,
     vabs,
-    vexp,
+    vexp_negative,
     vload,
     vload_first,
     vmax,
@@ -30,7 +30,7 @@ def share(width, thread, threads):
 @fn
 def vsilu(x):
     """x * sigmoid(x), from exp(-|x|) so that nothing overflows."""
-    e = vexp(vneg(vabs(x)))
+    e = vexp_negative(vneg(vabs(x)))
     return vmax(x * e, x) / (vsplat(f4(1)) + e)
 
 
