@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
-from sides import Side, engine_rate, in_turns, medians, quartiles
+from sides import JOBS, Side, in_turns, ratios
 
-from nanocupy import LLM
 from nanocupy.checkpoint import resolve
 from nanocupy.checkpoint.writer import Entry, write_safetensors
 from nanocupy.kernels.linear import GROUP
@@ -82,22 +81,10 @@ def _random(rng: np.random.Generator, entry: Entry) -> np.ndarray:
 # ---- the two sides
 
 
-def serve(model: str, threads: int) -> None:
-    """One side, on all ranks there are; see `Side`."""
-    source = random.Random(0)
-    with LLM(
-        model, tensor_parallel="auto", threads=threads, max_model_len=2048, progress=False
-    ) as llm:
-        print("ready", flush=True)
-        while line := sys.stdin.readline().split():
-            prompt, new = map(int, line)
-            print(engine_rate(llm, source, prompt, new), flush=True)
-
-
 def side(launch: list[str], model: str, threads: int) -> Side:
     """Processes that measure together."""
-    serve = [sys.executable, __file__, "--serve", "--model", model, "--threads", str(threads)]
-    return Side([*launch, *serve])
+    program = str(Path(__file__).parent / "peers" / "ours.py")
+    return Side([*launch, sys.executable, program, model, str(threads), "ranks"])
 
 
 def main() -> None:
@@ -108,12 +95,7 @@ def main() -> None:
     parser.add_argument("--even", action="store_true", help="a model whose shares are equal")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve:
-        serve(args.model, args.threads)
-        return
     with tempfile.TemporaryDirectory() as folder:
         compare(even_model(Path(folder)) if args.even else args.model, args.ranks, args.repeats)
 
@@ -121,12 +103,15 @@ def main() -> None:
 def compare(model: str, ranks: int, repeats: int) -> None:
     """Print the table."""
     mpirun = shutil.which("mpirun", path=str(Path(sys.executable).parent)) or "mpirun"
-    together = side([mpirun, "-n", str(ranks)], model, 1)
-    found = in_turns(together, side([], model, ranks), repeats)
-    print(f"{'tokens/s':<20}{f'{ranks} x 1':>10}{f'1 x {ranks}':>10}   ratio (quartiles)")
-    for name, pairs in found.items():
-        (ours, theirs), (low, mid, high) = medians(pairs), quartiles(pairs)
-        print(f"{name:<20}{ours:>10.1f}{theirs:>10.1f}   {mid:.2f}x ({low:.2f}-{high:.2f})")
+    names = f"{ranks} x 1", f"1 x {ranks}"
+    both = side([mpirun, "-n", str(ranks)], model, 1), side([], model, ranks)
+    found = in_turns(dict(zip(names, both, strict=True)), JOBS, repeats)
+    print(f"{'tokens/s':<20}{names[0]:>10}{names[1]:>10}   ratio (quartiles)")
+    for job, rates in found.items():
+        ours, theirs = rates.values()
+        low, mid, high = ratios(ours, theirs)
+        rates = f"{median(ours):>10.1f}{median(theirs):>10.1f}"
+        print(f"{job:<20}{rates}   {mid:.2f}x ({low:.2f}-{high:.2f})")
 
 
 if __name__ == "__main__":
