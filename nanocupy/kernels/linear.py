@@ -8,7 +8,8 @@ row of activations reads memory as one sequential stream. N is padded to 64.
     [N/64][K/G] of { codes [lines][4 panels][16][4 bytes], scales [4][16], biases [4][16] }
 
 w = code*scale + bias, in groups of G along K. With 8 bits a byte is a code; with 4 bits, byte c of
-line j holds code 4j+c (low) and code G/2+4j+c (high). Scales and biases are f16, bf16 or f32.
+line j holds code 4j+c (low) and code G/2+4j+c (high). Scales and biases are f16, bf16 or f32. Where
+every bias is -2^(bits-1) * scale (GGUF's Q4_0 and Q8_0), none is stored.
 
 **Arithmetic.** One accumulator an output, K ascending, every step one fma. Affine weights meet
 either f32 activations ("f32": w is rounded to f32 as stored) or integers of 16 or 8 bits with a
@@ -41,11 +42,13 @@ class Format:
     kind: str  # of the weights, or of the scales when bits > 0
     bits: int = 0
     group: int = 0
+    symmetric: bool = False  # biases follow from the scales and are not stored
 
     @property
     def block(self) -> int:
         """Bytes of 64 outputs x one group along K (affine formats)."""
-        return GROUP * self.group * self.bits // 8 + 2 * GROUP * (4 if self.kind == "f32" else 2)
+        numbers = (1 if self.symmetric else 2) * GROUP
+        return GROUP * self.group * self.bits // 8 + numbers * (4 if self.kind == "f32" else 2)
 
     def group_bytes(self, size: int) -> int:
         """Bytes of 64 outputs with `size` inputs."""
@@ -56,7 +59,8 @@ class Format:
     def kernel(self, activations: str) -> CpuKernel:
         if not self.bits:
             return CpuKernel(f"linear:dense_{self.kind}_{activations}")
-        return CpuKernel(f"linear:q{self.bits}_g{self.group}_{self.kind}_{activations}")
+        letter = "s" if self.symmetric else "q"
+        return CpuKernel(f"linear:{letter}{self.bits}_g{self.group}_{self.kind}_{activations}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,10 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[P
         from nanocupy.kernels import row_major
 
         return row_major.pack(device, weights, activations)
-    parts = [_affine_blocks(*w) if isinstance(w, tuple) else _dense_blocks(w) for w in weights]
+    symmetric = all(isinstance(w, tuple) and _is_symmetric(*w) for w in weights)
+    parts = [
+        _affine_blocks(w, symmetric) if isinstance(w, tuple) else _dense_blocks(w) for w in weights
+    ]
     form, size = parts[0][0], parts[0][2]
     assert all(p[0] == form and p[2] == size for p in parts)
     total = sum(len(blocks) for *_, blocks in parts)
@@ -175,10 +182,17 @@ def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bit
     return Format(kind, bits, group)
 
 
+def _is_symmetric(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> bool:
+    zero = np.float32(-(1 << (bits - 1)))
+    return np.array_equal(scales.astype(np.float32) * zero, biases.astype(np.float32))
+
+
 def _affine_blocks(
-    codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int
+    weight: tuple[np.ndarray, np.ndarray, np.ndarray, int], symmetric: bool
 ) -> tuple[Format, int, int, np.ndarray]:
-    form = affine_format(codes, scales, biases, bits)
+    codes, scales, biases, bits = weight
+    form = affine_format(codes, scales, scales if symmetric else biases, bits)
+    form = replace(form, symmetric=symmetric)
     n, size, group, kind = codes.shape[0], codes.shape[1] * 32 // bits, form.group, form.kind
     lines = group * bits // 32
     out = np.empty((-(-n // GROUP), size // group, form.block), np.uint8)
@@ -187,8 +201,9 @@ def _affine_blocks(
     out[..., :codes_end].view(np.uint32).reshape(-1, size // group, lines, 4, 16)[...] = (
         quads.transpose(0, 3, 4, 1, 2)
     )
-    width = (form.block - codes_end) // 2
-    for index, part in enumerate((scales, biases)):
+    numbers = (scales,) if symmetric else (scales, biases)
+    width = (form.block - codes_end) // len(numbers)
+    for index, part in enumerate(numbers):
         values = _padded(part.astype(np.float32) if kind == "f32" else part)
         raw = values.view(np.uint32 if kind == "f32" else np.uint16)
         raw = raw.reshape(-1, GROUP, size // group).transpose(0, 2, 1)

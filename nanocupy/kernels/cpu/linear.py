@@ -6,7 +6,8 @@ it is computed with, and GEMV = GEMM to the bit.
 
 A kernel's name says its format, then its activations: `dense_f32_f32`, `dense_f16_f32`,
 `dense_bf16_f32`, `dense_bf16_bf16`; `q4_g32_f16_f32` (4 bits, groups of 32, f16 scales), and the
-same with `_i16` or `_i8`. Layouts are described in `nanocupy.kernels.linear`.
+same with `_i16` or `_i8`; `s4_...` where no biases are stored. `nanocupy.kernels.linear` has the
+layouts.
 """
 
 from __future__ import annotations
@@ -152,17 +153,20 @@ def bf16_dot(
 class Affine:
     """Where things lie in a quantised block: 64 rows x one group along K."""
 
-    def __init__(self, bits: int, group: int, scale: str) -> None:
-        self.bits, self.group, self.scale = bits, group, scale
+    def __init__(self, bits: int, group: int, scale: str, symmetric: bool) -> None:
+        self.bits, self.group, self.scale, self.symmetric = bits, group, scale, symmetric
         self.lines = group * bits // 32  # lines of 64 bytes per panel
         self.codes = 64 * PANELS * self.lines
         self.width = 64 if scale == "f32" else 32  # bytes of 16 scales
-        self.bytes = self.codes + 2 * PANELS * self.width
+        self.bytes = self.codes + (1 if symmetric else 2) * PANELS * self.width
 
     def affine(self, b: Any, block: Any, panel: Any, v: int) -> tuple[Any, Any]:
         """(scales, biases) of panel + v, as f32."""
         first = b.add(at(b, block, self.codes + v * self.width), b.mul(panel, k(self.width)))
-        return self._read(b, first), self._read(b, at(b, first, PANELS * self.width))
+        scales = self._read(b, first)
+        if self.symmetric:
+            return scales, b.fmul(scales, const(VF, -float(1 << (self.bits - 1))))
+        return scales, self._read(b, at(b, first, PANELS * self.width))
 
     def _read(self, b: Any, address: Any) -> Any:
         if self.scale == "f32":
@@ -440,9 +444,8 @@ def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
     return kernel
 
 
-def _affine_kernel(bits: int, group: int, scale: str, activations: str) -> Any:
-    layout = Affine(bits, group, scale)
-    block = layout.bytes
+def _affine_kernel(layout: Affine, activations: str) -> Any:
+    group, block = layout.group, layout.bytes
 
     @fn
     def group_bytes(size):
@@ -469,7 +472,8 @@ def __getattr__(name: str) -> Any:
     kind, *parts = name.split("_")
     if kind == "dense":
         return _dense_kernel(*parts)
-    if kind in ("q4", "q8"):
+    if kind in ("q4", "q8", "s4", "s8"):
         group, scale, activations = parts
-        return _affine_kernel(int(kind[1:]), int(group[1:]), scale, activations)
+        layout = Affine(int(kind[1:]), int(group[1:]), scale, symmetric=kind[0] == "s")
+        return _affine_kernel(layout, activations)
     raise AttributeError(name)
