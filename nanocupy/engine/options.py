@@ -57,7 +57,10 @@ class EngineOptions(Checked):
         "prompts); the 16-bit floats are for GPUs, where 'auto' is the model's own",
     )
     kv_dtype: str = choice(
-        "auto", ("auto", "float32", "bfloat16", "float16"), "how keys and values are stored"
+        "auto",
+        ("auto", "float32", "bfloat16", "float16", "int8"),
+        "how keys and values are stored; 'int8', on a CPU: half the memory of float16, and faster "
+        "after long contexts",
     )
     device: str = choice(
         "auto",

@@ -30,7 +30,7 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
     integers if they are quantised (or 8 bits: "int8"), bfloat16 if they are.
 
     Raises:
-        ValueError: a 16-bit dtype is asked of a CPU, or "int8" of a GPU.
+        ValueError: a 16-bit dtype is asked of a CPU, or "int8" of a GPU (for weights or keys).
     """
     if kind == "cpu":
         if options.dtype in SHORT:
@@ -45,6 +45,10 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
         raise ValueError(
             "[EngineOptions] dtype='int8' is for CPUs: on a GPU quantised weights meet 16-bit "
             "floats; use 'auto', 'float16' or 'bfloat16'"
+        )
+    if options.kv_dtype == "int8":
+        raise ValueError(
+            "[EngineOptions] kv_dtype='int8' is for CPUs: use 'auto', 'float16' or 'bfloat16'"
         )
     own = config.dtype if config.dtype in ("float16", "bfloat16") else "bfloat16"
     chosen = "float32" if options.dtype == "exact" else _or(options.dtype, own)
