@@ -372,6 +372,11 @@ def isub(b: Any, x: Any, y: Any) -> Any:
     return b.sub(x, y)
 
 
+@op(I, I, I)
+def imax(b: Any, x: Any, y: Any) -> Any:
+    return b.select(b.icmp_signed(">", x, y), x, y)
+
+
 @op(I, I, i4)
 def isar(b: Any, x: Any, bits: Any) -> Any:
     """Shift right, keeping the sign."""
@@ -418,6 +423,17 @@ def vsum(b: Any, x: Any) -> Any:
 @op(f4, F)
 def vmaxval(b: Any, x: Any) -> Any:
     return _halve(b, x, lambda p, q: b.select(b.fcmp_ordered(">", p, q), p, q))
+
+
+@op(i4, I)
+def imaxval(b: Any, x: Any) -> Any:
+    return _halve(b, x, lambda p, q: b.select(b.icmp_signed(">", p, q), p, q))
+
+
+@op(f4, i4)
+def from_bits(b: Any, bits: Any) -> Any:
+    """The f32 that has these bits."""
+    return b.bitcast(bits, f32)
 
 
 @op(i4, I)

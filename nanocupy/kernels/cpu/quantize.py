@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from math import nan
+
 from nanocupy.device.cpu.raw import load_i64, store_f32
 from nanocupy.device.cpu.simd import (
     f4,
     fn,
+    from_bits,
     i4,
     iadd,
+    iand,
+    iload,
+    imax,
+    imaxval,
     isplat,
     istore_i8,
     istore_i16_pairs,
     isum,
     to_int,
-    vabs,
-    vfma,
     vload,
     vload_first,
-    vmax,
-    vmaxval,
     vsplat,
     vstore_bf16_first,
-    vsum,
 )
 
+INFINITE = i4(0x7F800000)  # the bits of infinity
 SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a group counts as zeros
 F32, BF16 = 0, 3  # kinds; those between are the bytes of an integer
 
@@ -32,15 +35,14 @@ F32, BF16 = 0, 3  # kinds; those between are the bytes of an integer
 def scale_of(x, group, largest):
     """(scale of a group, 1 / scale in every lane) for codes up to `largest`.
 
-    A value that is not finite makes the scale NaN, so that no integer hides it.
+    A value that is not finite makes the scale NaN, so that no integer hides it. (As integers, the
+    bits of |x| rise with |x|, and those of infinity and NaN are the highest.)
     """
-    zero = vsplat(f4(0.0))
-    peak, finite = zero, zero
+    magnitude, peak = isplat(i4(0x7FFFFFFF)), isplat(i4(0))
     for i in range(0, group, 16):
-        v = vload(x + 4 * i)
-        peak = vmax(vabs(v), peak)
-        finite = vfma(v, zero, finite)
-    scale = vmaxval(peak) / largest + vsum(finite)
+        peak = imax(iand(iload(x + 4 * i), magnitude), peak)
+    bits = imaxval(peak)
+    scale = from_bits(bits) / largest if bits < INFINITE else f4(nan)
     return scale, vsplat(f4(1.0) / scale if scale > SMALLEST else f4(0.0))
 
 
