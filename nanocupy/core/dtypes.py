@@ -13,7 +13,8 @@ import numpy as np
 
 from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, bool_, float32, int32, record, uint32
-from nanocupy.core.graph import Op
+from nanocupy.core.graph import Op, Spec, width
+from nanocupy.kernels.quantize import Codes
 
 ASTYPE = Op(
     "astype",
@@ -64,6 +65,15 @@ def together(values: Sequence[Any]) -> list[array]:
     made = [as_array(v) for v in values]
     dtype = common(*(a.dtype for a in made))
     return [astype(a, dtype) for a in made]
+
+
+def rounded(spec: Spec, dtype: Any, codes: Codes | None) -> Spec:
+    """What rows of `spec` are once the operation that makes them has rounded them: to a dtype, to
+    codes, or (None, None) not at all."""
+    shape, own = spec
+    if codes:
+        return (shape[0], codes.row_bytes(width(shape))), np.dtype(np.uint8)
+    return shape, dtype or own
 
 
 def summed(dtype: np.dtype[Any]) -> np.dtype[Any]:

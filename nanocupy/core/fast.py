@@ -20,7 +20,7 @@ from nanocupy.core.array import (
     int32,
     record,
 )
-from nanocupy.core.dtypes import astype
+from nanocupy.core.dtypes import astype, rounded
 from nanocupy.core.graph import Node, Op, Spec, item, width
 from nanocupy.core.lowering import Lowering
 from nanocupy.core.paged import (
@@ -42,7 +42,6 @@ from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
 from nanocupy.kernels.paged_attention import KVLayout
-from nanocupy.kernels.quantize import Codes
 
 
 def _no_leaf(**_: Any) -> Spec:
@@ -67,14 +66,6 @@ def static(buffer: Any, shape: tuple[int, ...] | None = None, limit: int | None 
 # `dtype` or `codes`: how the result is rounded as it is written; None: not at all (see `rules`)
 
 
-def _rounded(spec: Spec, dtype: Any, codes: Codes | None) -> Spec:
-    """What the rows of `spec` are once they are rounded."""
-    shape = spec[0]
-    if codes:
-        return (shape[0], codes.row_bytes(width(shape))), np.dtype(np.uint8)
-    return shape, dtype or spec[1]
-
-
 def _lower_rms_norm(to: Lowering, node: Node) -> None:
     x, weight = to.inputs(node)
     out, eps = to.of(node).view, node.attrs["eps"]
@@ -91,7 +82,7 @@ def _lower_rms_norm(to: Lowering, node: Node) -> None:
 
 RMS_NORM = Op(
     "rms_norm",
-    lambda x, w, *, eps, dtype=None, codes=None: _rounded(x, dtype, codes),
+    lambda x, w, *, eps, dtype=None, codes=None: rounded(x, dtype, codes),
     lambda x, w, *, eps, dtype=None: rms_norm_kernel.reference(x, w, eps).astype(dtype or x.dtype),
     _lower_rms_norm,
     row_wise=True,
@@ -118,7 +109,7 @@ def _add_rms_norm_numpy(
 
 ADD_RMS_NORM = Op(
     "add_rms_norm",
-    lambda x, r, w, *, eps, dtype=None, codes=None: [x, _rounded(x, dtype, codes)],
+    lambda x, r, w, *, eps, dtype=None, codes=None: [x, rounded(x, dtype, codes)],
     _add_rms_norm_numpy,
     _lower_add_rms_norm,
     row_wise=True,
@@ -149,7 +140,7 @@ def _lower_silu_mul(to: Lowering, node: Node) -> None:
 
 SILU_MUL = Op(
     "silu_mul",
-    lambda gate, up, *, dtype=None, codes=None: _rounded(gate, dtype, codes),
+    lambda gate, up, *, dtype=None, codes=None: rounded(gate, dtype, codes),
     lambda gate, up, *, dtype=None: silu_mul_kernel.reference(gate, up).astype(dtype or gate.dtype),
     _lower_silu_mul,
     row_wise=True,
@@ -170,7 +161,7 @@ def _lower_quantize(to: Lowering, node: Node) -> None:
 
 QUANTIZE = Op(
     "quantize",
-    lambda x, *, codes: _rounded(x, None, codes),
+    lambda x, *, codes: rounded(x, None, codes),
     None,
     _lower_quantize,
     row_wise=True,

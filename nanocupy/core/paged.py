@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nanocupy.core.array import array, as_array, record
+from nanocupy.core.dtypes import rounded
 from nanocupy.core.graph import Node, Op
 from nanocupy.core.lowering import Lowering
 from nanocupy.device.base import Rows
@@ -117,51 +118,58 @@ def _lower_attention(to: Lowering, node: Node) -> None:
 
 
 def _lower_attention_cpu(to: Lowering, node: Node) -> None:
-    q, k, v, positions, sequences, slots = to.inputs(node)
+    """Turn q and k and fill the pages; attend; join what threads shared."""
+    q, _, _, positions, sequences, _ = to.inputs(node)
     cache: PagedCache = node.attrs["cache"]
-    layout, tables, rows = cache.layout, cache.meta.block_tables, to.rows(node)
-    pages = (cache.keys, cache.values)
-    strides = {"k_stride": k.stride, "v_stride": v.stride}
-    to.add(
-        rows,
-        lambda rows: attention_kernel.launch_write(
-            layout, *pages, k.view, v.view, slots.view, rows, **strides
-        ),
-    )
+    layout, tables, heads = cache.layout, cache.meta.block_tables, node.inputs[0].shape[1]
+    turned = _turn_and_write(to, node)
     context = tables.shape[1] * layout.block_size
     scratch = to.shared(
-        ("attention", node.shape[3], context),
-        lambda: attention_kernel.scratch(to.device, node.shape[3], context),
+        ("attention", layout.head_dim, context),
+        lambda: attention_kernel.scratch(to.device, layout.head_dim, context),
     )
     out, where = to.of(node).view, (positions.view, sequences.view, tables)
-    how = {"heads": node.shape[1], "scale": node.attrs["scale"], "q_stride": q.stride}
+    read, stride = (q.view, q.stride) if turned is None else (turned, None)
+    how = {"heads": heads, "scale": node.attrs["scale"], "q_stride": stride}
     to.add(
-        rows,
+        to.rows(node),
         lambda rows: attention_kernel.launch(
-            to.device, layout, out, q.view, *pages, *where, rows, scratch, **how
+            to.device, layout, out, read, cache.keys, cache.values, *where, rows, scratch,
+            codes=node.attrs["codes"], **how,
         ),
-    )
+    )  # fmt: skip
 
 
-def _lower_attention_cuda(to: Lowering, node: Node) -> None:
-    """Three launches: turn q and k and fill the pages; rows by themselves; rows in tiles."""
-    q, k, v, positions, sequences, slots = to.inputs(node)
+def _turn_and_write(to: Lowering, node: Node) -> Any:
+    """Launch what fills the pages, and turns q and k if they are still to be turned. Where q is
+    then; None: where it was."""
+    q, k, v, positions, _, slots = to.inputs(node)
     cache: PagedCache = node.attrs["cache"]
-    layout, meta, rows, heads = cache.layout, cache.meta, to.rows(node), node.shape[1]
-    assert meta.work is not None
-    lone, lone_rows, tiles, tile_rows = meta.work
-    shape = (int(rows), heads, layout.head_dim)
-    turned = to.shared(("q", shape), lambda: to.device.empty(shape, layout.activations))
+    layout, heads, turned = cache.layout, node.inputs[0].shape[1], None
     table, traditional = _rope_table(to, node)
+    if table is not None or to.device.kind == "cuda":
+        shape = (int(to.rows(node)), heads, layout.head_dim)
+        turned = to.shared(("q", shape), lambda: to.device.empty(shape, layout.activations))
     pages, strides = (cache.keys, cache.values), (q.stride, k.stride, v.stride)
     to.add(
-        rows,
+        to.rows(node),
         lambda rows: rope_write_kernel.launch(
             to.device, layout, turned, *pages, q.view, k.view, v.view, positions.view,
             slots.view, table, rows, heads=heads, traditional=traditional,
             q_stride=strides[0], k_stride=strides[1], v_stride=strides[2],
         ),
     )  # fmt: skip
+    return turned
+
+
+def _lower_attention_cuda(to: Lowering, node: Node) -> None:
+    """Three launches: turn q and k and fill the pages; rows by themselves; rows in tiles."""
+    positions, sequences = to.inputs(node)[3:5]
+    cache: PagedCache = node.attrs["cache"]
+    layout, meta, heads = cache.layout, cache.meta, node.inputs[0].shape[1]
+    assert meta.work is not None
+    lone, lone_rows, tiles, tile_rows = meta.work
+    turned, pages = _turn_and_write(to, node), (cache.keys, cache.values)
     size = (int(lone_rows), heads, layout.kv_heads, layout.head_dim)
     scratch = to.shared(("parts", size), lambda: cuda_kernel.scratch(to.device, *size))
     read = (to.of(node).view, turned, *pages, meta.block_tables, positions.view, sequences.view)
@@ -196,10 +204,13 @@ def rope_table(to: Lowering, frequency: tuple[float, ...], limit: int) -> Any:
     )
 
 
-# `rope`: (frequency, traditional) where q and k are still to be turned (see `rules`)
+# `rope`: (frequency, traditional) where q and k are still to be turned; `dtype`, `codes`: how the
+# result is rounded (see `rules`)
 PAGED_ATTENTION = Op(
     "paged_attention",
-    lambda q, *_, cache, scale, rope: (q[0], cache.layout.activations),
+    lambda q, *_, cache, scale, rope, dtype, codes: rounded(
+        (q[0], np.dtype(cache.layout.activations)), dtype, codes
+    ),
     None,
     _lower_attention,
     effect=True,
@@ -218,7 +229,8 @@ def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: floa
             f"a row, {layout.kv_heads} heads of {layout.head_dim}"
         )
     where = (meta.positions, meta.sequences, meta.slots)
-    return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale, rope=None)
+    how: dict[str, Any] = {"rope": None, "dtype": None, "codes": None}
+    return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale, **how)
 
 
 def _attention_numpy(

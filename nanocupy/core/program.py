@@ -15,7 +15,7 @@ from nanocupy.core.array import array
 from nanocupy.core.fast import STATIC
 from nanocupy.core.graph import CONSTANT, ITEM, Node, size, topological, width
 from nanocupy.core.lowering import Lowering, Operand, Sizes
-from nanocupy.core.rules import Rule, rules_for
+from nanocupy.core.rules import RULES, Rule
 from nanocupy.device.base import Launch
 
 
@@ -37,7 +37,7 @@ class Program:
     ) -> None:
         self.device = device
         roots = [a.node for a in outputs]
-        for rule in rules_for(device.kind) if rules is None else rules:
+        for rule in RULES if rules is None else rules:
             roots = rule(roots)
         nodes = topological(roots)
         lowering = Lowering(device)

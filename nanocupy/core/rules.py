@@ -230,23 +230,24 @@ def round_where_made(outputs: Outputs) -> Outputs:
     """A value that everybody wants rounded alike is rounded by the operation that makes it."""
     readers = users(outputs)
     wanted: dict[Node, Node] = {}  # what makes a value -> the node that rounds it
-
     for node in topological(outputs):
-        if node.op not in (ASTYPE, QUANTIZE) or len(readers[node.inputs[0]]) != 1:
-            continue
-        source = node.inputs[0]
-        if source.op is ITEM and source.inputs[0].op is ADD_RMS_NORM and source.attrs["index"] == 1:
-            wanted[source.inputs[0]] = node
-        elif source.op in (RMS_NORM, SILU_MUL) or (source.op, node.op) == (ops.TAKE, ASTYPE):
-            wanted[source] = node
-    rounds = set(wanted.values())
+        if node.op in (ASTYPE, QUANTIZE):
+            source = _maker(node, readers)
+            if source and _can_round(source, node):
+                wanted[source] = node
+    rounds = {node: source for source, node in wanted.items()}
+    made: dict[Node, Node] = {}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node in rounds:
-            return inputs[0]
+            return made[rounds[node]]
         if node in wanted:
             attrs = {**node.attrs, **wanted[node].attrs}
-            return Node(node.op, inputs, attrs, order=node.order)
+            made[node] = Node(node.op, inputs, attrs, order=node.order)
+            if node.op is not ADD_RMS_NORM:
+                return made[node]
+            whole, made[node] = made[node], item(made[node], 1)
+            return whole
         if node.op is ITEM:
             return item(inputs[0], node.attrs["index"])
         return same(node, inputs)
@@ -254,7 +255,27 @@ def round_where_made(outputs: Outputs) -> Outputs:
     return rebuild(outputs, make)
 
 
-# ---- for GPUs
+def _maker(node: Node, readers: dict[Node, list[Node | None]]) -> Node | None:
+    """The operation whose result only `node` reads. Linears read rows, whatever their shape."""
+    source = node.inputs[0]
+    by_rows = all(u is not None and u.op is LINEAR for u in readers[node])
+    while len(readers[source]) == 1:
+        if not (by_rows and source.op.alias):
+            norm = source.op is ITEM and source.attrs["index"] == 1
+            return source.inputs[0] if norm else source
+        source = source.inputs[0]
+    return None
+
+
+def _can_round(source: Node, node: Node) -> bool:
+    """Whether a kernel of `source` writes what `node` makes of its result."""
+    if source.op is PAGED_ATTENTION:
+        layout = source.attrs["cache"].layout
+        group = node.attrs["codes"].group if node.op is QUANTIZE else 1
+        return bool(layout.device == "cpu" and layout.head_dim % group == 0)
+    if source.op is ops.TAKE:
+        return node.op is ASTYPE
+    return source.op in (ADD_RMS_NORM, RMS_NORM, SILU_MUL)
 
 
 def rope_and_write(outputs: Outputs) -> Outputs:
@@ -283,11 +304,6 @@ RULES: Sequence[Rule] = (
     residual_and_norm,
     silu_times,
     common_subexpressions,
+    rope_and_write,
     round_where_made,
 )
-CUDA_RULES: Sequence[Rule] = (*RULES, rope_and_write)
-
-
-def rules_for(kind: str) -> Sequence[Rule]:
-    """The rules of a kind of device."""
-    return CUDA_RULES if kind == "cuda" else RULES

@@ -1,4 +1,4 @@
-"""Attention over a paged cache: `launch_write` puts K and V in their slots, `launch` attends.
+"""Attention over a paged cache that `rope_write` fills.
 
     out[row] = sum over t of softmax(scale * q[row] . K[t]) V[t],  t in 0 .. position[row]
 
@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels import quantize
 from nanocupy.kernels.base import FLOATS, CpuKernel
 
 CHUNK = 256  # tokens reduced before they join the rest
@@ -42,7 +43,6 @@ F32 = np.dtype(np.float32)
 KINDS = FLOATS | {np.dtype(np.int8): "i8"}
 CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in KINDS.values()}
 CPU_MERGE = CpuKernel("paged_attention:attend_merge")
-CPU_WRITE = {kind: CpuKernel(f"kv_write:kv_write_{kind}") for kind in KINDS.values()}
 
 
 @dataclass(frozen=True)
@@ -162,36 +162,6 @@ def reference(
     return np.asarray(np.einsum("ht,thd->hd", p / p.sum(1, keepdims=True), v), np.float32)
 
 
-def launch_write(
-    layout: KVLayout,
-    k_cache: Any,
-    v_cache: Any,
-    k: Any,
-    v: Any,
-    slots: Any,
-    rows: Rows,
-    *,
-    k_offset: int = 0,
-    k_stride: int | None = None,
-    v_offset: int = 0,
-    v_stride: int | None = None,
-) -> Launch:
-    """Put each row's K and V into its slot. Fails with code 1 on a slot outside the cache.
-
-    Args:
-        k, v: f32 [rows, kv_heads, head_dim] inside wider buffers, which may be one buffer; row r
-            starts at element offset + r * stride. K is already turned by rope.
-        slots: int32 [rows], block * block_size + place; -1 skips the row.
-        rows: how many rows are in use.
-    """
-    width = layout.kv_heads * layout.head_dim
-    shape = (layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
-    strides = [4 * (width if s is None else s) for s in (k_stride, v_stride)]
-    place = (4 * k_offset, strides[0], 4 * v_offset, strides[1])
-    kernel = CPU_WRITE[layout.kind]
-    return Launch(kernel, (k_cache, v_cache, k, v, slots, rows.count, *shape, *place))
-
-
 def scratch(device: Any, head_dim: int, max_context: int) -> Any:
     """Working memory for `launch`, one for all layers: uint8 [threads, bytes].
 
@@ -223,6 +193,7 @@ def launch(
     softcap: float = 0.0,
     q_offset: int = 0,
     q_stride: int | None = None,
+    codes: quantize.Codes | None = None,
 ) -> list[Launch]:
     """Attend; the K and V of the step's own rows must already be in the cache.
 
@@ -230,7 +201,7 @@ def launch(
     a block outside the cache.
 
     Args:
-        out: f32 [rows, heads, head_dim].
+        out: f32 or bf16 [rows, heads, head_dim], or uint8 rows of `codes`.
         q: f32 [rows, heads, head_dim] inside a wider buffer, turned by rope; row r starts at
             element q_offset + r * q_stride.
         positions: int32 [rows].
@@ -240,16 +211,18 @@ def launch(
         scratch: from `scratch`, for at least max_blocks * block_size tokens.
         window: how many of the last tokens count; 0 for all.
         softcap: 0 for none.
+        codes: how rows are rounded; their group divides head_dim.
     """
     if heads % layout.kv_heads:
         raise ValueError(
             f"[paged_attention] {heads} heads on {layout.kv_heads} KV heads: expected a multiple"
         )
     max_seqs, max_blocks = block_tables.shape
-    per_row = 4 * (heads * layout.head_dim if q_stride is None else q_stride)
+    width = heads * layout.head_dim
+    per_row = 4 * (width if q_stride is None else q_stride)
     floats = device.asarray(np.array([scale, softcap], np.float32))
     arrays = (out, q, k_cache, v_cache, block_tables, positions, seqs, rows.count, floats, scratch)
     shape = (heads, layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
     place = (max_seqs, max_blocks, window, 4 * q_offset, per_row, scratch.shape[1])
-    args = (*arrays, *shape, *place)
+    args = (*arrays, *shape, *place, *quantize.arguments(device, out, codes, width)[2:])
     return [Launch(CPU[layout.kind], args), Launch(CPU_MERGE, args)]

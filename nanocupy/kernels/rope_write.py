@@ -1,11 +1,12 @@
-"""rope_write: turn q and k, round them, and put k and v into the cache: one kernel, on CUDA only.
+"""rope_write: turn q and k, and put k and v into the cache: one kernel.
 
     q [rows, heads, head_dim], k, v [rows, kv_heads, head_dim] f32 inside wider buffers
-    q_out [rows, heads, head_dim] in its own dtype; K and V in the cache's (see `paged_attention`)
+    q_out [rows, heads, head_dim] f32, on CUDA also f16 or bf16; K and V in the cache's dtype (see
+    `paged_attention`)
 
-Row r goes to slot block * block_size + place; slot -1 goes nowhere. What is wrong with a row ends
-its own request and no other: a position outside the table, or a slot outside the cache, writes
-nothing to the cache and makes q's row NaN.
+Row r goes to slot block * block_size + place; slot -1 goes nowhere. A position outside the table,
+or a slot outside the cache, is an error: on the CPU the kernel fails with code 1 or 2; on CUDA it
+writes nothing to the cache and makes q's row NaN, which ends its own request and no other.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import numpy as np
 
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels import rope
-from nanocupy.kernels.base import C_TYPES, CudaKernel
-from nanocupy.kernels.paged_attention import KVLayout
+from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
+from nanocupy.kernels.paged_attention import KINDS, KVLayout
+
+CPU = {kind: CpuKernel(f"rope_write:rope_write_{kind}") for kind in KINDS.values()}
 
 
 def reference(
@@ -29,7 +32,7 @@ def reference(
     table: np.ndarray | None,
     traditional: bool = False,
 ) -> np.ndarray:
-    """Writes K and V into `cache`, arrays of `layout.shape`; q, turned, in `layout.activations`.
+    """Writes K and V into `cache`, arrays of CUDA's `layout`; q, turned, in `layout.activations`.
 
     Args:
         inputs: q, k, v f32 [rows, heads or kv_heads, head_dim].
@@ -71,22 +74,31 @@ def launch(
     """Turn q and k of each row, and write K and V.
 
     Args:
+        q_out: on the CPU None where nothing turns: q then stays where it is.
         positions, slots: int32 [rows].
         table: as for `rope`; None if q and k do not turn, or have turned already.
         q_stride, k_stride, v_stride: elements from row to row. Default: no gaps.
     """
-    assert device.kind == "cuda"
     size, kv_heads = layout.head_dim, layout.kv_heads
     limit, dims = (0, 0) if table is None else rope.checked_table(table, size)
     widths = (heads * size, kv_heads * size, kv_heads * size)
-    strides = zip((q_stride, k_stride, v_stride), widths, strict=True)
+    given = zip((q_stride, k_stride, v_stride), widths, strict=True)
+    strides = [width if stride is None else stride for stride, width in given]
+    if device.kind == "cpu":
+        turning = (0, 0, 0, 0) if table is None else (heads, dims, limit, int(traditional))
+        arrays = (q_out if turning[0] else 0, k_cache, v_cache, q, k, v, positions, slots)
+        shape = (kv_heads, size, *turning, layout.block_size, layout.blocks)
+        scratch = device.empty((device.threads, 4 * size), np.uint8)
+        place = (*(4 * stride for stride in strides), scratch, 4 * size)
+        args = (*arrays, 0 if table is None else table, rows.count, *shape, *place)
+        return Launch(CPU[layout.kind], args)
     kernel = f"rope_write<{C_TYPES[q_out.dtype]}, {C_TYPES[k_cache.dtype]}>"
     args = (
         *(q_out, k_cache, v_cache, q, k, v, positions, slots),
         positions if table is None else table,
         rows.count,
         *map(np.int32, (heads, kv_heads, size, dims, limit, traditional)),
-        *(np.int64(width if stride is None else stride) for stride, width in strides),
+        *map(np.int64, strides),
         *map(np.int32, (layout.block_size, layout.blocks)),
     )
     grid = (int(rows), -(-(heads + 2 * kv_heads) // rope.CUDA_WARPS), 1)

@@ -11,19 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.paged import KINDS, stored, write
 from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import paged_attention as pa
-
-KINDS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "i8": np.int8}
-
-
-def stored(x: np.ndarray, kind: str) -> np.ndarray:
-    """f32 [tokens, kv_heads, head_dim] as the cache keeps it."""
-    if kind != "i8":
-        return x.astype(KINDS[kind]).astype(np.float32)
-    scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)
-    return np.rint(x * (np.float32(1) / scale)) * scale
+from nanocupy.kernels import quantize
 
 
 @dataclass
@@ -74,14 +66,20 @@ class Case:
         arrays = [np.concatenate(self.k), np.concatenate(self.v), np.array(slots, np.int32)]
         k, v, where = (device.asarray(x) for x in arrays)
         rows = fixed_rows(device, len(slots))
-        device.capture([pa.launch_write(self.layout, k_cache, v_cache, k, v, where, rows)]).run()
+        pages = (k_cache, v_cache)
+        device.capture([write(device, self.layout, *pages, k, v, where, rows)]).run()
         return k_cache, v_cache
 
-    def attend(self, device: CpuDevice, rows: slice, cache: tuple[Any, Any]) -> Any:
+    def attend(
+        self, device: CpuDevice, rows: slice, cache: tuple[Any, Any], form: Any = None
+    ) -> Any:
         """Build the launches for some of the rows; (launches, [out])."""
         places = self.places[rows]
         q = np.array([self.q[s][p] for s, p in places], np.float32)
-        out = device.empty(q.shape, np.float32)
+        codes = form if isinstance(form, quantize.Codes) else None
+        out = device.empty(q.shape, ml_dtypes.bfloat16 if form == "bf16" else np.float32)
+        if codes:
+            out = device.empty((len(q), codes.row_bytes(self.heads * self.size)), np.uint8)
         arrays = (
             np.array([p for _, p in places], np.int32),
             np.array([s for s, _ in places], np.int32),
@@ -100,6 +98,7 @@ class Case:
             scale=self.size**-0.5,
             window=self.window,
             softcap=self.softcap,
+            codes=codes,
         )
         return launches, [out]
 
@@ -192,31 +191,30 @@ def test_a_row_that_is_not_finite_stays_alone(run: Any) -> None:
     assert got[~spoilt].tobytes() == want[~spoilt].tobytes()
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_write_rounds_and_skips(kind: str) -> None:
-    layout, device = pa.KVLayout(4, 2, 32, 32, KINDS[kind]), CpuDevice(2)
-    k_cache, v_cache = layout.empty(device)
-    both = np.random.default_rng(0).standard_normal((7, 3, 2, 32)).astype(np.float32) * 100
-    slots = np.array([33, 64, 65, -1, 127, 32, 96], np.int32)
-    buffer, where, rows = device.asarray(both), device.asarray(slots), fixed_rows(device, 6)
-    place = {"k_offset": 64, "k_stride": 192, "v_offset": 128, "v_stride": 192}
-    write = pa.launch_write(layout, k_cache, v_cache, buffer, buffer, where, rows, **place)
-    device.capture([write]).run()
-    k, v = layout.read(k_cache, v_cache, np.arange(4), 128)
-    want = np.zeros((128, 3, 2, 32), np.float32)
-    want[slots[[0, 1, 2, 4, 5]]] = stored(both, kind)[[0, 1, 2, 4, 5]]
-    np.testing.assert_array_equal(k, want[:, 1])
-    np.testing.assert_array_equal(v, want[:, 2])
+@pytest.mark.parametrize("form", [quantize.Codes("i16", 32), quantize.Codes("i8", 32), "bf16"])
+@pytest.mark.parametrize("lengths", [[300, 40], [1500]])
+def test_rows_are_rounded_as_if_alone(run: Any, form: Any, lengths: list[int]) -> None:
+    """With many rows, and where threads share one."""
+    case = Case(lengths, [n - 5 if n < 1000 else n - 1 for n in lengths], heads=6, size=64)
+    plain = case.run(run)
+    rows, width = len(plain), 6 * 64
+    if form == "bf16":
+        want = plain.astype(ml_dtypes.bfloat16)
+    else:
 
+        def alone(device: CpuDevice) -> Any:
+            out = device.empty((rows, form.row_bytes(width)), np.uint8)
+            x = device.asarray(plain.reshape(rows, width))
+            count = fixed_rows(device, rows)
+            return [quantize.launch(x, out, count, width, form, 4 * width)], [out]
 
-@pytest.mark.parametrize("slot", [-2, 128])
-def test_a_slot_outside_the_cache_is_refused(slot: int) -> None:
-    layout, device = pa.KVLayout(4, 1, 16, 32, np.float32), CpuDevice(1)
-    k = device.empty((1, 1, 16), np.float32)
-    where, rows = device.asarray(np.array([slot], np.int32)), fixed_rows(device, 1)
-    write = pa.launch_write(layout, *layout.empty(device), k, k, where, rows)
-    with pytest.raises(KernelError, match="kv_write"):
-        device.capture([write]).run()
+        want = run(alone)[0]
+
+    def fused(device: CpuDevice) -> Any:
+        return case.attend(device, slice(None), case.fill(device), form)
+
+    got = run(fused)[0]
+    assert got.tobytes() == want.tobytes()
 
 
 @pytest.mark.parametrize("fault", ["position", "sequence", "block"])

@@ -61,6 +61,9 @@ from nanocupy.kernels.cpu.attention_plan import (
     MAX_BLOCKS,
     MAX_SEQS,
     OUT,
+    OUT_GROUP,
+    OUT_KIND,
+    OUT_STRIDE,
     PASS,
     POSITIONS,
     Q_OFFSET,
@@ -94,6 +97,7 @@ from nanocupy.kernels.cpu.attention_tiles import (
     width_above,
     width_below,
 )
+from nanocupy.kernels.cpu.quantize import F32, round_groups
 
 SCORES = 12 * PITCH
 KEYS = SCORES + 12 * PITCH
@@ -358,20 +362,33 @@ def join(scratch, part, size, n):
 
 @fn
 def finish(a, scratch):
-    """out = sums * (1 / l) of the run."""
+    """out = sums * (1 / l) of the run, a head of a row at a time."""
     row, end, heads = run_of(scratch)
     line = 4 * a[SIZE]
     l = state(scratch, a[SIZE], 0) + L  # noqa: E741
     sums = l + SUMS - L
     for r in range(row, end):
-        out = a[OUT] + line * (r * a[HEADS] + load_i64(scratch + PLACE + HEAD))
-        for _ in range(heads):
+        for h in range(heads):
             inverse = vsplat(f4(1) / load_f32(l))
             for d in range(0, line, 64):
-                vstore(out + d, vload(sums + d) * inverse)
+                vstore(sums + d, vload(sums + d) * inverse)
+            write_head(a, sums, r, load_i64(scratch + PLACE + HEAD) + h)
             l += 4  # noqa: E741
-            out += line
             sums += line
+
+
+@fn
+def write_head(a, x, row, head):
+    """One head to its place in a row of out, rounded if out is."""
+    size, out = a[SIZE], a[OUT] + a[OUT_STRIDE] * row
+    first = head * size
+    if a[OUT_KIND] == F32:
+        for d in range(0, 4 * size, 64):
+            vstore(out + 4 * first + d, vload(x + d))
+    else:
+        group = a[OUT_GROUP]
+        begin, end = first // group, (first + size) // group
+        round_groups(x - 4 * first, out, a[HEADS] * size, group, a[OUT_KIND], begin, end)
 
 
 # ---- kernels -----------------------------------------------------------------------------------

@@ -41,6 +41,16 @@ def copy(out, x, size):
     vstore_first(out + p, n, vload_first(x + p, n))
 
 
+@fn
+def rotate(out, x, table, size, dims, adjacent):
+    """A head: its first dims turn, the rest is copied."""
+    if adjacent:
+        rotate_pairs(out, x, table, dims // 2)
+    else:
+        rotate_halves(out, x, table, dims // 2)
+    copy(out + 4 * dims, x + 4 * dims, size - dims)
+
+
 def rope(a, thread, threads):
     """a: out, x, positions i32, table [positions, dims], rows*, heads, head_dim, dims, positions in
     the table, whether pairs are adjacent, x offset, x stride, out offset, out stride (bytes).
@@ -57,10 +67,5 @@ def rope(a, thread, threads):
         position = load_i32(a[2] + 4 * row)
         if position < 0 or position >= a[8]:
             return 1
-        table = a[3] + 4 * dims * position
-        if adjacent:
-            rotate_pairs(o, v, table, dims // 2)
-        else:
-            rotate_halves(o, v, table, dims // 2)
-        copy(o + 4 * dims, v + 4 * dims, head_dim - dims)
+        rotate(o, v, a[3] + 4 * dims * position, head_dim, dims, adjacent)
     return 0

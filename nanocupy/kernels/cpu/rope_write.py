@@ -1,4 +1,4 @@
-"""Write the step's keys and values into the paged cache."""
+"""Turn the step's queries and keys, and write keys and values into the paged cache."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nanocupy.device.cpu.simd import (
     f32,
     fn,
     i8,
+    i8t,
     i16,
     i32,
     i64,
@@ -32,6 +33,7 @@ from nanocupy.device.cpu.simd import (
 )
 from nanocupy.kernels.cpu.attention_tiles import ITEMSIZE, SCALE_BYTES
 from nanocupy.kernels.cpu.quantize import scale_of
+from nanocupy.kernels.cpu.rope import rotate
 
 
 def _emit_column(b: Any, p: Any, values: Any, word: Any) -> None:
@@ -93,34 +95,50 @@ def _kernel(kind: str) -> Any:
     write = write_i8 if kind == "i8" else _floats(kind)
     itemsize, scale = ITEMSIZE[kind], SCALE_BYTES[kind]
 
-    def kv_write(a, thread, threads):
-        """a: K cache, V cache, k, v, slots i32, rows*, KV heads, head_dim, block size, blocks,
-        k offset, k stride, v offset, v stride (bytes).
+    def rope_write(a, thread, threads):
+        """a: q out, K cache, V cache, q, k, v, positions i32, slots i32, table, rows*, KV heads,
+        head_dim, heads, dims, positions in the table, whether pairs are adjacent, block size,
+        blocks, q stride, k stride, v stride, scratch, scratch stride (bytes).
 
-        A row with slot -1 is skipped. Code 1: a slot outside the cache.
+        Without a table heads and dims are 0. A row with slot -1 is not written. Code 1: a position
+        outside the table; 2: a slot outside the cache.
         """
-        heads, size, block_size = a[6], a[7], a[8]
-        tile = 16 * (size * itemsize + scale)
-        count = load_i64(a[5]) * heads
+        kv_heads, size, heads, dims, adjacent, block_size = a[10], a[11], a[12], a[13], a[15], a[16]
+        scratch, tile = a[21] + thread * a[22], 16 * (size * itemsize + scale)
+        each = heads + kv_heads
+        count = load_i64(a[9]) * each
         for i in range(count * thread // threads, count * (thread + 1) // threads):
-            row = i // heads
-            head = i - row * heads
-            slot = load_i32(a[4] + 4 * row)
+            row = i // each
+            head = i - row * each
+            table = i8t(0)
+            if dims > 0:
+                position = load_i32(a[6] + 4 * row)
+                if position < 0 or position >= a[14]:
+                    return 1
+                table = a[8] + 4 * dims * position
+            if head < heads:
+                q = a[3] + a[18] * row + 4 * size * head
+                rotate(a[0] + 4 * size * (row * heads + head), q, table, size, dims, adjacent)
+                continue
+            head -= heads
+            slot = load_i32(a[7] + 4 * row)
             if slot == -1:
                 continue
-            if slot < 0 or slot >= a[9] * block_size:
-                return 1
+            if slot < 0 or slot >= a[17] * block_size:
+                return 2
             block = slot // block_size
             place = slot - block * block_size
-            offset = tile * ((block * heads + head) * (block_size // 16) + place // 16)
-            k = a[2] + a[10] + a[11] * row + 4 * size * head
-            v = a[3] + a[12] + a[13] * row + 4 * size * head
-            write(a[0] + offset, a[1] + offset, k, v, size, place % 16)
+            offset = tile * ((block * kv_heads + head) * (block_size // 16) + place // 16)
+            k, v = (a[4] + a[19] * row + 4 * size * head, a[5] + a[20] * row + 4 * size * head)
+            if dims > 0:
+                rotate(scratch, k, table, size, dims, adjacent)
+                k = scratch
+            write(a[1] + offset, a[2] + offset, k, v, size, place % 16)
         return 0
 
-    return kv_write
+    return rope_write
 
 
-kv_write_f32, kv_write_f16, kv_write_bf16, kv_write_i8 = (
+rope_write_f32, rope_write_f16, rope_write_bf16, rope_write_i8 = (
     _kernel(kind) for kind in ("f32", "f16", "bf16", "i8")
 )

@@ -1,0 +1,38 @@
+"""A paged cache in tests: filling it, and what it keeps of what is put in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels import rope_write
+from nanocupy.kernels.paged_attention import KVLayout
+
+KINDS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "i8": np.int8}
+
+
+def stored(x: np.ndarray, kind: str) -> np.ndarray:
+    """f32 [tokens, kv_heads, head_dim] as the cache keeps it."""
+    if kind != "i8":
+        return x.astype(KINDS[kind]).astype(np.float32)
+    scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)
+    return np.asarray(np.rint(x * (np.float32(1) / scale)) * scale)
+
+
+def write(
+    device: Any,
+    layout: KVLayout,
+    k_cache: Any,
+    v_cache: Any,
+    k: Any,
+    v: Any,
+    slots: Any,
+    rows: Rows,
+    **strides: int,
+) -> Launch:
+    """Put keys and values that have turned already into their slots."""
+    arrays = (None, k_cache, v_cache, k, k, v, slots, slots, None)
+    return rope_write.launch(device, layout, *arrays, rows, heads=layout.kv_heads, **strides)
