@@ -29,7 +29,7 @@ from nanocupy.device.base import Device, Launch, Rows
 from nanocupy.kernels.base import FLOATS, CpuKernel
 
 GROUP = 64  # outputs that lie interleaved
-CHUNK = 1 << 18  # bytes of a weight that are packed at a time
+CHUNK = 1 << 17  # bytes of a weight that are packed at a time
 _KINDS = {"f32": 0, "f16": 1, "bf16": 2}
 
 
