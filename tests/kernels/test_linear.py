@@ -124,6 +124,15 @@ def test_neighbours_in_one_buffer_join() -> None:
     assert np.array_equal(apply(device, a.joined(b).joined(c), x, "i16"), apart)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_weight_packed_in_pieces_is_the_same(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = make(form, 200, 128)[0]
+    (whole,) = linear.pack(CpuDevice(threads=1), [raw])
+    monkeypatch.setattr(linear, "CHUNK", 1)  # 64 outputs at a time
+    (pieces,) = linear.pack(CpuDevice(threads=1), [raw])
+    assert np.array_equal(pieces.data, whole.data)
+
+
 def test_bias_is_added_last() -> None:
     device = CpuDevice(threads=2)
     (weight,) = linear.pack(device, [make("bf16", 80, 64)[0]])
