@@ -90,6 +90,6 @@ class ModelFacts:
             "parameters": self.parameters,
             "bytes": self.nbytes | {"all": sum(self.nbytes.values())},
             "kv_bytes_per_token": {
-                dtype: self.kv_bytes_per_token(dtype) for dtype in ("float16", "float32")
+                dtype: self.kv_bytes_per_token(dtype) for dtype in ("int8", "float16", "float32")
             },
         }

@@ -12,6 +12,7 @@ import numpy as np
 from nanocupy.distributed import ONE, Group
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
+from nanocupy.kernels.paged_attention import token_bytes
 from nanocupy.models.shard import kv_heads_of
 
 SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
@@ -51,7 +52,7 @@ class KVPlan:
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
     """Bytes of keys and values that one token takes in all layers."""
-    return 2 * layers * kv_heads * head_dim * (4 if dtype == "float32" else 2)
+    return 2 * layers * kv_heads * token_bytes(head_dim, numpy_dtype(dtype))
 
 
 class Room(NamedTuple):
@@ -163,7 +164,7 @@ def _containers() -> Iterator[tuple[int, int]]:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """float32, float16 or bfloat16 as NumPy knows it."""
+    """float32, float16, bfloat16 or int8 as NumPy knows it."""
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)

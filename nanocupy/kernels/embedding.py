@@ -69,6 +69,7 @@ def launch(
         form.bits,
         form.group,
         _KINDS[form.kind],
+        int(form.symmetric),
         *table,
     )
     return Launch(CPU, (weight.view, tokens, out, rows.count, *shape))

@@ -11,10 +11,14 @@ last w tokens count; with a softcap c a score s becomes c * tanh(s / c).
     K [blocks][kv_heads][block_size / 16][head_dim][16 tokens]
     V [blocks][kv_heads][block_size / 16][16 tokens][head_dim]
 
+or in 8 bits, each such tile with its tokens' scales behind it, f32 [16]: a token of a KV head is
+round(x / scale), scale = max|x| / 127.
+
 On CUDA K and V are both [blocks][kv_heads][block_size][head_dim], and q and out may be f16 or bf16:
 see `paged_attention_cuda`.
 
 **Arithmetic** on the CPU. scale * q is rounded; a score adds up along head_dim, each step one fma.
+(In 8 bits: of codes, then times the token's scale; p takes V's scale once l is summed.)
 Tokens are reduced in chunks of 256, counted from position 0: the largest score m,
 p = exp(score - m), l = the sum of p in 16 lanes that ascend and a tree, and sums of p * V, each
 step one fma, tokens ascending.
@@ -35,9 +39,10 @@ from nanocupy.kernels.base import FLOATS, CpuKernel
 CHUNK = 256  # tokens reduced before they join the rest
 MAX_QUERIES = 12  # queries that a unit of work holds at most
 F32 = np.dtype(np.float32)
-CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in FLOATS.values()}
+KINDS = FLOATS | {np.dtype(np.int8): "i8"}
+CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in KINDS.values()}
 CPU_MERGE = CpuKernel("paged_attention:attend_merge")
-CPU_WRITE = {kind: CpuKernel(f"kv_write:kv_write_{kind}") for kind in FLOATS.values()}
+CPU_WRITE = {kind: CpuKernel(f"kv_write:kv_write_{kind}") for kind in KINDS.values()}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class KVLayout:
         blocks: how many blocks, the dump block included.
         block_size: tokens a block, a multiple of 16.
         head_dim: a multiple of 16, at most 256.
-        dtype: float32, float16 or bfloat16.
+        dtype: float32, float16, bfloat16, or on the CPU int8.
         device: the kind of device it lies on, "cpu" or "cuda".
         activations: dtype of q and out.
     """
@@ -71,32 +76,39 @@ class KVLayout:
                 f"[paged_attention] head_dim={self.head_dim}: expected a multiple of 16, "
                 "at most 256"
             )
-        if np.dtype(self.dtype) not in FLOATS:
+        if np.dtype(self.dtype) not in (KINDS if self.device == "cpu" else FLOATS):
             raise ValueError(
-                f"[paged_attention] cache of {np.dtype(self.dtype)}: expected float32, float16 "
-                "or bfloat16"
+                f"[paged_attention] cache of {np.dtype(self.dtype)}: expected float32, float16, "
+                "bfloat16, or on a CPU int8"
             )
 
     @property
     def kind(self) -> str:
-        return FLOATS[np.dtype(self.dtype)]
+        return KINDS[np.dtype(self.dtype)]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of K's array; on the CPU V's has the last two dimensions exchanged."""
+        """Shape of K's array; on the CPU V's has the last two dimensions exchanged. In 8 bits the
+        last dimension is that of bytes: codes of a tile, then its scales."""
         if self.device == "cuda":
             return (self.blocks, self.kv_heads, self.block_size, self.head_dim)
-        return (self.blocks, self.kv_heads, self.block_size // 16, self.head_dim, 16)
+        tiles = (self.blocks, self.kv_heads, self.block_size // 16)
+        if self.kind == "i8":
+            return (*tiles, 16 * token_bytes(self.head_dim, self.dtype))
+        return (*tiles, self.head_dim, 16)
 
     @property
     def nbytes(self) -> int:
         """Bytes of K and V together."""
-        return 2 * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        tokens = self.blocks * self.kv_heads * self.block_size
+        return 2 * tokens * token_bytes(self.head_dim, self.dtype)
 
     def empty(self, device: Any) -> tuple[Any, Any]:
         """(K, V), zeroed."""
-        *outer, size, tokens = self.shape
-        v_shape = self.shape if self.device == "cuda" else (*outer, tokens, size)
+        v_shape = self.shape
+        if self.device == "cpu" and self.kind != "i8":
+            *outer, size, tokens = self.shape
+            v_shape = (*outer, tokens, size)
         return device.empty(self.shape, self.dtype), device.empty(v_shape, self.dtype)
 
     def read(
@@ -108,13 +120,29 @@ class KVLayout:
             k_cache, v_cache: on the host.
         """
         blocks = table[: -(-length // self.block_size)]
-        k, v = (np.asarray(cache)[blocks].astype(np.float32) for cache in (k_cache, v_cache))
+        k, v = (np.asarray(cache)[blocks] for cache in (k_cache, v_cache))
+        if self.kind == "i8":
+            k, v = self._unpacked(k, (self.head_dim, 16)), self._unpacked(v, (16, self.head_dim))
+        k, v = k.astype(np.float32), v.astype(np.float32)
         if self.device == "cuda":
             k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
         else:
             k, v = k.transpose(0, 2, 4, 1, 3), v.transpose(0, 2, 3, 1, 4)
         shape = (-1, self.kv_heads, self.head_dim)
         return k.reshape(shape)[:length], v.reshape(shape)[:length]
+
+    def _unpacked(self, tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """int8 [..., bytes of a tile] -> f32 [..., *shape]."""
+        codes = tiles[..., : 16 * self.head_dim].reshape(*tiles.shape[:-1], *shape)
+        scales = np.ascontiguousarray(tiles[..., 16 * self.head_dim :]).view(np.float32)
+        spread = scales[..., None, :] if shape[1] == 16 else scales[..., :, None]
+        return np.asarray(codes.astype(np.float32) * spread)
+
+
+def token_bytes(head_dim: int, dtype: Any) -> int:
+    """Bytes of a token's K, or V, of one head."""
+    dtype = np.dtype(dtype)
+    return head_dim * dtype.itemsize + (4 if KINDS[dtype] == "i8" else 0)
 
 
 def reference(

@@ -36,6 +36,9 @@ def test_int8_is_for_cpus_and_16_bit_floats_for_gpus() -> None:
     for dtype, kind in (("int8", "cuda"), ("bfloat16", "cpu")):
         with pytest.raises(ValueError, match=f"dtype='{dtype}' is for .*use 'auto'"):
             precision(config, EngineOptions(dtype=dtype), kind)
+    assert precision(config, EngineOptions(kv_dtype="int8"), "cpu").kv == "int8"
+    with pytest.raises(ValueError, match="kv_dtype='int8' is for CPUs"):
+        precision(config, EngineOptions(kv_dtype="int8"), "cuda")
 
 
 def test_the_longest_request_is_what_fits() -> None:

@@ -12,7 +12,7 @@ import pytest
 from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.kernels import embedding, linear
+from nanocupy.kernels import cast, embedding, linear, quantize
 
 FORMATS = [
     "f32",
@@ -25,6 +25,8 @@ FORMATS = [
         for kind in ("f16", "bf16")
     ),
     "q4_128_f32",
+    "s4_32_f16",
+    "s8_64_bf16",
 ]
 KINDS = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 
@@ -32,13 +34,15 @@ KINDS = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 def make(form: str, n: int, k: int, seed: int = 0) -> tuple[Any, np.ndarray]:
     """(what `pack` takes, the same weight as f32)."""
     rng = np.random.default_rng(seed)
-    if not form.startswith("q"):
+    if form[0] not in "qs":
         weight = rng.standard_normal((n, k)).astype(KINDS[form])
         return weight, weight.astype(np.float32)
     bits, group, kind = form[1:].split("_")
     codes = rng.integers(0, 2**32, (n, k * int(bits) // 32), dtype=np.uint32)
     scales = (rng.random((n, k // int(group))) * 0.1).astype(KINDS[kind])
     biases = (rng.standard_normal((n, k // int(group))) * 0.5).astype(KINDS[kind])
+    if form[0] == "s":
+        biases = (scales.astype(np.float32) * -(2.0 ** (int(bits) - 1))).astype(KINDS[kind])
     return (codes, scales, biases, int(bits)), linear.dequantize(codes, scales, biases, int(bits))
 
 
@@ -48,11 +52,15 @@ def apply(
     rows = fixed_rows(device, len(x))
     source, stride, launches = device.asarray(x), 4 * weight.k, []
     weight = replace(weight, activations=meets)
-    if meets != "f32":
-        form = weight.k, weight.format.group
-        stride = linear.quantized_row_bytes(*form, meets)
+    if codes := weight.codes:
+        stride = codes.row_bytes(weight.k)
         record = device.empty((len(x), stride), np.uint8)
-        launches.append(linear.launch_quantize(source, record, rows, *form, 4 * weight.k, meets))
+        launches.append(quantize.launch(source, record, rows, weight.k, codes, 4 * weight.k))
+        source = record
+    elif meets == "bf16":
+        stride = 2 * weight.k
+        record = device.empty((len(x), weight.k), ml_dtypes.bfloat16)
+        launches.append(cast.launch(device, record, source, rows, weight.k))
         source = record
     out = device.empty((len(x), weight.n), np.float32)
     launches += linear.launch(
@@ -70,16 +78,18 @@ def apply(
 
 
 def expected(x: np.ndarray, weight: np.ndarray, group: int, meets: str) -> np.ndarray:
-    if meets != "f32":
-        codes, scales = linear.quantize_reference(x, group, meets)
+    if meets == "bf16":
+        x = x.astype(ml_dtypes.bfloat16).astype(np.float32)
+    elif meets != "f32":
+        codes, scales = quantize.reference(x, quantize.Codes(meets, group))
         x = codes.astype(np.float64) * np.repeat(scales, group, axis=1)
     return linear.reference(x, weight)
 
 
 def met(form: str) -> tuple[str, ...]:
     """The activations that a format meets on this CPU."""
-    if not form.startswith("q"):
-        return ("f32",)
+    if form[0] not in "qs":
+        return ("f32", "bf16") if form == "bf16" and target.dots_bf16() else ("f32",)
     return ("f32", "i16", "i8") if target.dots_bytes(int(form[1])) else ("f32", "i16")
 
 
@@ -131,6 +141,21 @@ def test_a_weight_packed_in_pieces_is_the_same(form: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(linear, "CHUNK", 1)  # 64 outputs at a time
     (pieces,) = linear.pack(CpuDevice(threads=1), [raw])
     assert np.array_equal(pieces.data, whole.data)
+
+
+@pytest.mark.parametrize("form", ["s4_32_f16", "s8_64_bf16"])
+def test_biases_that_follow_from_scales_are_not_stored(form: str) -> None:
+    """And change nothing: beside a weight that has others, the same biases are stored."""
+    device = CpuDevice(threads=2)
+    raw, _ = make(form, 128, 256)
+    other, _ = make(form.replace("s", "q"), 64, 256)
+    (alone,), (beside, _) = linear.pack(device, [raw]), linear.pack(device, [raw, other])
+    assert alone.format.symmetric and not beside.format.symmetric
+    assert alone.nbytes < beside.nbytes
+    x = np.random.default_rng(7).standard_normal((5, 256)).astype(np.float32)
+    for meets in met(form):
+        got, want = (apply(device, weight, x, meets) for weight in (alone, beside))
+        assert np.array_equal(got, want)
 
 
 def test_bias_is_added_last() -> None:

@@ -15,7 +15,15 @@ from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import paged_attention as pa
 
-KINDS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32}
+KINDS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "i8": np.int8}
+
+
+def stored(x: np.ndarray, kind: str) -> np.ndarray:
+    """f32 [tokens, kv_heads, head_dim] as the cache keeps it."""
+    if kind != "i8":
+        return x.astype(KINDS[kind]).astype(np.float32)
+    scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)
+    return np.rint(x * (np.float32(1) / scale)) * scale
 
 
 @dataclass
@@ -60,7 +68,8 @@ class Case:
     def fill(self, device: CpuDevice) -> tuple[Any, Any]:
         """A cache with every token of every sequence."""
         k_cache, v_cache = self.layout.empty(device)
-        k_cache[...], v_cache[...] = self.stale, self.stale
+        for cache in (k_cache, v_cache):
+            cache[...] = -1 if self.kind == "i8" else self.stale  # as a scale -1 is a NaN
         slots = [self.slot(s, p) for s, n in enumerate(self.lengths) for p in range(n)]
         arrays = [np.concatenate(self.k), np.concatenate(self.v), np.array(slots, np.int32)]
         k, v, where = (device.asarray(x) for x in arrays)
@@ -99,8 +108,7 @@ class Case:
         return out
 
     def expected(self) -> np.ndarray:
-        kind = KINDS[self.kind]
-        k, v = ([x.astype(kind).astype(np.float32) for x in y] for y in (self.k, self.v))
+        k, v = ([stored(x, self.kind) for x in y] for y in (self.k, self.v))
         how = {"scale": self.size**-0.5, "window": self.window, "softcap": self.softcap}
         rows = [
             pa.reference(self.q[s][p], k[s][: p + 1], v[s][: p + 1], **how) for s, p in self.places
@@ -196,7 +204,7 @@ def test_write_rounds_and_skips(kind: str) -> None:
     device.capture([write]).run()
     k, v = layout.read(k_cache, v_cache, np.arange(4), 128)
     want = np.zeros((128, 3, 2, 32), np.float32)
-    want[slots[[0, 1, 2, 4, 5]]] = both[[0, 1, 2, 4, 5]].astype(KINDS[kind])
+    want[slots[[0, 1, 2, 4, 5]]] = stored(both, kind)[[0, 1, 2, 4, 5]]
     np.testing.assert_array_equal(k, want[:, 1])
     np.testing.assert_array_equal(v, want[:, 2])
 
@@ -233,7 +241,8 @@ def test_what_is_outside_its_table_is_refused(run: Any, fault: str) -> None:
         ({"block_size": 24}, "block_size=24"),
         ({"head_dim": 40}, "head_dim=40"),
         ({"head_dim": 512}, "head_dim=512"),
-        ({"dtype": np.int8}, "cache of int8"),
+        ({"dtype": np.int16}, "cache of int16"),
+        ({"dtype": np.int8, "device": "cuda"}, "on a CPU int8"),
     ],
 )
 def test_a_cache_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:

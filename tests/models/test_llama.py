@@ -118,7 +118,8 @@ def test_a_plain_cache_continues_where_it_stopped() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"dtype": "exact"}, {"dtype": "auto"}, {"kv_dtype": "bfloat16"}]
+    "options",
+    [{"dtype": "exact"}, {"dtype": "auto"}, {"kv_dtype": "bfloat16"}, {"kv_dtype": "int8"}],
 )
 def test_chunks_blocks_threads_and_capture_change_no_bit(options: dict[str, Any]) -> None:
     made = [model(CONFIG) for _ in range(6)]

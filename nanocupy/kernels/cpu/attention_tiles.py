@@ -15,6 +15,7 @@ from nanocupy.device.cpu.simd import (
     LANES,
     VF,
     VH,
+    VI,
     A,
     F,
     const,
@@ -26,6 +27,7 @@ from nanocupy.device.cpu.simd import (
     emit_prefetch,
     f32,
     fn,
+    i8,
     i64,
     op,
     pick,
@@ -38,7 +40,8 @@ from nanocupy.device.cpu.simd import (
 PITCH = 1024  # bytes from query to query: 256 f32 of q, or of probabilities
 AHEAD = 3  # how many tiles of V before its use a line is asked for
 CACHE_LINE = 64
-ITEMSIZE = {"f32": 4, "f16": 2, "bf16": 2}
+ITEMSIZE = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1}
+SCALE_BYTES = {"f32": 0, "f16": 0, "bf16": 0, "i8": 4}  # of a token
 _WIDE = target.level() == "avx512"
 WIDTHS = (1, 2, 3, 4, 6, 8, 12) if _WIDE else (1, 2, 3, 4, 6)  # numbers of queries with a tile
 MOST = WIDTHS[-1]
@@ -55,6 +58,9 @@ def _load(b: Any, address: Any, kind: str) -> Any:
     """Sixteen values of the cache as f32."""
     if kind == "f32":
         return b.load(pointer(b, address, VF), align=4)
+    if kind == "i8":
+        codes = b.load(pointer(b, address, vector(i8, LANES)), align=1)
+        return b.sitofp(b.sext(codes, VI), VF)
     half = b.load(pointer(b, address, VH), align=2)
     return (emit_f16_to_f32 if kind == "f16" else emit_bf16_to_f32)(b, half)
 
@@ -93,6 +99,10 @@ def _score_tile(b: Any, n: int, kind: str, q: Any, table: Any, size: Any, out: A
         return acc
 
     acc = emit_loop(b, b.ashr(size, i64(1)), [const(VF, 0.0)] * (n * count), step)
+    if kind == "i8":
+        behind = _times(b, size, 16)
+        scales = [b.load(pointer(b, b.add(x, behind), VF), align=4) for x in tiles[:count]]
+        acc = [b.fmul(a, scales[i % count]) for i, a in enumerate(acc)]
     for j in range(n):
         for t in range(count):
             place = pointer(b, _at(b, out, PITCH * j + 64 * t), VF)

@@ -40,14 +40,16 @@ def dense_row(base, lane, out, size, kind):
 
 
 @fn
-def affine_row(base, lane, out, size, bits, group, kind):
+def affine_row(base, lane, out, size, bits, group, kind, symmetric):
     """Row `lane` of a quantised group of 64: code * scale + bias, rounded once."""
     width = 4 if kind == 0 else 2
     codes = GROUP * group * bits // 8
     for g in range(size // group):
-        block = base + g * (codes + 2 * GROUP * width)
+        block = base + g * (codes + (2 - symmetric) * GROUP * width)
         scale = half(block + codes + width * lane, kind)
-        bias = half(block + codes + width * (GROUP + lane), kind)
+        bias = f4(-(1 << (bits - 1))) * scale
+        if not symmetric:
+            bias = half(block + codes + width * (GROUP + lane), kind)
         for n in range(group):
             column = n % (group // 2) if bits == 4 else n
             code = load_u8(block + 4 * (GROUP * (column // 4) + lane) + column % 4)
@@ -64,8 +66,8 @@ def zeros(out, size):
 
 
 def embedding(a, thread, threads):
-    """a: weight, tokens i32, out [rows, K] f32, rows*, K, N, group bytes, bits, group, kind, first,
-    vocabulary.
+    """a: weight, tokens i32, out [rows, K] f32, rows*, K, N, group bytes, bits, group, kind,
+    symmetric, first, vocabulary.
 
     The weight has rows first to first + N of the table; other rows of it count as zeros. bits is 0
     for a dense weight. Code 1: a token outside [0, vocabulary).
@@ -74,14 +76,14 @@ def embedding(a, thread, threads):
     rows = load_i64(a[3])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         token, out = load_i32(a[1] + 4 * row), a[2] + 4 * size * row
-        if token < 0 or token >= a[11]:
+        if token < 0 or token >= a[12]:
             return 1
-        at = token - a[10]
+        at = token - a[11]
         base = a[0] + at // GROUP * bytes_per_group
         if at < 0 or at >= count:
             zeros(out, size)
         elif bits == 0:
             dense_row(base, at % GROUP, out, size, kind)
         else:
-            affine_row(base, at % GROUP, out, size, bits, group, kind)
+            affine_row(base, at % GROUP, out, size, bits, group, kind, a[10])
     return 0

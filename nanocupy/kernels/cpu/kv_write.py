@@ -4,55 +4,94 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanocupy.device.cpu.raw import load_i32, load_i64
+from nanocupy.device.cpu.raw import load_i32, load_i64, store_f32
 from nanocupy.device.cpu.simd import (
     LANES,
     A,
     F,
+    I,
     emit_f32_to_bf16,
     emit_f32_to_f16,
+    f4,
     f32,
     fn,
+    i8,
     i16,
     i32,
     i64,
+    istore_i8,
     op,
     pointer,
+    to_int,
+    vector,
     vload,
     void,
     vstore,
     vstore_bf16,
     vstore_f16,
 )
+from nanocupy.kernels.cpu.attention_tiles import ITEMSIZE, SCALE_BYTES
+from nanocupy.kernels.cpu.quantize import scale_of
 
 
-def _scatter(kind: str) -> Any:
-    """store(p, v): lane i to the i-th row of 16 values at p, that is, a column of a tile of K."""
-    itemsize, word = (4, f32) if kind == "f32" else (2, i16)
-
-    def emit(b: Any, p: Any, v: Any) -> None:
-        if kind != "f32":
-            v = (emit_f32_to_f16 if kind == "f16" else emit_f32_to_bf16)(b, v)
-        for lane in range(LANES):
-            address = b.add(p, i64(LANES * itemsize * lane))
-            value = b.extract_element(v, i32(lane))
-            b.store(value, pointer(b, address, word), align=itemsize)
-
-    emit.__name__ = f"scatter_{kind}"
-    return op(void, A, F)(emit)
+def _emit_column(b: Any, p: Any, values: Any, word: Any) -> None:
+    """Lane i to the i-th row of 16 words at p, that is, a column of a tile of K."""
+    itemsize = word.width // 8 if word is not f32 else 4
+    for lane in range(LANES):
+        address = b.add(p, i64(LANES * itemsize * lane))
+        b.store(b.extract_element(values, i32(lane)), pointer(b, address, word), align=itemsize)
 
 
-def _kernel(kind: str) -> Any:
-    store_column = _scatter(kind)
-    store_row = {"f32": vstore, "f16": vstore_f16, "bf16": vstore_bf16}[kind]
-    itemsize = 4 if kind == "f32" else 2
+@op(void, A, F)
+def store_column_f32(b: Any, p: Any, v: Any) -> None:
+    _emit_column(b, p, v, f32)
+
+
+@op(void, A, F)
+def store_column_f16(b: Any, p: Any, v: Any) -> None:
+    _emit_column(b, p, emit_f32_to_f16(b, v), i16)
+
+
+@op(void, A, F)
+def store_column_bf16(b: Any, p: Any, v: Any) -> None:
+    _emit_column(b, p, emit_f32_to_bf16(b, v), i16)
+
+
+@op(void, A, I)
+def store_column_i8(b: Any, p: Any, codes: Any) -> None:
+    _emit_column(b, p, b.trunc(codes, vector(i8, LANES)), i8)
+
+
+def _floats(kind: str) -> Any:
+    """write(k_cache, v_cache, k, v, size, lane): one token of one head into its tiles."""
+    store_column = {"f32": store_column_f32, "f16": store_column_f16, "bf16": store_column_bf16}
+    store_row = {"f32": vstore, "f16": vstore_f16, "bf16": vstore_bf16}
+    column, line, itemsize = store_column[kind], store_row[kind], ITEMSIZE[kind]
 
     @fn
     def write(k_cache, v_cache, k, v, size, lane):
-        """One token of one head; the caches' addresses are those of its tile."""
         for d in range(0, size, 16):
-            store_column(k_cache + itemsize * (16 * d + lane), vload(k + 4 * d))
-            store_row(v_cache + itemsize * (size * lane + d), vload(v + 4 * d))
+            column(k_cache + itemsize * (16 * d + lane), vload(k + 4 * d))
+            line(v_cache + itemsize * (size * lane + d), vload(v + 4 * d))
+
+    return write
+
+
+@fn
+def write_i8(k_cache, v_cache, k, v, size, lane):
+    """The same in 8 bits, each with its scale behind the tile."""
+    k_scale, k_inverse = scale_of(k, size, f4(127.0))
+    v_scale, v_inverse = scale_of(v, size, f4(127.0))
+    for d in range(0, size, 16):
+        store_column_i8(k_cache + 16 * d + lane, to_int(vload(k + 4 * d) * k_inverse))
+        istore_i8(v_cache + size * lane + d, to_int(vload(v + 4 * d) * v_inverse))
+    store_f32(k_cache + 16 * size + 4 * lane, k_scale)
+    store_f32(v_cache + 16 * size + 4 * lane, v_scale)
+
+
+def _kernel(kind: str) -> Any:
+    write = write_i8 if kind == "i8" else _floats(kind)
+    itemsize, scale = ITEMSIZE[kind], SCALE_BYTES[kind]
 
     def kv_write(a, thread, threads):
         """a: K cache, V cache, k, v, slots i32, rows*, KV heads, head_dim, block size, blocks,
@@ -61,7 +100,7 @@ def _kernel(kind: str) -> Any:
         A row with slot -1 is skipped. Code 1: a slot outside the cache.
         """
         heads, size, block_size = a[6], a[7], a[8]
-        tile = 16 * size * itemsize
+        tile = 16 * (size * itemsize + scale)
         count = load_i64(a[5]) * heads
         for i in range(count * thread // threads, count * (thread + 1) // threads):
             row = i // heads
@@ -82,4 +121,6 @@ def _kernel(kind: str) -> Any:
     return kv_write
 
 
-kv_write_f32, kv_write_f16, kv_write_bf16 = (_kernel(kind) for kind in ("f32", "f16", "bf16"))
+kv_write_f32, kv_write_f16, kv_write_bf16, kv_write_i8 = (
+    _kernel(kind) for kind in ("f32", "f16", "bf16", "i8")
+)

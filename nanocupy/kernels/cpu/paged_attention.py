@@ -88,6 +88,7 @@ from nanocupy.kernels.cpu.attention_plan import (
 from nanocupy.kernels.cpu.attention_tiles import (
     ITEMSIZE,
     PITCH,
+    SCALE_BYTES,
     exp_four_tiles,
     exp_tile,
     width_above,
@@ -147,13 +148,13 @@ def load_queries(a, scratch):
 
 
 @fn
-def find_tiles(a, scratch, first, last, itemsize):
+def find_tiles(a, scratch, first, last, tile_bytes):
     """Addresses of the chunk's tiles first to last, and of the nearest up to multiples of 4.
 
     After the keys come the first values, and after the values the last again: both are read ahead.
     Returns 0, or 2 if a block is outside the cache.
     """
-    per_block, tile_bytes = a[BLOCK_SIZE] // 16, 16 * a[SIZE] * itemsize
+    per_block = a[BLOCK_SIZE] // 16
     row, start = load_i64(scratch + PLACE + ROW), chunk_start(scratch)
     kv_head = load_i64(scratch + PLACE + KV_HEAD)
     table = a[TABLES] + 4 * a[MAX_BLOCKS] * load_i32(a[SEQS] + 4 * row)
@@ -246,6 +247,17 @@ def softmax_of_unit(a, scratch, out):
                 store_f32(m + L, f4(0))
             m += 4
             scores += PITCH
+
+
+@fn
+def times_scales_of_values(scratch, size, first, last):
+    """Probabilities of tiles first to last times their tokens' scales: V is then its codes."""
+    row, end, heads = run_of(scratch)
+    for j in range((end - row) * heads):
+        p = scratch + SCORES + PITCH * j
+        for t in range(first, last):
+            scales = vload(load_i64(scratch + VALUES + 8 * t) + 16 * size)
+            vstore(p + 64 * t, vload(p + 64 * t) * scales)
 
 
 # ---- which queries add which values ------------------------------------------------------------
@@ -388,7 +400,7 @@ def state_of_unit(scratch, size):
 
 
 @fn
-def begin_unit(a, scratch, itemsize):
+def begin_unit(a, scratch, tile_bytes):
     """Queries and addresses of tiles. Returns (code, first tile, last tile)."""
     cursor = scratch + PLACE
     if load_i64(cursor + AT) == load_i64(cursor + FIRST):
@@ -397,7 +409,7 @@ def begin_unit(a, scratch, itemsize):
     first, last = tokens_of_run(a, row, end)
     begin = chunk_start(scratch)
     low, high = max(first - begin, 0) // 16, (min(last - begin, CHUNK) + 15) // 16
-    return find_tiles(a, scratch, low, high, itemsize), low, high
+    return find_tiles(a, scratch, low, high, tile_bytes), low, high
 
 
 @fn
@@ -415,16 +427,17 @@ def end_unit(a, scratch):
 
 def _attend(kind: str) -> Any:
     scores, values = attention_tiles.scores(kind), attention_tiles.values(kind)
-    itemsize = ITEMSIZE[kind]
+    itemsize, scale = ITEMSIZE[kind], SCALE_BYTES[kind]
 
     def attend(a, thread, threads):
         """a: see `attention_plan`. Codes: 1, position or sequence outside its table; 2, block."""
         scratch, rows, size = a[SCRATCH] + thread * a[SCRATCH_STRIDE], load_i64(a[ROWS]), a[SIZE]
         if check(a, rows) != 0:
             return 1
+        tile_bytes = 16 * (size * itemsize + scale)
         start(a, scratch + PLACE, rows, thread, threads)
         while next_unit(a, scratch + PLACE, rows):
-            code, first, last = begin_unit(a, scratch, itemsize)
+            code, first, last = begin_unit(a, scratch, tile_bytes)
             if code != 0:
                 return code
             row, end, heads = run_of(scratch)
@@ -435,6 +448,8 @@ def _attend(kind: str) -> Any:
             )
             scores(n, scratch, scratch + KEYS, size, p, first, last)
             softmax_of_unit(a, scratch, out)
+            if scale != 0:
+                times_scales_of_values(scratch, size, first, last)
             clear_sums(scratch, out, size)
             for s in range(plan_values(a, scratch)):
                 entry = scratch + SEGMENTS + 32 * s
@@ -447,7 +462,9 @@ def _attend(kind: str) -> Any:
     return attend
 
 
-attend_f32, attend_f16, attend_bf16 = (_attend(kind) for kind in ("f32", "f16", "bf16"))
+attend_f32, attend_f16, attend_bf16, attend_i8 = (
+    _attend(kind) for kind in ("f32", "f16", "bf16", "i8")
+)
 
 
 def attend_merge(a, thread, threads):

@@ -1,43 +1,48 @@
-"""Activations to 16 or 8 bits, a scale per group: what the integer linear kernels read."""
+"""Activations to 16 or 8 bits with a scale a group, or to bf16; alone, or by what makes them."""
 
 from __future__ import annotations
+
+from math import nan
 
 from nanocupy.device.cpu.raw import load_i64, store_f32
 from nanocupy.device.cpu.simd import (
     f4,
     fn,
+    from_bits,
     i4,
     iadd,
+    iand,
+    iload,
+    imax,
+    imaxval,
     isplat,
     istore_i8,
     istore_i16_pairs,
     isum,
     to_int,
-    vabs,
-    vfma,
     vload,
-    vmax,
-    vmaxval,
+    vload_first,
     vsplat,
-    vsum,
+    vstore_bf16_first,
 )
 
+INFINITE = i4(0x7F800000)  # the bits of infinity
 SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a group counts as zeros
+F32, BF16 = 0, 3  # kinds; those between are the bytes of an integer
 
 
 @fn
 def scale_of(x, group, largest):
     """(scale of a group, 1 / scale in every lane) for codes up to `largest`.
 
-    A value that is not finite makes the scale NaN, so that no integer hides it.
+    A value that is not finite makes the scale NaN, so that no integer hides it. (As integers, the
+    bits of |x| rise with |x|, and those of infinity and NaN are the highest.)
     """
-    zero = vsplat(f4(0.0))
-    peak, finite = zero, zero
+    magnitude, peak = isplat(i4(0x7FFFFFFF)), isplat(i4(0))
     for i in range(0, group, 16):
-        v = vload(x + 4 * i)
-        peak = vmax(vabs(v), peak)
-        finite = vfma(v, zero, finite)
-    scale = vmaxval(peak) / largest + vsum(finite)
+        peak = imax(iand(iload(x + 4 * i), magnitude), peak)
+    bits = imaxval(peak)
+    scale = from_bits(bits) / largest if bits < INFINITE else f4(nan)
     return scale, vsplat(f4(1.0) / scale if scale > SMALLEST else f4(0.0))
 
 
@@ -57,14 +62,28 @@ def quantize_group(x, codes, meta, group, itemsize):
     store_f32(meta + 4, scale * f4(isum(total)))
 
 
+@fn
+def round_groups(x, record, size, group, kind, first, last):
+    """Groups first to last of a row of f32, to their places in its record."""
+    for g in range(first, last):
+        start = g * group
+        if kind == BF16:
+            count = i4(min(16, size - start))
+            vstore_bf16_first(record + 2 * start, count, vload_first(x + 4 * start, count))
+        else:
+            meta = record + kind * size + 8 * g
+            quantize_group(x + 4 * start, record + kind * start, meta, group, kind)
+
+
 def quantize(a, thread, threads):
-    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, bytes a code."""
-    x, out, size, xs, os, group, itemsize = a[0], a[1], a[3], a[4], a[5], a[6], a[7]
-    groups = size // group
+    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, kind."""
+    x, out, size, xs, os, group, kind = a[0], a[1], a[3], a[4], a[5], a[6], a[7]
+    groups = (size + group - 1) // group
     work = load_i64(a[2]) * groups
-    for item in range(work * thread // threads, work * (thread + 1) // threads):
+    item, last = work * thread // threads, work * (thread + 1) // threads
+    while item < last:
         row, g = item // groups, item % groups
-        record, start = out + row * os, g * group
-        meta = record + itemsize * size + 8 * g
-        quantize_group(x + row * xs + 4 * start, record + itemsize * start, meta, group, itemsize)
+        end = min(groups, g + last - item)
+        round_groups(x + row * xs, out + row * os, size, group, kind, g, end)
+        item += end - g
     return 0
