@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -71,7 +72,10 @@ class Checkpoint:
         return self._tensors[name]
 
     def read(self, name: str) -> NDArray[Any]:
-        """The tensor as a read-only array over the mapped file; BF16 as ml_dtypes.bfloat16."""
+        """The tensor as a read-only array over the mapped file; BF16 as ml_dtypes.bfloat16.
+
+        Its pages count as this process's memory only while the array is alive.
+        """
         info = self.info(name)
         if info.dtype not in DTYPES:
             raise ValueError(
@@ -80,8 +84,9 @@ class Checkpoint:
             )
         if info.file not in self._maps:
             raise ValueError(f"the checkpoint {self.folder} is closed")
-        dtype = np.dtype(DTYPES[info.dtype])
-        view: NDArray[Any] = np.ndarray(info.shape, dtype, self._maps[info.file], info.offset)
+        dtype, file = np.dtype(DTYPES[info.dtype]), self._maps[info.file]
+        view: NDArray[Any] = np.ndarray(info.shape, dtype, file, info.offset)
+        weakref.finalize(view, _let_go, file, info.offset, info.nbytes)
         if not view.flags.aligned:  # kernels load whole elements: give them an aligned copy
             view = view.copy()
             view.flags.writeable = False
@@ -142,6 +147,13 @@ class Checkpoint:
         ]
         if wrong:
             raise ValueError(f"{self.folder / INDEX} names what is not there: {', '.join(wrong)}")
+
+
+def _let_go(file: mmap.mmap, start: int, nbytes: int) -> None:
+    """Take a tensor's pages out of this process; who still reads them gets them again."""
+    first, last = start // mmap.PAGESIZE, (start + nbytes) // mmap.PAGESIZE
+    if last > first and hasattr(file, "madvise"):  # Windows has no such call
+        file.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,11 +34,23 @@ class Session(NamedTuple):
 def load(args: argparse.Namespace, **options: Any) -> Iterator[Session]:
     """The model of --model with the engine's flags; `options` fill in what was not given."""
     options |= engine_options(args)
-    from nanocupy import LLM
-
     start = time.perf_counter()
-    with LLM(args.model, **options) as llm:
+    with _nothing_collected():
+        from nanocupy import LLM
+
+        llm = LLM(args.model, **options)
+    with llm:
         yield Session(llm, time.perf_counter() - start)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Look for no garbage while nearly all that is made is there to stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def check_sampling(args: argparse.Namespace) -> None:

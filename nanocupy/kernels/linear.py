@@ -32,6 +32,7 @@ from nanocupy.kernels.base import FLOATS, CpuKernel
 from nanocupy.kernels.quantize import Codes
 
 GROUP = 64  # outputs that lie interleaved
+CHUNK = 1 << 17  # bytes of a weight that are packed at a time
 _KINDS = {"f32": 0, "f16": 1, "bf16": 2}
 
 
@@ -121,20 +122,18 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[P
         from nanocupy.kernels import row_major
 
         return row_major.pack(device, weights, activations)
-    symmetric = all(isinstance(w, tuple) and _is_symmetric(*w) for w in weights)
-    parts = [
-        _affine_blocks(w, symmetric) if isinstance(w, tuple) else _dense_blocks(w) for w in weights
-    ]
-    form, size = parts[0][0], parts[0][2]
-    assert all(p[0] == form and p[2] == size for p in parts)
-    total = sum(len(blocks) for *_, blocks in parts)
-    data = device.asarray(np.empty((total, form.group_bytes(size)), np.uint8))
+    symmetric = all(map(_is_symmetric, weights))
+    form, size = format_of(weights[0], symmetric)
+    assert all(format_of(weight, symmetric) == (form, size) for weight in weights)
+    outputs = [len(weight[0] if isinstance(weight, tuple) else weight) for weight in weights]
+    groups = [-(-n // GROUP) for n in outputs]
+    data = device.empty((sum(groups), form.group_bytes(size)), np.dtype(np.uint8))
+    meets = _met(form, activations)
     packed, row = [], 0
-    for _, n, _, blocks in parts:
-        data[row : row + len(blocks)] = blocks
-        meets = _met(form, activations)
+    for weight, n, count in zip(weights, outputs, groups, strict=True):
+        _fill(form, data[row : row + count], weight)
         packed.append(PackedWeight(form, n, size, data, row * GROUP, meets))
-        row += len(blocks)
+        row += count
     return packed
 
 
@@ -149,24 +148,22 @@ def _met(form: Format, activations: str) -> str:
     return "i16" if activations == "i8" and not target.dots_bytes(form.bits) else activations
 
 
-def _padded(array: np.ndarray) -> np.ndarray:
-    missing = -array.shape[0] % GROUP
-    return np.pad(array, ((0, missing), (0, 0))) if missing else array
-
-
-def _dense_blocks(weight: np.ndarray) -> tuple[Format, int, int, np.ndarray]:
+def format_of(weight: Any, symmetric: bool = False) -> tuple[Format, int]:
+    """The format of a weight as `pack` takes it, and its inputs. ValueError if it is unknown."""
+    if isinstance(weight, tuple):
+        codes, scales, biases, bits = weight
+        form = affine_format(codes, scales, scales if symmetric else biases, bits)
+        return replace(form, symmetric=symmetric), codes.shape[1] * 32 // bits
     kind = FLOATS.get(weight.dtype)
     if kind is None:
         raise ValueError(
             f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
         )
-    n, size = weight.shape
-    per = 2 if kind == "bf16" else 1
-    if size % per:
-        raise ValueError(f"[linear] bf16 weight with {size} inputs: the number must be even")
-    bits = _padded(weight).view(np.uint32 if kind == "f32" else np.uint16)
-    blocks = bits.reshape(-1, 4, 16, size // per, per).transpose(0, 3, 1, 2, 4)
-    return Format(kind), n, size, _bytes(blocks)
+    if kind == "bf16" and weight.shape[1] % 2:
+        raise ValueError(
+            f"[linear] bf16 weight with {weight.shape[1]} inputs: the number must be even"
+        )
+    return Format(kind), weight.shape[1]
 
 
 def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> Format:
@@ -182,50 +179,72 @@ def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bit
     return Format(kind, bits, group)
 
 
-def _is_symmetric(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> bool:
+def _is_symmetric(weight: Any) -> bool:
+    """Whether a weight is affine, and its biases are what its scales make of half the codes."""
+    if not isinstance(weight, tuple):
+        return False
+    _, scales, biases, bits = weight
     zero = np.float32(-(1 << (bits - 1)))
     return np.array_equal(scales.astype(np.float32) * zero, biases.astype(np.float32))
 
 
-def _affine_blocks(
-    weight: tuple[np.ndarray, np.ndarray, np.ndarray, int], symmetric: bool
-) -> tuple[Format, int, int, np.ndarray]:
-    codes, scales, biases, bits = weight
-    form = affine_format(codes, scales, scales if symmetric else biases, bits)
-    form = replace(form, symmetric=symmetric)
-    n, size, group, kind = codes.shape[0], codes.shape[1] * 32 // bits, form.group, form.kind
-    lines = group * bits // 32
-    out = np.empty((-(-n // GROUP), size // group, form.block), np.uint8)
-    quads = _quads(_padded(codes), bits, group).reshape(-1, 4, 16, size // group, lines)
+def _fill(form: Format, out: np.ndarray, weight: Any) -> None:
+    """Pack one weight into its part of a buffer, as much at a time as stays in a CPU's cache."""
+    parts = weight[:3] if form.bits else (weight,)
+    fill = _fill_affine if form.bits else _fill_dense
+    step = max(1, CHUNK // out.shape[1])
+    for start in range(0, len(out), step):
+        rows = slice(start * GROUP, (start + step) * GROUP)
+        fill(form, out[start : start + step], *(_padded(part[rows]) for part in parts))
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    missing = -array.shape[0] % GROUP
+    return np.pad(array, ((0, missing), (0, 0))) if missing else array
+
+
+def _fill_dense(form: Format, out: np.ndarray, weight: np.ndarray) -> None:
+    per = 2 if form.kind == "bf16" else 1
+    bits = weight.view(np.uint32 if form.kind == "f32" else np.uint16)
+    bits = bits.reshape(len(out), 4, 16, -1, per).transpose(0, 3, 1, 2, 4)
+    out.view(bits.dtype).reshape(bits.shape)[...] = bits
+
+
+def _fill_affine(
+    form: Format, out: np.ndarray, codes: np.ndarray, scales: np.ndarray, biases: np.ndarray
+) -> None:
+    lines = form.group * form.bits // 32
+    blocks = out.reshape(len(out), -1, form.block)
     codes_end = GROUP * 4 * lines
-    out[..., :codes_end].view(np.uint32).reshape(-1, size // group, lines, 4, 16)[...] = (
-        quads.transpose(0, 3, 4, 1, 2)
-    )
-    numbers = (scales,) if symmetric else (scales, biases)
+    words = codes.reshape(len(out), GROUP, -1, lines).transpose(0, 2, 3, 1)
+    packed = blocks[..., :codes_end].view(np.uint32).reshape(words.shape)
+    if form.bits == 8:
+        packed[...] = words
+    else:
+        _pair_halves(np.ascontiguousarray(words), packed)
+    numbers = (scales,) if form.symmetric else (scales, biases)
     width = (form.block - codes_end) // len(numbers)
     for index, part in enumerate(numbers):
-        values = _padded(part.astype(np.float32) if kind == "f32" else part)
-        raw = values.view(np.uint32 if kind == "f32" else np.uint16)
-        raw = raw.reshape(-1, GROUP, size // group).transpose(0, 2, 1)
+        values = part.astype(np.float32) if form.kind == "f32" else part
+        raw = values.view(np.uint32 if form.kind == "f32" else np.uint16)
         start = codes_end + index * width
-        out[..., start : start + width].view(raw.dtype)[...] = raw
-    return form, n, size, out.reshape(len(out), -1)
+        place = blocks[..., start : start + width].view(raw.dtype)
+        place[...] = raw.reshape(len(out), GROUP, -1).transpose(0, 2, 1)
 
 
-def _quads(codes: np.ndarray, bits: int, group: int) -> np.ndarray:
-    """Codes [N, K*bits/32] uint32 -> the same words in the packed order of a group."""
-    if bits == 8:
-        return codes
-    pairs = codes.view(np.uint8).reshape(codes.shape[0], -1, 2, group // 4)
-    low, high = pairs[:, :, 0], pairs[:, :, 1]  # codes of the first and of the second half
-    out = np.empty((*low.shape[:2], group // 2), np.uint8)
-    out[..., 0::2] = (low & 15) | (high << 4)
-    out[..., 1::2] = (low >> 4) | (high & 0xF0)
-    return out.reshape(codes.shape[0], -1).view(np.uint32)
+def _pair_halves(words: np.ndarray, out: np.ndarray) -> None:
+    """4-bit codes uint32 [..., lines, outputs] -> lines of bytes with codes c and G/2 + c."""
+    half = words.shape[-2] // 2
+    first, second = words[..., :half, :], words[..., half:, :]
+    even = (first & 0x0F0F0F0F) | (second & 0x0F0F0F0F) << 4  # bytes of codes 0, 2, 4, 6
+    odd = (first >> 4 & 0x0F0F0F0F) | (second & 0xF0F0F0F0)  # of codes 1, 3, 5, 7
+    out[..., 0::2, :] = _spread(even & 0xFFFF) | _spread(odd & 0xFFFF) << 8
+    out[..., 1::2, :] = _spread(even >> 16) | _spread(odd >> 16) << 8
 
 
-def _bytes(blocks: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(blocks).view(np.uint8).reshape(len(blocks), -1)
+def _spread(words: np.ndarray) -> np.ndarray:
+    """The two low bytes of a word, a byte apart."""
+    return (words | words << 8) & 0x00FF00FF
 
 
 # ---- references

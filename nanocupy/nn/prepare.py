@@ -8,7 +8,8 @@ and a Program can compute them as one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,30 +32,36 @@ def prepare(
         activations: what weights meet: "f32" (exact); on a CPU "i16" (the default) or "i8", for
             weights that are quantised, see `kernels.linear.pack`; on a GPU "f16" or "bf16" (the
             default).
-        tick: called as `tick(done, total)` after each module.
+        tick: called as `tick(done, total)` after each buffer that is packed.
     """
     activations = activations or ("bf16" if device.kind == "cuda" else "i16")
     modules = model.modules()
-    for done, module in enumerate(modules):
-        _pack_children(module, device, activations)
+    buffers = [layers for module in modules for layers in _side_by_side(module)]
+    with ThreadPoolExecutor(device.threads if device.kind == "cpu" else 1) as pool:
+        packing = pool.map(lambda layers: _pack(layers, device, activations), buffers)
+        for done, _ in enumerate(packing, 1):
+            if tick:
+                tick(done, len(buffers))
+    for module in modules:
         _upload(module, device)
-        if tick:
-            tick(done + 1, len(modules))
     return model
 
 
-def _pack_children(module: Module, device: Any, activations: str) -> None:
-    groups: dict[Any, list[tuple[Weighted, Any]]] = defaultdict(list)
+def _side_by_side(module: Module) -> Iterable[list[Weighted]]:
+    """The layers of a module that are not packed yet, those that may share a buffer together."""
+    groups: dict[Any, list[Weighted]] = defaultdict(list)
     for _, child in module._named_children():
         if isinstance(child, Weighted) and child.packed is None:
-            key, weight = child.to_pack()
-            groups[key].append((child, weight))
-    for members in groups.values():
-        packed = fast.pack(device, [weight for _, weight in members], activations)
-        for (child, _), weight in zip(members, packed, strict=True):
-            child.packed = weight
-            for name in ("weight", "scales", "biases"):
-                child.pop(name, None)
+            groups[child.to_pack()[0]].append(child)
+    return groups.values()
+
+
+def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
+    weights = [layer.to_pack()[1] for layer in layers]
+    for layer, packed in zip(layers, fast.pack(device, weights, activations), strict=True):
+        layer.packed = packed
+        for name in ("weight", "scales", "biases"):
+            layer.pop(name, None)
 
 
 def _upload(module: Module, device: Any) -> None:

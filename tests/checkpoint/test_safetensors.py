@@ -431,3 +431,13 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(folder / "model.safetensors")
     with pytest.raises(ValueError, match="not a regular file"):
         Checkpoint(folder)
+
+
+def test_a_tensor_can_be_read_again_and_beside_those_that_were_let_go(tmp_path: Path) -> None:
+    tensors = {name: np.random.default_rng(ord(name)).random(5000) for name in "abc"}
+    with Checkpoint(folder_with(tmp_path / "m", model=tensors)) as checkpoint:
+        kept, part = checkpoint.read("b"), checkpoint.read("c")[10:]
+        del tensors["a"]
+        for _ in range(2):
+            assert checkpoint.read("a").shape == (5000,)  # nobody keeps it
+    assert np.array_equal(kept, tensors["b"]) and np.array_equal(part, tensors["c"][10:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 
@@ -77,3 +78,9 @@ def test_an_answer_that_failed_is_exit_code_1(cli, fake) -> None:
     fake.error = "the logits are not finite"
     ran = cli("generate", "Hi")
     assert ran.code == 1 and "not finite" in ran.err and "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("threads", ["1", "0"])  # a model that loads, and one that does not
+def test_garbage_is_looked_for_again_once_a_model_is_there(cli, fake, threads: str) -> None:
+    code = cli("generate", "--threads", threads, "Hi").code
+    assert (code == 0) == (threads == "1") and gc.isenabled()

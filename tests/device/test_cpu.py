@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,15 @@ def test_a_fork_gets_workers_of_its_own() -> None:
     first[:] = 1
     graph.run()
     assert (last == 6).all()
+
+
+def test_memory_is_counted_whoever_asks() -> None:
+    device = CpuDevice(threads=1)
+    with ThreadPoolExecutor(8) as pool:
+        arrays = list(pool.map(lambda _: device.empty((100,), np.float32), range(2000)))
+    assert device.memory_active() == 2000 * 400
+    del arrays
+    assert device.memory_active() == 0
 
 
 def test_memory_is_counted_and_given_back() -> None:

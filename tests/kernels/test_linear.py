@@ -134,6 +134,15 @@ def test_neighbours_in_one_buffer_join() -> None:
     assert np.array_equal(apply(device, a.joined(b).joined(c), x, "i16"), apart)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_weight_packed_in_pieces_is_the_same(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = make(form, 200, 128)[0]
+    (whole,) = linear.pack(CpuDevice(threads=1), [raw])
+    monkeypatch.setattr(linear, "CHUNK", 1)  # 64 outputs at a time
+    (pieces,) = linear.pack(CpuDevice(threads=1), [raw])
+    assert np.array_equal(pieces.data, whole.data)
+
+
 @pytest.mark.parametrize("form", ["s4_32_f16", "s8_64_bf16"])
 def test_biases_that_follow_from_scales_are_not_stored(form: str) -> None:
     """And change nothing: beside a weight that has others, the same biases are stored."""

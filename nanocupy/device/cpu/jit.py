@@ -75,11 +75,12 @@ def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
     Several are compiled in processes of their own, one a CPU: that is faster, and neither Numba nor
     the memory of a compiler stays with the engine.
     """
-    missing = list(dict.fromkeys(k.source for k in kernels if not k.ready))
+    once = {kernel.source: kernel for kernel in kernels}  # a graph runs each for every layer
+    missing = [kernel.source for kernel in once.values() if not kernel.ready]
     if len(missing) > 1 and sys.executable:
         with contextlib.suppress(OSError):  # Python cannot be started, or ended early
             _compile_in_processes(sorted(missing, key=_effort, reverse=True), tick)
-    for kernel in kernels:
+    for kernel in once.values():
         _ = kernel.address
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 
 import numpy as np
@@ -11,14 +12,19 @@ HUGE_PAGE = 2 << 20
 
 
 class Memory:
-    """Allocates zeroed, aligned arrays and knows how many bytes are alive.
+    """Allocates zeroed, aligned arrays and knows how many bytes are alive. Any thread may ask.
 
     Large arrays start on a huge-page boundary so that the kernel can back them with huge pages.
     """
 
     def __init__(self) -> None:
-        self.active = 0
-        self.peak = 0
+        self._alive: dict[int, int] = {}  # bytes by allocation: a sum could lose a thread's part
+        self._ids = itertools.count()
+
+    @property
+    def active(self) -> int:
+        """Bytes in use."""
+        return sum(self._alive.copy().values())
 
     def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         """A zeroed array of `shape`, its first byte on a cache line."""
@@ -27,13 +33,9 @@ class Memory:
         align = HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else CACHE_LINE
         raw = np.zeros(nbytes + align, np.uint8)
         start = -raw.ctypes.data % align
-        self.active += nbytes
-        self.peak = max(self.peak, self.active)
-        weakref.finalize(raw, self._release, nbytes)
+        self._alive[id := next(self._ids)] = nbytes
+        weakref.finalize(raw, self._alive.pop, id)
         return raw[start : start + nbytes].view(kind).reshape(shape)
-
-    def _release(self, nbytes: int) -> None:
-        self.active -= nbytes
 
 
 class CpuMailbox:
