@@ -1,8 +1,9 @@
 """Every kernel's GB/s and GFLOP/s at the shapes of a small model, beside the machine's own limits.
 
 The limits are measured by the same threads in the same run: a streaming read, float32 fma, dot
-products of 16-bit integers and of bf16. Decode shapes (one row) are held against the first, prefill
-shapes against the arithmetic.
+products of 16-bit integers, of bytes and of bf16. Decode shapes (one row) are held against the
+first, prefill shapes against the arithmetic. A linear's weights are named as its kernels are (`s4`:
+4 bits without biases); quantised ones meet 16-bit activations, or with `i8` those of 8 bits.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from nanocupy.kernels import (
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
 PREFILL, CONTEXT = 256, 1024
 REPEAT = 100  # launches of what takes microseconds, to measure it and not the first wake-up
-LIMITS = {"f32": "fma", "i16": "dot", "bf16": "bf16"}  # by activations
-BITS = {"f32": 32, "bf16": 16, "f16": 16, "q8": 9, "q4": 5}  # of a weight, scales included
+LIMITS = {"f32": "fma", "i16": "dot", "i8": "bytes", "bf16": "bf16"}  # by activations
+BITS = {"f32": 32, "bf16": 16, "f16": 16, "q8": 9, "q4": 5, "s8": 8, "s4": 4}  # about, of a weight
 
 
 class Case(NamedTuple):
@@ -43,7 +44,7 @@ class Case(NamedTuple):
     graph: Any
     nbytes: int
     operations: int
-    limit: str  # "read", "fma", "dot" or "bf16"
+    limit: str  # "read", "fma", "dot", "bytes" or "bf16"
     repeat: int = 1  # how often the graph does it
 
 
@@ -94,7 +95,7 @@ def _measured(case: Case, seconds: float, top: dict[str, float]) -> dict[str, An
 
 
 def _text(report: dict[str, Any]) -> str:
-    arithmetic = {"fma": "fma", "dot": "16-bit dot", "bf16": "bf16 dot"}
+    arithmetic = {"dot": "16-bit dot", "bytes": "8-bit dot", "bf16": "bf16 dot"}
     top = {
         name: f"{arithmetic.get(name, name)} {rate:.0f}" for name, rate in report["limits"].items()
     }
@@ -114,9 +115,11 @@ def _text(report: dict[str, Any]) -> str:
 
 
 def _cases(device: Any) -> Iterator[Case]:
-    for form in ("f32", "bf16", "f16", "q8", "q4"):
+    for form in ("f32", "bf16", "f16", "q8", "q4", "s8", "s4"):
         for rows in (1, PREFILL):
             yield _linear(device, form, rows)
+    for form in ("s8", "s4"):
+        yield _linear(device, form, PREFILL, "i8")
     for rows in (1, PREFILL):
         yield from _row_wise(device, rows)
         yield _attention(device, rows)
@@ -126,17 +129,18 @@ def _weight(form: str) -> Any:
     rng = np.random.default_rng(0)
     copies = -(-(128 << 20) * 8 // (BITS[form] * MLP * HIDDEN))  # more than a cache holds
     shape = (copies * MLP, HIDDEN)
-    if not form.startswith("q"):
+    if form[0] not in "qs":
         kinds: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
         return rng.standard_normal(shape, dtype=np.float32).astype(kinds[form])
     bits = int(form[1:])
     codes = rng.integers(0, 2**32, (shape[0], HIDDEN * bits // 32), dtype=np.uint32)
     scales = rng.random((shape[0], HIDDEN // 32)).astype(np.float16)
-    return codes, scales, scales, bits
+    biases = scales * np.float16(-(1 << (bits - 1))) if form[0] == "s" else scales
+    return codes, scales, biases, bits
 
 
-def _linear(device: Any, form: str, rows: int) -> Case:
-    (whole,) = linear.pack(device, [_weight(form)], "i16")
+def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case:
+    (whole,) = linear.pack(device, [_weight(form)], activations)
     weight = whole if rows == 1 else replace(whole, n=MLP)
     count = fixed_rows(device, rows)
     x, stride = device.empty((rows, HIDDEN), np.float32), 4 * HIDDEN
@@ -154,7 +158,8 @@ def _linear(device: Any, form: str, rows: int) -> Case:
     graph = device.capture(linear.launch(device, weight, x, out, count, **strides))
     work = 2 * rows * weight.n * HIDDEN
     limit = "read" if rows == 1 else LIMITS[weight.activations]
-    return Case(f"linear {form}", rows, graph, weight.nbytes, work, limit)
+    name = f"linear {form}" if activations == "i16" else f"linear {form} {activations}"
+    return Case(name, rows, graph, weight.nbytes, work, limit)
 
 
 def _row_wise(device: Any, rows: int) -> Iterator[Case]:

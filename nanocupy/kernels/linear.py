@@ -14,10 +14,11 @@ every bias is -2^(bits-1) * scale (GGUF's Q4_0 and Q8_0), none is stored.
 **Arithmetic.** One accumulator an output, K ascending, every step one fma. Affine weights meet
 either f32 activations ("f32": w is rounded to f32 as stored) or integers of 16 or 8 bits with a
 scale a group of G ("i16", "i8"; `kernels.quantize`): the sum inside a group is an exact integer,
-then acc += bias*sum, acc += scale*dot. Eight bits halve the work where bytes have an instruction,
-and change one answer in twenty-five of a small model (SmolLM2-135M: 95.7 % of its most likely
-tokens stay, mean KL 0.007; with 16 bits 99.9 %, below 0.00001). Weights in bf16 meet f32, or bf16
-where the CPU multiplies pairs of them ("bf16"), which halves the work.
+then acc += bias*sum, acc += scale*dot; where no biases are stored, the sum is of code - 2^(bits-1).
+Eight bits halve the work where bytes have an instruction, and change one answer in twenty-five of a
+small model (SmolLM2-135M: 95.7 % of its most likely tokens stay, mean KL 0.007; with 16 bits
+99.9 %, below 0.00001). Weights in bf16 meet f32, or bf16 where the CPU multiplies pairs of them
+("bf16"), which halves the work.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 
 from nanocupy.device.base import Device, Launch, Rows
 from nanocupy.kernels.base import FLOATS, CpuKernel
-from nanocupy.kernels.quantize import Codes
+from nanocupy.kernels.quantize import LARGEST, Codes
 
 GROUP = 64  # outputs that lie interleaved
 CHUNK = 1 << 17  # bytes of a weight that are packed at a time
@@ -87,7 +88,10 @@ class PackedWeight:
     @property
     def codes(self) -> Codes | None:
         """How activations are quantised for this weight; None: they are floats."""
-        return Codes(self.activations, self.format.group) if self.activations[0] == "i" else None
+        if self.activations not in LARGEST:
+            return None
+        zero = 1 << (self.format.bits - 1) if self.format.symmetric else 0
+        return Codes(self.activations, self.format.group, zero)
 
     @property
     def view(self) -> Any:

@@ -1,7 +1,8 @@
 """Activations in 16 or 8 bits with a scale a group, as quantised weights read them on a CPU.
 
 code = round(x / scale), scale = max|x| of a group along K / 32767 or 127. A row is its codes, then
-(scale, scale * sum of codes) a group. Of every four 16-bit codes the second and the third are
+(scale, scale * sum of codes) a group; for a weight whose codes all mean code - zero, (scale, int32
+-zero * sum of codes). Of every four 16-bit codes the second and the third are
 exchanged: a 32-bit word of a packed weight gives up its even bytes together, then its odd ones.
 
 What makes a value (a norm, say) may round it as it writes it: `arguments`.
@@ -24,10 +25,15 @@ QUANTIZE = CpuKernel("quantize:quantize")
 
 @dataclass(frozen=True)
 class Codes:
-    """How rows of activations are rounded: to "i16" or "i8", with a scale for `group` values."""
+    """How rows of activations are rounded: to "i16" or "i8", with a scale for `group` values.
+
+    Attributes:
+        zero: the code of the weight that stands for 0, if there is one; else 0.
+    """
 
     kind: str
     group: int
+    zero: int = 0
 
     def row_bytes(self, size: int) -> int:
         """Bytes of a row of `size` values, padded to whole cache lines."""
@@ -46,7 +52,7 @@ def reference(x: np.ndarray, codes: Codes) -> tuple[np.ndarray, np.ndarray]:
 
 def arguments(device: Any, out: Any, codes: Codes | None, size: int) -> tuple[Any, ...]:
     """How a kernel writes rows of `size`, as its last arguments: scratch, bytes of it a thread,
-    bytes of a row, group, kind.
+    bytes of a row, group, kind, zero.
 
     Args:
         codes: how it rounds them. None: to the dtype of `out`, f32 or bf16.
@@ -56,15 +62,15 @@ def arguments(device: Any, out: Any, codes: Codes | None, size: int) -> tuple[An
     group = codes.group if codes else 16
     line = 0 if kind == "f32" else -(-size // 16) * 64
     scratch = device.empty((device.threads, line), np.uint8) if line else 0
-    return scratch, line, row, group, _KINDS[kind]
+    return scratch, line, row, group, _KINDS[kind], codes.zero if codes else 0
 
 
 def launch(x: Any, out: Any, rows: Rows, size: int, codes: Codes, x_stride: int) -> Launch:
     """x f32 [rows, size] at a stride in bytes -> rows of codes, uint8 [rows, row_bytes]."""
-    place = (size, x_stride, codes.row_bytes(size), codes.group, _KINDS[codes.kind])
-    return Launch(QUANTIZE, (x, out, rows.count, *place))
+    form = (codes.row_bytes(size), codes.group, _KINDS[codes.kind], codes.zero)
+    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, *form))
 
 
 def launch_cast(x: Any, out: Any, rows: Rows, size: int, x_stride: int) -> Launch:
     """x f32 [rows, size] at a stride in bytes -> bf16 [rows, size]."""
-    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, 2 * size, 16, _KINDS["bf16"]))
+    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, 2 * size, 16, _KINDS["bf16"], 0))

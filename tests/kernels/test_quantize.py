@@ -15,7 +15,7 @@ from nanocupy.kernels import cast, quantize, rms_norm, silu_mul
 from nanocupy.kernels.quantize import Codes
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-FORMS = [Codes("i16", 32), Codes("i16", 128), Codes("i8", 64), BF16]
+FORMS = [Codes("i16", 32), Codes("i16", 128, 8), Codes("i8", 64), Codes("i8", 32, 128), BF16]
 Make = Callable[..., Launch]
 
 
@@ -49,7 +49,7 @@ def alone(run: Any, form: Any, x: np.ndarray) -> np.ndarray:
     return rounded(run, form, *x.shape, make)
 
 
-@pytest.mark.parametrize("codes", FORMS[:3], ids=str)
+@pytest.mark.parametrize("codes", FORMS[:4], ids=str)
 def test_codes_agree_with_numpy(run: Any, codes: Codes) -> None:
     x = values(5, 256)
     x[2, :128] = 0
@@ -62,8 +62,11 @@ def test_codes_agree_with_numpy(run: Any, codes: Codes) -> None:
     assert np.array_equal(stored, want)
     meta = got[:, end : end + 8 * 256 // codes.group].view(np.float32).reshape(5, -1, 2)
     assert np.array_equal(meta[..., 0], scales)
-    sums = want.reshape(5, -1, codes.group).sum(-1)
-    assert np.array_equal(meta[..., 1], scales * sums.astype(np.float32))
+    sums, stored_sums = want.reshape(5, -1, codes.group).sum(-1), meta[..., 1]
+    if codes.zero:
+        assert np.array_equal(stored_sums.view(np.int32), -codes.zero * sums)
+    else:
+        assert np.array_equal(stored_sums, scales * sums.astype(np.float32))
 
 
 @pytest.mark.parametrize("width", [64, 50, 2])

@@ -16,8 +16,9 @@ from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.jit import Kernel
 
-READ, FMA, DOT, BF16 = (
-    Kernel(f"nanocupy.device.cpu.peaks:{name}") for name in ("read", "fma", "dot", "bf16")
+READ, FMA, DOT, DOT_BYTES, BF16 = (
+    Kernel(f"nanocupy.device.cpu.peaks:{name}")
+    for name in ("read", "fma", "dot", "dot_bytes", "bf16")
 )
 STREAM_BYTES = 256 << 20  # far more than any cache
 STEPS = 200_000
@@ -55,7 +56,7 @@ def chains() -> int:
 def peak(device: CpuDevice, kernel: Kernel) -> tuple[Any, int]:
     """(a graph of `kernel`, all in registers; its operations: a multiply and an add each)."""
     out = device.empty((16 * device.threads,), np.int32)
-    lanes = 16 if kernel is FMA else 32
+    lanes = {FMA: 16, DOT_BYTES: 64}.get(kernel, 32)
     return device.capture(
         [Launch(kernel, (STEPS, out))]
     ), 2 * lanes * chains() * STEPS * device.threads
@@ -63,4 +64,9 @@ def peak(device: CpuDevice, kernel: Kernel) -> tuple[Any, int]:
 
 def arithmetic() -> dict[str, Kernel]:
     """What this CPU multiplies by, with the name of the limit."""
-    return {"fma": FMA, "dot": DOT} | ({"bf16": BF16} if target.dots_bf16() else {})
+    found = {"fma": FMA, "dot": DOT}
+    if target.dots_bytes(4):
+        found["bytes"] = DOT_BYTES
+    if target.dots_bf16():
+        found["bf16"] = BF16
+    return found

@@ -12,6 +12,7 @@ from nanocupy.device.cpu.simd import (
     const,
     emit_dot_bf16,
     emit_dot_i16,
+    emit_dot_u8s8,
     emit_fma,
     emit_loop,
     emit_prefetch,
@@ -79,13 +80,17 @@ def _dot(b: Any, c: Any) -> Any:
     return emit_dot_i16(b, c, c, const(VI, 0x00030002))
 
 
+def _bytes(b: Any, c: Any) -> Any:
+    return emit_dot_u8s8(b, c, c, const(VI, 0x01020304))
+
+
 def _bf16(b: Any, c: Any) -> Any:
     ones = const(VI, 0x3F803F80)
     return b.bitcast(emit_dot_bf16(b, b.bitcast(c, VF), ones, ones), VI)
 
 
 fma_chains, dot_chains = _chains("fma_chains", _fma), _chains("dot_chains", _dot)
-bf16_chains = _chains("bf16_chains", _bf16)
+bf16_chains, bytes_chains = _chains("bf16_chains", _bf16), _chains("bytes_chains", _bytes)
 
 
 def fma(a, thread, threads):
@@ -97,6 +102,12 @@ def fma(a, thread, threads):
 def dot(a, thread, threads):
     """Independent chains of 16-bit dot products. a: steps, out (a line a thread)."""
     dot_chains(a[0], a[1] + 64 * thread)
+    return 0
+
+
+def dot_bytes(a, thread, threads):
+    """Independent chains of dot products of bytes. a: steps, out (a line a thread)."""
+    bytes_chains(a[0], a[1] + 64 * thread)
     return 0
 
 

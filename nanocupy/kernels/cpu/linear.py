@@ -160,13 +160,17 @@ class Affine:
         self.width = 64 if scale == "f32" else 32  # bytes of 16 scales
         self.bytes = self.codes + (1 if symmetric else 2) * PANELS * self.width
 
-    def affine(self, b: Any, block: Any, panel: Any, v: int) -> tuple[Any, Any]:
-        """(scales, biases) of panel + v, as f32."""
+    def scales(self, b: Any, block: Any, panel: Any, v: int) -> Any:
+        """Scales of panel + v, as f32."""
         first = b.add(at(b, block, self.codes + v * self.width), b.mul(panel, k(self.width)))
-        scales = self._read(b, first)
+        return self._read(b, first)
+
+    def biases(self, b: Any, block: Any, panel: Any, v: int) -> Any:
+        """Biases of panel + v, as f32."""
         if self.symmetric:
-            return scales, b.fmul(scales, const(VF, -float(1 << (self.bits - 1))))
-        return scales, self._read(b, at(b, first, PANELS * self.width))
+            zero = const(VF, -float(1 << (self.bits - 1)))
+            return b.fmul(self.scales(b, block, panel, v), zero)
+        return self.scales(b, at(b, block, PANELS * self.width), panel, v)
 
     def _read(self, b: Any, address: Any) -> Any:
         if self.scale == "f32":
@@ -202,15 +206,23 @@ class Affine:
 
 
 def words_dot(layout: Affine) -> Callable[..., list[Any]]:
-    """sums(b, rows, block, panel, NV, g, ahead, nothing): exact sums [row][panel] of a block's
-    codes times group g of 16-bit activations.
+    """sums(b, rows, block, panel, NV, g, ahead, nothing, start): exact sums [row][panel], on top of
+    `start`, of a block's codes times group g of 16-bit activations.
 
     `nothing` is 0 and LLVM does not know it: a loop that it unrolls it also reorders, until no
     register is left.
     """
 
     def sums(
-        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any, nothing: Any
+        b: Any,
+        rows: list[Any],
+        block: Any,
+        panel: Any,
+        nv: int,
+        g: Any,
+        ahead: Any,
+        nothing: Any,
+        start: list[Any],
     ) -> list[Any]:
         def line(j: Any, acc: list[Any]) -> list[Any]:
             prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
@@ -225,8 +237,7 @@ def words_dot(layout: Affine) -> Callable[..., list[Any]]:
                             acc[r * nv + v] = emit_dot_i16(b, acc[r * nv + v], w[v], x)
             return acc
 
-        zero = [const(VI, 0)] * (len(rows) * nv)
-        return emit_loop(b, b.add(k(layout.lines), nothing), zero, line)
+        return emit_loop(b, b.add(k(layout.lines), nothing), start, line)
 
     return sums
 
@@ -236,7 +247,15 @@ def bytes_dot(layout: Affine) -> Callable[..., list[Any]]:
     chunk = layout.bits  # lines that give every byte of a lane 8 products
 
     def sums(
-        b: Any, rows: list[Any], block: Any, panel: Any, nv: int, g: Any, ahead: Any, nothing: Any
+        b: Any,
+        rows: list[Any],
+        block: Any,
+        panel: Any,
+        nv: int,
+        g: Any,
+        ahead: Any,
+        nothing: Any,
+        start: list[Any],
     ) -> list[Any]:
         def line(j: Any, acc: list[Any]) -> list[Any]:
             prefetch_lines(b, layout.place(b, block, panel, j), nv, ahead)
@@ -250,14 +269,14 @@ def bytes_dot(layout: Affine) -> Callable[..., list[Any]]:
                         acc[n] = emit_dot_u8s8(b, acc[n], quads[v][part][1], x)
             return acc
 
-        total = [const(VI, 0)] * (len(rows) * nv)
-        for start in range(0, layout.lines, chunk):
+        total = start
+        for first in range(0, layout.lines, chunk):
 
-            def from_start(j: Any, acc: list[Any], start: int = start) -> list[Any]:
-                return line(b.add(j, k(start)), acc)
+            def from_first(j: Any, acc: list[Any], first: int = first) -> list[Any]:
+                return line(b.add(j, k(first)), acc)
 
-            zero, count = [const(VI, 0)] * len(total), min(chunk, layout.lines - start)
-            part = emit_loop(b, b.add(k(count), nothing), zero, from_start)
+            zero, count = [const(VI, 0)] * len(total), min(chunk, layout.lines - first)
+            part = emit_loop(b, b.add(k(count), nothing), zero, from_first)
             total = [b.add(t, emit_widen(b, p)) for t, p in zip(total, part, strict=True)]
         return total
 
@@ -265,7 +284,8 @@ def bytes_dot(layout: Affine) -> Callable[..., list[Any]]:
 
 
 def integer_dot(layout: Affine, activations: str) -> Callable[..., list[Any]]:
-    """Codes times integer activations, exact in a group; then acc += bias*sum, acc += scale*dot."""
+    """Codes times integer activations, exact in a group; then acc += bias*sum (if there are
+    biases), acc += scale*dot."""
     itemsize, sums_of = {"i16": (2, words_dot), "i8": (1, bytes_dot)}[activations]
     sums = sums_of(layout)
 
@@ -274,16 +294,24 @@ def integer_dot(layout: Affine, activations: str) -> Callable[..., list[Any]]:
     ) -> list[Any]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
             block = b.add(base, b.mul(g, k(layout.bytes)))
-            ints = sums(b, rows, block, panel, nv, g, ahead, b.lshr(size, k(62)))
-            parts = [layout.affine(b, block, panel, v) for v in range(nv)]
-            for r, row in enumerate(rows):
-                meta = b.add(b.add(row, b.mul(size, k(itemsize))), b.mul(g, k(8)))
-                scale, total = scalar(b, meta, f32), scalar(b, at(b, meta, 4), f32)
-                for v, (s, bias) in enumerate(parts):
+            meta = [b.add(b.add(r, b.mul(size, k(itemsize))), b.mul(g, k(8))) for r in rows]
+            start = [const(VI, 0)] * (len(rows) * nv)
+            if layout.symmetric:
+                start = [scalar(b, at(b, m, 4), i32) for m in meta for _ in range(nv)]
+            ints = sums(b, rows, block, panel, nv, g, ahead, b.lshr(size, k(62)), start)
+            scales = [layout.scales(b, block, panel, v) for v in range(nv)]
+            biases = (
+                [] if layout.symmetric else [layout.biases(b, block, panel, v) for v in range(nv)]
+            )
+            for r, m in enumerate(meta):
+                scale = scalar(b, m, f32)
+                total = scalar(b, at(b, m, 4), f32) if biases else None
+                for v in range(nv):
                     n = r * nv + v
-                    acc[n] = emit_fma(b, bias, total, acc[n])
+                    if biases:
+                        acc[n] = emit_fma(b, biases[v], total, acc[n])
                     value = b.fmul(b.sitofp(ints[n], VF), scale)
-                    acc[n] = emit_fma(b, s, value, acc[n])
+                    acc[n] = emit_fma(b, scales[v], value, acc[n])
             return acc
 
         zero = [const(VF, 0.0)] * (len(rows) * nv)
@@ -301,7 +329,10 @@ def dequantised_dot(layout: Affine) -> Callable[..., list[Any]]:
         def group(g: Any, acc: list[Any]) -> list[Any]:
             block = b.add(base, b.mul(g, k(layout.bytes)))
             start = b.mul(g, k(4 * layout.group))
-            parts = [layout.affine(b, block, panel, v) for v in range(nv)]
+            parts = [
+                (layout.scales(b, block, panel, v), layout.biases(b, block, panel, v))
+                for v in range(nv)
+            ]
 
             def line(j: Any, acc: list[Any]) -> list[Any]:
                 quads = [layout.quads(b, layout.line(b, block, panel, v, j)) for v in range(nv)]

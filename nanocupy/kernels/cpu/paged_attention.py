@@ -64,6 +64,7 @@ from nanocupy.kernels.cpu.attention_plan import (
     OUT_GROUP,
     OUT_KIND,
     OUT_STRIDE,
+    OUT_ZERO,
     PASS,
     POSITIONS,
     Q_OFFSET,
@@ -386,9 +387,9 @@ def write_head(a, x, row, head):
         for d in range(0, 4 * size, 64):
             vstore(out + 4 * first + d, vload(x + d))
     else:
-        group = a[OUT_GROUP]
+        group, kind, zero = a[OUT_GROUP], a[OUT_KIND], a[OUT_ZERO]
         begin, end = first // group, (first + size) // group
-        round_groups(x - 4 * first, out, a[HEADS] * size, group, a[OUT_KIND], begin, end)
+        round_groups(x - 4 * first, out, a[HEADS] * size, group, kind, zero, begin, end)
 
 
 # ---- kernels -----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import nan
 
-from nanocupy.device.cpu.raw import load_i64, store_f32
+from nanocupy.device.cpu.raw import load_i64, store_f32, store_i32
 from nanocupy.device.cpu.simd import (
     f4,
     fn,
@@ -47,8 +47,8 @@ def scale_of(x, group, largest):
 
 
 @fn
-def quantize_group(x, codes, meta, group, itemsize):
-    """One group: codes of 2 or 1 bytes, and (scale, scale * sum of codes) at meta."""
+def quantize_group(x, codes, meta, group, itemsize, zero):
+    """One group: codes of 2 or 1 bytes; at meta its scale, and its sum times the scale or -zero."""
     scale, inverse = scale_of(x, group, f4(32767.0) if itemsize == 2 else f4(127.0))
     total = isplat(i4(0))
     for i in range(0, group, 16):
@@ -59,11 +59,14 @@ def quantize_group(x, codes, meta, group, itemsize):
             istore_i8(codes + i, n)
         total = iadd(total, n)
     store_f32(meta, scale)
-    store_f32(meta + 4, scale * f4(isum(total)))
+    if zero == 0:
+        store_f32(meta + 4, scale * f4(isum(total)))
+    else:
+        store_i32(meta + 4, i4(-zero * isum(total)))
 
 
 @fn
-def round_groups(x, record, size, group, kind, first, last):
+def round_groups(x, record, size, group, kind, zero, first, last):
     """Groups first to last of a row of f32, to their places in its record."""
     for g in range(first, last):
         start = g * group
@@ -72,18 +75,18 @@ def round_groups(x, record, size, group, kind, first, last):
             vstore_bf16_first(record + 2 * start, count, vload_first(x + 4 * start, count))
         else:
             meta = record + kind * size + 8 * g
-            quantize_group(x + 4 * start, record + kind * start, meta, group, kind)
+            quantize_group(x + 4 * start, record + kind * start, meta, group, kind, zero)
 
 
 def quantize(a, thread, threads):
-    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, kind."""
-    x, out, size, xs, os, group, kind = a[0], a[1], a[3], a[4], a[5], a[6], a[7]
+    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, kind, zero."""
+    x, out, size, xs, os, group, kind, zero = a[0], a[1], a[3], a[4], a[5], a[6], a[7], a[8]
     groups = (size + group - 1) // group
     work = load_i64(a[2]) * groups
     item, last = work * thread // threads, work * (thread + 1) // threads
     while item < last:
         row, g = item // groups, item % groups
         end = min(groups, g + last - item)
-        round_groups(x + row * xs, out + row * os, size, group, kind, g, end)
+        round_groups(x + row * xs, out + row * os, size, group, kind, zero, g, end)
         item += end - g
     return 0

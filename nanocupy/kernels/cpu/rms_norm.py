@@ -52,13 +52,13 @@ def add(out, x, y, size):
 
 
 @fn
-def norm_rounded(out, x, weight, size, eps, scratch, group, kind):
+def norm_rounded(out, x, weight, size, eps, scratch, group, kind, zero):
     """`norm`, then rounded to its place."""
     if kind == F32:
         norm(out, x, weight, size, eps)
     else:
         norm(scratch, x, weight, size, eps)
-        round_groups(scratch, out, size, group, kind, 0, (size + group - 1) // group)
+        round_groups(scratch, out, size, group, kind, zero, 0, (size + group - 1) // group)
 
 
 def rms_norm(a, thread, threads):
@@ -69,20 +69,15 @@ def rms_norm(a, thread, threads):
     rounded there is one and no offset.
     """
     out, x, size, vectors, x_stride, out_stride = a[0] + a[10], a[1] + a[9], a[4], a[6], a[7], a[8]
-    eps, scratch, row_bytes, group, kind = (
-        load_f32(a[5]),
-        a[11] + a[12] * thread,
-        a[13],
-        a[14],
-        a[15],
-    )
+    eps, scratch = load_f32(a[5]), a[11] + a[12] * thread
+    row_bytes, group, kind, zero = a[13], a[14], a[15], a[16]
     count = load_i64(a[3]) * vectors
     for i in range(count * thread // threads, count * (thread + 1) // threads):
         row = i // vectors
         column = 4 * size * (i - row * vectors)
         target = out + row * (out_stride if kind == F32 else row_bytes) + column
         source = x + row * x_stride + column
-        norm_rounded(target, source, a[2], size, eps, scratch, group, kind)
+        norm_rounded(target, source, a[2], size, eps, scratch, group, kind, zero)
     return 0
 
 
@@ -90,11 +85,11 @@ def add_rms_norm(a, thread, threads):
     """a: out_h, out, x, residual [rows, size], weight [size], rows*, size, eps*, then as
     `quantize.arguments`."""
     size, eps = a[6], load_f32(a[7])
-    scratch, row_bytes, group, kind = a[8] + a[9] * thread, a[10], a[11], a[12]
+    scratch, row_bytes, group, kind, zero = a[8] + a[9] * thread, a[10], a[11], a[12], a[13]
     rows = load_i64(a[5])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         offset = 4 * size * row
         add(a[0] + offset, a[2] + offset, a[3] + offset, size)
         target = a[1] + row_bytes * row
-        norm_rounded(target, a[0] + offset, a[4], size, eps, scratch, group, kind)
+        norm_rounded(target, a[0] + offset, a[4], size, eps, scratch, group, kind, zero)
     return 0

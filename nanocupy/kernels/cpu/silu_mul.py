@@ -36,5 +36,5 @@ def silu_mul(a, thread, threads):
         to = out if kind == F32 else scratch
         columns(to, g, u, begin * group, min(end * group, width))
         if kind != F32:
-            round_groups(scratch, out, width, group, kind, begin, end)
+            round_groups(scratch, out, width, group, kind, a[14], begin, end)
     return 0
