@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nanocupy.checkpoint.architectures import (
+    ARCHITECTURES,
+    FULL,
+    SLIDING,
+    Architecture,
+    Windows,
+    layers_with_rope,
+    refuse_unknown,
+)
+from nanocupy.checkpoint.fields import Fields
 from nanocupy.checkpoint.jsonfile import read_json, read_json_if_there
+from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a model_type means where config.json is silent."""
-
-    tie_word_embeddings: bool
-    hidden_acts: tuple[str, ...] = ("silu",)
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-
-
-ARCHITECTURES = {"llama": Architecture(tie_word_embeddings=False)}
-
-ROPE_TYPES: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
-}
-"""The parameters that each supported rope type needs."""
-
-
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary positions: base `theta`, and how its frequencies are scaled."""
-
-    theta: float
-    type: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 1.0
-    original_max_position_embeddings: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +39,15 @@ class Quantization:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model code needs to know, checked; `raw` is config.json as it was."""
+    """What the model code needs to know, checked; `raw` is config.json as it was.
+
+    Attributes:
+        windows: for each layer how many tokens it looks back, 0 for all. Empty: no layer has one.
+        local_rope: how layers with a window turn, if otherwise than `rope`.
+        turning: for each layer whether it turns. Empty: all do.
+        attention_scale: what scores are multiplied by. None: 1 / sqrt(head_dim).
+        attention_softcap, logits_softcap: c of c * tanh(x / c); 0 for none.
+    """
 
     model_type: str
     hidden_size: int
@@ -88,6 +69,19 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     raw: dict[str, Any] = field(repr=False, compare=False)
+    windows: Windows = ()
+    local_rope: RopeConfig | None = None
+    turning: tuple[bool, ...] = ()
+    attention_scale: float | None = None
+    attention_softcap: float = 0.0
+    logits_softcap: float = 0.0
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logits_scaling: float = 1.0
+
+    def window(self, layer: int) -> int:
+        """How many tokens a layer looks back; 0 for all."""
+        return self.windows[layer] if self.windows else 0
 
 
 def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
@@ -95,7 +89,7 @@ def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
     folder = Path(folder)
     whole = read_json(folder / "config.json")
     try:
-        return _config(folder, whole, _Fields(_text_model(whole)))
+        return _config(folder, whole, _text_model(whole))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
@@ -117,13 +111,15 @@ def _text_model(raw: dict[str, Any]) -> dict[str, Any]:
     return {k: raw[k] for k in outer if k in raw} | inner
 
 
-def _config(folder: Path, whole: dict[str, Any], fields: _Fields) -> ModelConfig:
-    model_type = fields.raw.get("model_type")
+def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
+    model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise ValueError(
             f"model_type {model_type!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
         )
+    refuse_unknown(model_type, raw)
     arch = ARCHITECTURES[model_type]
+    fields = Fields({**arch.defaults, **raw})
     heads, hidden = fields.count("num_attention_heads"), fields.count("hidden_size")
     kv_heads = fields.count("num_key_value_heads", heads)
     head_dim = fields.count("head_dim", hidden // heads)
@@ -132,92 +128,73 @@ def _config(folder: Path, whole: dict[str, Any], fields: _Fields) -> ModelConfig
             f"num_attention_heads {heads} must be a multiple of num_key_value_heads {kv_heads}, "
             f"and head_dim {head_dim} even"
         )
-    vocab_size, positions = fields.count("vocab_size"), fields.count("max_position_embeddings")
+    vocab_size, layers = fields.count("vocab_size"), fields.count("num_hidden_layers")
+    named, activations = arch.activation
     return ModelConfig(
         model_type=model_type,
         hidden_size=hidden,
         intermediate_size=fields.count("intermediate_size"),
-        num_hidden_layers=fields.count("num_hidden_layers"),
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
         vocab_size=vocab_size,
-        rms_norm_eps=fields.number("rms_norm_eps", arch.rms_norm_eps),
-        rope=_rope(fields, arch),
-        max_position_embeddings=positions,
-        tie_word_embeddings=fields.flag("tie_word_embeddings", arch.tie_word_embeddings),
+        rms_norm_eps=fields.number("rms_norm_eps"),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         attention_bias=fields.flag("attention_bias", False),
         mlp_bias=fields.flag("mlp_bias", False),
-        hidden_act=fields.choice(("hidden_act",), arch.hidden_acts, arch.hidden_acts[0]),
+        hidden_act=fields.choice((named,), activations, activations[0]),
         dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
         quantization=_quantization(fields.raw),
         eos_token_ids=_eos(folder, fields.raw, vocab_size),
         bos_token_id=_bos(folder, fields.raw, vocab_size),
         raw=whole,
+        windows=_windows(fields, arch, layers),
+        **_positions(fields, arch, head_dim, layers),
+        **_scales(fields),
     )
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """Typed look-ups in a JSON object. A field that is null counts as absent."""
-
-    raw: Mapping[str, Any]
-
-    def count(self, name: str, default: int | None = None) -> int:
-        """A positive integer."""
-        value = self._get(name, default)
-        if type(value) is not int or not 0 < value < 1 << 31:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """A finite number above 0."""
-        value = self._get(name, default)
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
-        return float(value)
-
-    def flag(self, name: str, default: bool) -> bool:
-        """true or false."""
-        value = self._get(name, default)
-        if type(value) is not bool:
-            raise ValueError(f"{name} must be true or false, got {value!r}")
-        return value
-
-    def choice(self, names: tuple[str, ...], allowed: tuple[str, ...], default: str) -> str:
-        """One of the strings `allowed`, under the first of `names` that is there."""
-        value = next((self.raw[n] for n in names if self.raw.get(n) is not None), default)
-        if value not in allowed:
-            raise ValueError(f"{names[0]} {value!r} is not supported; supported: {allowed}")
-        return str(value)
-
-    def _get(self, name: str, default: Any) -> Any:
-        value = self.raw.get(name)
-        if value is None and default is None:
-            raise ValueError(f"{name} is missing")
-        return default if value is None else value
+def _windows(fields: Fields, arch: Architecture, layers: int) -> Windows:
+    """Each layer's window; layer_types, where it is there, must say the same."""
+    kinds = fields.get("layer_types", [FULL] * layers)
+    if not isinstance(kinds, list) or len(kinds) != layers or not {*kinds} <= {FULL, SLIDING}:
+        raise ValueError(f"layer_types must be {layers} times {FULL!r} or {SLIDING!r}: {kinds!r}")
+    windows = arch.windows(fields, layers)
+    if fields.has("layer_types") and kinds != [SLIDING if w else FULL for w in windows]:
+        raise ValueError(f"layer_types {kinds!r} is not supported with windows of {windows}")
+    return windows if any(windows) else ()
 
 
-def _rope(fields: _Fields, arch: Architecture) -> RopeConfig:
-    """transformers 5's rope_parameters, or 4's rope_theta and rope_scaling."""
-    raw = fields.raw.get("rope_parameters") or fields.raw.get("rope_scaling") or {}
-    if not isinstance(raw, dict):
-        raise ValueError(f"rope_parameters must be an object, got {raw!r}")
-    if any(isinstance(value, dict) for value in raw.values()):
-        raise ValueError("rope_parameters per layer type are not supported")
-    rope = _Fields(raw)
-    kind = str(raw.get("rope_type") or raw.get("type") or "default")
-    if kind not in ROPE_TYPES:
-        raise ValueError(f"rope type {kind!r} is not supported; supported: {', '.join(ROPE_TYPES)}")
-    for partial in (raw.get("partial_rotary_factor"), fields.raw.get("partial_rotary_factor")):
-        if partial not in (None, 1, 1.0):
-            raise ValueError(f"partial_rotary_factor {partial!r} is not supported; only 1 is")
-    theta = rope.number("rope_theta", fields.number("rope_theta", arch.rope_theta))
-    needed = {name: rope.number(name) for name in ROPE_TYPES[kind] if "positions" not in name}
-    original = "original_max_position_embeddings"
-    if original in ROPE_TYPES[kind]:
-        needed[original] = rope.count(original)
-    return RopeConfig(theta, kind, **needed)  # type: ignore[arg-type]
+def _positions(fields: Fields, arch: Architecture, head_dim: int, layers: int) -> dict[str, Any]:
+    """How layers turn, and for how many positions a model was made."""
+    found: dict[str, Any] = {}
+    if "rope_local_base_freq" in arch.reads:
+        found["rope"], found["local_rope"] = rope_configs_by_kind(fields, head_dim)
+    else:
+        found["rope"] = rope_config(fields, head_dim, arch.partial_rope)
+    if "no_rope_layers" in arch.reads:
+        found["turning"] = layers_with_rope(fields, layers)
+    rope, positions = found["rope"], fields.count("max_position_embeddings")
+    if rope.type == "yarn":  # put into a config.json by hand, which goes on saying what was before
+        positions = max(positions, int(rope.factor * rope.original_max_position_embeddings))
+    return {**found, "max_position_embeddings": positions}
+
+
+def _scales(fields: Fields) -> dict[str, Any]:
+    """Numbers that Gemma and Granite multiply with, and where Gemma caps."""
+    names = {
+        "attention_softcap": "attn_logit_softcapping",
+        "logits_softcap": "final_logit_softcapping",
+        "embedding_multiplier": "embedding_multiplier",
+        "residual_multiplier": "residual_multiplier",
+        "logits_scaling": "logits_scaling",
+        "attention_scale": "attention_multiplier",
+    }
+    found = {ours: fields.number(n) for ours, n in names.items() if fields.has(n)}
+    if fields.has("query_pre_attn_scalar"):
+        found["attention_scale"] = fields.number("query_pre_attn_scalar") ** -0.5
+    return found
 
 
 def _quantization(raw: Mapping[str, Any]) -> Quantization | None:

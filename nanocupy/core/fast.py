@@ -125,26 +125,34 @@ def rms_norm(x: Any, weight: Any, eps: float) -> array:
     return record(RMS_NORM, x, weight, eps=eps)
 
 
-def _lower_silu_mul(to: Lowering, node: Node) -> None:
-    gate, up = to.inputs(node)
-    out, size = to.of(node).view, width(node.inputs[0].shape)
-    strides = {"gate_stride": gate.stride, "up_stride": up.stride}
-    codes = node.attrs.get("codes")
-    to.add(
-        to.rows(node),
-        lambda rows: silu_mul_kernel.launch(
-            to.device, out, gate.view, up.view, rows, size, codes=codes, **strides
-        ),
+def _gated(activation: str) -> Op:
+    """activation(gate) * up."""
+
+    def lower(to: Lowering, node: Node) -> None:
+        gate, up = to.inputs(node)
+        out, size = to.of(node).view, width(node.inputs[0].shape)
+        how = {"gate_stride": gate.stride, "up_stride": up.stride, "activation": activation}
+        codes = node.attrs.get("codes")
+        to.add(
+            to.rows(node),
+            lambda rows: silu_mul_kernel.launch(
+                to.device, out, gate.view, up.view, rows, size, codes=codes, **how
+            ),
+        )
+
+    def numpy(gate: np.ndarray, up: np.ndarray, *, dtype: Any = None) -> np.ndarray:
+        return silu_mul_kernel.reference(gate, up, activation).astype(dtype or gate.dtype)
+
+    return Op(
+        f"{activation}_mul",
+        lambda gate, up, *, dtype=None, codes=None: rounded(gate, dtype, codes),
+        numpy,
+        lower,
+        row_wise=True,
     )
 
 
-SILU_MUL = Op(
-    "silu_mul",
-    lambda gate, up, *, dtype=None, codes=None: rounded(gate, dtype, codes),
-    lambda gate, up, *, dtype=None: silu_mul_kernel.reference(gate, up).astype(dtype or gate.dtype),
-    _lower_silu_mul,
-    row_wise=True,
-)
+SILU_MUL, GELU_MUL = _gated("silu"), _gated("gelu")
 
 
 # ---- packed weights
@@ -255,7 +263,7 @@ def _lower_rope(to: Lowering, node: Node) -> None:
     limit = node.inputs[1].attrs.get("limit")
     if limit is None:
         raise ValueError("[rope] positions in a Program are static and know their limit")
-    table = rope_table(to, node.attrs["frequency"], limit)
+    table = rope_table(to, node.attrs["frequency"], node.attrs["magnitude"], limit)
     out = to.of(node).view
     shape: dict[str, Any] = {"heads": int(np.prod(node.shape[1:-1])), "head_dim": node.shape[-1]}
     place: dict[str, Any] = {"traditional": node.attrs["traditional"], "x_stride": x.stride}
@@ -268,12 +276,17 @@ def _lower_rope(to: Lowering, node: Node) -> None:
 
 
 def _rope_numpy(
-    x: np.ndarray, positions: np.ndarray, *, frequency: tuple[float, ...], traditional: bool
+    x: np.ndarray,
+    positions: np.ndarray,
+    *,
+    frequency: tuple[float, ...],
+    magnitude: float,
+    traditional: bool,
 ) -> np.ndarray:
     """x [B, heads, L, head_dim]; token l of row b stands at positions[b] + l."""
     batch, heads, length, head_dim = x.shape
     at = np.broadcast_to(positions.reshape(-1, 1) + np.arange(length), (batch, length)).reshape(-1)
-    table = rope_kernel.table(np.array(frequency), int(at.max()) + 1)
+    table = rope_kernel.table(np.array(frequency), int(at.max()) + 1, magnitude)
     rows = x.transpose(0, 2, 1, 3).reshape(-1, heads, head_dim)
     out = rope_kernel.reference(rows, at, table, traditional)
     return out.reshape(batch, length, heads, head_dim).transpose(0, 2, 1, 3)
@@ -281,7 +294,7 @@ def _rope_numpy(
 
 ROPE = Op(
     "rope",
-    lambda x, positions, *, frequency, traditional: x,
+    lambda x, positions, **_: x,
     _rope_numpy,
     _lower_rope,
     row_wise=True,
@@ -297,12 +310,14 @@ def rope(
     scale: float,
     offset: Any,
     freqs: Any = None,
+    magnitude: float = 1.0,
 ) -> array:
     """Rotary positions on x [B, heads, L, head_dim].
 
     Args:
         offset: position of the first token: an int, or an int32 array [B], one a row.
         freqs: instead of `base`: what positions are divided by, [dims/2].
+        magnitude: (not in MLX) multiplies what turns, as YaRN wants it.
     """
     x = as_array(x)
     if (base is None) == (freqs is None):
@@ -312,8 +327,15 @@ def rope(
     else:
         frequency = scale / as_array(freqs).numpy().astype(np.float64)
     positions = offset if isinstance(offset, array) else array(np.array([offset], np.int32))
-    table = tuple(frequency.tolist())
-    return record(ROPE, x, positions, frequency=table, traditional=traditional)
+    how = {"frequency": tuple(frequency.tolist()), "magnitude": magnitude}
+    return record(ROPE, x, positions, traditional=traditional, **how)
+
+
+def longest(offset: Any, length: int) -> int:
+    """How many positions a sequence may have: an engine's limit, or `length` from `offset` on."""
+    if isinstance(offset, array) and (limit := offset.node.attrs.get("limit")) is not None:
+        return int(limit)
+    return int(np.max(offset.numpy() if isinstance(offset, array) else offset)) + length
 
 
 # ---- sampling
@@ -376,6 +398,7 @@ __all__ = [
     "Work",
     "dequantize",
     "embedding_part",
+    "longest",
     "pack",
     "packed_embedding",
     "packed_linear",

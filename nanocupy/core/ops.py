@@ -17,6 +17,7 @@ from nanocupy.core.dtypes import astype, floating, summed, together
 from nanocupy.core.graph import Op, Shape, Spec, like_numpy
 from nanocupy.core.shapes import getitem, reshape, setitem, split, squeeze, transpose
 from nanocupy.device.base import Rows
+from nanocupy.kernels.elementwise import gelu_reference
 
 # ---- shape rules
 
@@ -53,8 +54,10 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 
 ADD = _op("add", np.add, rowwise.binary("add"))
-MULTIPLY = _op("multiply", np.multiply, rowwise.binary("mul"))
+MULTIPLY = _op("multiply", np.multiply, rowwise.product)
 SILU = _op("silu", _silu, rowwise.unary("silu"))
+GELU = _op("gelu", gelu_reference, rowwise.unary("gelu"))
+TANH = _op("tanh", np.tanh, rowwise.unary("tanh"))
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "subtract": np.subtract,
     "power": np.power,
@@ -88,7 +91,7 @@ _FLOATING: dict[str, Callable[..., Any]] = {  # the result of ints is float32
     "cos": np.cos,
 }
 _OPS = {name: _op(name, function) for name, function in (_ELEMENTWISE | _FLOATING).items()}
-_OPS |= {"add": ADD, "multiply": MULTIPLY}
+_OPS |= {"add": ADD, "multiply": MULTIPLY, "tanh": TANH}
 
 
 def _function(name: str) -> Callable[..., array]:
@@ -134,6 +137,11 @@ def clip(x: Any, low: Any, high: Any) -> array:
 def silu(x: Any) -> array:
     """x * sigmoid(x)."""
     return record(SILU, x)
+
+
+def gelu_approx(x: Any) -> array:
+    """x * Phi(x) by the tanh formula, as Gemma has it."""
+    return record(GELU, x)
 
 
 # ---- reductions, products and casts: NumPy forms

@@ -84,14 +84,17 @@ class PagedCache:
 
     def make_mask(
         self, length: int, return_array: bool = False, window_size: int | None = None
-    ) -> None:
-        """No mask: a row attends to its own sequence up to its own position."""
+    ) -> SlidingWindow | None:
+        """No mask, for a row attends to its own sequence up to its own position; or a window that
+        is shorter than the context."""
         context = self.meta.block_tables.shape[1] * self.layout.block_size
-        if window_size is not None and window_size < context:
-            raise NotImplementedError(
-                f"[paged_attention] a sliding window of {window_size} tokens in a context of "
-                f"{context}"
-            )
+        return SlidingWindow(window_size) if window_size and window_size < context else None
+
+
+class SlidingWindow(NamedTuple):
+    """The mask of rows that attend to the last `size` tokens, their own among them."""
+
+    size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +133,7 @@ def _lower_attention_cpu(to: Lowering, node: Node) -> None:
     )
     out, where = to.of(node).view, (positions.view, sequences.view, tables)
     read, stride = (q.view, q.stride) if turned is None else (turned, None)
-    how = {"heads": heads, "scale": node.attrs["scale"], "q_stride": stride}
+    how = {"heads": heads, "q_stride": stride, **_scores(node)}
     to.add(
         to.rows(node),
         lambda rows: attention_kernel.launch(
@@ -173,7 +176,7 @@ def _lower_attention_cuda(to: Lowering, node: Node) -> None:
     size = (int(lone_rows), heads, layout.kv_heads, layout.head_dim)
     scratch = to.shared(("parts", size), lambda: cuda_kernel.scratch(to.device, *size))
     read = (to.of(node).view, turned, *pages, meta.block_tables, positions.view, sequences.view)
-    how = {"heads": heads, "scale": node.attrs["scale"]}
+    how = {"heads": heads, **_scores(node)}
     to.add(
         lone_rows,
         lambda rows: cuda_kernel.launch_decode(
@@ -187,28 +190,33 @@ def _lower_attention_cuda(to: Lowering, node: Node) -> None:
         )
 
 
+def _scores(node: Node) -> dict[str, Any]:
+    """How the kernels make scores."""
+    return {name: node.attrs[name] for name in ("scale", "window", "softcap")}
+
+
 def _rope_table(to: Lowering, node: Node) -> tuple[Any, bool]:
     """The table that q and k turn by, None where they do not turn here; traditional or not."""
     if node.attrs["rope"] is None:
         return None, False
-    frequency, traditional = node.attrs["rope"]
+    frequency, magnitude, traditional = node.attrs["rope"]
     limit = node.inputs[3].attrs["limit"]
-    return rope_table(to, frequency, limit), traditional
+    return rope_table(to, frequency, magnitude, limit), traditional
 
 
-def rope_table(to: Lowering, frequency: tuple[float, ...], limit: int) -> Any:
+def rope_table(to: Lowering, frequency: tuple[float, ...], magnitude: float, limit: int) -> Any:
     """The device's table of angles, one for all layers that turn alike."""
     return to.shared(
-        ("rope", frequency, limit),
-        lambda: to.device.asarray(rope_kernel.table(np.array(frequency), limit)),
+        ("rope", frequency, magnitude, limit),
+        lambda: to.device.asarray(rope_kernel.table(np.array(frequency), limit, magnitude)),
     )
 
 
-# `rope`: (frequency, traditional) where q and k are still to be turned; `dtype`, `codes`: how the
-# result is rounded (see `rules`)
+# `rope`: (frequency, magnitude, traditional) where q and k are still to be turned; `dtype`,
+# `codes`: how the result is rounded (see `rules`)
 PAGED_ATTENTION = Op(
     "paged_attention",
-    lambda q, *_, cache, scale, rope, dtype, codes: rounded(
+    lambda q, *_, cache, dtype, codes, **how: rounded(
         (q[0], np.dtype(cache.layout.activations)), dtype, codes
     ),
     None,
@@ -217,8 +225,20 @@ PAGED_ATTENTION = Op(
 )
 
 
-def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: float) -> array:
-    """Write k, v [rows, kv_heads, 1, d] to the pages; attend with q [rows, heads, 1, d]."""
+def paged_attention(
+    q: array,
+    k: array,
+    v: array,
+    cache: PagedCache,
+    scale: float,
+    window: int = 0,
+    softcap: float = 0.0,
+) -> array:
+    """Write k, v [rows, kv_heads, 1, d] to the pages; attend with q [rows, heads, 1, d].
+
+    Args:
+        window, softcap: see `kernels.paged_attention`; 0 for none.
+    """
     meta, layout = cache.meta, cache.layout
     rows, heads, length, head_dim = q.shape
     fresh = (rows, layout.kv_heads, 1, layout.head_dim)
@@ -229,17 +249,20 @@ def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: floa
             f"a row, {layout.kv_heads} heads of {layout.head_dim}"
         )
     where = (meta.positions, meta.sequences, meta.slots)
-    how: dict[str, Any] = {"rope": None, "dtype": None, "codes": None}
-    return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale, **how)
+    scores = {"scale": scale, "window": window, "softcap": softcap}
+    later: dict[str, Any] = {"rope": None, "dtype": None, "codes": None}
+    return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, **scores, **later)
 
 
 def _attention_numpy(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, scale: float, mask: Any
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, scale: float, mask: Any, softcap: float
 ) -> np.ndarray:
     """q [B, heads, L, d], k, v [B, kv_heads, S, d]."""
     repeat = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
     scores = (q @ k.transpose(0, 1, 3, 2)) * np.float32(scale)
+    if softcap:
+        scores = np.float32(softcap) * np.tanh(scores / np.float32(softcap))
     if isinstance(mask, str):
         past = k.shape[2] - q.shape[2]
         scores = np.where(np.tri(q.shape[2], k.shape[2], past, dtype=bool), scores, -np.inf)
@@ -249,27 +272,38 @@ def _attention_numpy(
     return (weights / weights.sum(-1, keepdims=True)) @ v
 
 
-ATTENTION = Op("scaled_dot_product_attention", lambda q, *_, scale, mask: q, _attention_numpy)
+ATTENTION = Op("scaled_dot_product_attention", lambda q, *_, **how: q, _attention_numpy)
 
 
 def scaled_dot_product_attention(
-    q: Any, k: Any, v: Any, *, scale: float, mask: Any = None, sinks: Any = None
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    scale: float,
+    mask: Any = None,
+    sinks: Any = None,
+    softcap: float = 0.0,
 ) -> array:
     """softmax(q k^T * scale + mask) v; q [B, heads, L, d], k, v [B, kv_heads, S, d].
 
     With the views that a `PagedCache` hands out, attention over pages.
+
+    Args:
+        softcap: (not in MLX) makes softcap * tanh(s / softcap) of a score s; 0 for none.
     """
     if sinks is not None:
         raise NotImplementedError("[scaled_dot_product_attention] sinks")
     if isinstance(k, PagedView):
-        if mask is not None:
+        if mask is not None and not isinstance(mask, SlidingWindow):
             raise NotImplementedError(
                 "[paged_attention] a mask: rows attend to their own past only"
             )
-        return paged_attention(q, k.fresh, v.fresh, k.cache, scale)
+        window = 0 if mask is None else mask.size
+        return paged_attention(q, k.fresh, v.fresh, k.cache, scale, window, softcap)
     if isinstance(mask, str) and mask != "causal":
         raise ValueError(
             f"[scaled_dot_product_attention] mask={mask!r}: expected 'causal' or an array"
         )
     fixed = mask if mask is None or isinstance(mask, str) else as_array(mask).numpy()
-    return record(ATTENTION, q, k, v, scale=scale, mask=fixed)
+    return record(ATTENTION, q, k, v, scale=scale, mask=fixed, softcap=softcap)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from ml_dtypes import bfloat16
 
-from nanocupy.core.graph import Node, width
+from nanocupy.core.graph import CONSTANT, Node, width
 from nanocupy.core.lowering import Lowering
 from nanocupy.kernels import cast as cast_kernel
 from nanocupy.kernels import elementwise, take_rows
@@ -28,6 +28,25 @@ def binary(name: str) -> Lower:
         _elementwise(name, to, node, ("x", "y"))
 
     return lower
+
+
+def product(to: Lowering, node: Node) -> None:
+    """Two inputs of one shape, or one times a number."""
+    for x, y in (node.inputs, node.inputs[::-1]):
+        if y.op is CONSTANT and y.shape == () and x.dtype == node.dtype == np.float32:
+            _scale(to, node, x, float(y.attrs["value"]))
+            return
+    binary("mul")(to, node)
+
+
+def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
+    source, out, size = to.of(x), to.of(node).view, width(node.shape)
+    to.add(
+        to.rows(node),
+        lambda rows: elementwise.launch_scale(
+            to.device, out, source.view, factor, rows, size, x_stride=source.stride
+        ),
+    )
 
 
 def unary(name: str) -> Lower:

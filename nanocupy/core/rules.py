@@ -12,7 +12,16 @@ from typing import Any
 
 from nanocupy.core import ops
 from nanocupy.core.dtypes import ASTYPE
-from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, QUANTIZE, RMS_NORM, ROPE, SILU_MUL, STATIC
+from nanocupy.core.fast import (
+    ADD_RMS_NORM,
+    GELU_MUL,
+    LINEAR,
+    QUANTIZE,
+    RMS_NORM,
+    ROPE,
+    SILU_MUL,
+    STATIC,
+)
 from nanocupy.core.graph import CONSTANT, ITEM, Node, item, topological, width
 from nanocupy.core.paged import PAGED_ATTENTION
 from nanocupy.core.shapes import SLICE
@@ -211,16 +220,15 @@ def _is_residual(node: Node, norm: Node) -> bool:
 
 
 def silu_times(outputs: Outputs) -> Outputs:
-    """silu(gate) * up is one pass."""
-    readers = users(outputs)
+    """silu(gate) * up is one pass, and so is gelu(gate) * up."""
+    readers, gated = users(outputs), {ops.SILU: SILU_MUL, ops.GELU: GELU_MUL}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node.op is ops.MULTIPLY and node.inputs[0].shape == node.inputs[1].shape:
             for old, new, other in ((0, 0, 1), (1, 1, 0)):
-                if node.inputs[old].op is ops.SILU and len(readers[node.inputs[old]]) == 1:
-                    return Node(
-                        SILU_MUL, (inputs[new].inputs[0], inputs[other]), {}, order=node.order
-                    )
+                op = gated.get(node.inputs[old].op)
+                if op and len(readers[node.inputs[old]]) == 1:
+                    return Node(op, (inputs[new].inputs[0], inputs[other]), {}, order=node.order)
         return same(node, inputs)
 
     return rebuild(outputs, make)
@@ -275,7 +283,7 @@ def _can_round(source: Node, node: Node) -> bool:
         return bool(layout.device == "cpu" and layout.head_dim % group == 0)
     if source.op is ops.TAKE:
         return node.op is ASTYPE
-    return source.op in (ADD_RMS_NORM, RMS_NORM, SILU_MUL)
+    return source.op in (ADD_RMS_NORM, RMS_NORM, SILU_MUL, GELU_MUL)
 
 
 def rope_and_write(outputs: Outputs) -> Outputs:
@@ -289,7 +297,7 @@ def rope_and_write(outputs: Outputs) -> Outputs:
         if node.op is PAGED_ATTENTION and alone(node.inputs[0]) and alone(node.inputs[1]):
             q, k = inputs[:2]
             if q.attrs == k.attrs and q.inputs[1] is k.inputs[1] is inputs[3]:
-                turn = (q.attrs["frequency"], q.attrs["traditional"])
+                turn = tuple(q.attrs[n] for n in ("frequency", "magnitude", "traditional"))
                 sources = (q.inputs[0], k.inputs[0], *inputs[2:])
                 return Node(node.op, sources, {**node.attrs, "rope": turn}, order=node.order)
         return same(node, inputs)

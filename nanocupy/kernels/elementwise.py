@@ -1,7 +1,9 @@
-"""Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x).
+"""Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x), gelu (by the tanh
+formula), tanh, scale x * a number.
 
 out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
-says how far (default: width). add_bias, on CUDA only, adds one vector to every row, in place.
+says how far (default: width). add_bias, on CUDA only, adds one vector to every row, in place; gelu,
+tanh and scale have no CUDA kernel yet.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import numpy as np
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels.base import CpuKernel, CudaKernel
 
-CPU_ADD, CPU_MUL, CPU_SILU = (CpuKernel(f"elementwise:{op}") for op in ("add", "mul", "silu"))
+CPU_ADD, CPU_MUL, CPU_SILU, CPU_GELU, CPU_TANH, CPU_SCALE = (
+    CpuKernel(f"elementwise:{op}") for op in ("add", "mul", "silu", "gelu", "tanh", "scale")
+)
 CUDA_ADD, CUDA_MUL, CUDA_SILU, CUDA_ADD_BIAS = (
     CudaKernel("elementwise", op) for op in ("add", "mul", "silu", "add_bias")
 )
 CUDA_BLOCK = 256  # threads, four elements each
+GELU_SLOPE, GELU_CUBE = (2 / np.pi) ** 0.5, 0.044715
 
 
 def add_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -34,6 +39,18 @@ def silu_reference(x: np.ndarray) -> np.ndarray:
     return np.where(x < 0, x * e, x) / (np.float32(1) + e)
 
 
+def gelu_reference(x: np.ndarray) -> np.ndarray:
+    """x f32 -> f32: x/2 * (1 + tanh(u)) with u = sqrt(2/pi) * (x + 0.044715 x^3), which is
+    x * sigmoid(2u)."""
+    twice = np.float32(2 * GELU_SLOPE) * (x + np.float32(GELU_CUBE) * x * x * x)
+    e = np.exp(-np.abs(twice))
+    return np.where(x < 0, x * e, x) / (np.float32(1) + e)
+
+
+def scale_reference(x: np.ndarray, factor: float) -> np.ndarray:
+    return x * np.float32(factor)
+
+
 def cuda_grid(rows: Rows, width: int) -> tuple[int, int, int]:
     """Blocks for rows of `width`: one or more a row."""
     return int(rows), -(-width // (4 * CUDA_BLOCK)), 1
@@ -41,7 +58,7 @@ def cuda_grid(rows: Rows, width: int) -> tuple[int, int, int]:
 
 def _launch(
     device: Any,
-    kernels: tuple[CpuKernel, CudaKernel],
+    kernels: tuple[CpuKernel, CudaKernel | None],
     arrays: tuple[Any, ...],
     rows: Rows,
     width: int,
@@ -49,6 +66,8 @@ def _launch(
 ) -> Launch:
     apart = [width if s is None else s for s in strides]
     if device.kind == "cuda":
+        if kernels[1] is None:
+            raise NotImplementedError(f"[{kernels[0].name}] has no CUDA kernel yet")
         args = (*arrays, rows.count, np.int32(width), *map(np.int64, apart))
         return Launch(kernels[1], args, cuda_grid(rows, width), CUDA_BLOCK)
     return Launch(kernels[0], (*arrays, rows.count, width, *(4 * s for s in apart)))
@@ -89,6 +108,35 @@ def launch_silu(
 ) -> Launch:
     """out = silu(x) on the first `rows` rows of `width` f32."""
     return _launch(device, (CPU_SILU, CUDA_SILU), (out, x), rows, width, (x_stride,))
+
+
+def launch_gelu(
+    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
+) -> Launch:
+    """out = gelu(x) on the first `rows` rows of `width` f32."""
+    return _launch(device, (CPU_GELU, None), (out, x), rows, width, (x_stride,))
+
+
+def launch_tanh(
+    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
+) -> Launch:
+    """out = tanh(x) on the first `rows` rows of `width` f32."""
+    return _launch(device, (CPU_TANH, None), (out, x), rows, width, (x_stride,))
+
+
+def launch_scale(
+    device: Any,
+    out: Any,
+    x: Any,
+    factor: float,
+    rows: Rows,
+    width: int,
+    *,
+    x_stride: int | None = None,
+) -> Launch:
+    """out = x * factor on the first `rows` rows of `width` f32."""
+    number = device.asarray(np.array([factor], np.float32))
+    return _launch(device, (CPU_SCALE, None), (out, x, number), rows, width, (x_stride,))
 
 
 def launch_add_bias(

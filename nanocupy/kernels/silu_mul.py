@@ -1,7 +1,8 @@
-"""silu_mul: silu(gate) * up, the middle of a gated MLP. To the bit silu, then mul.
+"""silu_mul, gelu_mul: silu(gate) * up, gelu(gate) * up, the middle of a gated MLP. To the bit silu
+(or gelu), then mul.
 
 gate, up [rows, width] f32 inside wider buffers, out [rows, width] f32, bf16 or codes
-(`kernels.quantize`); on CUDA f32, f16 or bf16
+(`kernels.quantize`); on CUDA, where only silu has a kernel yet, f32, f16 or bf16
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import numpy as np
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels import quantize
 from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
-from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid, silu_reference
+from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid, gelu_reference, silu_reference
 
-CPU = CpuKernel("silu_mul:silu_mul")
+CPU = {name: CpuKernel(f"silu_mul:{name}_mul") for name in ("silu", "gelu")}
 
 
-def reference(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+def reference(gate: np.ndarray, up: np.ndarray, activation: str = "silu") -> np.ndarray:
     """gate, up f32 [rows, width] -> f32 [rows, width]."""
-    return silu_reference(gate) * up
+    return {"silu": silu_reference, "gelu": gelu_reference}[activation](gate) * up
 
 
 def launch(
@@ -36,20 +37,24 @@ def launch(
     up_offset: int = 0,
     up_stride: int | None = None,
     codes: quantize.Codes | None = None,
+    activation: str = "silu",
 ) -> Launch:
-    """out = silu(gate) * up.
+    """out = activation(gate) * up.
 
     Args:
+        activation: "silu" or "gelu".
         codes: how rows are rounded, out being uint8. Default: to the dtype of out.
         gate, up: f32 buffers, which may be one buffer; row r starts at element
             offset + r * stride. Default stride: width.
     """
     strides = [width if s is None else s for s in (gate_stride, up_stride)]
     if device.kind == "cuda":
+        if activation != "silu":
+            raise NotImplementedError(f"[{activation}_mul] has no CUDA kernel yet")
         inputs = (gate.reshape(-1)[gate_offset:], up.reshape(-1)[up_offset:])
         args = (out, *inputs, rows.count, np.int32(width), *map(np.int64, strides))
         kernel = CudaKernel("elementwise", f"silu_mul<{C_TYPES[out.dtype]}>")
         return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
     place = (4 * s for s in (*strides, gate_offset, up_offset))
     finish = quantize.arguments(device, out, codes, width)
-    return Launch(CPU, (out, gate, up, rows.count, width, *place, *finish))
+    return Launch(CPU[activation], (out, gate, up, rows.count, width, *place, *finish))

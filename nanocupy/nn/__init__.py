@@ -1,5 +1,6 @@
 """Layers, as `mlx.nn` has them."""
 
+from nanocupy.nn.activations import gelu_approx, silu, softplus
 from nanocupy.nn.layers import (
     Embedding,
     Linear,
@@ -7,8 +8,6 @@ from nanocupy.nn.layers import (
     QuantizedLinear,
     RMSNorm,
     RoPE,
-    silu,
-    softplus,
 )
 from nanocupy.nn.module import Module
 from nanocupy.nn.prepare import prepare
@@ -22,6 +21,7 @@ __all__ = [
     "QuantizedLinear",
     "RMSNorm",
     "RoPE",
+    "gelu_approx",
     "prepare",
     "quantize",
     "silu",

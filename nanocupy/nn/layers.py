@@ -166,6 +166,7 @@ class RoPE(Module):
         dims: how many dimensions of each head are rotated.
         traditional: rotate neighbours instead of halves.
         freqs: instead of `base`: what positions are divided by, per pair of dimensions.
+        magnitude: (not in MLX) multiplies what turns.
     """
 
     def __init__(
@@ -175,9 +176,11 @@ class RoPE(Module):
         base: float | None = 10000.0,
         scale: float = 1.0,
         freqs: np.ndarray | None = None,
+        magnitude: float = 1.0,
     ) -> None:
         super().__init__()
         self.dims, self.traditional, self.base, self.scale = dims, traditional, base, scale
+        self.magnitude = magnitude
         self._freqs = None if freqs is None else array(freqs)
 
     def __call__(self, x: array, offset: Any = 0) -> array:
@@ -189,14 +192,5 @@ class RoPE(Module):
             scale=self.scale,
             offset=offset,
             freqs=self._freqs,
+            magnitude=self.magnitude,
         )
-
-
-def silu(x: array) -> array:
-    """x * sigmoid(x)."""
-    return core.silu(x)
-
-
-def softplus(x: array) -> array:
-    """log(1 + exp(x))."""
-    return core.logaddexp(x, 0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from nanocupy.device.cpu.raw import load_i64
+from nanocupy.device.cpu.raw import load_f32, load_i64
 from nanocupy.device.cpu.simd import (
     f4,
     fn,
     i4,
     vabs,
+    vexp,
     vexp_negative,
     vload,
     vload_first,
@@ -34,6 +35,21 @@ def vsilu(x):
     return vmax(x * e, x) / (vsplat(f4(1)) + e)
 
 
+@fn
+def vgelu(x):
+    """x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3): the tanh formula, likewise."""
+    cube = vsplat(f4(0.044715)) * x * x * x
+    e = vexp_negative(vneg(vabs(vsplat(f4(1.5957691216057308)) * (x + cube))))
+    return vmax(x * e, x) / (vsplat(f4(1)) + e)
+
+
+@fn
+def vtanh(x):
+    """1 - 2 / (exp(2x) + 1)."""
+    one, two = vsplat(f4(1)), vsplat(f4(2))
+    return one - two / (vexp(two * x) + one)
+
+
 def add(a, thread, threads):
     """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
     first, last, rest = share(a[4], thread, threads)
@@ -58,13 +74,31 @@ def mul(a, thread, threads):
     return 0
 
 
-def silu(a, thread, threads):
-    """a: out, x [rows, width] f32, rows*, width, x stride (bytes)."""
-    first, last, rest = share(a[3], thread, threads)
-    end = 64 * last
-    for row in range(load_i64(a[2])):
-        out, x = a[0] + 4 * a[3] * row, a[1] + a[4] * row
+def _unary(function):
+    def kernel(a, thread, threads):
+        """a: out, x [rows, width] f32, rows*, width, x stride (bytes)."""
+        first, last, rest = share(a[3], thread, threads)
+        end = 64 * last
+        for row in range(load_i64(a[2])):
+            out, x = a[0] + 4 * a[3] * row, a[1] + a[4] * row
+            for i in range(first, last):
+                vstore(out + 64 * i, function(vload(x + 64 * i)))
+            vstore_first(out + end, rest, function(vload_first(x + end, rest)))
+        return 0
+
+    return kernel
+
+
+silu, gelu, tanh = _unary(vsilu), _unary(vgelu), _unary(vtanh)
+
+
+def scale(a, thread, threads):
+    """a: out, x [rows, width] f32, factor*, rows*, width, x stride (bytes)."""
+    first, last, rest = share(a[4], thread, threads)
+    end, factor = 64 * last, vsplat(load_f32(a[2]))
+    for row in range(load_i64(a[3])):
+        out, x = a[0] + 4 * a[4] * row, a[1] + a[5] * row
         for i in range(first, last):
-            vstore(out + 64 * i, vsilu(vload(x + 64 * i)))
-        vstore_first(out + end, rest, vsilu(vload_first(x + end, rest)))
+            vstore(out + 64 * i, vload(x + 64 * i) * factor)
+        vstore_first(out + end, rest, vload_first(x + end, rest) * factor)
     return 0

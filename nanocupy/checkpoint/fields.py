@@ -1,0 +1,61 @@
+"""Typed look-ups in a JSON object, each error naming the field and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Typed look-ups in a JSON object. A field that is null counts as absent."""
+
+    raw: Mapping[str, Any]
+
+    def has(self, name: str) -> bool:
+        return self.raw.get(name) is not None
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """A positive integer."""
+        value = self.get(name, default)
+        if type(value) is not int or not 0 < value < 1 << 31:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A finite number above 0."""
+        value = self.get(name, default)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """true or false."""
+        value = self.get(name, default)
+        if type(value) is not bool:
+            raise ValueError(f"{name} must be true or false, got {value!r}")
+        return value
+
+    def choice(self, names: tuple[str, ...], allowed: tuple[str, ...], default: str) -> str:
+        """One of the strings `allowed`, under the first of `names` that is there."""
+        value = next((self.raw[n] for n in names if self.has(n)), default)
+        if value not in allowed:
+            raise ValueError(f"{names[0]} {value!r} is not supported; supported: {allowed}")
+        return str(value)
+
+    def numbers(self, name: str, length: int) -> tuple[float, ...]:
+        """A list of finite numbers above 0."""
+        value = self.get(name, None)
+        good = isinstance(value, list) and len(value) == length
+        if not good or any(type(x) not in (int, float) or not 0 < x < math.inf for x in value):
+            raise ValueError(f"{name} must be {length} finite numbers above 0, got {value!r}")
+        return tuple(map(float, value))
+
+    def get(self, name: str, default: Any) -> Any:
+        """Anything. ValueError where it is absent and there is no default."""
+        value = self.raw.get(name)
+        if value is None and default is None:
+            raise ValueError(f"{name} is missing")
+        return default if value is None else value

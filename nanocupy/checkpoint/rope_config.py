@@ -1,0 +1,150 @@
+"""Rotary positions in config.json: transformers 5's rope_parameters, or 4's rope_theta and
+rope_scaling, as one `RopeConfig`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from nanocupy.checkpoint.fields import Fields
+
+ORIGINAL = "original_max_position_embeddings"
+ROPE_TYPES: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
+    "yarn": (
+        *("factor", ORIGINAL, "attention_factor", "beta_fast", "beta_slow", "truncate"),
+        *("mscale", "mscale_all_dim"),
+    ),
+    "longrope": ("factor", ORIGINAL, "attention_factor", "short_factor", "long_factor"),
+}
+"""The parameters that each supported rope type knows."""
+_COMMON = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary positions: base `theta`, and how its frequencies are scaled.
+
+    Attributes:
+        partial: the part of a head that turns.
+        magnitude: what cosines and sines are multiplied by.
+        short, long: of longrope, what each frequency is divided by, in sequences of up to the
+            original positions and in longer ones.
+    """
+
+    theta: float
+    type: str = "default"
+    factor: float = 1.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 1.0
+    original_max_position_embeddings: int = 0
+    partial: float = 1.0
+    magnitude: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short: tuple[float, ...] = ()
+    long: tuple[float, ...] = ()
+
+
+def rope_config(fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
+    """How a model turns, the same in all layers.
+
+    Args:
+        fields: of config.json.
+        partial: whether a part of a head may turn.
+    """
+    raw = fields.raw.get("rope_parameters") or fields.raw.get("rope_scaling") or {}
+    return parse(_object(raw), fields, head_dim, partial)
+
+
+def rope_configs_by_kind(fields: Fields, head_dim: int) -> tuple[RopeConfig, RopeConfig]:
+    """(of layers that see all tokens, of layers with a window), as Gemma 3 has them."""
+    nested = _object(fields.raw.get("rope_parameters") or {})
+    if wrong := set(nested) - {"full_attention", "sliding_attention"}:
+        raise ValueError(f"rope_parameters {sorted(wrong)} beside those of the kinds of layers")
+    scaling = _object(fields.raw.get("rope_scaling") or {})
+    everywhere = {"rope_theta": fields.number("rope_theta"), **scaling}
+    local = {"rope_theta": fields.number("rope_local_base_freq")}
+    return (
+        parse(everywhere | _object(nested.get("full_attention") or {}), fields, head_dim, False),
+        parse(local | _object(nested.get("sliding_attention") or {}), fields, head_dim, False),
+    )
+
+
+def _object(raw: Any) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise ValueError(f"rope_parameters must be an object, got {raw!r}")
+    return raw
+
+
+def parse(raw: dict[str, Any], fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
+    """One object of parameters; what it does not say, config.json may."""
+    if any(isinstance(value, dict) for value in raw.values()):
+        raise ValueError("rope_parameters per layer type are not supported")
+    rope, kind = Fields(raw), str(raw.get("rope_type") or raw.get("type") or "default")
+    if fields.raw.get("model_type") == "phi3" and kind in ("su", "yarn"):  # its first spellings
+        kind = "longrope"
+    if kind not in ROPE_TYPES:
+        raise ValueError(f"rope type {kind!r} is not supported; supported: {', '.join(ROPE_TYPES)}")
+    unknown = sorted(n for n in raw if rope.has(n) and n not in {*ROPE_TYPES[kind], *_COMMON})
+    if unknown:
+        raise ValueError(f"rope parameters {unknown} of type {kind!r} are not supported")
+    part = rope.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
+    dims = int(head_dim * part)
+    if (part != 1 and not partial) or part > 1 or dims % 2 or not dims:
+        raise ValueError(f"partial_rotary_factor {part!r} is not supported for heads of {head_dim}")
+    theta = rope.number("rope_theta", fields.number("rope_theta"))
+    special = {"yarn": _yarn, "longrope": _longrope}.get(kind, _plain)
+    return RopeConfig(theta, kind, partial=part, **special(rope, fields, kind, dims))
+
+
+def _plain(rope: Fields, fields: Fields, kind: str, dims: int) -> dict[str, Any]:
+    needed: dict[str, Any] = {n: rope.number(n) for n in ROPE_TYPES[kind] if n != ORIGINAL}
+    if ORIGINAL in ROPE_TYPES[kind]:
+        needed[ORIGINAL] = (fields if fields.has(ORIGINAL) else rope).count(ORIGINAL)
+    return needed
+
+
+def _original(rope: Fields, fields: Fields) -> int:
+    """For how many positions a model was made that others are stretched onto."""
+    if fields.has(ORIGINAL):
+        return fields.count(ORIGINAL)
+    return rope.count(ORIGINAL, fields.count("max_position_embeddings"))
+
+
+def _yarn(rope: Fields, fields: Fields, kind: str, dims: int) -> dict[str, Any]:
+    original = _original(rope, fields)
+    factor = rope.number("factor", fields.count("max_position_embeddings") / original)
+
+    def grown(scale: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+    magnitude = grown(1.0)
+    if rope.has("mscale") and rope.has("mscale_all_dim"):
+        magnitude = grown(rope.number("mscale")) / grown(rope.number("mscale_all_dim"))
+    return {
+        "factor": factor,
+        ORIGINAL: original,
+        "magnitude": rope.number("attention_factor", magnitude),
+        "beta_fast": rope.number("beta_fast", 32.0),
+        "beta_slow": rope.number("beta_slow", 1.0),
+        "truncate": rope.flag("truncate", True),
+    }
+
+
+def _longrope(rope: Fields, fields: Fields, kind: str, dims: int) -> dict[str, Any]:
+    original = _original(rope, fields)
+    factor = rope.number("factor", fields.count("max_position_embeddings") / original)
+    grown = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    return {
+        "factor": factor,
+        ORIGINAL: original,
+        "magnitude": rope.number("attention_factor", grown),
+        "short": rope.numbers("short_factor", dims // 2),
+        "long": rope.numbers("long_factor", dims // 2),
+    }
