@@ -3,7 +3,6 @@
 from nanocupy.checkpoint.config import (
     ModelConfig,
     Quantization,
-    RopeConfig,
     load_config,
     load_generation_config,
 )
@@ -11,6 +10,7 @@ from nanocupy.checkpoint.convert import convert_gguf
 from nanocupy.checkpoint.header import TensorInfo
 from nanocupy.checkpoint.locate import resolve
 from nanocupy.checkpoint.reader import Checkpoint
+from nanocupy.checkpoint.rope_config import RopeConfig
 
 __all__ = [
     "Checkpoint",

@@ -45,7 +45,7 @@ class ModelConfig:
         windows: for each layer how many tokens it looks back, 0 for all. Empty: no layer has one.
         local_rope: how layers with a window turn, if otherwise than `rope`.
         turning: for each layer whether it turns. Empty: all do.
-        attention_scale: what scores are multiplied by. None: 1 / sqrt(head_dim).
+        attention_scale: what scores are multiplied by where it is not 1 / sqrt(head_dim).
         attention_softcap, logits_softcap: c of c * tanh(x / c); 0 for none.
     """
 
@@ -72,7 +72,7 @@ class ModelConfig:
     windows: Windows = ()
     local_rope: RopeConfig | None = None
     turning: tuple[bool, ...] = ()
-    attention_scale: float | None = None
+    attention_scale: float = 1.0
     attention_softcap: float = 0.0
     logits_softcap: float = 0.0
     embedding_multiplier: float = 1.0

@@ -131,7 +131,11 @@ def _gated(activation: str) -> Op:
     def lower(to: Lowering, node: Node) -> None:
         gate, up = to.inputs(node)
         out, size = to.of(node).view, width(node.inputs[0].shape)
-        how = {"gate_stride": gate.stride, "up_stride": up.stride, "activation": activation}
+        how: dict[str, Any] = {
+            "gate_stride": gate.stride,
+            "up_stride": up.stride,
+            "activation": activation,
+        }
         codes = node.attrs.get("codes")
         to.add(
             to.rows(node),

@@ -1,4 +1,5 @@
-"""Llama (SmolLM2, TinyLlama, ...): pre-norm blocks of grouped-query attention and a gated MLP.
+"""Llama (SmolLM2, TinyLlama, ...) and Mistral: pre-norm blocks of grouped-query attention, in
+Mistral perhaps with a window, and a gated MLP.
 
 The contract is MLX's: `model(tokens, cache)` gives logits; the cache knows the position (`offset`)
 and takes keys and values (`update_and_fetch`). B sequences of L tokens; the engine runs every token
@@ -11,7 +12,7 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.models.base import attention, causal_mask
+from nanocupy.models.base import attention, run_layers
 from nanocupy.models.rope import make_rope
 from nanocupy.models.shard import shard_decoder
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu
@@ -70,17 +71,14 @@ class TransformerBlock(Module):
 class LlamaModel(Module):
     def __init__(self, args: ModelConfig) -> None:
         super().__init__()
+        self.args = args
         self.embed_tokens = Embedding(args.vocab_size, args.hidden_size)
         self.layers = [TransformerBlock(args) for _ in range(args.num_hidden_layers)]
         self.norm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
 
     def __call__(self, tokens: array, cache: Any = None) -> array:
         h = self.embed_tokens(tokens)
-        caches = cache or [None] * len(self.layers)
-        mask = causal_mask(h, caches[0])
-        for layer, layer_cache in zip(self.layers, caches, strict=True):
-            h = layer(h, mask, layer_cache)
-        return self.norm(h)
+        return self.norm(run_layers(self.layers, h, cache, self.args.windows))
 
 
 class Model(Module):

@@ -7,10 +7,32 @@ from typing import Any
 from nanocupy import nn
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.core import array
-from nanocupy.models import llama
+from nanocupy.models import (
+    gemma2,
+    gemma3,
+    granite,
+    llama,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    smollm3,
+)
 from nanocupy.utils import tree_flatten
 
-MODELS: dict[str, Any] = {"llama": llama.Model}
+MODELS: dict[str, Any] = {
+    "llama": llama.Model,
+    "mistral": llama.Model,
+    "qwen2": qwen2.Model,
+    "qwen3": qwen3.Model,
+    "gemma2": gemma2.Model,
+    "gemma3_text": gemma3.Model,
+    "phi3": phi3.Model,
+    "smollm3": smollm3.Model,
+    "olmo2": olmo2.Model,
+    "granite": granite.Model,
+}
+"""By model_type. `checkpoint.architectures` says how the configuration of each is read."""
 
 
 def load(checkpoint: Checkpoint) -> nn.Module:
@@ -34,5 +56,7 @@ def load(checkpoint: Checkpoint) -> nn.Module:
     if config.tie_word_embeddings and "lm_head.weight" in names:
         ignored["lm_head.weight"] = checkpoint.info("lm_head.weight").shape
     checkpoint.account({**expected, **ignored})
-    found = [(n, array(checkpoint.read(wanted[n]))) for n, _ in tree_flatten(model.parameters())]
+    adapt = getattr(model, "adapt", lambda _, value: value)
+    parameters = [n for n, _ in tree_flatten(model.parameters())]
+    found = [(n, adapt(n, array(checkpoint.read(wanted[n])))) for n in parameters]
     return model.load_weights(found)

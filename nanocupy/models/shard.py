@@ -103,6 +103,19 @@ def kv_heads_of(config: Any, group: Group) -> int:
 # ---- modules, in place. In a group of one nothing changes
 
 
+def refuse(group: Group, model_type: str, why: str) -> None:
+    """Of a model that cannot be divided yet.
+
+    Raises:
+        ValueError: there are several ranks.
+    """
+    if group.size() > 1:
+        raise ValueError(
+            f"[shard] {model_type} cannot be divided over {group.size()} ranks yet ({why}): "
+            "start one process"
+        )
+
+
 def shard_decoder(model: Any, group: Group) -> None:
     """All of a model whose parts have Llama's names."""
     for layer in model.layers:

@@ -1,0 +1,47 @@
+"""Every architecture on tiny random models that transformers made: its logits, and the engine's.
+
+`golden/make_architectures.py` makes them; see `parity` for what is asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nanocupy.core as mx
+from models.test_llama import logits, runner
+from nanocupy import models
+from nanocupy.checkpoint import Checkpoint
+from nanocupy.models.base import KVCache
+from parity import EXACT_LOGIT
+
+FOLDER = Path(__file__).parent.parent / "golden" / "architectures"
+CASES = sorted(path.name for path in FOLDER.iterdir())
+
+
+def loaded(case: str) -> tuple[Any, Any]:
+    """(model, config), every tensor of the checkpoint accounted for."""
+    with Checkpoint(FOLDER / case) as checkpoint:
+        return models.load(checkpoint), checkpoint.config
+
+
+def prompts(case: str) -> list[tuple[list[int], np.ndarray]]:
+    """Tokens, and transformers' logits of them."""
+    with np.load(FOLDER / case / "golden.npz") as file:
+        return [(file[f"ids{n}"].tolist(), file[f"logits{n}"]) for n in range(3)]
+
+
+def check(got: np.ndarray, want: np.ndarray) -> None:
+    """Parity (i): the largest difference as a part of the largest logit; the same argmax."""
+    assert np.abs(got - want).max() <= EXACT_LOGIT * np.abs(want).max()
+    assert (got.argmax(-1) == want.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_transformers_has_it_dense(case: str) -> None:
+    made, _ = loaded(case)
+    for tokens, want in prompts(case):
+        check(made(mx.array(np.array([tokens], np.int32))).numpy()[0], want)
