@@ -45,3 +45,26 @@ def test_as_transformers_has_it_dense(case: str) -> None:
     made, _ = loaded(case)
     for tokens, want in prompts(case):
         check(made(mx.array(np.array([tokens], np.int32))).numpy()[0], want)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_transformers_has_it_in_the_engine(case: str) -> None:
+    """In a Program over pages: parity, and the same bits in chunks of any size."""
+    for tokens, want in prompts(case)[:2]:
+        longest = 16 * -(-len(tokens) // 16)  # Phi-3 turns by it
+        made, config = loaded(case)
+        whole = logits(runner(made, config, max_model_len=longest), tokens, len(tokens))
+        check(whole, want)
+    for chunk, block_size in ((7, 32), (1, 16)):
+        made, config = loaded(case)
+        run = runner(made, config, max_model_len=longest, block_size=block_size)
+        assert np.array_equal(logits(run, tokens, chunk), whole), (chunk, block_size)
+
+
+def test_a_plain_cache_keeps_to_the_window() -> None:
+    made, _ = loaded("mistral")
+    tokens, want = prompts("mistral")[0]
+    cache = [KVCache() for _ in made.layers]
+    parts = [tokens[:13], tokens[13:14], tokens[14:]]
+    got = [made(mx.array(np.array([part], np.int32)), cache=cache).numpy()[0] for part in parts]
+    check(np.concatenate(got), want)
