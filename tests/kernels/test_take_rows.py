@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import take_rows
 
 
-def take(run: Any, x: np.ndarray, index: np.ndarray, **how: Any) -> np.ndarray:
+def take(
+    run: Any, x: np.ndarray, index: np.ndarray, dtype: Any = np.float32, **how: Any
+) -> np.ndarray:
     def build(device: CpuDevice) -> Any:
-        out = device.empty((len(index) + 1, x.shape[1]), np.float32)
+        out = device.empty((len(index) + 1, x.shape[1]), dtype)
         arrays = (device.asarray(x), device.asarray(index), fixed_rows(device, len(index)))
         return [take_rows.launch(device, out, *arrays)], [out]
 
@@ -32,7 +35,9 @@ def take(run: Any, x: np.ndarray, index: np.ndarray, **how: Any) -> np.ndarray:
 def test_agrees_with_numpy(run: Any, rows: int, width: int, index: list[int]) -> None:
     x = np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32)
     numbers = np.array(index, np.int32) % rows
-    np.testing.assert_array_equal(take(run, x, numbers), take_rows.reference(x, numbers))
+    want = take_rows.reference(x, numbers)
+    np.testing.assert_array_equal(take(run, x, numbers), want)
+    np.testing.assert_array_equal(take(run, x, numbers, bfloat16), want.astype(bfloat16))
 
 
 @pytest.mark.parametrize("bad", [-1, 3])

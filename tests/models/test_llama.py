@@ -137,6 +137,19 @@ def test_chunks_blocks_threads_and_capture_change_no_bit(options: dict[str, Any]
         assert np.array_equal(got, want), (chunk, other)
 
 
+def test_bf16_weights_by_default() -> None:
+    """Where the CPU multiplies bf16, rows that are sampled are rounded as they are gathered."""
+    exact, auto = (
+        logits(
+            runner(model(CONFIG).apply(lambda x: x.astype(mx.bfloat16)), CONFIG, dtype=d),
+            TOKENS,
+            40,
+        )
+        for d in ("exact", "auto")
+    )
+    np.testing.assert_allclose(auto, exact, atol=2e-2 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
 def test_checkpoints_of_every_kind_run(kind: str, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", kind)
