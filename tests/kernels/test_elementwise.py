@@ -1,7 +1,8 @@
-"""add, mul, silu and silu_mul."""
+"""add, mul, silu, gelu, tanh, scale, and silu or gelu times another."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,15 @@ OPS = {
     "add": (elementwise.launch_add, elementwise.add_reference),
     "mul": (elementwise.launch_mul, elementwise.mul_reference),
     "silu_mul": (silu_mul.launch, silu_mul.reference),
+    "gelu_mul": (
+        partial(silu_mul.launch, activation="gelu"),
+        partial(silu_mul.reference, activation="gelu"),
+    ),
+}
+UNARY = {
+    "silu": (elementwise.launch_silu, elementwise.silu_reference),
+    "gelu": (elementwise.launch_gelu, elementwise.gelu_reference),
+    "tanh": (elementwise.launch_tanh, np.tanh),
 }
 
 
@@ -47,16 +57,49 @@ def apply(run: Any, launch: Any, *inputs: np.ndarray, **place: int) -> np.ndarra
 def test_two_inputs(run: Any, rows: int, width: int, op: str) -> None:
     launch, reference = OPS[op]
     x, y = normal(rows, width), normal(rows, width, seed=1)
-    tolerance = 2e-6 if op == "silu_mul" else 0
-    np.testing.assert_allclose(apply(run, launch, x, y), reference(x, y), rtol=tolerance)
+    close = {"rtol": 2e-6, "atol": 1e-36} if op.endswith("lu_mul") else {"rtol": 0}
+    np.testing.assert_allclose(apply(run, launch, x, y), reference(x, y), **close)
 
 
 @settings(max_examples=20, deadline=None)
-@given(rows=st.integers(0, 5), width=st.integers(1, 70))
-def test_silu(run: Any, rows: int, width: int) -> None:
+@given(rows=st.integers(0, 5), width=st.integers(1, 70), op=st.sampled_from(sorted(UNARY)))
+def test_one_input(run: Any, rows: int, width: int, op: str) -> None:
+    launch, reference = UNARY[op]
     x = normal(rows, width)
-    want = elementwise.silu_reference(x)
-    np.testing.assert_allclose(apply(run, elementwise.launch_silu, x), want, rtol=2e-6)
+    near_zero = 2e-7 if op == "tanh" else 1e-36
+    np.testing.assert_allclose(apply(run, launch, x), reference(x), rtol=5e-6, atol=near_zero)
+
+
+@settings(max_examples=10, deadline=None)
+@given(rows=st.integers(0, 5), width=st.integers(1, 70), factor=st.floats(-99, 99, width=32))
+def test_times_a_number(run: Any, rows: int, width: int, factor: float) -> None:
+    def launch(device: Any, out: Any, x: Any, *place: Any, **strides: Any) -> Any:
+        return elementwise.launch_scale(device, out, x, factor, *place, **strides)
+
+    x = normal(rows, width)
+    want = elementwise.scale_reference(x, factor)
+    assert apply(run, launch, x).tobytes() == want.tobytes()
+    wide = normal(rows, width + 9)
+    close = np.ascontiguousarray(wide[:, :width])
+    got = apply(run, launch, wide, width=width, x_stride=width + 9)
+    assert got.tobytes() == apply(run, launch, close).tobytes()
+
+
+def test_tanh_and_gelu_at_the_edges(run: Any) -> None:
+    large = np.array([[20, -20, 1e30, -1e30, 0]], np.float32)
+    assert np.array_equal(apply(run, elementwise.launch_tanh, large), [[1, -1, 1, -1, 0]])
+    got = apply(run, elementwise.launch_gelu, large[:, :2])
+    np.testing.assert_allclose(got, [[20, 0]], atol=1e-12)
+    nan = np.full((1, 3), np.nan, np.float32)
+    for launch, _ in UNARY.values():
+        assert np.isnan(apply(run, launch, nan)).all()
+
+
+def test_gelu_is_the_tanh_formula() -> None:
+    x = np.linspace(-6, 6, 999)
+    want = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    got = elementwise.gelu_reference(x.astype(np.float32))
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-7)
 
 
 def test_silu_at_the_edges(run: Any) -> None:
@@ -66,12 +109,13 @@ def test_silu_at_the_edges(run: Any) -> None:
     np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-36)
 
 
+@pytest.mark.parametrize("op", ["silu", "gelu"])
 @pytest.mark.parametrize("width", [64, 37])
-def test_silu_mul_is_silu_then_mul(run: Any, width: int) -> None:
+def test_a_fused_product_is_the_two_in_turn(run: Any, width: int, op: str) -> None:
     gate, up = normal(6, width), normal(6, width, seed=1)
-    want = apply(run, elementwise.launch_silu, gate)
+    want = apply(run, UNARY[op][0], gate)
     want = apply(run, elementwise.launch_mul, want, up)
-    assert apply(run, silu_mul.launch, gate, up).tobytes() == want.tobytes()
+    assert apply(run, OPS[f"{op}_mul"][0], gate, up).tobytes() == want.tobytes()
 
 
 def test_gate_and_up_in_one_buffer(run: Any) -> None:
@@ -95,9 +139,9 @@ def test_a_row_does_not_depend_on_its_company(run: Any, op: str) -> None:
     assert apply(run, launch, x, y).tobytes() == np.concatenate(alone).tobytes()
 
 
-@pytest.mark.parametrize("op", ["add", "mul", "silu"])
+@pytest.mark.parametrize("op", ["add", "mul", *UNARY])
 def test_rows_may_lie_apart(run: Any, op: str) -> None:
-    wide = [normal(5, 60, seed=s) for s in range(1 if op == "silu" else 2)]
+    wide = [normal(5, 60, seed=s) for s in range(1 if op in UNARY else 2)]
     close = [np.ascontiguousarray(x[:, :37]) for x in wide]
     launch = getattr(elementwise, f"launch_{op}")
     strides = {f"{name}_stride": 60 for name in ("x", "y")[: len(wide)]}

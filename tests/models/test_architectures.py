@@ -12,9 +12,14 @@ import numpy as np
 import pytest
 
 import nanocupy.core as mx
+from engine.fake import run as run_all
+from engine.fake import token_ids
 from models.test_llama import logits, runner
 from nanocupy import models
 from nanocupy.checkpoint import Checkpoint
+from nanocupy.engine.engine import Engine
+from nanocupy.engine.options import EngineOptions
+from nanocupy.engine.params import SamplingParams
 from nanocupy.models.base import KVCache
 from parity import EXACT_LOGIT
 
@@ -68,3 +73,24 @@ def test_a_plain_cache_keeps_to_the_window() -> None:
     parts = [tokens[:13], tokens[13:14], tokens[14:]]
     got = [made(mx.array(np.array([part], np.int32)), cache=cache).numpy()[0] for part in parts]
     check(np.concatenate(got), want)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_batches_chunks_and_cached_prefixes_change_no_token(case: str) -> None:
+    """Prompts together, in small chunks, twice (the second time from the cache), as each alone."""
+    tokens = prompts(case)[0][0]
+    asked = [tokens, tokens[:33] + tokens[:5], tokens[:3], tokens[20:]]
+    params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
+
+    def engine(**options: Any) -> Engine:
+        made, config = loaded(case)
+        run = runner(made, config, dtype="auto", max_model_len=64, **options)
+        return Engine(run, EngineOptions(**options))
+
+    alone = engine(prefix_cache=False)
+    want = [token_ids(out) for prompt in asked for out in run_all(alone, [prompt], params)]
+    together = engine(chunk=7, max_num_batched_tokens=32)
+    for _ in range(2):
+        outs = run_all(together, asked, params)
+        assert [token_ids(out) for out in outs] == want
+    assert outs[0].cached_tokens == 32
