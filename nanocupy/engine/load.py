@@ -171,17 +171,25 @@ def _agreed_plan(parts: Parts, options: EngineOptions, group: Any) -> KVPlan:
 
 
 def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> ModelRunner:
-    """A runner that is ready to step."""
+    """A runner that is ready to step.
+
+    Raises:
+        NotImplementedError: the network does something that the device has no kernel for.
+    """
     make = partial(ModelRunner, parts.network, parts.config, parts.device, options, kv)
-    runner = group.together(make)
-    if group.size() > 1:  # else capturing compiles
-        group.in_turn(runner.compile)
 
     def make_graphs() -> None:
         with group.step(parts.device, PATIENCE):
             runner.make_graphs()
 
-    group.together(make_graphs)
+    try:
+        runner = group.together(make)
+        if group.size() > 1:  # else capturing compiles
+            group.in_turn(runner.compile)
+        group.together(make_graphs)
+    except NotImplementedError as error:
+        named = f"model_type {parts.config.model_type!r} with --device {parts.device.kind}"
+        raise NotImplementedError(f"{named}: {error}") from error
     return runner
 
 

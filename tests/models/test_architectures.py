@@ -12,14 +12,20 @@ import numpy as np
 import pytest
 
 import nanocupy.core as mx
+from device.needs import needs_compiler
 from engine.fake import run as run_all
 from engine.fake import token_ids
 from models.test_llama import logits, runner
-from nanocupy import models
+from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint
+from nanocupy.distributed import ONE
+from nanocupy.engine import load
+from nanocupy.engine.devices import make_device
 from nanocupy.engine.engine import Engine
+from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.precision import precision
 from nanocupy.models.base import KVCache
 from parity import EXACT_LOGIT
 
@@ -94,3 +100,31 @@ def test_batches_chunks_and_cached_prefixes_change_no_token(case: str) -> None:
         outs = run_all(together, asked, params)
         assert [token_ids(out) for out in outs] == want
     assert outs[0].cached_tokens == 32
+
+
+NO_CUDA_KERNEL = {"gemma2": "scale", "gemma3": "scale", "granite": "scale"}
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", NO_CUDA_KERNEL)
+def test_what_cuda_has_no_kernel_for_is_named(case: str) -> None:
+    options = EngineOptions(device="emulated", num_kv_blocks=4, max_num_batched_tokens=32)
+    made, config = loaded(case)
+    device = make_device(options, ONE)
+    numbers = precision(config, options, device.kind)
+    nn.prepare(made, device, numbers.weights_meet)
+    kv = plan(config, options, numbers, None, device.kind)
+    parts = load.Parts(FOLDER / case, config, made, device, numbers, kv)
+    said = f"'{config.model_type}' with --device cuda.*{NO_CUDA_KERNEL[case]}.* no CUDA kernel yet"
+    with pytest.raises(NotImplementedError, match=said):
+        load._build(parts, kv, options, ONE)
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", [c for c in CASES if c not in NO_CUDA_KERNEL])
+def test_the_emulated_gpu_agrees(case: str) -> None:
+    tokens, want = prompts(case)[0]
+    for chunk in (40, 7):
+        made, config = loaded(case)
+        run = runner(made, config, device="emulated", dtype="exact", max_num_batched_tokens=48)
+        check(logits(run, tokens, chunk), want)
