@@ -107,7 +107,10 @@ def _text_model(raw: dict[str, Any]) -> dict[str, Any]:
     inner = raw.get("text_config")
     if not isinstance(inner, dict) or str(raw.get("model_type")) in ARCHITECTURES:
         return raw
-    outer = ("tie_word_embeddings", "quantization", "quantization_config", "dtype", "torch_dtype")
+    outer = (
+        *("tie_word_embeddings", "quantization", "quantization_config", "dtype", "torch_dtype"),
+        *("eos_token_id", "bos_token_id"),
+    )
     return {k: raw[k] for k in outer if k in raw} | inner
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,28 @@ def test_quantization_is_mlx(tmp_path: Path) -> None:
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
         ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported"),
         ({"torch_dtype": "float8"}, "dtype 'float8' is not supported"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "'yarn' is not supported"),
+        ({"rope_scaling": {"rope_type": "mrope", "factor": 4.0}}, "'mrope' is not supported"),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2, "shift": 3}},
+            r"\['shift'\] of type 'linear'",
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "truncate": "no"}},
+            "truncate must be true",
+        ),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "short_factor must be 32"),
         ({"rope_scaling": {"type": "linear"}}, "factor is missing"),
         ({"rope_scaling": "linear"}, "must be an object"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "per layer type"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        (
+            {"final_logit_softcapping": 30.0},
+            "final_logit_softcapping 30.0: not supported for .*llama",
+        ),
+        ({"sliding_window": 512, "num_experts": 8}, "sliding_window 512, num_experts 8: not supp"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention True: not supported"),
+        ({"layer_types": ["full_attention"]}, "layer_types must be 16 times"),
+        ({"layer_types": ["sliding_attention"] * 16}, "layer_types .* with windows of"),
         ({"eos_token_id": 128256}, "below vocab_size 128256, got 128256"),
         ({"eos_token_id": [[1]]}, "eos_token_id must be a token"),
         ({"quantization_config": {"quant_method": "gptq"}}, "method 'gptq' is not supported"),
@@ -194,3 +212,120 @@ def test_nothing_in_a_folder_is_run(tmp_path: Path) -> None:
     auto = {"AutoConfig": "modeling_trap.Config", "AutoModelForCausalLM": "modeling_trap.Model"}
     config = load_config(folder(tmp_path, changed(auto_map=auto, model_file="modeling_trap.py")))
     assert config.model_type == "llama"
+
+
+# ---- other architectures
+
+
+def of(path: Path, model_type: str, **fields: Any) -> Any:
+    """A configuration of eight layers; "absent" takes a field away."""
+    sizes = {"num_hidden_layers": 8, "hidden_act": "absent", "rms_norm_eps": "absent"}
+    return load_config(folder(path, changed(model_type=model_type, **{**PLAIN, **sizes, **fields})))
+
+
+PLAIN = {"rope_theta": "absent", "rope_scaling": "absent"}
+ON = {"use_sliding_window": True, "sliding_window": 64}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "windows"),
+    [
+        ("mistral", {}, (4096,) * 8),
+        ("mistral", {"sliding_window": None}, ()),
+        ("mistral", {"sliding_window": 64}, (64,) * 8),
+        ("phi3", {"head_dim": "absent", "sliding_window": 2047}, (2047,) * 8),
+        ("phi3", {}, ()),
+        ("qwen2", {"sliding_window": 64, "max_window_layers": 2}, ()),
+        ("qwen2", {**ON, "max_window_layers": 6}, (0,) * 6 + (64,) * 2),
+        ("qwen3", {**ON, "layer_types": ["full_attention", "sliding_attention"] * 4}, (0, 64) * 4),
+        ("gemma2", {}, (4096, 0) * 4),
+        ("gemma3_text", {"sliding_window": 512}, (512,) * 5 + (0,) + (512,) * 2),
+        ("gemma3_text", {"sliding_window": 9, "sliding_window_pattern": 2}, (9, 0) * 4),
+        ("smollm3", {"use_sliding_window": False, "sliding_window": None}, ()),
+        ("smollm3", ON, (0, 0, 0, 64) * 2),
+        ("olmo2", {"sliding_window": None}, ()),
+    ],
+)
+def test_windows(tmp_path: Path, model_type: str, fields: Any, windows: tuple[int, ...]) -> None:
+    assert of(tmp_path, model_type, **fields).windows == windows
+
+
+def test_silence_means_what_it_means_in_transformers(tmp_path: Path) -> None:
+    gemma = of(tmp_path, "gemma2", num_key_value_heads="absent")
+    assert (gemma.head_dim, gemma.num_key_value_heads, gemma.tie_word_embeddings) == (256, 4, True)
+    assert (gemma.attention_softcap, gemma.logits_softcap) == (50.0, 30.0)
+    assert (gemma.attention_scale, gemma.hidden_act) == (1 / 16, "gelu_pytorch_tanh")
+    uncapped = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
+    gemma = of(tmp_path, "gemma2", **uncapped)
+    assert (gemma.attention_softcap, gemma.logits_softcap) == (0.0, 0.0)
+    smol = of(tmp_path, "smollm3")
+    assert smol.rope.theta == 2e6 and smol.tie_word_embeddings
+    assert smol.turning == (True, True, True, False) * 2
+    assert of(tmp_path, "qwen3").head_dim == 128
+    assert of(tmp_path, "olmo2").rms_norm_eps == of(tmp_path, "phi3").rms_norm_eps == 1e-5
+
+
+def test_gemma3_turns_in_two_ways_in_either_spelling(tmp_path: Path) -> None:
+    old = {"rope_theta": 5e5, "rope_local_base_freq": 2e4}
+    old |= {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    kinds = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+    }
+    for fields in (old, {"rope_parameters": kinds}):
+        config = of(tmp_path, "gemma3_text", **fields)
+        assert (config.rope.theta, config.rope.type, config.rope.factor) == (5e5, "linear", 8.0)
+        assert (config.local_rope.theta, config.local_rope.type) == (2e4, "default")
+    silent = of(tmp_path, "gemma3_text")
+    assert (silent.rope.theta, silent.local_rope.theta) == (1e6, 1e4)
+
+
+def test_gemma3_inside_a_model_that_sees(tmp_path: Path) -> None:
+    """As on the hub: what is said is little."""
+    inner = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240}
+    inner |= {"num_hidden_layers": 34, "sliding_window": 1024}
+    inner |= {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    outer = {"model_type": "gemma3", "eos_token_id": [1, 106], "torch_dtype": "bfloat16"}
+    outer |= {"text_config": inner, "vision_config": {}, "mm_tokens_per_image": 256}
+    config = load_config(folder(tmp_path, outer))
+    assert (config.vocab_size, config.num_attention_heads, config.head_dim) == (262208, 8, 256)
+    assert config.windows[:6] == (1024,) * 5 + (0,) and config.eos_token_ids == (1, 106)
+
+
+def test_yarn(tmp_path: Path) -> None:
+    said = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    config = of(tmp_path, "qwen2", max_position_embeddings=32768, rope_scaling=said)
+    assert config.rope.magnitude == pytest.approx(0.1 * math.log(4) + 1)
+    assert config.max_position_embeddings == 131072
+    scales = {"mscale": 0.7, "mscale_all_dim": 1.4}
+    config = of(tmp_path, "qwen2", rope_scaling={**said, **scales})
+    assert config.rope.magnitude == pytest.approx(
+        (0.07 * math.log(4) + 1) / (0.14 * math.log(4) + 1)
+    )
+    assert of(tmp_path, "qwen2", rope_scaling={**said, "attention_factor": 2}).rope.magnitude == 2
+
+
+@pytest.mark.parametrize("name", ["longrope", "su", "yarn"])
+def test_phi3_turns_by_two_lists(tmp_path: Path, name: str) -> None:
+    factors = {"short_factor": [1.0] * 24, "long_factor": [2.0] * 24}
+    config = of(
+        tmp_path,
+        "phi3",
+        partial_rotary_factor=0.75,
+        original_max_position_embeddings=4096,
+        rope_scaling={"type": name, **factors},
+    )
+    assert (config.rope.type, config.rope.partial) == ("longrope", 0.75)
+    assert config.rope.short == (1.0,) * 24 and config.rope.long == (2.0,) * 24
+    assert config.rope.magnitude == pytest.approx(math.sqrt(1 + math.log(32) / math.log(4096)))
+
+
+def test_fields_that_are_off_or_say_nothing_of_the_maths_are_let_be(tmp_path: Path) -> None:
+    harmless = {
+        "rope_interleaved": False,
+        "clip_qkv": None,
+        "full_attn_mod": 1,
+        "norm_after": False,
+    }
+    harmless |= {"initializer_range": 0.02, "_name_or_path": "x", "attention_dropout": 0.1}
+    assert load_config(folder(tmp_path, changed(**harmless))).model_type == "llama"

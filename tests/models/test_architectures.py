@@ -18,7 +18,8 @@ from engine.fake import token_ids
 from models.test_llama import logits, runner
 from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint
-from nanocupy.distributed import ONE
+from nanocupy.checkpoint.architectures import ARCHITECTURES
+from nanocupy.distributed import ONE, Group
 from nanocupy.engine import load
 from nanocupy.engine.devices import make_device
 from nanocupy.engine.engine import Engine
@@ -28,6 +29,7 @@ from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import precision
 from nanocupy.models.base import KVCache
 from parity import EXACT_LOGIT
+from ranks import Place, on_threads
 
 FOLDER = Path(__file__).parent.parent / "golden" / "architectures"
 CASES = sorted(path.name for path in FOLDER.iterdir())
@@ -128,3 +130,30 @@ def test_the_emulated_gpu_agrees(case: str) -> None:
         made, config = loaded(case)
         run = runner(made, config, device="emulated", dtype="exact", max_num_batched_tokens=48)
         check(logits(run, tokens, chunk), want)
+
+
+UNDIVIDED = ("olmo2", "phi3", "phi3_longrope")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks(case: str) -> None:
+    """Two and one of the query heads on the KV head that both have; or refused."""
+    tokens, want = prompts(case)[0]
+
+    def work(group: Group) -> np.ndarray:
+        made, _ = loaded(case)
+        made.shard(group)
+        return np.array(made(mx.array(np.array([tokens], np.int32))).numpy()[0])
+
+    if case in UNDIVIDED:
+        with pytest.raises(ValueError, match="cannot be divided over 2 ranks yet"):
+            loaded(case)[0].shard(Place(0, 2))
+        return
+    for got in on_threads(2, work):
+        check(got, want)
+
+
+def test_files_and_configurations_are_of_the_same_architectures() -> None:
+    assert [*models.MODELS] == [*ARCHITECTURES]
+    kinds = {loaded(case)[1].model_type for case in CASES}
+    assert kinds == {*models.MODELS}

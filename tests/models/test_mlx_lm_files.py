@@ -254,12 +254,10 @@ def test_sharding_over_two_ranks(mlx_lm: Any, name: str, form: Any) -> None:
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max(), rtol=0)
 
 
-def test_a_sliding_window_is_refused_unless_it_holds_the_context(mlx_lm: Any) -> None:
+@pytest.mark.parametrize("window", [16, 256])
+def test_a_sliding_window(mlx_lm: Any, window: int) -> None:
     kinds = {"layer_types": ["full_attention", "sliding_attention"]}
-    made = filled(model(mlx_lm["llama"], "llama", sliding_window=16, **kinds))
-    with pytest.raises(NotImplementedError, match="sliding window of 16 tokens"):
-        runner(made, CONFIG)
-    wide = filled(model(mlx_lm["llama"], "llama", sliding_window=256, **kinds))
-    want = dense(wide)
-    got = logits(runner(wide, CONFIG), TOKENS, 7)
+    made = filled(model(mlx_lm["llama"], "llama", sliding_window=window, **kinds))
+    want = dense(made)
+    got = logits(runner(made, CONFIG), TOKENS, 7)
     np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max(), rtol=0)
