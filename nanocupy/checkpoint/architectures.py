@@ -168,6 +168,25 @@ ARCHITECTURES: dict[str, Architecture] = {
             "logits_scaling"
         ),
     ),
+    "qwen3_moe": Architecture(
+        {**_LLAMA, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "sliding_window": 4096},
+        _names(
+            "attention_bias use_sliding_window sliding_window max_window_layers num_experts "
+            "num_local_experts num_experts_per_tok norm_topk_prob"
+        ),
+        optional_window,
+    ),
+    "mixtral": Architecture(
+        {
+            **_LLAMA,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1e6,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+        },
+        _names("sliding_window num_local_experts num_experts_per_tok"),
+        one_window,
+    ),
 }
 """Every model_type that can be loaded."""
 

@@ -47,6 +47,9 @@ class ModelConfig:
         turning: for each layer whether it turns. Empty: all do.
         attention_scale: what scores are multiplied by where it is not 1 / sqrt(head_dim).
         attention_softcap, logits_softcap: c of c * tanh(x / c); 0 for none.
+        num_experts, experts_per_token, expert_size: of a mixture of experts: how many there are, a
+            token takes, and their hidden units. normalise_experts: whether weights add up to 1.
+        sparse_layers: for each layer whether it is a mixture.
     """
 
     model_type: str
@@ -78,6 +81,11 @@ class ModelConfig:
     embedding_multiplier: float = 1.0
     residual_multiplier: float = 1.0
     logits_scaling: float = 1.0
+    num_experts: int = 0
+    experts_per_token: int = 0
+    expert_size: int = 0
+    normalise_experts: bool = False
+    sparse_layers: tuple[bool, ...] = ()
 
     def window(self, layer: int) -> int:
         """How many tokens a layer looks back; 0 for all."""
@@ -155,6 +163,7 @@ def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelCo
         windows=_windows(fields, arch, layers),
         **_positions(fields, arch, head_dim, layers),
         **_scales(fields),
+        **(_experts(fields, layers) if "num_experts_per_tok" in arch.reads else {}),
     )
 
 
@@ -198,6 +207,24 @@ def _scales(fields: Fields) -> dict[str, Any]:
     if fields.has("query_pre_attn_scalar"):
         found["attention_scale"] = fields.number("query_pre_attn_scalar") ** -0.5
     return found
+
+
+def _experts(fields: Fields, layers: int) -> dict[str, Any]:
+    """Mixtral's mixture in all layers, Qwen's in every n-th that is not taken out."""
+    named = "num_experts" if fields.has("num_experts") else "num_local_experts"
+    count, each = fields.count(named), fields.count("num_experts_per_tok")
+    if each > count:
+        raise ValueError(f"num_experts_per_tok {each} must be at most {named} {count}")
+    step, without = fields.count("decoder_sparse_step", 1), fields.get("mlp_only_layers", [])
+    if not isinstance(without, list) or any(type(i) is not int for i in without):
+        raise ValueError(f"mlp_only_layers must be numbers of layers, got {without!r}")
+    return {
+        "num_experts": count,
+        "experts_per_token": each,
+        "expert_size": fields.count("moe_intermediate_size", fields.count("intermediate_size")),
+        "normalise_experts": fields.flag("norm_topk_prob", False),
+        "sparse_layers": tuple((i + 1) % step == 0 and i not in without for i in range(layers)),
+    }
 
 
 def _quantization(raw: Mapping[str, Any]) -> Quantization | None:

@@ -12,10 +12,12 @@ from nanocupy.models import (
     gemma3,
     granite,
     llama,
+    mixtral,
     olmo2,
     phi3,
     qwen2,
     qwen3,
+    qwen3_moe,
     smollm3,
 )
 from nanocupy.utils import tree_flatten
@@ -31,6 +33,8 @@ MODELS: dict[str, Any] = {
     "smollm3": smollm3.Model,
     "olmo2": olmo2.Model,
     "granite": granite.Model,
+    "qwen3_moe": qwen3_moe.Model,
+    "mixtral": mixtral.Model,
 }
 """By model_type. `checkpoint.architectures` says how the configuration of each is read."""
 

@@ -96,6 +96,26 @@ CASES: dict[str, Case] = {
         residual_multiplier=0.4,
         logits_scaling=2.5,
     ),
+    "qwen3_moe": case(
+        "qwen3_moe",
+        V4,
+        num_experts=5,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        norm_topk_prob=True,
+        mlp_only_layers=[1],
+    ),
+    "qwen3_moe_plain": case(
+        "qwen3_moe", num_experts=4, num_experts_per_tok=3, moe_intermediate_size=16, **ONE
+    ),
+    "mixtral": case(
+        "mixtral",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        intermediate_size=24,
+        sliding_window=24,
+        **ONE,
+    ),
 }
 
 
@@ -142,6 +162,8 @@ def respell(path: Path) -> None:
     config = json.loads(path.read_text())
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.57.1"
+    if config["model_type"] == "qwen3_moe":
+        config["num_experts"] = config.pop("num_local_experts")
     parameters = config.pop("rope_parameters")
     if "full_attention" in parameters:
         config["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]

@@ -1,0 +1,171 @@
+"""A mixture of experts: each row goes through a few of many gated MLPs, and their results add up.
+
+An expert's linears are launched for the rows that chose it, which it finds in a list; how many they
+are is known on the device only, as the number of rows of a step is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nanocupy.core.array import array, record
+from nanocupy.core.dtypes import astype, rounded
+from nanocupy.core.fast import ACTIVATIONS, QUANTIZE
+from nanocupy.core.graph import Node, Op, width
+from nanocupy.core.lowering import Lowering
+from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels import elementwise, linear, silu_mul, take_rows
+from nanocupy.kernels import experts as kernel
+from nanocupy.kernels.linear import PackedWeight
+
+
+class Expert(NamedTuple):
+    """silu(gate x) * (up x), then down: packed, gate and up side by side."""
+
+    gate: PackedWeight
+    up: PackedWeight
+    down: PackedWeight
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self)))
+
+
+class _Scratch(NamedTuple):
+    """Working memory, one for all experts of all layers of one size."""
+
+    weights: Any  # f32 [rows, experts]
+    lists: Any  # int32 [experts, rows]
+    counts: Any  # int64 [experts]
+    x: Any  # the rows of an expert
+    both: Any  # f32 [rows, 2 * hidden]: gate and up
+    middle: Any  # rounded as `down` wants it
+    y: Any  # f32 [rows, dims]
+
+
+def _scratch(to: Lowering, rows: int, count: int, words: int, expert: Expert) -> _Scratch:
+    hidden, dims, device = expert.down.k, expert.down.n, to.device
+    shape, dtype = rounded(
+        ((rows, hidden), np.dtype(ACTIVATIONS.get(expert.down.activations, np.float32))),
+        None,
+        expert.down.codes,
+    )
+    return to.shared(
+        ("experts", rows, count, words, hidden, dims, shape, dtype),
+        lambda: _Scratch(
+            device.empty((rows, count), np.float32),
+            device.empty((count, rows), np.int32),
+            device.empty((count,), np.int64),
+            device.empty((rows, words), np.float32),
+            device.empty((rows, 2 * hidden), np.float32),
+            device.empty(shape, dtype),
+            device.empty((rows, dims), np.float32),
+        ),
+    )
+
+
+def _lower_experts(to: Lowering, node: Node) -> None:
+    if to.device.kind == "cuda":
+        raise NotImplementedError("[experts] has no CUDA kernel yet")
+    source, logits = node.inputs
+    chosen: Sequence[Expert] = node.attrs["experts"]
+    rows, count, dims = to.rows(node), len(chosen), width(node.shape)
+    # Rows are copied as words of 32 bits, whatever they hold.
+    words = width(source.shape) * source.dtype.itemsize // 4
+    x = to.contiguous(source, to.of(source))[: int(rows) * width(source.shape)]
+    x = x.view(np.float32).reshape(-1, words)
+    scratch, out = _scratch(to, int(rows), count, words, chosen[0]), to.of(node).view
+    place, how = to.of(logits), {"experts": count, "width": dims, **node.attrs["choice"]}
+
+    def launches(rows: Rows) -> Iterator[Launch]:
+        yield kernel.launch_choose(
+            to.device, scratch.weights, out, place.view, rows, logits_stride=place.stride, **how
+        )
+        yield kernel.launch_list(to.device, scratch.lists, scratch.counts, scratch.weights, rows)
+        for number, expert in enumerate(chosen):
+            index = scratch.lists[number]
+            own = Rows(rows, scratch.counts[number : number + 1])
+            yield take_rows.launch(to.device, scratch.x, x, index, own)
+            yield from _expert(to.device, scratch, expert, own)
+            yield kernel.launch_add(
+                to.device, out, scratch.y, index, scratch.weights, number, own, dims
+            )
+
+    to.add(rows, launches)
+
+
+def _expert(device: Any, to: _Scratch, expert: Expert, rows: Rows) -> Iterator[Launch]:
+    """to.x -> to.y."""
+    hidden, middle = expert.down.k, to.middle.shape[1] * to.middle.dtype.itemsize
+    both = to.both.reshape(-1)
+    weights = [expert.gate, expert.up]
+    if expert.up.follows(expert.gate):
+        weights = [expert.gate.joined(expert.up)]
+    start = 0
+    for weight in weights:
+        place = {"x_stride": 4 * to.x.shape[1], "out_stride": 8 * hidden}
+        yield from linear.launch(device, weight, to.x, both[start:], rows, **place)
+        start += weight.n
+    strides = {"gate_stride": 2 * hidden, "up_stride": 2 * hidden, "codes": expert.down.codes}
+    yield silu_mul.launch(device, to.middle, both, both[hidden:], rows, hidden, **strides)
+    place = {"x_stride": middle, "out_stride": 4 * expert.down.n}
+    yield from linear.launch(device, expert.down, to.middle, to.y, rows, **place)
+
+
+EXPERTS = Op(
+    "experts",
+    lambda x, logits, *, experts, choice, shape: (shape, np.dtype(np.float32)),
+    None,
+    _lower_experts,
+    row_wise=True,
+)
+
+
+def packed_experts(
+    x: array, logits: array, experts: Sequence[Expert], chosen: int, normalised: bool
+) -> array:
+    """The sum of the chosen experts' results, each times its weight. x [rows, ..., dims] f32.
+
+    Args:
+        logits: f32 [rows, ..., experts].
+        chosen, normalised: see `kernels.experts`.
+    """
+    gate, shape = experts[0].gate, x.shape
+    if any(e.gate.codes != gate.codes or e.down.codes != experts[0].down.codes for e in experts):
+        raise NotImplementedError("[experts] that are quantised differently in one layer")
+    if gate.codes:
+        x = record(QUANTIZE, x, codes=gate.codes)
+    else:
+        x = astype(x, ACTIVATIONS[gate.activations])
+    choice = {"chosen": chosen, "normalised": normalised}
+    return record(EXPERTS, x, logits, experts=tuple(experts), choice=choice, shape=shape)
+
+
+def _dense(
+    x: np.ndarray, logits: np.ndarray, *parts: np.ndarray, chosen: int, normalised: bool
+) -> np.ndarray:
+    weights = kernel.choose_reference(logits, chosen, normalised)
+    out = np.zeros_like(x)
+    for number, (gate, up, down) in enumerate(
+        zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+    ):
+        middle = elementwise.silu_reference(x @ gate.T) * (x @ up.T)
+        out += weights[..., number, None] * (middle @ down.T)
+    return out
+
+
+_DENSE = Op("dense_experts", lambda x, *_, **how: x, _dense)
+
+
+def dense_experts(
+    x: array,
+    logits: array,
+    experts: Sequence[tuple[array, array, array]],
+    chosen: int,
+    normalised: bool,
+) -> array:
+    """The same of weights that are not packed: all experts for all rows, by NumPy."""
+    parts = [part for expert in experts for part in expert]
+    return record(_DENSE, x, logits, *parts, chosen=chosen, normalised=normalised)

@@ -1,0 +1,40 @@
+"""The mixture of experts that Mixtral and Qwen3-MoE have in place of the MLP."""
+
+from __future__ import annotations
+
+from nanocupy.checkpoint import ModelConfig
+from nanocupy.core import array
+from nanocupy.core.experts import Expert, dense_experts, packed_experts
+from nanocupy.nn import Linear, Module
+
+
+class GatedMLP(Module):
+    """One expert: weights only, `Experts` computes."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = Linear(dim, hidden, bias=False)
+        self.up_proj = Linear(dim, hidden, bias=False)
+        self.down_proj = Linear(hidden, dim, bias=False)
+
+
+class Experts(Module):
+    """A router `gate`, and MLPs of which each token takes the few that the router likes best."""
+
+    def __init__(self, args: ModelConfig) -> None:
+        super().__init__()
+        self.chosen, self.normalised = args.experts_per_token, args.normalise_experts
+        self.gate = Linear(args.hidden_size, args.num_experts, bias=False)
+        hidden = args.expert_size
+        self.experts = [GatedMLP(args.hidden_size, hidden) for _ in range(args.num_experts)]
+
+    def __call__(self, x: array) -> array:
+        logits, how = self.gate(x), (self.chosen, self.normalised)
+        parts = [(e.gate_proj, e.up_proj, e.down_proj) for e in self.experts]
+        if self.gate.packed is None:
+            return dense_experts(
+                x, logits, [(g.dense(), u.dense(), d.dense()) for g, u, d in parts], *how
+            )
+        return packed_experts(
+            x, logits, [Expert(g.packed, u.packed, d.packed) for g, u, d in parts], *how
+        )
