@@ -29,9 +29,6 @@ class Expert(NamedTuple):
     up: PackedWeight
     down: PackedWeight
 
-    def __hash__(self) -> int:
-        return hash(tuple(map(id, self)))
-
 
 class _Scratch(NamedTuple):
     """Working memory, one for all experts of all layers of one size."""
@@ -108,8 +105,12 @@ def _expert(device: Any, to: _Scratch, expert: Expert, rows: Rows) -> Iterator[L
         place = {"x_stride": 4 * to.x.shape[1], "out_stride": 8 * hidden}
         yield from linear.launch(device, weight, to.x, both[start:], rows, **place)
         start += weight.n
-    strides = {"gate_stride": 2 * hidden, "up_stride": 2 * hidden, "codes": expert.down.codes}
-    yield silu_mul.launch(device, to.middle, both, both[hidden:], rows, hidden, **strides)
+    yield silu_mul.launch(
+        *(device, to.middle, both, both[hidden:], rows, hidden),
+        gate_stride=2 * hidden,
+        up_stride=2 * hidden,
+        codes=expert.down.codes,
+    )
     place = {"x_stride": middle, "out_stride": 4 * expert.down.n}
     yield from linear.launch(device, expert.down, to.middle, to.y, rows, **place)
 
@@ -162,7 +163,7 @@ _DENSE = Op("dense_experts", lambda x, *_, **how: x, _dense)
 def dense_experts(
     x: array,
     logits: array,
-    experts: Sequence[tuple[array, array, array]],
+    experts: Sequence[tuple[array, ...]],
     chosen: int,
     normalised: bool,
 ) -> array:

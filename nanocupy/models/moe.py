@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
 from nanocupy.core.experts import Expert, dense_experts, packed_experts
@@ -30,11 +32,9 @@ class Experts(Module):
 
     def __call__(self, x: array) -> array:
         logits, how = self.gate(x), (self.chosen, self.normalised)
-        parts = [(e.gate_proj, e.up_proj, e.down_proj) for e in self.experts]
-        if self.gate.packed is None:
-            return dense_experts(
-                x, logits, [(g.dense(), u.dense(), d.dense()) for g, u, d in parts], *how
-            )
-        return packed_experts(
-            x, logits, [Expert(g.packed, u.packed, d.packed) for g, u, d in parts], *how
-        )
+        layers: list[Any] = [(e.gate_proj, e.up_proj, e.down_proj) for e in self.experts]
+        if self.gate.packed is not None:
+            packed = [Expert(*(layer.packed for layer in each)) for each in layers]
+            return packed_experts(x, logits, packed, *how)
+        dense = [tuple(layer.dense() for layer in each) for each in layers]
+        return dense_experts(x, logits, dense, *how)

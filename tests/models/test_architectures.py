@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from device.needs import needs_compiler
 from engine.fake import run as run_all
 from engine.fake import token_ids
 from models.test_llama import logits, runner
+from models.test_shard import fill
 from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.checkpoint.architectures import ARCHITECTURES
@@ -104,7 +106,31 @@ def test_batches_chunks_and_cached_prefixes_change_no_token(case: str) -> None:
     assert outs[0].cached_tokens == 32
 
 
+@pytest.mark.parametrize("case", sorted({*CASES} - {"phi3_longrope"}))
+def test_quantised_weights(case: str) -> None:
+    """Affine codes of 4 bits: as the operations' NumPy forms in exact mode, and by default the same
+    bits in chunks of any size."""
+    tokens = prompts(case)[0][0]
+    config = replace(loaded(case)[1], hidden_size=64, intermediate_size=96, head_dim=32)
+    config = replace(config, expert_size=32)
+
+    def made() -> Any:
+        model = models.MODELS[config.model_type](config)
+        nn.quantize(model, lambda *_: (4, 32))
+        fill(model)
+        return model
+
+    dense = made()(mx.array(np.array([tokens], np.int32))).numpy()[0]
+    got = logits(runner(made(), config), tokens, 40)
+    np.testing.assert_allclose(got, dense, atol=3e-5 * np.abs(dense).max())
+    whole, parts = (logits(runner(made(), config, dtype="auto"), tokens, n) for n in (40, 7))
+    assert np.array_equal(whole, parts)
+    np.testing.assert_allclose(whole, dense, atol=2e-2 * np.abs(dense).max())
+
+
+MIXTURES = ("mixtral", "qwen3_moe", "qwen3_moe_plain")
 NO_CUDA_KERNEL = {"gemma2": "scale", "gemma3": "scale", "granite": "scale"}
+NO_CUDA_KERNEL |= dict.fromkeys(MIXTURES, "experts")
 
 
 @needs_compiler
@@ -132,7 +158,7 @@ def test_the_emulated_gpu_agrees(case: str) -> None:
         check(logits(run, tokens, chunk), want)
 
 
-UNDIVIDED = ("olmo2", "phi3", "phi3_longrope", "qwen3_moe", "qwen3_moe_plain", "mixtral")
+UNDIVIDED = ("olmo2", "phi3", "phi3_longrope", *MIXTURES)
 
 
 @pytest.mark.parametrize("case", CASES)
