@@ -1,8 +1,8 @@
 """take_rows: out[i] = x[index[i]], the rows of a step whose logits are wanted.
 
-x [rows, width] f32, index int32 [count], out [count, width] f32 or bf16; on CUDA x and out may each
-be f16 or bf16. An index outside x is an error: on the CPU the kernel fails with code 1, on CUDA its
-row is NaN.
+x [rows, width] f32 (on the CPU any 32 bits), index int32 [count], out [count, width] as x, or bf16;
+on CUDA x and out may each be f16 or bf16. An index outside x is an error: on the CPU the kernel
+fails with code 1, on CUDA its row is NaN.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.base import Launch, Rows
-from nanocupy.kernels.base import C_TYPES, FLOATS, CpuKernel, CudaKernel
+from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
 from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid
 
-CPU = {"f32": CpuKernel("take_rows:take_rows"), "bf16": CpuKernel("take_rows:take_rows_bf16")}
+CPU = {4: CpuKernel("take_rows:take_rows"), 2: CpuKernel("take_rows:take_rows_bf16")}
 
 
 def reference(x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -31,4 +31,4 @@ def launch(device: Any, out: Any, x: Any, index: Any, rows: Rows) -> Launch:
         kernel = CudaKernel("elementwise", f"take_rows<{types}>")
         args = (out, x, index, rows.count, np.int32(limit), np.int32(width))
         return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
-    return Launch(CPU[FLOATS[out.dtype]], (out, x, index, rows.count, limit, width))
+    return Launch(CPU[out.dtype.itemsize], (out, x, index, rows.count, limit, width))
