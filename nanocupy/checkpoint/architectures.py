@@ -35,7 +35,9 @@ def late_windows(fields: Fields, layers: int) -> Windows:
     """From a layer on, if config.json switches them on (Qwen)."""
     if not fields.flag("use_sliding_window", False):
         return no_windows(fields, layers)
-    first = fields.raw.get("max_window_layers", 0)
+    first = fields.get("max_window_layers", 0)
+    if type(first) is not int:
+        raise ValueError(f"max_window_layers must be a number of layers, got {first!r}")
     return by_kind(fields, [FULL if i < first else SLIDING for i in range(layers)])
 
 
@@ -62,7 +64,7 @@ def layers_with_rope(fields: Fields, layers: int) -> tuple[bool, ...]:
     """SmolLM3: every n-th layer does not turn, or those that config.json lists."""
     interval = fields.count("no_rope_layer_interval", 4)
     said = fields.get("no_rope_layers", [(i + 1) % interval != 0 for i in range(layers)])
-    if not isinstance(said, list) or len(said) < layers or not {*said} <= {0, 1}:
+    if not isinstance(said, list) or len(said) < layers or any(x not in (0, 1) for x in said):
         raise ValueError(f"no_rope_layers must be {layers} times 0 or 1, got {said!r}")
     return tuple(bool(on) for on in said[:layers])
 

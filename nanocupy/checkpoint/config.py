@@ -170,7 +170,8 @@ def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelCo
 def _windows(fields: Fields, arch: Architecture, layers: int) -> Windows:
     """Each layer's window; layer_types, where it is there, must say the same."""
     kinds = fields.get("layer_types", [FULL] * layers)
-    if not isinstance(kinds, list) or len(kinds) != layers or not {*kinds} <= {FULL, SLIDING}:
+    known = isinstance(kinds, list) and all(kind in (FULL, SLIDING) for kind in kinds)
+    if not known or len(kinds) != layers:
         raise ValueError(f"layer_types must be {layers} times {FULL!r} or {SLIDING!r}: {kinds!r}")
     windows = arch.windows(fields, layers)
     if fields.has("layer_types") and kinds != [SLIDING if w else FULL for w in windows]:

@@ -169,6 +169,7 @@ def test_quantization_is_mlx(tmp_path: Path) -> None:
         ({"sliding_window": 512, "num_experts": 8}, "sliding_window 512, num_experts 8: not supp"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention True: not supported"),
         ({"layer_types": ["full_attention"]}, "layer_types must be 16 times"),
+        ({"layer_types": [["full_attention"]] * 16}, "layer_types must be 16 times"),
         ({"layer_types": ["sliding_attention"] * 16}, "layer_types .* with windows of"),
         ({"eos_token_id": 128256}, "below vocab_size 128256, got 128256"),
         ({"eos_token_id": [[1]]}, "eos_token_id must be a token"),
@@ -248,6 +249,26 @@ ON = {"use_sliding_window": True, "sliding_window": 64}
 )
 def test_windows(tmp_path: Path, model_type: str, fields: Any, windows: tuple[int, ...]) -> None:
     assert of(tmp_path, model_type, **fields).windows == windows
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "message"),
+    [
+        ("qwen2", {**ON, "max_window_layers": "all"}, "max_window_layers must be a number"),
+        ("smollm3", {"no_rope_layers": [1, [0]] * 4}, "no_rope_layers must be 8 times 0 or 1"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0: not supp"),
+        ("gemma3_text", {"rope_parameters": {"rope_theta": 1e4}}, r"\['rope_theta'\] beside those"),
+        ("mixtral", {}, "num_local_experts is missing"),
+        ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 5}, "must be at most"),
+        ("qwen3_moe", {"num_experts": 8, "mlp_only_layers": 1}, "must be numbers of layers"),
+        ("qwen2", {"mlp_bias": True}, "mlp_bias True: not supported for model_type 'qwen2'"),
+    ],
+)
+def test_what_is_wrong_with_others_is_named(
+    tmp_path: Path, model_type: str, fields: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        of(tmp_path, model_type, **fields)
 
 
 def test_silence_means_what_it_means_in_transformers(tmp_path: Path) -> None:

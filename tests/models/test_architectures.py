@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,26 @@ def test_batches_chunks_and_cached_prefixes_change_no_token(case: str) -> None:
         outs = run_all(together, asked, params)
         assert [token_ids(out) for out in outs] == want
     assert outs[0].cached_tokens == 32
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_gemma3_inside_a_model_that_sees(prefix: str, tmp_path: Path) -> None:
+    """As transformers 4 and 5 name its tensors; those for images are let be."""
+    raw = (FOLDER / "gemma3" / "model.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header, data = json.loads(raw[8 : 8 + size]), raw[8 + size :]
+    header = {name.replace("model.", prefix, 1): entry for name, entry in header.items()}
+    place = {"dtype": "BF16", "shape": [2], "data_offsets": [len(data), len(data) + 4]}
+    names = json.dumps({**header, "model.vision_tower.bias": place}).encode()
+    whole = len(names).to_bytes(8, "little") + names + data + bytes(4)
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    inner = json.loads((FOLDER / "gemma3" / "config.json").read_text())
+    outer = {"model_type": "gemma3", "text_config": inner, "vision_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(outer))
+    with Checkpoint(tmp_path) as checkpoint:
+        made = models.load(checkpoint)
+    tokens, want = prompts("gemma3")[0]
+    check(made(mx.array(np.array([tokens], np.int32))).numpy()[0], want)
 
 
 @pytest.mark.parametrize("case", sorted({*CASES} - {"phi3_longrope"}))
