@@ -33,6 +33,7 @@ from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.request import Group, Request
 from nanocupy.engine.sampler import Sampler
 from nanocupy.engine.scheduler import Scheduler
+from nanocupy.engine.speculation import Speculator, most_drafted
 
 if TYPE_CHECKING:
     from nanocupy.text import Tokenizer
@@ -63,6 +64,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
         self.sampler = Sampler({id for id in eos_ids if 0 <= id < runner.vocab_size})
+        self.speculator = Speculator(most_drafted(options.speculate, runner.row_invariant))
         max_rows = min(options.max_num_batched_tokens, runner.max_rows)
         self.scheduler = Scheduler(
             self.pool,
@@ -72,6 +74,7 @@ class Engine:
             max_samples=runner.max_samples,
             chunk=options.chunk,
             prefix_cache=options.prefix_cache,
+            speculator=self.speculator,
         )
         wanted = options.max_model_len or runner.max_model_len
         self.max_len = min(wanted, runner.max_model_len, self.pool.capacity)
@@ -173,6 +176,7 @@ class Engine:
         return chunks
 
     def _step(self) -> None:
+        start = self.speculator.clock()
         batch = self.scheduler.schedule()
         if self._checking:
             check_plan(self.scheduler, batch)
@@ -186,6 +190,7 @@ class Engine:
                 self._commit(item, result)
             except Exception as error:
                 self._fail(item.request, error)
+        self.speculator.observe(batch, start)
 
     def _watch(self, progress: bool) -> None:
         """Admission promised that everything fits: a step with nothing to run must be rare."""
@@ -217,15 +222,17 @@ class Engine:
 
     def _commit(self, item: Scheduled, sampled: list[Sampled]) -> None:
         """The chunk is computed: count it, and keep what was sampled."""
-        request = item.request
-        if any(row.token < 0 for row in sampled):
-            raise FloatingPointError("the model's logits are not finite")
-        self.scheduler.advance(request, len(item.tokens))
-        for row, answer in zip(item.sample, sampled, strict=True):
+        request, sampled = item.request, self.speculator.verify(item, sampled)
+        self.scheduler.advance(request, len(item.tokens) - len(item.draft))
+        for row, answer in zip(item.sample, sampled, strict=False):
+            if answer.token < 0:
+                raise FloatingPointError("the model's logits are not finite")
             if row.target >= 0:
                 request.prompt_logprobs.append(self._logprobs(answer._replace(token=row.target)))
-            else:
+            elif request.finish_reason is None:
                 self._append(request, answer)
+        if item.draft and request.finish_reason is None:
+            self.scheduler.keep(request, len(sampled) - 1)
         if not request.limit and not request.remaining:
             self._end(request, "length")
 

@@ -39,6 +39,7 @@ class FakeRunner:
         self.num_blocks, self.block_size = num_blocks, block_size
         self.max_model_len, self.vocab_size = max_model_len, VOCAB
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int32)
+        self.row_invariant = True
         self.steps = 0  # calls of step
         self.rows = 0  # tokens computed
         self.peak = 0  # most requests in one step
