@@ -26,14 +26,14 @@ class SampleRow:
     """One row of a chunk whose logits are wanted, and what to do with them."""
 
     row: int  # offset inside the chunk
-    temperature: float  # 0 = greedy
-    top_k: int  # 0 = off
-    top_p: float  # 1 = off
-    min_p: float  # 0 = off
-    uniform: float  # the one random number of this (seed, choice, position), in [0, 1)
-    edits: Edits | None
-    top: int  # how many top logprobs to report; -1: no logprobs at all
-    target: int  # -1: sample; >= 0: do not sample, report the logprob of this token
+    temperature: float = 0.0  # 0 = greedy
+    top_k: int = 0  # 0 = off
+    top_p: float = 1.0  # 1 = off
+    min_p: float = 0.0  # 0 = off
+    uniform: float = 0.0  # the one random number of this (seed, choice, position), in [0, 1)
+    edits: Edits | None = None
+    top: int = -1  # how many top logprobs to report; -1: no logprobs at all
+    target: int = -1  # -1: sample; >= 0: do not sample, report the logprob of this token
 
 
 @dataclass(frozen=True)

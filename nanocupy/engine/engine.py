@@ -27,8 +27,9 @@ from nanocupy.engine.batch import Runner, Sampled, Scheduled
 from nanocupy.engine.block_pool import BlockPool
 from nanocupy.engine.detokenize import text_stream
 from nanocupy.engine.invariants import check_invariants, check_plan
+from nanocupy.engine.logprobs import shown
 from nanocupy.engine.options import EngineOptions
-from nanocupy.engine.outputs import LOWEST_LOGPROB, Chunk, FinishReason, Logprob, TokenLogprobs
+from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.request import Group, Request
 from nanocupy.engine.sampler import Sampler
@@ -228,7 +229,8 @@ class Engine:
             if answer.token < 0:
                 raise FloatingPointError("the model's logits are not finite")
             if row.target >= 0:
-                request.prompt_logprobs.append(self._logprobs(answer._replace(token=row.target)))
+                answer = answer._replace(token=row.target)
+                request.prompt_logprobs.append(shown(answer, self.tokenizer))
             elif request.finish_reason is None:
                 self._append(request, answer)
         if item.draft and request.finish_reason is None:
@@ -242,7 +244,7 @@ class Engine:
         request.append(token)
         if request.group.first_token is None:
             request.group.first_token = time.monotonic()
-        logprobs = [] if params.logprobs is None else [self._logprobs(sampled)]
+        logprobs = [] if params.logprobs is None else [shown(sampled, self.tokenizer)]
         request.logprobs += logprobs
         if token in self.sampler.stop_ids(request):
             own = params.ignore_eos or token not in self.sampler.eos_ids
@@ -288,18 +290,6 @@ class Engine:
         if request.finish_reason is None:
             self._end(request, "error")
 
-    def _logprobs(self, sampled: Sampled) -> TokenLogprobs:
-        pairs = [(sampled.token, sampled.logprob), *sampled.top]
-        return {token: Logprob(max(p, LOWEST_LOGPROB), self._show(token)) for token, p in pairs}
-
-    def _show(self, token: int) -> str:
-        return self.tokenizer.token_text(token) if self.tokenizer is not None else ""
-
     def _take_chunks(self) -> list[Chunk]:
         chunks, self._chunks = self._chunks, []
         return chunks
-
-
-def describe(error: Exception) -> str:
-    """One line for `RequestOutput.error`."""
-    return f"{type(error).__name__}: {error}"

@@ -85,3 +85,8 @@ class Chunk:
     finish_reason: FinishReason | None  # set on the answer's last chunk
     stop_reason: int | str | None
     output: RequestOutput | None  # set on the request's last chunk
+
+
+def describe(error: Exception) -> str:
+    """One line for `RequestOutput.error`."""
+    return f"{type(error).__name__}: {error}"

@@ -162,11 +162,8 @@ class ModelRunner:
             to.block_tables[index, : len(table)] = table
             wanted += [(start + row.row, row) for row in chunk.sample]
             start = stop
-        assert (
-            start <= self.max_rows
-            and len(wanted) <= self.max_samples
-            and len(batch) <= self.max_seqs
-        )
+        assert start <= self.max_rows and len(wanted) <= self.max_samples
+        assert len(batch) <= self.max_seqs
         to.counts[:2] = start, len(wanted)
         if self.buffers.work:
             lengths = [len(chunk.tokens) for chunk in batch]

@@ -42,20 +42,11 @@ class Sampler:
         return own if request.params.ignore_eos else self.eos_ids.union(own)
 
     def _target(self, request: Request, position: int) -> SampleRow:
-        return SampleRow(
-            row=position - request.num_computed,
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
-            uniform=0.0,
-            edits=None,
-            top=request.params.prompt_logprobs or 0,
-            target=request.tokens[position + 1],
-        )
+        top, target = request.params.prompt_logprobs or 0, request.tokens[position + 1]
+        return SampleRow(position - request.num_computed, top=top, target=target)
 
     def _draw(self, request: Request, row: int, ahead: Sequence[int]) -> SampleRow:
-        params = request.params
+        params, position = request.params, request.num_tokens + len(ahead)
         greedy = params.greedy
         return SampleRow(
             row=row,
@@ -63,12 +54,9 @@ class Sampler:
             top_k=max(params.top_k, 0),
             top_p=params.top_p,
             min_p=params.min_p,
-            uniform=0.0
-            if greedy
-            else uniform(request.group.seed, request.index, request.num_tokens + len(ahead)),
+            uniform=0.0 if greedy else uniform(request.group.seed, request.index, position),
             edits=self._edits(request, ahead),
             top=-1 if params.logprobs is None else params.logprobs,
-            target=-1,
         )
 
     def _edits(self, request: Request, ahead: Sequence[int]) -> Edits | None:

@@ -105,7 +105,7 @@ class Scheduler:
         """
         if len(self.running) == self.max_seqs or not self._rows:
             return False
-        hits = self.pool.lookup(self._keys(request)) if self._may_hit(request) else []
+        hits = self.pool.lookup(self._keys(request))
         need = self.pool.blocks_for(request.num_tokens) - len(hits)
         spare = len(self.running) + 1 if self.running else 0
         blocks = self.pool.allocate(need, hits, spare)
@@ -202,10 +202,8 @@ class Scheduler:
                 self.waiting.appendleft(follower)
         leader.followers = []
 
-    def _may_hit(self, request: Request) -> bool:
-        return self.prefix_cache and not request.prompt_logprobs_missing
-
     def _keys(self, request: Request) -> Iterator[Key]:
         """Keys of the blocks a lookup may use; at least one token is always computed."""
-        for index in range((request.num_tokens - 1) // self.pool.block_size):
-            yield request.key(self.pool, index)
+        if self.prefix_cache and not request.prompt_logprobs_missing:
+            for index in range((request.num_tokens - 1) // self.pool.block_size):
+                yield request.key(self.pool, index)
