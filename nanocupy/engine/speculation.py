@@ -51,7 +51,7 @@ class Trust:
 
     A draft's i-th token is right with `chance ** i`, and is made while that is above its price. So
     drafts grow as they are right and shrink as they fail. Where not even the first one pays, a
-    single one is tried again after a pause, which doubles each time it fails.
+    single one is tried now and then, after pauses of which each is twice as long.
     """
 
     chance: float
@@ -62,21 +62,19 @@ class Trust:
         """How many tokens of a match to draft."""
         price = max(price, CHEAP)
         if self.chance > price:
+            self.pause = self.next_pause = PAUSE
             return int(log(price) / log(self.chance))
         if self.pause:
             self.pause -= 1
             return 0
+        self.pause = self.next_pause
+        self.next_pause = min(2 * self.next_pause, LONGEST_PAUSE)
         return 1
 
     def settle(self, drafted: int, accepted: int) -> None:
         """Of `drafted` tokens the first `accepted` were right."""
         seen = 1.0 if accepted == drafted else accepted / (accepted + 1)
         self.chance = min(self.chance + LEARN * (seen - self.chance), SURE)
-        if accepted:
-            self.pause, self.next_pause = 0, PAUSE
-        else:
-            self.pause = self.next_pause
-            self.next_pause = min(2 * self.next_pause, LONGEST_PAUSE)
 
 
 @dataclass

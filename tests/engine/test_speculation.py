@@ -110,7 +110,7 @@ def test_what_loses_is_tried_again_at_growing_intervals() -> None:
     gaps = [b - a for a, b in itertools.pairwise(tries)]
     assert gaps == [PAUSE * 2**i + 1 for i in range(len(gaps))] and len(gaps) == 5
     trust.settle(1, 1)
-    assert not trust.pause and trust.next_pause == PAUSE
+    assert trust.length(0.3) == 1 and trust.pause == trust.next_pause == PAUSE
 
 
 @given(st.floats(-1, 5), st.lists(st.integers(0, 3), max_size=30))
@@ -169,7 +169,9 @@ def test_where_it_costs_too_much_there_is_none() -> None:
     eng = engine(FakeRunner(echo=9))
     eng.speculator.clock = lambda: float(runner_of(eng).rows)
     [output] = run(eng, [[1, 2, 3]], LONG)
-    assert output.drafted < 12
+    assert output.drafted < 12 and token_ids(output) == token_ids(
+        run(eager(FakeRunner(echo=9), speculate=0), [[1, 2, 3]], LONG)[0]
+    )
 
 
 @pytest.mark.parametrize("name", PARAMS)
@@ -190,18 +192,23 @@ def test_nothing_changes(name: str, echo: float, options: Any) -> None:
 
 @pytest.mark.parametrize("rows, samples, blocks", [(4, 4, 101), (20, 6, 12), (512, 9, 10)])
 def test_a_draft_takes_only_what_is_left(rows: int, samples: int, blocks: int) -> None:
-    """As many preemptions, and no later an answer, than without."""
     asked = prompts(6, seed=2, high=40)
     found = []
     for most in (0, 16):
         runner = FakeRunner(num_blocks=blocks, max_rows=rows, max_samples=samples, echo=9)
         eng = eager(runner, speculate=most, max_num_seqs=4, max_num_batched_tokens=rows)
-        found.append(run(eng, asked, LONG))
+        found.append([told(output) for output in run(eng, asked, LONG)])
         assert eng.pool.num_available == blocks - 1
-    plain, quick = found
-    assert [told(output) for output in quick] == [told(output) for output in plain]
-    before, after = (sum(o.metrics.preemptions for o in found) for found in (plain, quick))
-    assert after <= before
+    assert found[0] == found[1]
+
+
+def test_nobody_gives_up_a_block_for_a_guess() -> None:
+    """The last tokens that fit are generated without drafts that would need one block more."""
+    eng = eager(FakeRunner(num_blocks=5, block_size=16, max_samples=64, echo=9))
+    asked = [[1, 2, 3], [4, 5, 6]]
+    params = SamplingParams(temperature=0, max_tokens=29, ignore_eos=True)  # two blocks each
+    quick = run(eng, asked, params)
+    assert all(output.accepted and not output.metrics.preemptions for output in quick)
 
 
 def test_blocks_of_rejected_guesses_go_back_and_are_never_found() -> None:
@@ -226,8 +233,9 @@ def test_a_row_after_a_wrong_guess_may_not_be_finite() -> None:
     wrong = []
 
     def after_a_wrong_guess(item: Scheduled, row: SampleRow) -> bool:
-        answer = whole[item.start + 1 :]
-        bad = list(item.draft[: row.row]) != answer[: row.row]
+        known = len(item.tokens) - len(item.draft)
+        supposed = item.tokens[known : row.row + 1]
+        bad = supposed != whole[item.start + known : item.start + row.row + 1]
         wrong.append(bad)
         return bad
 
