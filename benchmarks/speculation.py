@@ -1,0 +1,155 @@
+"""The same requests with and without speculation, in turns in one process, as ratios.
+
+    python benchmarks/speculation.py --model MODELS/Q4_0
+
+Two engines on the same weights answer one after the other, each job several times, the first of a
+pair in turns too, so that the machine's drift hits both; a ratio is the median of ratios of
+neighbours. All tokens are compared. Requests one by one are timed from their first token on, a batch
+with its prompts; each repeat has a cache salt of its own, so that it finds no other's prefixes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+from typing import Any, NamedTuple
+
+from sides import ratios
+
+from nanocupy import LLM, SamplingParams
+
+CODE = '''\
+class Stack:
+    """A stack of items, last in, first out."""
+
+    def __init__(self):
+        self.items = []
+
+    def push(self, item):
+        self.items.append(item)
+
+    def pop(self):
+        if not self.items:
+            raise IndexError("pop from an empty stack")
+        return self.items.pop()
+
+    def __len__(self):
+        return len(self.items)
+'''
+TEXT = (
+    "The harbour of the little town lies open to the north, so that in winter the fishing boats "
+    "are drawn up on the beach. On the second of March a stranger came over the hill with a grey "
+    "dog and a suitcase tied with string. He asked the baker for a room, paid for three weeks in "
+    "advance, and spoke to nobody else until Easter."
+)
+ORDINARY = (
+    "Why is the sky blue?",
+    "Write a short story about a lighthouse keeper.",
+    "Explain how a bicycle stays upright.",
+    "Give me a recipe for vegetable soup.",
+    "What are the causes of the French Revolution?",
+    "Write a Python function that sorts a list of numbers.",
+    "Describe the life of a bee.",
+    "What should I see in Rome?",
+)
+
+
+class Job(NamedTuple):
+    """Requests that are asked one after the other, or all at once."""
+
+    prompts: tuple[str, ...]
+    temperature: float
+    together: bool  # all at once
+    start: str = ""  # of the answer, where the model would not begin with it by itself
+
+
+REPEAT = (
+    f"Repeat this text exactly, word for word:\n\n{TEXT}",
+    f"Copy the following text without any change.\n\n{TEXT}",
+)
+JOBS = {
+    "repeat a text": Job(REPEAT, 0, False),
+    "repeat code": Job(
+        (f"Repeat this code exactly:\n\n```python\n{CODE}```",), 0, False, "```python\n"
+    ),
+    "repeat, batch of 8": Job(REPEAT * 4, 0, True),
+    "ordinary, greedy": Job(ORDINARY, 0, False),
+    "ordinary, temperature 1": Job(ORDINARY, 1, False),
+    "ordinary, greedy, batch of 8": Job(ORDINARY, 0, True),
+    "ordinary, temperature 1, batch of 8": Job(ORDINARY, 1, True),
+}
+
+
+class Run(NamedTuple):
+    """One job on one engine."""
+
+    seconds: float  # from the first token of each request to its end, or of all together
+    tokens: list[list[int]]
+    drafted: int
+    accepted: int
+
+
+def ask(llm: LLM, job: Job, new: int, salt: str) -> Run:
+    """Answer the prompts of a job in the model's chat template."""
+    params = SamplingParams(temperature=job.temperature, max_tokens=new, seed=1, cache_salt=salt)
+    prompts = [encoded(llm, prompt, job.start) for prompt in job.prompts]
+    if job.together:
+        start = time.perf_counter()
+        outputs = llm.generate(prompts, params)
+        seconds = time.perf_counter() - start
+    else:
+        outputs = [llm.generate([prompt], params)[0] for prompt in prompts]
+        seconds = sum(o.metrics.finished - o.metrics.first_token for o in outputs)
+    tokens = [output.outputs[0].token_ids for output in outputs]
+    return Run(seconds, tokens, sum(o.drafted for o in outputs), sum(o.accepted for o in outputs))
+
+
+def encoded(llm: LLM, prompt: str, start: str) -> list[int]:
+    """The prompt as a message, and the start of the answer."""
+    messages = [{"role": "user", "content": prompt}]
+    ids = llm.chat_template.encode(llm.tokenizer, messages, add_generation_prompt=True)
+    return ids + (llm.tokenizer.encode(start) if start else [])
+
+
+def compare(sides: tuple[LLM, LLM], job: Job, args: argparse.Namespace) -> tuple[list[Run], ...]:
+    """Runs of a job without and with speculation, neighbours side by side."""
+    found: tuple[list[Run], list[Run]] = ([], [])
+    for turn in range(args.repeats):
+        for side in (0, 1) if turn % 2 else (1, 0):
+            found[side].append(ask(sides[side], job, args.new, str(turn)))
+        assert found[0][-1].tokens == found[1][-1].tokens, "speculation changed a token"
+    return found
+
+
+def line(name: str, plain: list[Run], quick: list[Run]) -> str:
+    """A row of the table: tokens/s, and the ratio with its quartiles."""
+    count = sum(map(len, plain[0].tokens))
+    low, mid, high = ratios([run.seconds for run in plain], [run.seconds for run in quick])
+    rates = (f"{count / median(run.seconds for run in side):>9.1f}" for side in (plain, quick))
+    last = quick[-1]
+    guesses = f"{last.accepted} of {last.drafted}" if last.drafted else "none"
+    return f"{name:<36}{''.join(rates)}   {mid:.2f}x ({low:.2f}-{high:.2f})   {guesses}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--new", type=int, default=200, help="tokens of an answer at most")
+    parser.add_argument("--jobs", nargs="*", default=list(JOBS), help="some of the jobs")
+    args = parser.parse_args()
+    common: dict[str, Any] = {"threads": args.threads, "max_model_len": 2048, "progress": False}
+    sides = tuple(LLM(args.model, speculate=most, **common) for most in (0, None))
+    print(f"{'tokens/s':<36}{'plain':>9}{'guessing':>9}   ratio (quartiles)     right")
+    for name in args.jobs:
+        for llm in sides:
+            ask(llm, JOBS[name]._replace(prompts=JOBS[name].prompts[:1]), 8, "warm")
+        print(line(name, *compare(sides, JOBS[name], args)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
