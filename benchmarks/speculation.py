@@ -4,8 +4,8 @@
 
 Two engines on the same weights answer one after the other, each job several times, the first of a
 pair in turns too, so that the machine's drift hits both; a ratio is the median of ratios of
-neighbours. All tokens are compared. Requests one by one are timed from their first token on, a batch
-with its prompts; each repeat has a cache salt of its own, so that it finds no other's prefixes.
+neighbours. All tokens are compared. Requests one by one are timed from their first token on, a
+batch with its prompts; each repeat has a cache salt of its own, so it finds no other's prefixes.
 """
 
 from __future__ import annotations
