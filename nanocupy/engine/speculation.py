@@ -126,9 +126,9 @@ class Speculator:
         if price is None:
             return [[] for _ in plan]
         left, found = min(rows, samples), []
-        for item in plan:
-            request = item.request
-            most = min(self.most, left, request.limit - request.num_generated - 1)
+        for index, item in enumerate(plan):
+            request, share = item.request, left // (len(plan) - index)
+            most = min(self.most, share, request.limit - request.num_generated - 1)
             found.append(request.guesses.draft(request.tokens, price, most))
             left -= len(found[-1])
         return found
