@@ -2,9 +2,9 @@
 
     python benchmarks/speculation.py --model MODELS/Q4_0
 
-Two engines on the same weights answer one after the other, each job several times, the first of a
-pair in turns too, so that the machine's drift hits both; a ratio is the median of ratios of
-neighbours. All tokens are compared. Requests one by one are timed from their first token on, a
+Two engines on the same weights answer each request one after the other, the first of a pair in
+turns too, so that the machine's drift hits both; a ratio is the median of ratios of neighbours.
+All tokens are compared. Requests one by one are timed from their first token on, a
 batch with its prompts; each repeat has a cache salt of its own, so it finds no other's prefixes.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -82,25 +83,23 @@ JOBS = {
 
 
 class Run(NamedTuple):
-    """One job on one engine."""
+    """Requests on one engine."""
 
-    seconds: float  # from the first token of each request to its end, or of all together
+    seconds: float
     tokens: list[list[int]]
     drafted: int
     accepted: int
 
 
-def ask(llm: LLM, job: Job, new: int, salt: str) -> Run:
-    """Answer the prompts of a job in the model's chat template."""
+def ask(llm: LLM, job: Job, prompts: Sequence[str], new: int, salt: str) -> Run:
+    """Answer prompts in the model's chat template, all at once."""
     params = SamplingParams(temperature=job.temperature, max_tokens=new, seed=1, cache_salt=salt)
-    prompts = [encoded(llm, prompt, job.start) for prompt in job.prompts]
-    if job.together:
-        start = time.perf_counter()
-        outputs = llm.generate(prompts, params)
-        seconds = time.perf_counter() - start
-    else:
-        outputs = [llm.generate([prompt], params)[0] for prompt in prompts]
-        seconds = sum(o.metrics.finished - o.metrics.first_token for o in outputs)
+    ids = [encoded(llm, prompt, job.start) for prompt in prompts]
+    start = time.perf_counter()
+    outputs = llm.generate(ids, params)
+    seconds = time.perf_counter() - start
+    if len(prompts) == 1:
+        seconds = outputs[0].metrics.finished - outputs[0].metrics.first_token
     tokens = [output.outputs[0].token_ids for output in outputs]
     return Run(seconds, tokens, sum(o.drafted for o in outputs), sum(o.accepted for o in outputs))
 
@@ -112,24 +111,30 @@ def encoded(llm: LLM, prompt: str, start: str) -> list[int]:
     return ids + (llm.tokenizer.encode(start) if start else [])
 
 
-def compare(sides: tuple[LLM, LLM], job: Job, args: argparse.Namespace) -> tuple[list[Run], ...]:
+def compare(sides: Sequence[LLM], job: Job, repeats: int, new: int) -> tuple[list[Run], list[Run]]:
     """Runs of a job without and with speculation, neighbours side by side."""
     found: tuple[list[Run], list[Run]] = ([], [])
-    for turn in range(args.repeats):
-        for side in (0, 1) if turn % 2 else (1, 0):
-            found[side].append(ask(sides[side], job, args.new, str(turn)))
-        assert found[0][-1].tokens == found[1][-1].tokens, "speculation changed a token"
+    groups = [job.prompts] if job.together else [(prompt,) for prompt in job.prompts]
+    for turn in range(repeats):
+        for prompts in groups:
+            for side in (0, 1) if turn % 2 else (1, 0):
+                found[side].append(ask(sides[side], job, prompts, new, str(turn)))
+            assert found[0][-1].tokens == found[1][-1].tokens, "speculation changed a token"
     return found
 
 
 def line(name: str, plain: list[Run], quick: list[Run]) -> str:
-    """A row of the table: tokens/s, and the ratio with its quartiles."""
-    count = sum(map(len, plain[0].tokens))
+    """A row of the table: tokens/s, the ratio with its quartiles, and how guesses went."""
     low, mid, high = ratios([run.seconds for run in plain], [run.seconds for run in quick])
-    rates = (f"{count / median(run.seconds for run in side):>9.1f}" for side in (plain, quick))
-    last = quick[-1]
-    guesses = f"{last.accepted} of {last.drafted}" if last.drafted else "none"
-    return f"{name:<36}{''.join(rates)}   {mid:.2f}x ({low:.2f}-{high:.2f})   {guesses}"
+    rates = (f"{median(map(rate, side)):>9.1f}" for side in (plain, quick))
+    accepted, drafted = (sum(getattr(run, n) for run in quick) for n in ("accepted", "drafted"))
+    right = f"{accepted / drafted:.0%}" if drafted else "-"
+    return f"{name:<36}{''.join(rates)}   {mid:.2f}x ({low:.2f}-{high:.2f})   {right} of {drafted}"
+
+
+def rate(run: Run) -> float:
+    """Tokens per second."""
+    return sum(map(len, run.tokens)) / run.seconds
 
 
 def main() -> None:
@@ -140,15 +145,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--new", type=int, default=200, help="tokens of an answer at most")
+    parser.add_argument("--control", action="store_true", help="two plain engines: the noise")
     parser.add_argument("--jobs", nargs="*", default=list(JOBS), help="some of the jobs")
     args = parser.parse_args()
     common: dict[str, Any] = {"threads": args.threads, "max_model_len": 2048, "progress": False}
-    sides = tuple(LLM(args.model, speculate=most, **common) for most in (0, None))
+    sides = tuple(LLM(args.model, speculate=n, **common) for n in (0, 0 if args.control else None))
     print(f"{'tokens/s':<36}{'plain':>9}{'guessing':>9}   ratio (quartiles)     right")
     for name in args.jobs:
         for llm in sides:
-            ask(llm, JOBS[name]._replace(prompts=JOBS[name].prompts[:1]), 8, "warm")
-        print(line(name, *compare(sides, JOBS[name], args)), flush=True)
+            ask(llm, JOBS[name], JOBS[name].prompts, 8, "warm")
+        print(line(name, *compare(sides, JOBS[name], args.repeats, args.new)), flush=True)
 
 
 if __name__ == "__main__":
