@@ -35,12 +35,14 @@ from nanocupy.core.paged import (
 from nanocupy.device.base import Rows
 from nanocupy.kernels import embedding as embedding_kernel
 from nanocupy.kernels import linear as linear_kernel
+from nanocupy.kernels import quantize as quantize_kernel
 from nanocupy.kernels import rms_norm as rms_norm_kernel
 from nanocupy.kernels import rope as rope_kernel
 from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
 from nanocupy.kernels.paged_attention import KVLayout
+from nanocupy.kernels.quantize import Codes
 
 
 def _no_leaf(**_: Any) -> Spec:
@@ -62,24 +64,34 @@ def static(buffer: Any, shape: tuple[int, ...] | None = None, limit: int | None 
 
 
 # ---- norms and activations
+# `dtype` or `codes`: how the result is rounded as it is written; None: not at all (see `rules`)
+
+
+def _rounded(spec: Spec, dtype: Any, codes: Codes | None) -> Spec:
+    """What the rows of `spec` are once they are rounded."""
+    shape = spec[0]
+    if codes:
+        return (shape[0], codes.row_bytes(width(shape))), np.dtype(np.uint8)
+    return shape, dtype or spec[1]
 
 
 def _lower_rms_norm(to: Lowering, node: Node) -> None:
     x, weight = to.inputs(node)
     out, eps = to.of(node).view, node.attrs["eps"]
-    place = {"vectors": width(node.shape) // node.inputs[1].shape[0], "x_stride": x.stride}
+    vectors = width(node.inputs[0].shape) // node.inputs[1].shape[0]
+    place = {"vectors": vectors, "x_stride": x.stride}
+    codes = node.attrs.get("codes")
     to.add(
         to.rows(node),
         lambda rows: rms_norm_kernel.launch(
-            to.device, out, x.view, weight.view, eps, rows, **place
+            to.device, out, x.view, weight.view, eps, rows, codes=codes, **place
         ),
     )
 
 
-# `dtype`: what the result is rounded to as it is written; None: not at all (see `rules`)
 RMS_NORM = Op(
     "rms_norm",
-    lambda x, w, *, eps, dtype=None: (x[0], dtype or x[1]),
+    lambda x, w, *, eps, dtype=None, codes=None: _rounded(x, dtype, codes),
     lambda x, w, *, eps, dtype=None: rms_norm_kernel.reference(x, w, eps).astype(dtype or x.dtype),
     _lower_rms_norm,
     row_wise=True,
@@ -90,9 +102,10 @@ def _lower_add_rms_norm(to: Lowering, node: Node) -> None:
     x, residual, _ = (to.contiguous(n, to.of(n)) for n in node.inputs)
     outs = to.of(node, 0).view, to.of(node, 1).view
     weight, eps = to.of(node.inputs[2]).view, node.attrs["eps"]
+    arrays, codes = (*outs, x, residual, weight), node.attrs.get("codes")
     to.add(
         to.rows(node),
-        lambda rows: rms_norm_kernel.launch_add(to.device, *outs, x, residual, weight, eps, rows),
+        lambda rows: rms_norm_kernel.launch_add(to.device, *arrays, eps, rows, codes=codes),
     )
 
 
@@ -105,7 +118,7 @@ def _add_rms_norm_numpy(
 
 ADD_RMS_NORM = Op(
     "add_rms_norm",
-    lambda x, r, w, *, eps, dtype=None: [x, (x[0], dtype or x[1])],
+    lambda x, r, w, *, eps, dtype=None, codes=None: [x, _rounded(x, dtype, codes)],
     _add_rms_norm_numpy,
     _lower_add_rms_norm,
     row_wise=True,
@@ -123,19 +136,20 @@ def rms_norm(x: Any, weight: Any, eps: float) -> array:
 
 def _lower_silu_mul(to: Lowering, node: Node) -> None:
     gate, up = to.inputs(node)
-    out, size = to.of(node).view, width(node.shape)
+    out, size = to.of(node).view, width(node.inputs[0].shape)
     strides = {"gate_stride": gate.stride, "up_stride": up.stride}
+    codes = node.attrs.get("codes")
     to.add(
         to.rows(node),
         lambda rows: silu_mul_kernel.launch(
-            to.device, out, gate.view, up.view, rows, size, **strides
+            to.device, out, gate.view, up.view, rows, size, codes=codes, **strides
         ),
     )
 
 
 SILU_MUL = Op(
     "silu_mul",
-    lambda gate, up, *, dtype=None: (gate[0], dtype or gate[1]),
+    lambda gate, up, *, dtype=None, codes=None: _rounded(gate, dtype, codes),
     lambda gate, up, *, dtype=None: silu_mul_kernel.reference(gate, up).astype(dtype or gate.dtype),
     _lower_silu_mul,
     row_wise=True,
@@ -147,22 +161,16 @@ SILU_MUL = Op(
 
 def _lower_quantize(to: Lowering, node: Node) -> None:
     (x,) = to.inputs(node)
-    size, group, kind = width(node.inputs[0].shape), node.attrs["group"], node.attrs["kind"]
-    out = to.of(node).view
+    size, codes, out = width(node.inputs[0].shape), node.attrs["codes"], to.of(node).view
     to.add(
         to.rows(node),
-        lambda rows: linear_kernel.launch_quantize(
-            x.view, out, rows, size, group, x.stride_bytes, kind
-        ),
+        lambda rows: quantize_kernel.launch(x.view, out, rows, size, codes, x.stride_bytes),
     )
 
 
 QUANTIZE = Op(
     "quantize",
-    lambda x, *, group, kind: (
-        (x[0][0], linear_kernel.quantized_row_bytes(width(x[0]), group, kind)),
-        np.dtype(np.uint8),
-    ),
+    lambda x, *, codes: _rounded(x, None, codes),
     None,
     _lower_quantize,
     row_wise=True,
@@ -196,8 +204,8 @@ def packed_linear(x: array, weight: PackedWeight, bias: array | None = None) -> 
     if x.shape[-1] != weight.k:
         raise ValueError(f"[linear] x of shape {x.shape}: the weight takes {weight.k} inputs")
     shape = x.shape
-    if weight.activations in linear_kernel.LARGEST:
-        x = record(QUANTIZE, x, group=weight.format.group, kind=weight.activations)
+    if weight.codes:
+        x = record(QUANTIZE, x, codes=weight.codes)
     else:
         x = astype(x, ACTIVATIONS[weight.activations])
     return record(LINEAR, x, *([] if bias is None else [bias]), weight=weight, shape=shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from ml_dtypes import bfloat16
 
 from nanocupy.core.graph import Node, width
 from nanocupy.core.lowering import Lowering
@@ -55,9 +56,10 @@ def take(to: Lowering, node: Node) -> None:
 
 
 def cast(to: Lowering, node: Node) -> None:
-    """f32 rows in another dtype, on devices with a kernel for it."""
+    """f32 rows in another dtype: bf16, or on CUDA also f16."""
     (source,) = node.inputs
-    if to.device.kind != "cuda" or source.dtype != np.float32:
+    known = to.device.kind == "cuda" or node.dtype == bfloat16
+    if not known or source.dtype != np.float32:
         raise NotImplementedError(f"[astype] {source.dtype} to {node.dtype} in a Program")
     x, out, size = to.of(source), to.of(node).view, width(node.shape)
     to.add(

@@ -12,7 +12,7 @@ from typing import Any
 
 from nanocupy.core import ops
 from nanocupy.core.dtypes import ASTYPE
-from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, RMS_NORM, ROPE, SILU_MUL, STATIC
+from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, QUANTIZE, RMS_NORM, ROPE, SILU_MUL, STATIC
 from nanocupy.core.graph import CONSTANT, ITEM, Node, item, topological, width
 from nanocupy.core.paged import PAGED_ATTENTION
 from nanocupy.core.shapes import SLICE
@@ -226,6 +226,34 @@ def silu_times(outputs: Outputs) -> Outputs:
     return rebuild(outputs, make)
 
 
+def round_where_made(outputs: Outputs) -> Outputs:
+    """A value that everybody wants rounded alike is rounded by the operation that makes it."""
+    readers = users(outputs)
+    wanted: dict[Node, Node] = {}  # what makes a value -> the node that rounds it
+
+    for node in topological(outputs):
+        if node.op not in (ASTYPE, QUANTIZE) or len(readers[node.inputs[0]]) != 1:
+            continue
+        source = node.inputs[0]
+        if source.op is ITEM and source.inputs[0].op is ADD_RMS_NORM and source.attrs["index"] == 1:
+            wanted[source.inputs[0]] = node
+        elif source.op in (RMS_NORM, SILU_MUL) or (source.op, node.op) == (ops.TAKE, ASTYPE):
+            wanted[source] = node
+    rounds = set(wanted.values())
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node in rounds:
+            return inputs[0]
+        if node in wanted:
+            attrs = {**node.attrs, **wanted[node].attrs}
+            return Node(node.op, inputs, attrs, order=node.order)
+        if node.op is ITEM:
+            return item(inputs[0], node.attrs["index"])
+        return same(node, inputs)
+
+    return rebuild(outputs, make)
+
+
 # ---- for GPUs
 
 
@@ -248,34 +276,6 @@ def rope_and_write(outputs: Outputs) -> Outputs:
     return rebuild(outputs, make)
 
 
-def round_where_made(outputs: Outputs) -> Outputs:
-    """A value that everybody wants rounded alike is rounded by the operation that makes it."""
-    readers = users(outputs)
-    wanted: dict[Node, Node] = {}  # what makes a value -> the node that rounds it
-
-    for node in topological(outputs):
-        if node.op is not ASTYPE or len(readers[node.inputs[0]]) != 1:
-            continue
-        source = node.inputs[0]
-        if source.op is ITEM and source.inputs[0].op is ADD_RMS_NORM and source.attrs["index"] == 1:
-            wanted[source.inputs[0]] = node
-        elif source.op in (RMS_NORM, SILU_MUL, ops.TAKE):
-            wanted[source] = node
-    rounds = set(wanted.values())
-
-    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-        if node in rounds:
-            return inputs[0]
-        if node in wanted:
-            attrs = {**node.attrs, "dtype": wanted[node].attrs["dtype"]}
-            return Node(node.op, inputs, attrs, order=node.order)
-        if node.op is ITEM:
-            return item(inputs[0], node.attrs["index"])
-        return same(node, inputs)
-
-    return rebuild(outputs, make)
-
-
 RULES: Sequence[Rule] = (
     common_subexpressions,
     gather_rows_first,
@@ -283,8 +283,9 @@ RULES: Sequence[Rule] = (
     residual_and_norm,
     silu_times,
     common_subexpressions,
+    round_where_made,
 )
-CUDA_RULES: Sequence[Rule] = (*RULES, rope_and_write, round_where_made)
+CUDA_RULES: Sequence[Rule] = (*RULES, rope_and_write)
 
 
 def rules_for(kind: str) -> Sequence[Rule]:

@@ -52,9 +52,9 @@ class EngineOptions(Checked):
     dtype: str = choice(
         "auto",
         ("auto", "exact", "int8", "bfloat16", "float16"),
-        "'exact' computes in float32 throughout; 'int8', on a CPU, in 8-bit activations where "
-        "weights are quantised (faster prompts); the 16-bit ones are for GPUs, where 'auto' is the "
-        "model's own",
+        "'exact' computes in float32 throughout; 'auto', on a CPU, rounds activations to 16 bits "
+        "where products of them are faster, 'int8' to 8 where weights are quantised (faster "
+        "prompts); the 16-bit floats are for GPUs, where 'auto' is the model's own",
     )
     kv_dtype: str = choice(
         "auto", ("auto", "float32", "bfloat16", "float16"), "how keys and values are stored"

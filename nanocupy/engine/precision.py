@@ -26,8 +26,8 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
     """The numbers for a model on a kind of device.
 
     "exact" is float32 throughout. Else a GPU computes in 16 bits (the model's own, bfloat16 where
-    it has none) with f32 sums; a CPU in float32, and where weights are quantised with integers of
-    16 bits, or of 8 ("int8").
+    it has none) with f32 sums; a CPU in float32, but weights meet 16 bits where that is faster:
+    integers if they are quantised (or 8 bits: "int8"), bfloat16 if they are.
 
     Raises:
         ValueError: a 16-bit dtype is asked of a CPU, or "int8" of a GPU.
@@ -36,7 +36,7 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
         if options.dtype in SHORT:
             raise ValueError(
                 f"[EngineOptions] dtype={options.dtype!r} is for GPUs: on a CPU the weights keep "
-                "their own and sums are float32; use 'auto', 'int8' or 'exact'"
+                "their own dtype and sums are float32; use 'auto', 'int8' or 'exact'"
             )
         meet = {"exact": "f32", "int8": "i8"}.get(options.dtype, "i16")
         default = "float32" if options.dtype == "exact" else "float16"

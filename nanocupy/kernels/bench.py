@@ -1,8 +1,8 @@
 """Every kernel's GB/s and GFLOP/s at the shapes of a small model, beside the machine's own limits.
 
-The limits are measured by the same threads in the same run: a streaming read, float32 fma, 16-bit
-dot products. Decode shapes (one row) are held against the first, prefill shapes against the
-arithmetic.
+The limits are measured by the same threads in the same run: a streaming read, float32 fma, dot
+products of 16-bit integers and of bf16. Decode shapes (one row) are held against the first, prefill
+shapes against the arithmetic.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.device.base import fixed_rows
-from nanocupy.kernels import elementwise, linear, paged_attention, rms_norm, rope, silu_mul
+from nanocupy.kernels import (
+    cast,
+    elementwise,
+    linear,
+    paged_attention,
+    quantize,
+    rms_norm,
+    rope,
+    silu_mul,
+)
 
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
 PREFILL, CONTEXT = 256, 1024
 REPEAT = 100  # launches of what takes microseconds, to measure it and not the first wake-up
+LIMITS = {"f32": "fma", "i16": "dot", "bf16": "bf16"}  # by activations
 BITS = {"f32": 32, "bf16": 16, "f16": 16, "q8": 9, "q4": 5}  # of a weight, scales included
 
 
@@ -33,7 +43,7 @@ class Case(NamedTuple):
     graph: Any
     nbytes: int
     operations: int
-    limit: str  # "read", "fma" or "dot"
+    limit: str  # "read", "fma", "dot" or "bf16"
     repeat: int = 1  # how often the graph does it
 
 
@@ -44,11 +54,8 @@ def run(json: bool = False, threads: int | None = None, repeats: int = 7) -> int
 
     device = CpuDevice(threads)
     cases = list(_cases(device))
-    tops = {
-        "read": (limits.stream(device), limits.STREAM_BYTES),
-        "fma": limits.peak(device, limits.FMA),
-        "dot": limits.peak(device, limits.DOT),
-    }
+    tops = {"read": (limits.stream(device), limits.STREAM_BYTES)}
+    tops |= {name: limits.peak(device, kernel) for name, kernel in limits.arithmetic().items()}
     seconds = _in_turns(
         [*(case.graph for case in cases), *(graph for graph, _ in tops.values())], repeats
     )
@@ -87,10 +94,12 @@ def _measured(case: Case, seconds: float, top: dict[str, float]) -> dict[str, An
 
 
 def _text(report: dict[str, Any]) -> str:
-    top = report["limits"]
+    arithmetic = {"fma": "fma", "dot": "16-bit dot", "bf16": "bf16 dot"}
+    top = {
+        name: f"{arithmetic.get(name, name)} {rate:.0f}" for name, rate in report["limits"].items()
+    }
     lines = [
-        f"{report['threads']} threads: streaming read {top['read']:.1f} GB/s, "
-        f"fma {top['fma']:.0f} GFLOP/s, 16-bit dot {top['dot']:.0f} GOP/s",
+        f"{report['threads']} threads, in GB/s and GFLOP/s: {', '.join(top.values())}",
         f"{'kernel':<22}{'rows':>6}{'us':>11}{'GB/s':>8}{'GFLOP/s':>9}  of the limit",
     ]
     for row in report["kernels"]:
@@ -132,15 +141,19 @@ def _linear(device: Any, form: str, rows: int) -> Case:
     count = fixed_rows(device, rows)
     x, stride = device.empty((rows, HIDDEN), np.float32), 4 * HIDDEN
     x[:] = np.random.default_rng(1).standard_normal(x.shape)
-    if weight.activations == "i16":
-        source, stride = x, linear.quantized_row_bytes(HIDDEN, 32)
+    if codes := weight.codes:
+        source, stride = x, codes.row_bytes(HIDDEN)
         x = device.empty((rows, stride), np.uint8)
-        device.capture([linear.launch_quantize(source, x, count, HIDDEN, 32, 4 * HIDDEN)]).run()
+        device.capture([quantize.launch(source, x, count, HIDDEN, codes, 4 * HIDDEN)]).run()
+    elif weight.activations == "bf16":
+        source, stride = x, 2 * HIDDEN
+        x = device.empty(x.shape, ml_dtypes.bfloat16)
+        device.capture([cast.launch(device, x, source, count, HIDDEN)]).run()
     out = device.empty((rows, weight.n), np.float32)
     strides = {"x_stride": stride, "out_stride": 4 * weight.n}
     graph = device.capture(linear.launch(device, weight, x, out, count, **strides))
     work = 2 * rows * weight.n * HIDDEN
-    limit = "read" if rows == 1 else "dot" if weight.activations == "i16" else "fma"
+    limit = "read" if rows == 1 else LIMITS[weight.activations]
     return Case(f"linear {form}", rows, graph, weight.nbytes, work, limit)
 
 
@@ -153,7 +166,8 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
         return out
 
     x, out, weight = floats(rows, MLP), floats(rows, MLP), floats(HIDDEN)
-    record = device.empty((rows, linear.quantized_row_bytes(MLP, 32)), np.uint8)
+    codes = quantize.Codes("i16", 32)
+    record = device.empty((rows, codes.row_bytes(MLP)), np.uint8)
     table = device.asarray(rope.table(rope.frequencies(HEAD_DIM, 1e4), 64))
     positions = device.empty((rows,), np.int32)
     turn = rope.launch(device, out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
@@ -161,7 +175,7 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
         "rms_norm": (rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
         "add": (elementwise.launch_add(device, out, x, x, count, HIDDEN), HIDDEN, 3, 1),
         "silu_mul": (silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
-        "quantize": (linear.launch_quantize(x, record, count, MLP, 32, 4 * MLP), MLP, 2, 6),
+        "quantize": (quantize.launch(x, record, count, MLP, codes, 4 * MLP), MLP, 2, 6),
         "rope": (turn, HIDDEN, 2, 3),
     }
     for name, (launch, width, passes, work) in launches.items():

@@ -1,6 +1,6 @@
-"""cast: f32 rows rounded to another float dtype, to the nearest, ties to even. On CUDA only.
+"""cast: f32 rows rounded to another float dtype, to the nearest, ties to even.
 
-x [rows, width] f32 inside a wider buffer, out [rows, width] f32, f16 or bf16
+x [rows, width] f32 inside a wider buffer, out [rows, width] bf16; on CUDA also f32 or f16
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels import quantize
 from nanocupy.kernels.base import C_TYPES, CudaKernel
 from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid
 
@@ -23,8 +24,10 @@ def launch(
     device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
 ) -> Launch:
     """out = x on the first `rows` rows, in out's dtype; x's are `x_stride` elements apart."""
-    assert device.kind == "cuda"
-    stride = np.int64(width if x_stride is None else x_stride)
+    apart = width if x_stride is None else x_stride
+    if device.kind == "cpu":
+        return quantize.launch_cast(x, out, rows, width, 4 * apart)
+    stride = np.int64(apart)
     kernel = CudaKernel("elementwise", f"cast<{C_TYPES[out.dtype]}>")
     args = (out, x, rows.count, np.int32(width), stride)
     return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)

@@ -12,10 +12,11 @@ line j holds code 4j+c (low) and code G/2+4j+c (high). Scales and biases are f16
 
 **Arithmetic.** One accumulator an output, K ascending, every step one fma. Affine weights meet
 either f32 activations ("f32": w is rounded to f32 as stored) or integers of 16 or 8 bits with a
-scale a group of G ("i16", "i8"; `quantize`): the sum inside a group is an exact integer, then
-acc += bias*sum, acc += scale*dot. Eight bits halve the work where bytes have an instruction, and
-change one answer in twenty-five of a small model (SmolLM2-135M: 95.7 % of its most likely tokens
-stay, mean KL 0.007; with 16 bits 99.9 %, below 0.00001).
+scale a group of G ("i16", "i8"; `kernels.quantize`): the sum inside a group is an exact integer,
+then acc += bias*sum, acc += scale*dot. Eight bits halve the work where bytes have an instruction,
+and change one answer in twenty-five of a small model (SmolLM2-135M: 95.7 % of its most likely
+tokens stay, mean KL 0.007; with 16 bits 99.9 %, below 0.00001). Weights in bf16 meet f32, or bf16
+where the CPU multiplies pairs of them ("bf16"), which halves the work.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 
 from nanocupy.device.base import Device, Launch, Rows
 from nanocupy.kernels.base import FLOATS, CpuKernel
+from nanocupy.kernels.quantize import Codes
 
 GROUP = 64  # outputs that lie interleaved
 _KINDS = {"f32": 0, "f16": 1, "bf16": 2}
@@ -53,7 +55,7 @@ class Format:
 
     def kernel(self, activations: str) -> CpuKernel:
         if not self.bits:
-            return CpuKernel(f"linear:dense_{self.kind}")
+            return CpuKernel(f"linear:dense_{self.kind}_{activations}")
         return CpuKernel(f"linear:q{self.bits}_g{self.group}_{self.kind}_{activations}")
 
 
@@ -62,8 +64,8 @@ class PackedWeight:
     """A weight [n, k] in its packed layout on a device. An opaque handle to everything but kernels.
 
     Several weights that share k and format may lie in one buffer; `start` is the first output.
-    `activations` says what it meets: "f32", or "i16" or "i8" for rows that `quantize` made (affine
-    formats).
+    `activations` says what it meets: "f32", "bf16" (bf16 weights), or "i16" or "i8" for rows that
+    `quantize` made (affine formats).
     """
 
     format: Format
@@ -76,6 +78,11 @@ class PackedWeight:
     @property
     def nbytes(self) -> int:
         return -(-self.n // GROUP) * self.format.group_bytes(self.k)
+
+    @property
+    def codes(self) -> Codes | None:
+        """How activations are quantised for this weight; None: they are floats."""
+        return Codes(self.activations, self.format.group) if self.activations[0] == "i" else None
 
     @property
     def view(self) -> Any:
@@ -100,9 +107,9 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[P
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
-        activations: on the CPU, what affine weights meet: "f32", "i16", or "i8" (where that is no
-            faster, 16 bits are taken); float weights always meet f32. On CUDA, what all weights
-            meet: "f32", "f16" or "bf16".
+        activations: on the CPU "f32", or what affine weights meet: "i16", or "i8" (where that is
+            no faster, 16 bits are taken); with either, bf16 weights meet bf16 where that is faster,
+            other floats f32. On CUDA, what all weights meet: "f32", "f16" or "bf16".
         weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32],
             scales, biases [N, K/G], bits) in MLX's affine layout.
     """
@@ -128,8 +135,10 @@ def _met(form: Format, activations: str) -> str:
     """What weights of a format meet on this CPU."""
     from nanocupy.device.cpu import target
 
-    if not form.bits:
+    if activations == "f32":
         return "f32"
+    if not form.bits:
+        return "bf16" if form.kind == "bf16" and target.dots_bf16() else "f32"
     return "i16" if activations == "i8" and not target.dots_bytes(form.bits) else activations
 
 
@@ -223,21 +232,6 @@ def dequantize(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: 
     return (q * s + b).astype(np.float32)
 
 
-LARGEST = {"i16": 32767, "i8": 127}  # code of an activation
-
-
-def quantize_reference(
-    x: np.ndarray, group: int, activations: str = "i16"
-) -> tuple[np.ndarray, np.ndarray]:
-    """x f32 [rows, K] -> (codes int32 [rows, K], scales f32 [rows, K/G] = max|x| / largest)."""
-    parts = x.astype(np.float32).reshape(x.shape[0], -1, group)
-    scales = np.abs(parts).max(-1) / np.float32(LARGEST[activations])
-    normal = scales > np.finfo(np.float32).tiny
-    inverse = np.where(normal, np.float32(1) / np.where(normal, scales, 1), np.float32(0))
-    codes = np.rint(parts * inverse[..., None].astype(np.float32))
-    return codes.astype(np.int32).reshape(x.shape), scales.astype(np.float32)
-
-
 def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """x f32 [rows, K], weight as f32 [N, K] -> f32 [rows, N], summed in f64."""
     y = x.astype(np.float64) @ weight.astype(np.float64).T
@@ -245,31 +239,6 @@ def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None)
 
 
 # ---- launches
-
-
-def quantized_row_bytes(size: int, group: int, activations: str = "i16") -> int:
-    """Bytes of a row of integer activations: the codes, then (scale, scale*sum) a group; padded.
-
-    Of every four 16-bit codes the second and the third are exchanged: a 32-bit word of a packed
-    weight gives up its even bytes together, then its odd ones.
-    """
-    return -(-(_itemsize(activations) * size + 8 * (size // group)) // 64) * 64
-
-
-def _itemsize(activations: str) -> int:
-    return {"i16": 2, "i8": 1}[activations]
-
-
-QUANTIZE = CpuKernel("quantize:quantize")
-
-
-def launch_quantize(
-    x: Any, out: Any, rows: Rows, size: int, group: int, x_stride: int, activations: str = "i16"
-) -> Launch:
-    """x f32 [rows, size] at a stride in bytes -> rows of integer activations."""
-    os = quantized_row_bytes(size, group, activations)
-    place = (size, x_stride, os, group, _itemsize(activations))
-    return Launch(QUANTIZE, (x, out, rows.count, *place))
 
 
 def launch(
@@ -286,7 +255,7 @@ def launch(
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
-        x: f32 [rows, k], or rows of integer activations, as `weight.activations` says.
+        x: rows of k activations, as `weight.activations` says.
         bias: f32 [n padded to 32], or None.
     """
     if device.kind == "cuda":

@@ -4,7 +4,8 @@
 
 Sixteen lanes sum squares along K, each step one fma; a tree joins the lanes. The rest is rounded
 step by step: mean, + eps, square root, reciprocal, times x, times weight. K is any number >= 1.
-On CUDA a block sums a vector, in an order that depends on K only; y may be f16 or bf16.
+y may be rounded as it is written: to bf16, or to codes (`kernels.quantize`). On CUDA a block sums a
+vector, in an order that depends on K only; y may be f16 or bf16.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels import quantize
 from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
 
 CPU = CpuKernel("rms_norm:rms_norm")
@@ -62,11 +64,13 @@ def launch(
     x_stride: int | None = None,
     out_offset: int = 0,
     out_stride: int | None = None,
+    codes: quantize.Codes | None = None,
 ) -> Launch:
     """Norm `vectors` adjacent vectors of each row (heads, say; 1 for a plain norm).
 
     Args:
-        out: f32 buffer; may be x. On CUDA also f16 or bf16.
+        out: f32 or bf16 buffer; if f32, may be x. On CUDA also f16.
+        codes: how rows of one vector are rounded, out being uint8 rows without gaps.
         weight: f32 [K].
         x_offset, out_offset: where row 0 starts in its buffer, in elements.
         x_stride, out_stride: elements from row to row. Default: vectors * K.
@@ -78,23 +82,38 @@ def launch(
         numbers = (np.int32(size), np.int32(vectors), np.float32(eps), *map(np.int64, strides))
         args = (out, x, weight, rows.count, *numbers)
         return _cuda("rms_norm", out, args, size, (int(rows), vectors, 1))
+    assert vectors == 1 or out.dtype == np.float32
+    numbers = (rows.count, size, _scalar(device, eps), vectors)
     place = [4 * s for s in (*strides, x_offset, out_offset)]
-    return Launch(CPU, (out, x, weight, rows.count, size, _scalar(device, eps), vectors, *place))
+    finish = quantize.arguments(device, out, codes, size)
+    return Launch(CPU, (out, x, weight, *numbers, *place, *finish))
 
 
 def launch_add(
-    device: Any, out_h: Any, out: Any, x: Any, residual: Any, weight: Any, eps: float, rows: Rows
+    device: Any,
+    out_h: Any,
+    out: Any,
+    x: Any,
+    residual: Any,
+    weight: Any,
+    eps: float,
+    rows: Rows,
+    *,
+    codes: quantize.Codes | None = None,
 ) -> Launch:
     """out_h = x + residual, out = rms_norm(out_h), all [rows, K] f32. out_h may be an input.
 
-    On CUDA out may be f16 or bf16.
+    Args:
+        out: f32 or bf16; on CUDA also f16.
+        codes: how rows are rounded, out being uint8.
     """
     size = weight.shape[0]
     arrays = (out_h, out, x, residual, weight, rows.count)
     if device.kind == "cuda":
         args = (*arrays, np.int32(size), np.float32(eps))
         return _cuda("add_rms_norm", out, args, size, (int(rows), 1, 1))
-    return Launch(CPU_ADD, (*arrays, size, _scalar(device, eps)))
+    finish = quantize.arguments(device, out, codes, size)
+    return Launch(CPU_ADD, (*arrays, size, _scalar(device, eps), *finish))
 
 
 def _cuda(

@@ -1,6 +1,7 @@
 """silu_mul: silu(gate) * up, the middle of a gated MLP. To the bit silu, then mul.
 
-gate, up [rows, width] f32 inside wider buffers, out [rows, width] f32; on CUDA also f16 or bf16
+gate, up [rows, width] f32 inside wider buffers, out [rows, width] f32, bf16 or codes
+(`kernels.quantize`); on CUDA f32, f16 or bf16
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels import quantize
 from nanocupy.kernels.base import C_TYPES, CpuKernel, CudaKernel
 from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid, silu_reference
 
@@ -33,10 +35,12 @@ def launch(
     gate_stride: int | None = None,
     up_offset: int = 0,
     up_stride: int | None = None,
+    codes: quantize.Codes | None = None,
 ) -> Launch:
     """out = silu(gate) * up.
 
     Args:
+        codes: how rows are rounded, out being uint8. Default: to the dtype of out.
         gate, up: f32 buffers, which may be one buffer; row r starts at element
             offset + r * stride. Default stride: width.
     """
@@ -47,4 +51,5 @@ def launch(
         kernel = CudaKernel("elementwise", f"silu_mul<{C_TYPES[out.dtype]}>")
         return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
     place = (4 * s for s in (*strides, gate_offset, up_offset))
-    return Launch(CPU, (out, gate, up, rows.count, width, *place))
+    finish = quantize.arguments(device, out, codes, width)
+    return Launch(CPU, (out, gate, up, rows.count, width, *place, *finish))

@@ -28,8 +28,9 @@ def prepare(
     """Pack and upload every parameter of the model, in place.
 
     Args:
-        activations: what weights meet: "f32" (exact); on a CPU "i16", 16-bit integers for weights
-            that are quantised (the default), or "i8"; on a GPU "f16" or "bf16" (the default).
+        activations: what weights meet: "f32" (exact); on a CPU "i16" (the default) or "i8", for
+            weights that are quantised, see `kernels.linear.pack`; on a GPU "f16" or "bf16" (the
+            default).
         tick: called as `tick(done, total)` after each module.
     """
     activations = activations or ("bf16" if device.kind == "cuda" else "i16")

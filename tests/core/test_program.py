@@ -97,7 +97,7 @@ def test_all_rules_together_change_nothing_but_the_launches(plain: np.ndarray) -
     before, after = Case(()).kernels(), case.kernels()
     assert after["silu_mul"] == 1 and after["silu"] == 0
     assert after["add_rms_norm"] == 1
-    assert before["dense_f32"] == 8 and after["dense_f32"] == 4
+    assert before["dense_f32_f32"] == 8 and after["dense_f32_f32"] == 4
     assert after.total() < before.total()
 
 

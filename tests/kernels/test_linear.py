@@ -12,7 +12,7 @@ import pytest
 from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.kernels import embedding, linear
+from nanocupy.kernels import cast, embedding, linear, quantize
 
 FORMATS = [
     "f32",
@@ -48,11 +48,15 @@ def apply(
     rows = fixed_rows(device, len(x))
     source, stride, launches = device.asarray(x), 4 * weight.k, []
     weight = replace(weight, activations=meets)
-    if meets != "f32":
-        form = weight.k, weight.format.group
-        stride = linear.quantized_row_bytes(*form, meets)
+    if codes := weight.codes:
+        stride = codes.row_bytes(weight.k)
         record = device.empty((len(x), stride), np.uint8)
-        launches.append(linear.launch_quantize(source, record, rows, *form, 4 * weight.k, meets))
+        launches.append(quantize.launch(source, record, rows, weight.k, codes, 4 * weight.k))
+        source = record
+    elif meets == "bf16":
+        stride = 2 * weight.k
+        record = device.empty((len(x), weight.k), ml_dtypes.bfloat16)
+        launches.append(cast.launch(device, record, source, rows, weight.k))
         source = record
     out = device.empty((len(x), weight.n), np.float32)
     launches += linear.launch(
@@ -70,8 +74,10 @@ def apply(
 
 
 def expected(x: np.ndarray, weight: np.ndarray, group: int, meets: str) -> np.ndarray:
-    if meets != "f32":
-        codes, scales = linear.quantize_reference(x, group, meets)
+    if meets == "bf16":
+        x = x.astype(ml_dtypes.bfloat16).astype(np.float32)
+    elif meets != "f32":
+        codes, scales = quantize.reference(x, quantize.Codes(meets, group))
         x = codes.astype(np.float64) * np.repeat(scales, group, axis=1)
     return linear.reference(x, weight)
 
@@ -79,7 +85,7 @@ def expected(x: np.ndarray, weight: np.ndarray, group: int, meets: str) -> np.nd
 def met(form: str) -> tuple[str, ...]:
     """The activations that a format meets on this CPU."""
     if not form.startswith("q"):
-        return ("f32",)
+        return ("f32", "bf16") if form == "bf16" and target.dots_bf16() else ("f32",)
     return ("f32", "i16", "i8") if target.dots_bytes(int(form[1])) else ("f32", "i16")
 
 

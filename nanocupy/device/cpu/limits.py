@@ -16,7 +16,9 @@ from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.jit import Kernel
 
-READ, FMA, DOT = (Kernel(f"nanocupy.device.cpu.peaks:{name}") for name in ("read", "fma", "dot"))
+READ, FMA, DOT, BF16 = (
+    Kernel(f"nanocupy.device.cpu.peaks:{name}") for name in ("read", "fma", "dot", "bf16")
+)
 STREAM_BYTES = 256 << 20  # far more than any cache
 STEPS = 200_000
 
@@ -51,9 +53,14 @@ def chains() -> int:
 
 
 def peak(device: CpuDevice, kernel: Kernel) -> tuple[Any, int]:
-    """(a graph of FMA or DOT, all in registers; its operations: a multiply and an add each)."""
+    """(a graph of `kernel`, all in registers; its operations: a multiply and an add each)."""
     out = device.empty((16 * device.threads,), np.int32)
-    lanes = 32 if kernel is DOT else 16
+    lanes = 16 if kernel is FMA else 32
     return device.capture(
         [Launch(kernel, (STEPS, out))]
     ), 2 * lanes * chains() * STEPS * device.threads
+
+
+def arithmetic() -> dict[str, Kernel]:
+    """What this CPU multiplies by, with the name of the limit."""
+    return {"fma": FMA, "dot": DOT} | ({"bf16": BF16} if target.dots_bf16() else {})

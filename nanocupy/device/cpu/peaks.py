@@ -10,6 +10,7 @@ from nanocupy.device.cpu.simd import (
     VI,
     A,
     const,
+    emit_dot_bf16,
     emit_dot_i16,
     emit_fma,
     emit_loop,
@@ -78,7 +79,13 @@ def _dot(b: Any, c: Any) -> Any:
     return emit_dot_i16(b, c, c, const(VI, 0x00030002))
 
 
+def _bf16(b: Any, c: Any) -> Any:
+    ones = const(VI, 0x3F803F80)
+    return b.bitcast(emit_dot_bf16(b, b.bitcast(c, VF), ones, ones), VI)
+
+
 fma_chains, dot_chains = _chains("fma_chains", _fma), _chains("dot_chains", _dot)
+bf16_chains = _chains("bf16_chains", _bf16)
 
 
 def fma(a, thread, threads):
@@ -90,4 +97,10 @@ def fma(a, thread, threads):
 def dot(a, thread, threads):
     """Independent chains of 16-bit dot products. a: steps, out (a line a thread)."""
     dot_chains(a[0], a[1] + 64 * thread)
+    return 0
+
+
+def bf16(a, thread, threads):
+    """Independent chains of dot products of pairs of bf16. a: steps, out (a line a thread)."""
+    bf16_chains(a[0], a[1] + 64 * thread)
     return 0

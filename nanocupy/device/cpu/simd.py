@@ -34,6 +34,13 @@ f32 = ir.FloatType()
 VF, VI, VH = (ir.VectorType(t, LANES) for t in (f32, i32, i16))
 
 
+class Bfloat(ir.HalfType):
+    """LLVM's bfloat, which llvmlite does not have."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
 class Vec(types.Type):
     """Sixteen lanes of one LLVM type, as a Numba value."""
 
@@ -261,6 +268,14 @@ def emit_dot_i16(b: Any, acc: Any, x: Any, y: Any) -> Any:
     return b.add(b.add(acc, high), b.mul(*low))
 
 
+def emit_dot_bf16(b: Any, acc: Any, x: Any, y: Any) -> Any:
+    """acc[lane] += x.high * y.high + x.low * y.low, a lane being two bf16, as AVX512_BF16 rounds:
+    each product added once rounded, numbers below the normal ones being zeros."""
+    pairs = ir.VectorType(Bfloat(), 2 * LANES)
+    values = (b.bitcast(x, pairs), b.bitcast(y, pairs))
+    return call(b, "llvm.x86.avx512bf16.dpbf16ps.512", VF, acc, *values)
+
+
 def emit_dot_u8s8(b: Any, acc: Any, u: Any, s: Any) -> Any:
     """acc += u8(u) * s8(s), byte by byte: at most 8 times from zero, then `emit_widen`.
 
@@ -475,6 +490,14 @@ def vstore_first(b: Any, p: Any, n: Any, v: Any) -> Any:
     """The first n lanes to p. Touches no memory past them."""
     args = (v, pointer(b, p, VF), ir.Constant(i32, 4), _first_lanes(b, n))
     call(b, "llvm.masked.store.v16f32.p0", ir.VoidType(), *args)
+
+
+@op(void, A, i4, F)
+def vstore_bf16_first(b: Any, p: Any, n: Any, v: Any) -> Any:
+    """The first n lanes as bf16 to p. Touches no memory past them."""
+    lanes, half = _first_lanes(b, n), emit_f32_to_bf16(b, v)
+    args = (half, pointer(b, p, VH), ir.Constant(i32, 2), lanes)
+    call(b, "llvm.masked.store.v16i16.p0", ir.VoidType(), *args)
 
 
 # ---- exp for softmax ---------------------------------------------------------------------------

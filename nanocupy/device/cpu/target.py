@@ -89,6 +89,11 @@ def dots_bytes(bits: int) -> bool:
     return "avx512vnni" in features() or (bits == 4 and "avx2" in features())
 
 
+def dots_bf16() -> bool:
+    """Whether pairs of bf16 are multiplied and added up by one instruction."""
+    return "avx512bf16" in features()
+
+
 def _vnni() -> frozenset[str]:
     """Keep vpdpwssd whole: LLVM splits it in two, to shorten chains that we run side by side."""
     known = "avx512vnni" in _host() and llvm.llvm_version_info >= (16,)

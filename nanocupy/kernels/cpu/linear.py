@@ -4,9 +4,9 @@ One tile generator serves one row and a thousand. An output has one accumulator,
 step is the same instruction whatever MR and NV are; so a row's result does not depend on the rows
 it is computed with, and GEMV = GEMM to the bit.
 
-A kernel's name says its format: `dense_f32`, `dense_f16`, `dense_bf16` with f32 activations;
-`q4_g32_f16_f32` (4 bits, groups of 32, f16 scales, f32 activations); `q4_g32_f16_i16`, `_i8` (the
-same with activations of 16 or 8 bits). Layouts are described in `nanocupy.kernels.linear`.
+A kernel's name says its format, then its activations: `dense_f32_f32`, `dense_f16_f32`,
+`dense_bf16_f32`, `dense_bf16_bf16`; `q4_g32_f16_f32` (4 bits, groups of 32, f16 scales), and the
+same with `_i16` or `_i8`. Layouts are described in `nanocupy.kernels.linear`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from nanocupy.device.cpu.simd import (
     A,
     const,
     emit_bf16_to_f32,
+    emit_dot_bf16,
     emit_dot_i16,
     emit_dot_u8s8,
     emit_f16_to_f32,
@@ -127,6 +128,25 @@ def dense_dot(kind: str) -> Callable[..., list[Any]]:
         return emit_loop(b, b.sdiv(size, k(per)), zero, step)
 
     return dot
+
+
+def bf16_dot(
+    b: Any, rows: list[Any], base: Any, panel: Any, nv: int, size: Any, ahead: Any
+) -> list[Any]:
+    """Weights and activations bf16: a pair along K at a time."""
+    first = b.add(base, b.mul(panel, k(64)))
+
+    def step(i: Any, acc: list[Any]) -> list[Any]:
+        here = b.add(first, b.mul(i, k(64 * PANELS)))
+        prefetch_lines(b, here, nv, ahead)
+        w = [load(b, at(b, here, 64 * v), VI, 4) for v in range(nv)]
+        for r, row in enumerate(rows):
+            x = scalar(b, b.add(row, b.mul(i, k(4))), i32)
+            for v in range(nv):
+                acc[r * nv + v] = emit_dot_bf16(b, acc[r * nv + v], w[v], x)
+        return acc
+
+    return emit_loop(b, b.sdiv(size, k(2)), [const(VF, 0.0)] * (len(rows) * nv), step)
 
 
 class Affine:
@@ -433,21 +453,23 @@ def _affine_kernel(bits: int, group: int, scale: str, activations: str) -> Any:
     return build(dot, tiles(integers=not exact), group_bytes)
 
 
-def _dense_kernel(kind: str) -> Any:
+def _dense_kernel(kind: str, activations: str) -> Any:
     itemsize = 4 if kind == "f32" else 2
 
     @fn
     def group_bytes(size):
         return 16 * PANELS * itemsize * size
 
-    return build(dense_dot(kind), tiles(integers=False), group_bytes)
+    dot = bf16_dot if activations == "bf16" else dense_dot(kind)
+    return build(dot, tiles(integers=False), group_bytes)
 
 
 def __getattr__(name: str) -> Any:
     """The kernel of the format that the name says."""
-    if name in ("dense_f32", "dense_f16", "dense_bf16"):
-        return _dense_kernel(name.removeprefix("dense_"))
-    if name.startswith("q"):
-        bits, group, scale, activations = name.split("_")
-        return _affine_kernel(int(bits[1:]), int(group[1:]), scale, activations)
+    kind, *parts = name.split("_")
+    if kind == "dense":
+        return _dense_kernel(*parts)
+    if kind in ("q4", "q8"):
+        group, scale, activations = parts
+        return _affine_kernel(int(kind[1:]), int(group[1:]), scale, activations)
     raise AttributeError(name)

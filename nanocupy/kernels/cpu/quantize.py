@@ -1,4 +1,4 @@
-"""Activations to 16 or 8 bits, a scale per group: what the integer linear kernels read."""
+"""Activations to 16 or 8 bits with a scale a group, or to bf16; alone, or by what makes them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from nanocupy.device.cpu.simd import (
     vabs,
     vfma,
     vload,
+    vload_first,
     vmax,
     vmaxval,
     vsplat,
+    vstore_bf16_first,
     vsum,
 )
 
 SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a group counts as zeros
+F32, BF16 = 0, 3  # kinds; those between are the bytes of an integer
 
 
 @fn
@@ -57,14 +60,28 @@ def quantize_group(x, codes, meta, group, itemsize):
     store_f32(meta + 4, scale * f4(isum(total)))
 
 
+@fn
+def round_groups(x, record, size, group, kind, first, last):
+    """Groups first to last of a row of f32, to their places in its record."""
+    for g in range(first, last):
+        start = g * group
+        if kind == BF16:
+            count = i4(min(16, size - start))
+            vstore_bf16_first(record + 2 * start, count, vload_first(x + 4 * start, count))
+        else:
+            meta = record + kind * size + 8 * g
+            quantize_group(x + 4 * start, record + kind * start, meta, group, kind)
+
+
 def quantize(a, thread, threads):
-    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, bytes a code."""
-    x, out, size, xs, os, group, itemsize = a[0], a[1], a[3], a[4], a[5], a[6], a[7]
-    groups = size // group
+    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, kind."""
+    x, out, size, xs, os, group, kind = a[0], a[1], a[3], a[4], a[5], a[6], a[7]
+    groups = (size + group - 1) // group
     work = load_i64(a[2]) * groups
-    for item in range(work * thread // threads, work * (thread + 1) // threads):
+    item, last = work * thread // threads, work * (thread + 1) // threads
+    while item < last:
         row, g = item // groups, item % groups
-        record, start = out + row * os, g * group
-        meta = record + itemsize * size + 8 * g
-        quantize_group(x + row * xs + 4 * start, record + itemsize * start, meta, group, itemsize)
+        end = min(groups, g + last - item)
+        round_groups(x + row * xs, out + row * os, size, group, kind, g, end)
+        item += end - g
     return 0

@@ -17,6 +17,7 @@ from nanocupy.device.cpu.simd import (
     vstore_first,
     vsum,
 )
+from nanocupy.kernels.cpu.quantize import F32, round_groups
 
 
 @fn
@@ -50,28 +51,50 @@ def add(out, x, y, size):
     vstore_first(out + end, rest, vload_first(x + end, rest) + vload_first(y + end, rest))
 
 
+@fn
+def norm_rounded(out, x, weight, size, eps, scratch, group, kind):
+    """`norm`, then rounded to its place."""
+    if kind == F32:
+        norm(out, x, weight, size, eps)
+    else:
+        norm(scratch, x, weight, size, eps)
+        round_groups(scratch, out, size, group, kind, 0, (size + group - 1) // group)
+
+
 def rms_norm(a, thread, threads):
     """a: out, x, weight [size], rows*, size, eps*, vectors a row, x stride, out stride, x offset,
-    out offset.
+    out offset, then as `quantize.arguments`.
 
-    Strides and offsets of rows in bytes; the vectors of a row are adjacent.
+    Strides and offsets of rows in bytes; the vectors of a row are adjacent, and where they are
+    rounded there is one and no offset.
     """
     out, x, size, vectors, x_stride, out_stride = a[0] + a[10], a[1] + a[9], a[4], a[6], a[7], a[8]
-    eps = load_f32(a[5])
+    eps, scratch, row_bytes, group, kind = (
+        load_f32(a[5]),
+        a[11] + a[12] * thread,
+        a[13],
+        a[14],
+        a[15],
+    )
     count = load_i64(a[3]) * vectors
     for i in range(count * thread // threads, count * (thread + 1) // threads):
         row = i // vectors
         column = 4 * size * (i - row * vectors)
-        norm(out + row * out_stride + column, x + row * x_stride + column, a[2], size, eps)
+        target = out + row * (out_stride if kind == F32 else row_bytes) + column
+        source = x + row * x_stride + column
+        norm_rounded(target, source, a[2], size, eps, scratch, group, kind)
     return 0
 
 
 def add_rms_norm(a, thread, threads):
-    """a: out_h, out, x, residual [rows, size], weight [size], rows*, size, eps*."""
+    """a: out_h, out, x, residual [rows, size], weight [size], rows*, size, eps*, then as
+    `quantize.arguments`."""
     size, eps = a[6], load_f32(a[7])
+    scratch, row_bytes, group, kind = a[8] + a[9] * thread, a[10], a[11], a[12]
     rows = load_i64(a[5])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         offset = 4 * size * row
         add(a[0] + offset, a[2] + offset, a[3] + offset, size)
-        norm(a[1] + offset, a[0] + offset, a[4], size, eps)
+        target = a[1] + row_bytes * row
+        norm_rounded(target, a[0] + offset, a[4], size, eps, scratch, group, kind)
     return 0

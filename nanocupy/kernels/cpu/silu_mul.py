@@ -1,35 +1,40 @@
-"""silu(gate) * up."""
+"""silu(gate) * up, rounded as it is written."""
 
 from __future__ import annotations
 
 from nanocupy.device.cpu.raw import load_i64
 from nanocupy.device.cpu.simd import fn, i4, vload, vload_first, vstore, vstore_first
 from nanocupy.kernels.cpu.elementwise import vsilu
+from nanocupy.kernels.cpu.quantize import F32, round_groups
 
 
 @fn
-def whole(out, gate, up, first, last):
-    """Columns first to last of a row, in vectors."""
-    for i in range(first, last):
-        vstore(out + 64 * i, vsilu(vload(gate + 64 * i)) * vload(up + 64 * i))
-
-
-@fn
-def rest(out, gate, up, count):
-    vstore_first(out, count, vsilu(vload_first(gate, count)) * vload_first(up, count))
+def columns(out, gate, up, first, last):
+    """Columns first to last of a row, the first being a multiple of sixteen."""
+    i = first
+    while i + 16 <= last:
+        vstore(out + 4 * i, vsilu(vload(gate + 4 * i)) * vload(up + 4 * i))
+        i += 16
+    if i < last:
+        at, rest = 4 * i, i4(last - i)
+        vstore_first(
+            out + at, rest, vsilu(vload_first(gate + at, rest)) * vload_first(up + at, rest)
+        )
 
 
 def silu_mul(a, thread, threads):
-    """a: out, gate, up, rows*, width, gate stride, up stride (bytes), gate offset, up offset.
+    """a: out, gate, up, rows*, width, gate stride, up stride (bytes), gate offset, up offset, then
+    as `quantize.arguments`.
 
-    Every thread takes its share of the columns of every row, so that one row keeps all busy.
+    Every thread takes its share of the groups of every row, so that one row keeps all busy.
     """
-    out, gate, up, width = a[0], a[1] + a[7], a[2] + a[8], a[4]
-    vectors, last = width // 16, i4(width % 16)
-    begin, end = vectors * thread // threads, vectors * (thread + 1) // threads
+    gate, up, width, row_bytes, group, kind = a[1] + a[7], a[2] + a[8], a[4], a[11], a[12], a[13]
+    scratch, groups = a[9] + a[10] * thread, (width + group - 1) // group
+    begin, end = groups * thread // threads, groups * (thread + 1) // threads
     for row in range(load_i64(a[3])):
-        o, g, u = out + 4 * width * row, gate + a[5] * row, up + a[6] * row
-        whole(o, g, u, begin, end)
-        if thread == threads - 1:
-            rest(o + 64 * vectors, g + 64 * vectors, u + 64 * vectors, last)
+        out, g, u = a[0] + row_bytes * row, gate + a[5] * row, up + a[6] * row
+        to = out if kind == F32 else scratch
+        columns(to, g, u, begin * group, min(end * group, width))
+        if kind != F32:
+            round_groups(scratch, out, width, group, kind, begin, end)
     return 0
