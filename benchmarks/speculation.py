@@ -2,9 +2,9 @@
 
     python benchmarks/speculation.py --model MODELS/Q4_0
 
-Two engines on the same weights answer each request one after the other, the first of a pair in
-turns too, so that the machine's drift hits both; a ratio is the median of ratios of neighbours.
-All tokens are compared. Requests one by one are timed from their first token on, a
+One engine answers each request twice, once with speculation switched off, the first of a pair in
+turns, so that the machine's drift hits both; a ratio is the median of ratios of neighbours. All
+tokens are compared. Requests one by one are timed from their first token on, a
 batch with its prompts; each repeat has a cache salt of its own, so it finds no other's prefixes.
 """
 
@@ -14,11 +14,12 @@ import argparse
 import time
 from collections.abc import Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sides import ratios
 
 from nanocupy import LLM, SamplingParams
+from nanocupy.engine.speculation import MOST
 
 CODE = '''\
 class Stack:
@@ -111,14 +112,16 @@ def encoded(llm: LLM, prompt: str, start: str) -> list[int]:
     return ids + (llm.tokenizer.encode(start) if start else [])
 
 
-def compare(sides: Sequence[LLM], job: Job, repeats: int, new: int) -> tuple[list[Run], list[Run]]:
+def compare(llm: LLM, job: Job, args: argparse.Namespace) -> tuple[list[Run], list[Run]]:
     """Runs of a job without and with speculation, neighbours side by side."""
     found: tuple[list[Run], list[Run]] = ([], [])
+    most = (0, 0 if args.control else MOST)
     groups = [job.prompts] if job.together else [(prompt,) for prompt in job.prompts]
-    for turn in range(repeats):
-        for prompts in groups:
-            for side in (0, 1) if turn % 2 else (1, 0):
-                found[side].append(ask(sides[side], job, prompts, new, str(turn)))
+    for turn in range(args.repeats):
+        for number, prompts in enumerate(groups):
+            for side in (0, 1) if (turn + number) % 2 else (1, 0):
+                llm.engine.speculator.most = most[side]
+                found[side].append(ask(llm, job, prompts, args.new, f"{turn} {side}"))
             assert found[0][-1].tokens == found[1][-1].tokens, "speculation changed a token"
     return found
 
@@ -145,16 +148,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--new", type=int, default=200, help="tokens of an answer at most")
-    parser.add_argument("--control", action="store_true", help="two plain engines: the noise")
+    parser.add_argument("--control", action="store_true", help="plain beside plain: the noise")
     parser.add_argument("--jobs", nargs="*", default=list(JOBS), help="some of the jobs")
     args = parser.parse_args()
-    common: dict[str, Any] = {"threads": args.threads, "max_model_len": 2048, "progress": False}
-    sides = tuple(LLM(args.model, speculate=n, **common) for n in (0, 0 if args.control else None))
+    llm = LLM(args.model, threads=args.threads, max_model_len=2048, progress=False)
     print(f"{'tokens/s':<36}{'plain':>9}{'guessing':>9}   ratio (quartiles)     right")
     for name in args.jobs:
-        for llm in sides:
-            ask(llm, JOBS[name], JOBS[name].prompts, 8, "warm")
-        print(line(name, *compare(sides, JOBS[name], args.repeats, args.new)), flush=True)
+        ask(llm, JOBS[name], JOBS[name].prompts, 8, "warm")
+        print(line(name, *compare(llm, JOBS[name], args)), flush=True)
 
 
 if __name__ == "__main__":
