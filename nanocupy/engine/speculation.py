@@ -7,7 +7,8 @@ on the right history and counts too. The first that differs is still a token; wh
 dropped.
 
 Guesses cost time, so they have to pay: see `Trust` for how many are made, `StepTimes` for what
-they cost.
+they cost. What they lose all the same is bounded: `Speculator` keeps an account of it, for all
+requests together.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ START = dict(zip(SIZES, (0.9, 0.6, 0.4), strict=True))  # chances before anythin
 LEARN = 0.4  # how much the newest draft counts in a chance
 SURE, CHEAP = 0.97, 0.02  # no chance is above, no price below
 PAUSE, LONGEST_PAUSE = 4, 256
+LOSS = 0.01  # the part of all tokens that guesses may cost in the long run
+CREDIT = 4.0  # tokens that guesses which promise to pay may cost before that
 
 
 def most_drafted(speculate: int | None, row_invariant: bool) -> int:
@@ -58,14 +61,14 @@ class Trust:
     pause: int = 0  # matches still to be let pass
     next_pause: int = PAUSE
 
-    def length(self, price: float) -> int:
-        """How many tokens of a match to draft."""
+    def length(self, price: float, may_try: bool = True) -> int:
+        """How many tokens of a match to draft; without `may_try` none that do not promise to pay."""
         price = max(price, CHEAP)
         if self.chance > price:
             self.pause = self.next_pause = PAUSE
             return int(log(price) / log(self.chance))
-        if self.pause:
-            self.pause -= 1
+        if self.pause or not may_try:
+            self.pause = max(self.pause - 1, 0)
             return 0
         self.pause = self.next_pause
         self.next_pause = min(2 * self.next_pause, LONGEST_PAUSE)
@@ -89,13 +92,13 @@ class Guesses:
     drafted: int = 0
     accepted: int = 0
 
-    def draft(self, tokens: Sequence[int], price: float, most: int) -> list[int]:
+    def draft(self, tokens: Sequence[int], price: float, most: int, may_try: bool) -> list[int]:
         """At most `most` tokens that may follow; none where they would not pay."""
         found = self.drafter.find(tokens)
         if found is None or most < 1:
             return []
         self.size, start = found
-        return draft(tokens, start, min(self.trust[self.size].length(price), most))
+        return draft(tokens, start, min(self.trust[self.size].length(price, may_try), most))
 
     def settle(self, drafted: int, accepted: int) -> None:
         """Of the last draft the first `accepted` tokens were right."""
@@ -116,6 +119,8 @@ class Speculator:
         self.most = most
         self.clock = clock
         self.times = StepTimes()
+        self.price = 0.0  # of a drafted token, in this step
+        self.debt = 0.0  # tokens that could have been made in the time that guesses have lost
 
     def drafts(self, plan: Sequence[Scheduled], rows: int, samples: int) -> list[list[int]]:
         """A draft, mostly empty, for each request of a step that leaves `rows` and `samples`.
@@ -123,13 +128,15 @@ class Speculator:
         Steps with prompts get none: their rows are better used, and their times say nothing.
         """
         price = self.times.price(len(plan)) if self.most and _generates(plan) else None
-        if price is None:
+        if price is None or self.debt > CREDIT:
             return [[] for _ in plan]
+        self.price = price
         left, found = min(rows, samples), []
         for index, item in enumerate(plan):
             request, share = item.request, left // (len(plan) - index)
             most = min(self.most, share, request.limit - request.num_generated - 1)
-            found.append(request.guesses.draft(request.tokens, price, most))
+            may_try = self.debt <= 0 and left == min(rows, samples)  # one in a step is enough
+            found.append(request.guesses.draft(request.tokens, price, most, may_try))
             left -= len(found[-1])
         return found
 
@@ -141,6 +148,7 @@ class Speculator:
         while right < len(item.draft) and sampled[right].token == item.draft[right]:
             right += 1
         item.request.guesses.settle(len(item.draft), right)
+        self.debt += self.price * len(item.draft) - right
         return sampled[: right + 1]
 
     def observe(self, plan: Sequence[Scheduled], start: float) -> None:
@@ -148,6 +156,7 @@ class Speculator:
         if self.most and _generates(plan):
             drafted = sum(len(item.draft) for item in plan)
             self.times.add(len(plan), drafted, self.clock() - start)
+            self.debt = max(self.debt - LOSS * len(plan), 0.0)
 
 
 def _generates(plan: Sequence[Scheduled]) -> bool:

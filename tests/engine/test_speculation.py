@@ -290,3 +290,20 @@ def test_chunks_are_of_a_token_each() -> None:
     chunks = drain(eng)
     assert [len(chunk.token_ids) for chunk in chunks] == [1] * 120
     assert chunks[-1].output is not None and chunks[-1].output.accepted > 60
+
+
+def test_what_guesses_lose_is_bounded() -> None:
+    """Rows at the price of two steps: of many requests a few tries are made, not a few of each."""
+    eng = engine(FakeRunner(echo=5), max_num_seqs=8)
+    runner = runner_of(eng)
+    spent = [0.0]
+
+    def price(batch: Sequence[Scheduled]) -> None:
+        spent[0] += 1 + 2 * sum(len(item.draft) for item in batch) / len(batch)
+
+    runner.before_step = price
+    eng.speculator.clock = lambda: spent[0]
+    quick = run(eng, prompts(24, seed=5, high=20), LONG)
+    tokens = sum(len(output.outputs[0].token_ids) for output in quick)
+    drafted = sum(output.drafted for output in quick)
+    assert 0 < 2 * drafted < 0.01 * tokens + 16
