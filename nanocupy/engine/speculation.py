@@ -62,7 +62,7 @@ class Trust:
     next_pause: int = PAUSE
 
     def length(self, price: float, may_try: bool = True) -> int:
-        """How many tokens of a match to draft; without `may_try` none that do not promise to pay."""
+        """How many tokens of a match to draft; without `may_try` only what promises to pay."""
         price = max(price, CHEAP)
         if self.chance > price:
             self.pause = self.next_pause = PAUSE
@@ -135,7 +135,7 @@ class Speculator:
         for index, item in enumerate(plan):
             request, share = item.request, left // (len(plan) - index)
             most = min(self.most, share, request.limit - request.num_generated - 1)
-            may_try = self.debt <= 0 and left == min(rows, samples)  # one in a step is enough
+            may_try = self.debt <= 0 and not any(found)  # one in a step is enough
             found.append(request.guesses.draft(request.tokens, price, most, may_try))
             left -= len(found[-1])
         return found
