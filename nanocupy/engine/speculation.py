@@ -131,7 +131,8 @@ class Speculator:
         if price is None or self.debt > CREDIT:
             return [[] for _ in plan]
         self.price = price
-        left, found = min(rows, samples), []
+        left = min(rows, samples)
+        found: list[list[int]] = []
         for index, item in enumerate(plan):
             request, share = item.request, left // (len(plan) - index)
             most = min(self.most, share, request.limit - request.num_generated - 1)
