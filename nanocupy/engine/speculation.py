@@ -32,6 +32,7 @@ SURE, CHEAP = 0.97, 0.02  # no chance is above, no price below
 PAUSE, LONGEST_PAUSE = 4, 256
 LOSS = 0.01  # the part of all tokens that guesses may cost in the long run
 CREDIT = 4.0  # tokens that guesses which promise to pay may cost before that
+SAVED = 8.0  # tokens gained by guesses that later ones may lose again
 
 
 def most_drafted(speculate: int | None, row_invariant: bool) -> int:
@@ -149,7 +150,8 @@ class Speculator:
         while right < len(item.draft) and sampled[right].token == item.draft[right]:
             right += 1
         item.request.guesses.settle(len(item.draft), right)
-        self.debt += self.price * len(item.draft) - right
+        lost = self.price * len(item.draft) - right
+        self.debt = max(self.debt + lost, -SAVED)
         return sampled[: right + 1]
 
     def observe(self, plan: Sequence[Scheduled], start: float) -> None:
@@ -157,7 +159,7 @@ class Speculator:
         if self.most and _generates(plan):
             drafted = sum(len(item.draft) for item in plan)
             self.times.add(len(plan), drafted, self.clock() - start)
-            self.debt = max(self.debt - LOSS * len(plan), 0.0)
+            self.debt -= min(LOSS * len(plan), max(self.debt, 0.0))
 
 
 def _generates(plan: Sequence[Scheduled]) -> bool:
