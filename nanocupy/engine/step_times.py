@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-KEPT = 7  # the last measurements, of which the median counts: one step that was disturbed does not
+KEPT = (
+    7  # the last measurements; of plain steps the median counts, so that a disturbed one does not
+)
 FRESH = 32  # steps with drafts after which the time of one without is measured again
-GUESS = 0.25  # the price where nothing has been measured
+GUESS, WEIGHT = 0.25, 8  # the price before any is measured, and for how many rows that stands
+HIGHEST = 2.0  # price that is believed: one row more is measured badly among many
 
 
 class StepTimes:
@@ -15,7 +18,7 @@ class StepTimes:
 
     def __init__(self) -> None:
         self._plain: dict[int, deque[float]] = {}
-        self._prices: dict[int, deque[float]] = {}
+        self._drafts: dict[int, deque[tuple[int, float]]] = {}  # (rows, what they cost in tokens)
         self._age: dict[int, int] = {}  # steps with drafts since the last without
 
     def add(self, requests: int, drafted: int, seconds: float) -> None:
@@ -25,8 +28,9 @@ class StepTimes:
             self._age[requests] = 0
         elif times := self._plain.get(requests):
             token = median(times) / requests  # seconds that a token takes without drafts
-            price = (seconds / token - requests) / drafted if token else 0.0
-            self._prices.setdefault(requests, deque(maxlen=KEPT)).append(price)
+            cost = seconds / token - requests if token else 0.0
+            cost = min(max(cost, 0.0), HIGHEST * drafted)
+            self._drafts.setdefault(requests, deque(maxlen=KEPT)).append((drafted, cost))
             self._age[requests] += 1
 
     def price(self, requests: int) -> float | None:
@@ -37,4 +41,6 @@ class StepTimes:
         """
         if self._age.get(requests, FRESH) >= FRESH:
             return None
-        return median(self._prices.get(requests, (GUESS,)))
+        found = self._drafts.get(requests, ())
+        rows, cost = sum(n for n, _ in found), sum(cost for _, cost in found)
+        return (WEIGHT * GUESS + cost) / (WEIGHT + rows)

@@ -131,12 +131,14 @@ def test_the_price_is_what_was_measured() -> None:
         times.add(4, 0, seconds)
     assert times.price(4) == GUESS and times.price(3) is None
     times.add(4, 2, 3.0)  # half as long again, in which two tokens are made
-    assert times.price(4) == 1.0
+    assert times.price(4) == pytest.approx((8 * GUESS + 2) / (8 + 2))
+    times.add(4, 1, 500.0)  # not its own fault
+    assert times.price(4) == pytest.approx((8 * GUESS + 2 + 2) / (8 + 3))
     for _ in range(FRESH):
-        times.add(4, 2, 2.5)
+        times.add(4, 40, 12.0)
     assert times.price(4) is None  # how long does a step take without?
     times.add(4, 0, 2.0)
-    assert times.price(4) == 0.5
+    assert times.price(4) == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_option() -> None:
