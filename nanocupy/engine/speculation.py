@@ -120,7 +120,7 @@ class Speculator:
         self.most = most
         self.clock = clock
         self.times = StepTimes()
-        self.price = 0.0  # of a drafted token, in this step
+        self.right = 0  # drafted tokens of this step that stand
         self.debt = 0.0  # tokens that could have been made in the time that guesses have lost
 
     def drafts(self, plan: Sequence[Scheduled], rows: int, samples: int) -> list[list[int]]:
@@ -131,7 +131,6 @@ class Speculator:
         price = self.times.price(len(plan)) if self.most and _generates(plan) else None
         if price is None or self.debt > CREDIT:
             return [[] for _ in plan]
-        self.price = price
         left = min(rows, samples)
         found: list[list[int]] = []
         for index, item in enumerate(plan):
@@ -150,16 +149,17 @@ class Speculator:
         while right < len(item.draft) and sampled[right].token == item.draft[right]:
             right += 1
         item.request.guesses.settle(len(item.draft), right)
-        lost = self.price * len(item.draft) - right
-        self.debt = max(self.debt + lost, -SAVED)
+        self.right += right
         return sampled[: right + 1]
 
     def observe(self, plan: Sequence[Scheduled], start: float) -> None:
         """The step that began at `start` of the clock is done."""
         if self.most and _generates(plan):
             drafted = sum(len(item.draft) for item in plan)
-            self.times.add(len(plan), drafted, self.clock() - start)
+            cost = self.times.add(len(plan), drafted, self.clock() - start)
             self.debt -= min(LOSS * len(plan), max(self.debt, 0.0))
+            self.debt = max(self.debt + cost - self.right, -SAVED)
+        self.right = 0
 
 
 def _generates(plan: Sequence[Scheduled]) -> bool:

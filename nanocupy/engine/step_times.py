@@ -21,17 +21,23 @@ class StepTimes:
         self._drafts: dict[int, deque[tuple[int, float]]] = {}  # (rows, what they cost in tokens)
         self._age: dict[int, int] = {}  # steps with drafts since the last without
 
-    def add(self, requests: int, drafted: int, seconds: float) -> None:
-        """A step of `requests` with `drafted` more tokens took `seconds`."""
+    def add(self, requests: int, drafted: int, seconds: float) -> float:
+        """A step of `requests` with `drafted` more tokens took `seconds`.
+
+        Returns:
+            How many tokens would have been made without drafts in the time that these took.
+        """
         if not drafted:
             self._plain.setdefault(requests, deque(maxlen=KEPT)).append(seconds)
             self._age[requests] = 0
-        elif times := self._plain.get(requests):
-            token = median(times) / requests  # seconds that a token takes without drafts
-            cost = seconds / token - requests if token else 0.0
-            cost = min(max(cost, 0.0), HIGHEST * drafted)
-            self._drafts.setdefault(requests, deque(maxlen=KEPT)).append((drafted, cost))
-            self._age[requests] += 1
+            return 0.0
+        token = median(self._plain[requests]) / requests if requests in self._plain else 0.0
+        if not token:
+            return 0.0
+        cost = min(max(seconds / token - requests, 0.0), HIGHEST * drafted)
+        self._drafts.setdefault(requests, deque(maxlen=KEPT)).append((drafted, cost))
+        self._age[requests] += 1
+        return cost
 
     def price(self, requests: int) -> float | None:
         """What a drafted token costs: the part of the time in which a token is made without.
