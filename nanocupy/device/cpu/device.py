@@ -94,7 +94,7 @@ class CpuGraph:
 
     def __init__(self, device: CpuDevice, launches: Sequence[Launch], step: int) -> None:
         device.compile(launches)
-        self.launches = tuple(launches)
+        self._device, self.launches = device, tuple(launches)
         self._team = threads.team(device.threads)
         self._step = max(step, 1)
         self._args = [np.array([_word(a) for a in x.args], np.int64) for x in launches]
@@ -104,9 +104,11 @@ class CpuGraph:
         self._table = np.array(rows, np.int64).reshape(-1, 2)
 
     def run(self) -> None:
+        alone = self._device.link is None  # a thread of one rank works with its like on the others
+        threads = self._team.pace.threads if alone else self._team.threads
         for row in range(0, len(self.launches), self._step):
             count = min(self._step, len(self.launches) - row)
-            failed, code = self._team.run(self._table.ctypes.data + 16 * row, count)
+            failed, code = self._team.run(self._table.ctypes.data + 16 * row, count, threads)
             if code:
                 name = self.launches[row + failed].kernel.name
                 raise KernelError(
