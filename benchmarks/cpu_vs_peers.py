@@ -4,9 +4,9 @@
         --llama PYTHON --openvino PYTHON
 
 One process a side lives through the whole run; all are asked in turns, so that the machine's drift
-hits all alike. Every figure is a median, every ratio the median of ratios of neighbours. With --busy
-another process spins on one core all the while. README.md says how to install the peers and how to
-make the models.
+hits all alike. Every figure is a median, every ratio the median of ratios of neighbours. With
+--busy another process spins on one core all the while. README.md says how to install the peers and
+how to make the models, plot.py draws what --sweep --json prints.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ ALL: dict[str, Job] = JOBS | {
     "decode after 4096": ("decode", 4096, 64),
     "batch of 32": ("batch", 32, 0),
 }
-USUAL = list(ALL)
-ALL |= {f"batch of {count}": ("batch", count, 0) for count in (1, 2, 4, 8, 16)}
-ALL |= {f"decode after {count}": ("decode", count, 64) for count in (128, 256, 512, 2048)}
+SWEEP: dict[str, Job] = {
+    **{f"batch of {count}": ("batch", count, 0) for count in (1, 2, 4, 8, 16, 32)},
+    **{f"decode after {count}": ("decode", count, 64) for count in (128, 512, 1024, 2048, 4096)},
+}
 
 
 def model_of(peer: Peer, args: argparse.Namespace) -> str:
@@ -78,7 +79,7 @@ def sides(args: argparse.Namespace) -> dict[str, Side]:
     """The processes that were asked for; each says how it was built."""
     started = {}
     for name, command in commands(args).items():
-        started[name] = Side(command)
+        started[name] = Side(command, args.threads)
         print(f"{name}: {started[name].about}", file=sys.stderr)
     return started
 
@@ -136,10 +137,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--busy", action="store_true", help="beside a process that spins")
 
 
-def measure(args: argparse.Namespace, jobs: list[str]) -> dict[str, Any]:
+def measure(args: argparse.Namespace, jobs: dict[str, Job]) -> dict[str, Any]:
     """The report on these jobs, and the limits."""
     with busy_neighbour() if args.busy else contextlib.nullcontext():
-        found = in_turns(sides(args), {name: ALL[name] for name in jobs}, args.repeats)
+        found = in_turns(sides(args), jobs, args.repeats)
     about = {"format": args.format, "threads": args.threads, "busy": args.busy}
     return about | {"jobs": report(found), "limits": limits(args.threads)}
 
@@ -149,10 +150,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_options(parser)
-    parser.add_argument("--jobs", nargs="*", choices=ALL, default=USUAL)
+    parser.add_argument("--jobs", nargs="*", choices=ALL, default=list(ALL))
+    parser.add_argument("--sweep", action="store_true", help="all sizes of batch and context")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = measure(args, args.jobs)
+    found = measure(args, SWEEP if args.sweep else {name: ALL[name] for name in args.jobs})
     if args.json:
         print(json.dumps(found))
         return

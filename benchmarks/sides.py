@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -22,13 +23,21 @@ class Side:
 
     An empty line ends it: mpirun does not pass on the end of a file.
 
+    Args:
+        threads: what it is told by the environment, for libraries that take it from there.
+
     Attributes:
         about: what it said of itself.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], threads: int | None = None) -> None:
+        told = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
         self.process = subprocess.Popen(
-            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | told if threads else None,
         )
         word, _, self.about = self._read().strip().partition(" ")
         assert word == "ready", f"{command} did not start"

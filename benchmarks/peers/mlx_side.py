@@ -1,16 +1,10 @@
 """mlx-lm on MLX's CPU backend: `generate_step` for one, its `BatchGenerator` for a batch.
 
 It reads the folders that nanocupy reads, 4-bit and 8-bit ones included. MLX does not say how many
-threads it takes: its matrix products of floats go to a BLAS, which is told, and the rest has one.
+threads it takes: products of float matrices go to OpenBLAS, which is told by OPENBLAS_NUM_THREADS.
 """
 
 from __future__ import annotations
-
-import os
-import sys
-
-for library in ("OPENBLAS", "OMP", "MKL"):
-    os.environ[f"{library}_NUM_THREADS"] = sys.argv[2]
 
 import importlib.metadata
 import time

@@ -6,15 +6,6 @@ It reads the bf16 folder whatever the format of the others.
 from __future__ import annotations
 
 import os
-import sys
-
-os.environ |= {
-    "VLLM_CPU_KVCACHE_SPACE": "2",
-    "VLLM_CPU_OMP_THREADS_BIND": f"0-{int(sys.argv[2]) - 1}",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-}
-
 import time
 from typing import Any
 
@@ -24,6 +15,10 @@ from load import serve
 
 class Vllm:
     def __init__(self, model: str, threads: int) -> None:
+        cores = sorted(os.sched_getaffinity(0))[:threads]
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = "2"
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         limits = {"max_num_seqs": 32, "max_model_len": 8192, "max_num_batched_tokens": 8192}
         options = {"enable_prefix_caching": False, "disable_log_stats": False} | limits
         self.llm = vllm.LLM(model, dtype="bfloat16", **options)
