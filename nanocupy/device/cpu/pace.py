@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 Clock = Callable[[], float]
 READABLE = hasattr(time, "pthread_getcpuclockid")
-WINDOW = 0.03  # seconds of runs that are judged together: several time slices of the system's
+WINDOW = 0.02  # seconds of runs that are judged together: several time slices of the system's
 LEAST_LOSS = 0.2  # of one thread's time, which may be lost without consequence
 WORTH = 0.8  # of the n-th part of the rate: what the last of n threads adds (memory is shared)
-PAUSE = 0.1, 2.0  # seconds before it tries with one more: at first, and after failures at most
+PAUSE = 0.04, 2.0  # seconds of runs until it tries with one more: at first, and at most
 
 
 def cpu_time(thread: threading.Thread) -> Clock:
@@ -45,7 +45,7 @@ class Pace:
         self.workers: list[Clock] = []
         self._caller = caller or (time.thread_time if READABLE else time.perf_counter)
         self._now = now or time.perf_counter
-        self._pause, self._retry = PAUSE[0], 0.0
+        self._pause, self._rest = PAUSE[0], 0.0
         self._wanted = self._given = 0.0
         self._marks: list[float] = []
 
@@ -58,11 +58,10 @@ class Pace:
 
     def stop(self) -> None:
         """The run is done."""
-        now = self._now()
-        self._wanted += now - self._began
+        self._wanted += self._now() - self._began
         self._given += self._caller() - self._had
         if self._wanted >= WINDOW:
-            self._judge(now, self._loss())
+            self._judge(self._loss())
             self._wanted = 0.0
 
     def _loss(self) -> float:
@@ -73,13 +72,14 @@ class Pace:
         had = [clock() - mark for clock, mark in zip(self.workers, self._marks, strict=False)]
         return sum(max(0.0, self._wanted - h) for h in (self._given, *had)) / self._wanted
 
-    def _judge(self, now: float, loss: float) -> None:
+    def _judge(self, loss: float) -> None:
         """Take one thread less, or one more, or go on."""
+        self._rest -= self._wanted
         if self.threads > 1 and loss > max(LEAST_LOSS, WORTH / self.threads):
             self.threads -= 1
-            self._retry = now + self._pause
+            self._rest = self._pause
             self._pause = min(2 * self._pause, PAUSE[1])
-        elif self.threads < self._most and now > self._retry:
+        elif self.threads < self._most and self._rest <= 0:
             self.threads += 1
         elif self.threads == self._most:
             self._pause = PAUSE[0]
