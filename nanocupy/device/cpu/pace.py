@@ -21,7 +21,8 @@ READABLE = hasattr(time, "pthread_getcpuclockid")
 WINDOW = 0.02  # seconds of runs that are judged together: several time slices of the system's
 LEAST_LOSS = 0.2  # of one thread's time, which may be lost without consequence
 WORTH = 0.8  # of the n-th part of the rate: what the last of n threads adds (memory is shared)
-PAUSE = 0.04, 2.0  # seconds of runs until it tries with one more: at first, and at most
+PAUSE = 0.04, 4.0  # seconds of runs until it tries with one more: at first, and at most
+LONGER = 4  # times as long after each try that failed
 
 
 def cpu_time(thread: threading.Thread) -> Clock:
@@ -78,7 +79,7 @@ class Pace:
         if self.threads > 1 and loss > max(LEAST_LOSS, WORTH / self.threads):
             self.threads -= 1
             self._rest = self._pause
-            self._pause = min(2 * self._pause, PAUSE[1])
+            self._pause = min(LONGER * self._pause, PAUSE[1])
         elif self.threads < self._most and self._rest <= 0:
             self.threads += 1
         elif self.threads == self._most:
