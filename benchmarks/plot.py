@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 STYLES = {
     "nanocupy": ("#0072b2", "o"), "int8": ("#56b4e9", "s"), "one thread": ("#999999", "o"),
@@ -51,9 +51,11 @@ def draw(found: Lines, title: str, across: str, up: str, path: Path) -> None:
     axes.set_yscale("log")
     sizes = [size for size, _ in next(iter(found.values()))]
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda y, _: f"{y:,.0f}"))
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_minor_formatter(lambda y, _: f"{y:,.0f}")
     axes.set(title=title, xlabel=across, ylabel=up)
-    axes.grid(alpha=0.3)
+    axes.grid(which="both", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     label(axes, found)
     figure.savefig(path, metadata={"Date": None})
