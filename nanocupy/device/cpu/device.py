@@ -29,6 +29,7 @@ class CpuDevice:
 
     Attributes:
         link: what joins it to the devices of other ranks; None: it works alone.
+        steady: whether all threads take part in every run, even where others want their cores.
     """
 
     name = kind = "cpu"
@@ -41,6 +42,7 @@ class CpuDevice:
         self.tick = tick
         self.memory = Memory()
         self.link: Any = None
+        self.steady = False
 
     def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         return self.memory.empty(shape, dtype)
@@ -63,8 +65,11 @@ class CpuDevice:
         return self.memory.active
 
     def connect(self, link: Any) -> None:
-        """Work with the devices of other ranks, over a `kernels.collective.Link`."""
-        self.link = link
+        """Work with the devices of other ranks, over a `kernels.collective.Link`.
+
+        A thread works with its like on other ranks, so none may be left out.
+        """
+        self.link, self.steady = link, True
 
     def interrupt(self) -> None:
         """From any thread: whatever waits for other ranks gives up, now and from now on."""
@@ -104,8 +109,7 @@ class CpuGraph:
         self._table = np.array(rows, np.int64).reshape(-1, 2)
 
     def run(self) -> None:
-        alone = self._device.link is None  # a thread of one rank works with its like on the others
-        threads = self._team.pace.threads if alone else self._team.threads
+        threads = self._team.threads if self._device.steady else self._team.pace.threads
         for row in range(0, len(self.launches), self._step):
             count = min(self._step, len(self.launches) - row)
             failed, code = self._team.run(self._table.ctypes.data + 16 * row, count, threads)
