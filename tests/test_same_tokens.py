@@ -1,7 +1,7 @@
 """E1 on the real model: the same request gives the same tokens, to the bit of its logprobs.
 
 Whatever else runs: prefix cache on or off, chunk sizes, batch size and order, preemption, stream or
-not, captured or eager, block size, threads; greedy and seeded.
+not, captured or eager, block size, threads, speculation; greedy and seeded.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def answers(llm: LLM, order: list[int]) -> list[Answer]:
 @pytest.fixture(scope="module")
 def alone(real_model: Path) -> Iterator[list[Answer]]:
     """Each request by itself, nothing cached, one thread, no graph."""
-    with engine(real_model, prefix_cache=False, threads=1, capture=False, max_num_seqs=1) as llm:
+    plain = {"prefix_cache": False, "threads": 1, "capture": False, "speculate": 0}
+    with engine(real_model, **plain, max_num_seqs=1) as llm:
         yield [answers(llm, [i])[0] for i in range(len(PROMPTS))]
 
 
@@ -118,6 +119,39 @@ def test_preemption_changes_nothing(real_model: Path) -> None:
         assert sum(o.metrics.preemptions for o in outputs) > 0
         assert [answer(o) for o in outputs] == [want[i] for i in order]
         assert llm.engine.pool.num_available == 11
+
+
+def guessing(folder: Path, **options: Any) -> LLM:
+    """An engine that guesses whenever it can: by its clock, no step takes any time."""
+    llm = engine(folder, **options)
+    llm.engine.speculator.clock = lambda: 0.0
+    return llm
+
+
+LINES = "".join(f"{n}. The quick brown fox jumps over the lazy dog.\n" for n in range(1, 5))
+REPEATING = [LINES + "5. The quick", "a b c d a b c d a b c", PROMPTS[4], SHARED * 2, PROMPTS[3]]
+LONGER = [
+    SamplingParams(temperature=0, max_tokens=60, ignore_eos=True, logprobs=2),
+    SamplingParams(temperature=0.7, seed=5, max_tokens=60, ignore_eos=True, logprobs=0),
+    SamplingParams(temperature=0, max_tokens=40, repetition_penalty=1.05, min_tokens=30),
+    SamplingParams(temperature=1.0, seed=6, max_tokens=40, n=2, stop=["dog", "4"], logprobs=1),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "exact"}, {"dtype": "int8"}], ids=str)
+def test_guesses_change_nothing(real_model: Path, options: Any) -> None:
+    """One by one and all together; many guesses are right, and many are not."""
+    asked = [(prompt, params) for prompt in REPEATING for params in LONGER]
+    prompts, params = [prompt for prompt, _ in asked], [params for _, params in asked]
+    with engine(real_model, speculate=0, **options) as llm:
+        plain = [o.outputs for o in llm.generate(prompts, params)]
+    with guessing(real_model, **options) as llm:
+        together = llm.generate(prompts, params)
+        alone = [llm.generate([prompt], one)[0] for prompt, one in asked]
+    assert [o.outputs for o in together] == plain
+    assert [o.outputs for o in alone] == plain
+    drafted, accepted = (sum(getattr(o, n) for o in alone) for n in ("drafted", "accepted"))
+    assert 50 < accepted < drafted - 50
 
 
 def test_streams_change_nothing(real_model: Path, alone: list[Answer]) -> None:

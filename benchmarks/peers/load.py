@@ -6,6 +6,7 @@ which returns seconds, and `about()`, a line on how it was built. It is made wit
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from typing import Any
@@ -37,9 +38,15 @@ def rate(side: Any, source: random.Random, job: str, count: int, new: int) -> fl
 
 
 def serve(side: type) -> None:
-    """Answer `job count new` lines on stdin until an empty one. Arguments: model, threads."""
+    """Answer `job count new` lines on stdin until an empty one. Arguments: model, threads.
+
+    What libraries print goes to stderr, lest it be taken for an answer.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     made, source = side(sys.argv[1], int(sys.argv[2])), random.Random(1)
     rate(made, source, "decode", 32, 4)
-    print("ready", made.about(), flush=True)
+    print("ready", made.about(), file=answers, flush=True)
     while line := sys.stdin.readline().split():
-        print(rate(made, source, line[0], int(line[1]), int(line[2])), flush=True)
+        done = rate(made, source, line[0], int(line[1]), int(line[2]))
+        print(done, file=answers, flush=True)

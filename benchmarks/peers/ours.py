@@ -13,7 +13,8 @@ from nanocupy import LLM, SamplingParams
 
 class Nanocupy:
     def __init__(self, model: str, threads: int, **options: Any) -> None:
-        options = {"prefix_cache": False, "max_model_len": 8192, "progress": False} | options
+        plain = {"prefix_cache": False, "speculate": 0}
+        options = plain | {"max_model_len": 8192, "progress": False} | options
         self.llm = LLM(model, threads=threads, **options)
 
     def about(self) -> str:

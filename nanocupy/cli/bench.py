@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures of one model."""
     batch = nano_vllm_load(args.scale)
-    with load(args, max_model_len=_longest(args, batch)) as (llm, load_s):
+    plain = {"speculate": 0}  # a token a step, unless a flag says otherwise
+    with load(args, max_model_len=_longest(args, batch), **plain) as (llm, load_s):
         bench = Bench(llm)
         note("warm-up")
         bench.warm_up()

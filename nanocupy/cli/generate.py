@@ -111,9 +111,16 @@ def _report(args: argparse.Namespace, session: Session, answers: Answers) -> int
         note(
             f"[{len(output.prompt_token_ids)} + {len(answers.token_ids[0])} tokens; prefill "
             f"{times['prefill_tokens_per_s']}/s, decode {times['decode_tokens_per_s']}/s, "
-            f"loaded in {times['load_s']} s]"
+            f"loaded in {times['load_s']} s{_drafts(output)}]"
         )
     return 0
+
+
+def _drafts(output: RequestOutput) -> str:
+    """How guessing went, where anything was guessed."""
+    if not output.drafted:
+        return ""
+    return f"; {output.accepted} of {output.drafted} guessed tokens were right"
 
 
 def _object(answers: Answers, times: dict[str, float | None]) -> dict[str, Any]:
@@ -125,6 +132,8 @@ def _object(answers: Answers, times: dict[str, float | None]) -> dict[str, Any]:
         "prompt_token_ids": output.prompt_token_ids if output else None,
         "finish_reason": output.outputs[0].finish_reason if output else "abort",
         "cached_tokens": output.cached_tokens if output else None,
+        "drafted": output.drafted if output else None,
+        "accepted": output.accepted if output else None,
         "timings": times,
     }
     if output and output.outputs[0].logprobs is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, float32, int32, record, uint32
-from nanocupy.core.dtypes import astype, floating, summed, together
+from nanocupy.core.dtypes import astype, floating, rounded, summed, together
 from nanocupy.core.graph import Op, Shape, Spec, like_numpy
 from nanocupy.core.shapes import getitem, reshape, setitem, split, squeeze, transpose
 from nanocupy.device.base import Rows
@@ -181,7 +181,9 @@ _CONCATENATE = Op(
 )
 TAKE = Op(
     "take",
-    lambda x, i, *, axis, dtype=None: ((*x[0][:axis], *i[0], *x[0][axis + 1 :]), dtype or x[1]),
+    lambda x, i, *, axis, dtype=None, codes=None: rounded(
+        ((*x[0][:axis], *i[0], *x[0][axis + 1 :]), x[1]), dtype, codes
+    ),
     lambda x, i, *, axis, dtype=None: np.take(x, i, axis).astype(dtype or x.dtype),
     rowwise.take,
 )

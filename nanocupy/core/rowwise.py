@@ -71,7 +71,10 @@ def take(to: Lowering, node: Node) -> None:
     source, index = node.inputs
     x = to.contiguous(source, to.of(source)).reshape(-1, width(source.shape))
     out, where = to.of(node).view, to.of(index).view
-    to.add(to.rows(node), lambda rows: take_rows.launch(to.device, out, x, where, rows))
+    codes = node.attrs.get("codes")
+    to.add(
+        to.rows(node), lambda rows: take_rows.launch(to.device, out, x, where, rows, codes=codes)
+    )
 
 
 def cast(to: Lowering, node: Node) -> None:

@@ -281,9 +281,9 @@ def _can_round(source: Node, node: Node) -> bool:
         layout = source.attrs["cache"].layout
         group = node.attrs["codes"].group if node.op is QUANTIZE else 1
         return bool(layout.device == "cpu" and layout.head_dim % group == 0)
-    if source.op is ops.TAKE:
-        return node.op is ASTYPE
-    return source.op in (ADD_RMS_NORM, RMS_NORM, SILU_MUL, GELU_MUL)
+    if source.op is RMS_NORM:  # not one head of several
+        return bool(source.inputs[1].shape[0] == width(source.shape))
+    return source.op in (ADD_RMS_NORM, SILU_MUL, GELU_MUL, ops.TAKE)
 
 
 def rope_and_write(outputs: Outputs) -> Outputs:

@@ -26,14 +26,14 @@ class SampleRow:
     """One row of a chunk whose logits are wanted, and what to do with them."""
 
     row: int  # offset inside the chunk
-    temperature: float  # 0 = greedy
-    top_k: int  # 0 = off
-    top_p: float  # 1 = off
-    min_p: float  # 0 = off
-    uniform: float  # the one random number of this (seed, choice, position), in [0, 1)
-    edits: Edits | None
-    top: int  # how many top logprobs to report; -1: no logprobs at all
-    target: int  # -1: sample; >= 0: do not sample, report the logprob of this token
+    temperature: float = 0.0  # 0 = greedy
+    top_k: int = 0  # 0 = off
+    top_p: float = 1.0  # 1 = off
+    min_p: float = 0.0  # 0 = off
+    uniform: float = 0.0  # the one random number of this (seed, choice, position), in [0, 1)
+    edits: Edits | None = None
+    top: int = -1  # how many top logprobs to report; -1: no logprobs at all
+    target: int = -1  # -1: sample; >= 0: do not sample, report the logprob of this token
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Scheduled:
 
     K/V of position p live in block `block_table[p // block_size]`, slot `p % block_size`.
     Block 0 is the dump block and never appears in a table. A chunk may end a prompt and still
-    have no sample rows (`max_tokens=0`).
+    have no sample rows (`max_tokens=0`). Its last tokens may be drafted: guesses, which the rows
+    before them verify.
     """
 
     request: Request
@@ -50,6 +51,7 @@ class Scheduled:
     tokens: list[int]
     block_table: list[int]
     sample: list[SampleRow]
+    draft: Sequence[int] = ()  # the last of `tokens`
 
 
 class Sampled(NamedTuple):
@@ -65,7 +67,7 @@ class Runner(Protocol):
 
     A step has sum(len(tokens)) <= max_rows, at most max_samples sample rows and at most max_seqs
     requests. Running the same step again must be harmless: the engine does so to find out which
-    request made a step fail.
+    request made a step fail. `row_invariant`: no token depends on what else is in its step.
     """
 
     max_rows: int
@@ -75,6 +77,7 @@ class Runner(Protocol):
     num_blocks: int
     max_model_len: int
     vocab_size: int
+    row_invariant: bool
 
     def step(self, batch: Sequence[Scheduled]) -> list[Sampled]:
         """Compute the chunks; one Sampled per SampleRow, in order."""

@@ -27,12 +27,14 @@ from nanocupy.engine.batch import Runner, Sampled, Scheduled
 from nanocupy.engine.block_pool import BlockPool
 from nanocupy.engine.detokenize import text_stream
 from nanocupy.engine.invariants import check_invariants, check_plan
+from nanocupy.engine.logprobs import shown
 from nanocupy.engine.options import EngineOptions
-from nanocupy.engine.outputs import LOWEST_LOGPROB, Chunk, FinishReason, Logprob, TokenLogprobs
+from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.request import Group, Request
 from nanocupy.engine.sampler import Sampler
 from nanocupy.engine.scheduler import Scheduler
+from nanocupy.engine.speculation import Speculator, most_drafted
 
 if TYPE_CHECKING:
     from nanocupy.text import Tokenizer
@@ -63,6 +65,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
         self.sampler = Sampler({id for id in eos_ids if 0 <= id < runner.vocab_size})
+        self.speculator = Speculator(most_drafted(options.speculate, runner.row_invariant))
         max_rows = min(options.max_num_batched_tokens, runner.max_rows)
         self.scheduler = Scheduler(
             self.pool,
@@ -72,6 +75,7 @@ class Engine:
             max_samples=runner.max_samples,
             chunk=options.chunk,
             prefix_cache=options.prefix_cache,
+            speculator=self.speculator,
         )
         wanted = options.max_model_len or runner.max_model_len
         self.max_len = min(wanted, runner.max_model_len, self.pool.capacity)
@@ -173,6 +177,7 @@ class Engine:
         return chunks
 
     def _step(self) -> None:
+        start = self.speculator.clock()
         batch = self.scheduler.schedule()
         if self._checking:
             check_plan(self.scheduler, batch)
@@ -186,6 +191,7 @@ class Engine:
                 self._commit(item, result)
             except Exception as error:
                 self._fail(item.request, error)
+        self.speculator.observe(batch, start)
 
     def _watch(self, progress: bool) -> None:
         """Admission promised that everything fits: a step with nothing to run must be rare."""
@@ -217,15 +223,18 @@ class Engine:
 
     def _commit(self, item: Scheduled, sampled: list[Sampled]) -> None:
         """The chunk is computed: count it, and keep what was sampled."""
-        request = item.request
-        if any(row.token < 0 for row in sampled):
-            raise FloatingPointError("the model's logits are not finite")
-        self.scheduler.advance(request, len(item.tokens))
-        for row, answer in zip(item.sample, sampled, strict=True):
+        request, sampled = item.request, self.speculator.verify(item, sampled)
+        self.scheduler.advance(request, len(item.tokens) - len(item.draft))
+        for row, answer in zip(item.sample, sampled, strict=False):
+            if answer.token < 0:
+                raise FloatingPointError("the model's logits are not finite")
             if row.target >= 0:
-                request.prompt_logprobs.append(self._logprobs(answer._replace(token=row.target)))
-            else:
+                answer = answer._replace(token=row.target)
+                request.prompt_logprobs.append(shown(answer, self.tokenizer))
+            elif request.finish_reason is None:
                 self._append(request, answer)
+        if item.draft and request.finish_reason is None:
+            self.scheduler.keep(request, len(sampled) - 1)
         if not request.limit and not request.remaining:
             self._end(request, "length")
 
@@ -235,7 +244,7 @@ class Engine:
         request.append(token)
         if request.group.first_token is None:
             request.group.first_token = time.monotonic()
-        logprobs = [] if params.logprobs is None else [self._logprobs(sampled)]
+        logprobs = [] if params.logprobs is None else [shown(sampled, self.tokenizer)]
         request.logprobs += logprobs
         if token in self.sampler.stop_ids(request):
             own = params.ignore_eos or token not in self.sampler.eos_ids
@@ -281,18 +290,6 @@ class Engine:
         if request.finish_reason is None:
             self._end(request, "error")
 
-    def _logprobs(self, sampled: Sampled) -> TokenLogprobs:
-        pairs = [(sampled.token, sampled.logprob), *sampled.top]
-        return {token: Logprob(max(p, LOWEST_LOGPROB), self._show(token)) for token, p in pairs}
-
-    def _show(self, token: int) -> str:
-        return self.tokenizer.token_text(token) if self.tokenizer is not None else ""
-
     def _take_chunks(self) -> list[Chunk]:
         chunks, self._chunks = self._chunks, []
         return chunks
-
-
-def describe(error: Exception) -> str:
-    """One line for `RequestOutput.error`."""
-    return f"{type(error).__name__}: {error}"

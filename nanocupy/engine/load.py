@@ -18,6 +18,7 @@ from nanocupy.engine.memory import KVPlan, Room, cpu_room, longest_sequence, pla
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
+from nanocupy.engine.speculation import most_drafted
 
 PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
 
@@ -137,6 +138,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
     with Checkpoint(folder) as checkpoint:
         config = checkpoint.config
         device = make_device(options, group, bars.tick("compiling kernels, once"))
+        most_drafted(options.speculate, row_invariant=device.kind == "cpu")  # or it refuses
         numbers = precision(config, options, device.kind)
         kv = early_plan(config, device, options, numbers, group)
         network = models.load(checkpoint)

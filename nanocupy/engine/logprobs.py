@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nanocupy.engine.batch import Sampled, SampleRow
+from nanocupy.engine.outputs import LOWEST_LOGPROB, Logprob, TokenLogprobs
+
+if TYPE_CHECKING:
+    from nanocupy.text import Tokenizer
 
 
 def sampled(row: SampleRow, token: int, log_sum: float, logits: Any) -> Sampled:
@@ -19,6 +23,13 @@ def sampled(row: SampleRow, token: int, log_sum: float, logits: Any) -> Sampled:
     if token < 0 or row.top < 0:
         return Sampled(token, float("nan"), [])
     return Sampled(token, float(logits[token] - log_sum), _top(logits, log_sum, row.top))
+
+
+def shown(answer: Sampled, tokenizer: Tokenizer | None) -> TokenLogprobs:
+    """The answer to a row as callers see it: each token with its text, where there is one."""
+    text = tokenizer.token_text if tokenizer is not None else lambda token: ""
+    pairs = [(answer.token, answer.logprob), *answer.top]
+    return {token: Logprob(max(p, LOWEST_LOGPROB), text(token)) for token, p in pairs}
 
 
 def _top(logits: np.ndarray, log_sum: float, count: int) -> list[tuple[int, float]]:

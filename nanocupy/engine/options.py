@@ -77,6 +77,14 @@ class EngineOptions(Checked):
     stall_timeout: float = real(
         6.0, 0.5, 3600.0, "seconds without progress in a step after which a process is given up"
     )
+    speculate: int | None = integer(
+        None,
+        0,
+        64,
+        "tokens of each request that a step may guess from what the text has already, "
+        "and check: where text repeats itself several are right at once, and no token changes; "
+        "0 = off; None = 16 on a CPU, 0 on a GPU, where rounding may depend on the step",
+    )
     capture: bool = flag(True, "replay the step as one captured graph")
     seed: int | None = integer(
         0, 0, 2**64 - 1, "draws the seeds of requests without one; None = fresh", optional=True

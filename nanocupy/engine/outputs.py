@@ -64,11 +64,18 @@ class RequestOutput:
     cached_tokens: int  # prompt tokens whose K/V were found in the prefix cache
     metrics: Metrics
     error: str | None  # why an answer has finish_reason "error"
+    drafted: int = 0  # tokens that were guessed, to be verified together
+    accepted: int = 0  # those of them that were right
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """The part of the drafted tokens that were right; None where none was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one step added to one answer. The texts of its chunks join to the answer's text."""
+    """What one token added to one answer. The texts of its chunks join to the answer's text."""
 
     request_id: str
     index: int  # which of the n answers
@@ -78,3 +85,8 @@ class Chunk:
     finish_reason: FinishReason | None  # set on the answer's last chunk
     stop_reason: int | str | None
     output: RequestOutput | None  # set on the request's last chunk
+
+
+def describe(error: Exception) -> str:
+    """One line for `RequestOutput.error`."""
+    return f"{type(error).__name__}: {error}"

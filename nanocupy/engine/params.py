@@ -98,6 +98,12 @@ class SamplingParams(Checked):
             )
 
     @property
+    def penalised(self) -> bool:
+        """True where logits depend on which tokens there were before."""
+        repeated = self.repetition_penalty != 1
+        return bool(repeated or self.presence_penalty or self.frequency_penalty)
+
+    @property
     def greedy(self) -> bool:
         """True where the most likely token is always taken."""
         return self.temperature < GREEDY_BELOW

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from nanocupy.engine.block_pool import Key
+from nanocupy.engine.block_pool import BlockPool, Key
 from nanocupy.engine.detokenize import TextStream
 from nanocupy.engine.outputs import (
     Chunk,
@@ -23,6 +23,7 @@ from nanocupy.engine.outputs import (
     TokenLogprobs,
 )
 from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.speculation import Guesses
 
 
 class Status(Enum):
@@ -52,6 +53,7 @@ class Request:
     followers: list[Request] = field(default_factory=list)  # held until our prompt is computed
     seen: dict[int, int] = field(default_factory=dict)  # token -> times generated (0: prompt only)
     preemptions: int = 0
+    guesses: Guesses = field(default_factory=Guesses)
 
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
@@ -96,6 +98,22 @@ class Request:
         """Add a sampled token."""
         self.tokens.append(token)
         self.seen[token] = self.seen.get(token, 0) + 1
+
+    def seen_with(self, ahead: Sequence[int]) -> dict[int, int]:
+        """`seen` as it would be with the tokens `ahead`, for those who must not change it."""
+        seen = dict(self.seen) if ahead else self.seen
+        for token in ahead:
+            seen[token] = seen.get(token, 0) + 1
+        return seen
+
+    def key(self, pool: BlockPool, index: int) -> Key:
+        """What its full block `index` is found by."""
+        size = pool.block_size
+        for i in range(len(self.keys), index + 1):
+            parent = self.keys[-1] if self.keys else None
+            tokens = self.tokens[i * size : (i + 1) * size]
+            self.keys.append(pool.make_key(parent, self.params.cache_salt or "", tokens))
+        return self.keys[index]
 
     def output(self) -> CompletionOutput:
         """What has been generated so far."""
@@ -162,4 +180,6 @@ class Group:
                 preemptions=sum(request.preemptions for request in self.requests),
             ),
             error=self.error,
+            drafted=sum(request.guesses.drafted for request in self.requests),
+            accepted=sum(request.guesses.accepted for request in self.requests),
         )

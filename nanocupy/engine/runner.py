@@ -45,7 +45,7 @@ class ModelRunner:
         self.max_samples = max(self.max_seqs, MIN_SAMPLES)
         self.block_size, self.num_blocks = plan.block_size, plan.num_blocks
         self.max_model_len, self.vocab_size = plan.max_model_len, config.vocab_size
-        self.device, self.plan = device, plan
+        self.device, self.plan, self.row_invariant = device, plan, device.kind == "cpu"
         if len(model.layers) != plan.layers:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"
@@ -162,11 +162,8 @@ class ModelRunner:
             to.block_tables[index, : len(table)] = table
             wanted += [(start + row.row, row) for row in chunk.sample]
             start = stop
-        assert (
-            start <= self.max_rows
-            and len(wanted) <= self.max_samples
-            and len(batch) <= self.max_seqs
-        )
+        assert start <= self.max_rows and len(wanted) <= self.max_samples
+        assert len(batch) <= self.max_seqs
         to.counts[:2] = start, len(wanted)
         if self.buffers.work:
             lengths = [len(chunk.tokens) for chunk in batch]

@@ -5,7 +5,7 @@ The drawing itself is part of the step, on the device; here is the policy.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from nanocupy.engine.batch import Edits, SampleRow
 from nanocupy.engine.philox import uniform
@@ -20,8 +20,11 @@ class Sampler:
     def __init__(self, eos_ids: Collection[int]) -> None:
         self.eos_ids = frozenset(eos_ids)
 
-    def rows(self, request: Request, count: int) -> list[SampleRow]:
-        """The rows wanted of the next `count` tokens of `request`; never more than `count`."""
+    def rows(self, request: Request, count: int, draft: Sequence[int] = ()) -> list[SampleRow]:
+        """The rows wanted of the next `count` tokens of `request`; never more than `count`.
+
+        With a draft, one more for each token of it, as if those before were in the request.
+        """
         rows = []
         if request.prompt_logprobs_missing:
             # the row at position p tells the logprob of the token at p + 1
@@ -29,7 +32,8 @@ class Sampler:
             last = min(request.num_computed + count, request.num_prompt - 1)
             rows = [self._target(request, position) for position in range(first, last)]
         if count == request.remaining and request.limit:
-            rows.append(self._draw(request, count - 1))
+            ahead = range(len(draft) + 1)
+            rows += [self._draw(request, count - 1 + i, draft[:i]) for i in ahead]
         return rows
 
     def stop_ids(self, request: Request) -> Collection[int]:
@@ -38,20 +42,11 @@ class Sampler:
         return own if request.params.ignore_eos else self.eos_ids.union(own)
 
     def _target(self, request: Request, position: int) -> SampleRow:
-        return SampleRow(
-            row=position - request.num_computed,
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
-            uniform=0.0,
-            edits=None,
-            top=request.params.prompt_logprobs or 0,
-            target=request.tokens[position + 1],
-        )
+        top, target = request.params.prompt_logprobs or 0, request.tokens[position + 1]
+        return SampleRow(position - request.num_computed, top=top, target=target)
 
-    def _draw(self, request: Request, row: int) -> SampleRow:
-        params = request.params
+    def _draw(self, request: Request, row: int, ahead: Sequence[int]) -> SampleRow:
+        params, position = request.params, request.num_tokens + len(ahead)
         greedy = params.greedy
         return SampleRow(
             row=row,
@@ -59,28 +54,26 @@ class Sampler:
             top_k=max(params.top_k, 0),
             top_p=params.top_p,
             min_p=params.min_p,
-            uniform=0.0
-            if greedy
-            else uniform(request.group.seed, request.index, request.num_tokens),
-            edits=self._edits(request),
+            uniform=0.0 if greedy else uniform(request.group.seed, request.index, position),
+            edits=self._edits(request, ahead),
             top=-1 if params.logprobs is None else params.logprobs,
-            target=-1,
         )
 
-    def _edits(self, request: Request) -> Edits | None:
+    def _edits(self, request: Request, ahead: Sequence[int]) -> Edits | None:
         """Penalties, biases and forbidden ends, one entry per token concerned."""
         params = request.params
         add = dict(params.logit_bias)
+        seen = request.seen_with(ahead) if params.penalised else {}
         if params.presence_penalty or params.frequency_penalty:
-            for token, times in request.seen.items():
+            for token, times in seen.items():
                 if times:
                     penalty = params.presence_penalty + params.frequency_penalty * times
                     add[token] = add.get(token, 0.0) - penalty
-        if request.num_generated < params.min_tokens:
+        if request.num_generated + len(ahead) < params.min_tokens:
             add.update(dict.fromkeys(self.stop_ids(request), NEVER))
-        mul = dict.fromkeys(request.seen, params.repetition_penalty)
-        if params.repetition_penalty == 1:
-            mul = {}
+        mul = (
+            {} if params.repetition_penalty == 1 else dict.fromkeys(seen, params.repetition_penalty)
+        )
         ids = list(mul.keys() | add.keys()) if mul and add else list(mul or add)
         if not ids:
             return None

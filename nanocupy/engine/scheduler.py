@@ -11,11 +11,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from nanocupy.engine.batch import Scheduled
 from nanocupy.engine.block_pool import BlockPool, Key
 from nanocupy.engine.request import Request, Status
 from nanocupy.engine.sampler import Sampler
+from nanocupy.engine.speculation import Speculator
 
 
 class Scheduler:
@@ -31,6 +33,7 @@ class Scheduler:
         max_samples: int,
         chunk: int | None = None,
         prefix_cache: bool = True,
+        speculator: Speculator | None = None,
     ) -> None:
         assert max_seqs <= min(max_rows, max_samples), "each running request needs a row"
         self.pool = pool
@@ -40,6 +43,7 @@ class Scheduler:
         self.max_samples = max_samples
         self.chunk = chunk or max_rows
         self.prefix_cache = prefix_cache
+        self.speculator = speculator or Speculator(0)
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # oldest admission first
         self.failed: list[tuple[Request, Exception]] = []  # could not be scheduled this step
@@ -65,6 +69,8 @@ class Scheduler:
                 self._try(self._continue, request)
         while self.waiting and self._try(self._admit, self.waiting[0]):
             pass
+        drafts = self.speculator.drafts(self._plan, self._rows, self._samples)
+        self._plan = [self._lengthen(*pair) for pair in zip(self._plan, drafts, strict=True)]
         return self._plan
 
     def _try(self, action: Callable[[Request], bool], request: Request) -> bool:
@@ -99,7 +105,7 @@ class Scheduler:
         """
         if len(self.running) == self.max_seqs or not self._rows:
             return False
-        hits = self.pool.lookup(self._keys(request)) if self._may_hit(request) else []
+        hits = self.pool.lookup(self._keys(request))
         need = self.pool.blocks_for(request.num_tokens) - len(hits)
         spare = len(self.running) + 1 if self.running else 0
         blocks = self.pool.allocate(need, hits, spare)
@@ -134,6 +140,16 @@ class Scheduler:
         self._samples -= len(rows)
         self._plan.append(Scheduled(request, start, tokens, request.block_table, rows))
 
+    def _lengthen(self, item: Scheduled, draft: list[int]) -> Scheduled:
+        """`item` with `draft` behind it, where blocks are left: nobody gives one up for a guess."""
+        request = item.request
+        need = self.pool.blocks_for(request.num_tokens + len(draft)) - len(request.block_table)
+        if not draft or (blocks := self.pool.allocate(max(need, 0))) is None:
+            return item
+        request.block_table += blocks
+        rows = self.sampler.rows(request, 1, draft)
+        return replace(item, tokens=item.tokens + draft, sample=rows, draft=draft)
+
     def _preempt(self, request: Request) -> None:
         """Give up the blocks of the newest running request; it is the next to be admitted."""
         assert all(item.request is not request for item in self._plan)
@@ -154,9 +170,16 @@ class Scheduler:
         if self.prefix_cache:
             size = self.pool.block_size
             for index in range(old // size, request.num_computed // size):
-                self.pool.register(request.block_table, index, self._key(request, index))
+                self.pool.register(request.block_table, index, request.key(self.pool, index))
         if request.num_computed >= request.num_prompt:
             self._let_go(request)
+
+    def keep(self, request: Request, count: int) -> None:
+        """`count` tokens of the draft of `request` stand: count them, give back other blocks."""
+        self.advance(request, count)
+        used = self.pool.blocks_for(request.num_computed)
+        self.pool.free(request.block_table[used:])
+        del request.block_table[used:]
 
     def finish(self, request: Request, *, trusted: bool = True) -> None:
         """Take `request` out, whatever its state; not `trusted`: nobody may reuse its blocks."""
@@ -179,19 +202,8 @@ class Scheduler:
                 self.waiting.appendleft(follower)
         leader.followers = []
 
-    def _may_hit(self, request: Request) -> bool:
-        return self.prefix_cache and not request.prompt_logprobs_missing
-
     def _keys(self, request: Request) -> Iterator[Key]:
         """Keys of the blocks a lookup may use; at least one token is always computed."""
-        for index in range((request.num_tokens - 1) // self.pool.block_size):
-            yield self._key(request, index)
-
-    def _key(self, request: Request, index: int) -> Key:
-        size = self.pool.block_size
-        for i in range(len(request.keys), index + 1):
-            parent = request.keys[-1] if request.keys else None
-            tokens = request.tokens[i * size : (i + 1) * size]
-            salt = request.params.cache_salt or ""
-            request.keys.append(self.pool.make_key(parent, salt, tokens))
-        return request.keys[index]
+        if self.prefix_cache and not request.prompt_logprobs_missing:
+            for index in range((request.num_tokens - 1) // self.pool.block_size):
+                yield request.key(self.pool, index)

@@ -31,6 +31,7 @@ class FakeLLM:
     generation_config: dict[str, Any]
     stop_after: int | None = None  # Ctrl-C arrives after so many tokens
     error: str | None = None
+    guesses: tuple[int, int] = (0, 0)
 
     def __init__(self, model: str, **options: Any) -> None:
         EngineOptions(**options)
@@ -62,7 +63,9 @@ class FakeLLM:
             for i in range(params.n)
         ]
         metrics = Metrics(start, start, start + 0.1, start + 0.2, 0)
-        done = RequestOutput("req-0", None, PROMPT, outputs, None, 0, metrics, self.error)
+        done = RequestOutput(
+            "req-0", None, PROMPT, outputs, None, 0, metrics, self.error, *self.guesses
+        )
         for index in range(params.n):
             for at, word in enumerate(words):
                 if at == self.stop_after:

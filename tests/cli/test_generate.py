@@ -46,6 +46,17 @@ def test_json(cli, fake) -> None:
     assert {"load_s", "ttft_s"} <= said["timings"].keys()
 
 
+def test_guesses_are_told_where_there_were_any(cli, fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr("nanocupy.cli.generate.note", notes.append)
+    cli("generate", "a")
+    fake.guesses = 8, 6
+    cli("generate", "a")
+    assert "guessed" not in notes[0] and "; 6 of 8 guessed tokens were right]" in notes[1]
+    said = json.loads(cli("generate", "--json", "a").out)
+    assert (said["drafted"], said["accepted"]) == (8, 6)
+
+
 def test_several_answers(cli, fake) -> None:
     assert cli("generate", "--n", "2", "a b").out == "a b \n\n--- 2 of 2 ---\na b\n"
     said = json.loads(cli("generate", "--n", "2", "--json", "a b").out)

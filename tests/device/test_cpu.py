@@ -16,22 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device.chains import chain
 from nanocupy.device.base import KernelError, Launch, fixed_rows
 from nanocupy.device.cpu import jit, threads
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import elementwise, take_rows
-
-
-def chain(device: CpuDevice, length: int, rows: int = 37, width: int = 48) -> tuple[Any, Any, Any]:
-    """(launches, input, last output): add 1 `length` times, each launch reading the one before."""
-    count = fixed_rows(device, rows)
-    one = device.asarray(np.ones((rows, width), np.float32))
-    values = [device.empty((rows, width), np.float32) for _ in range(2)]
-    launches = [
-        elementwise.launch_add(device, values[(i + 1) % 2], values[i % 2], one, count, width)
-        for i in range(length)
-    ]
-    return launches, values[0], values[length % 2]
 
 
 @pytest.mark.parametrize("team", [1, 2, 3, 5])

@@ -54,6 +54,13 @@ def test_threads_and_capture_change_nothing(tiny: Path) -> None:
     assert captured == eager == chunked
 
 
+def test_guesses_change_nothing(tiny: Path) -> None:
+    """A random model soon repeats itself: rank 0 guesses, and the others compute the same rows."""
+    [plain] = answers(tiny, 2, **EXACT | {"speculate": 0})
+    [quick] = answers(tiny, 2, **EXACT | {"speculate": 16})
+    assert plain == quick
+
+
 @needs_compiler
 def test_the_emulated_gpus_answer_as_one(tiny_f16: Path) -> None:
     """NCCL's stand-in between processes, inside captured graphs and outside."""

@@ -3,6 +3,9 @@
 Its "KV cache" stores (token, position) in every physical slot, and a row's logits are a hash of all
 it reads back through the block table. A block reused while it is held, a lost write, a stale prefix
 or a wrong position shows as a wrong token.
+
+With `echo` above 0 each token has a favourite successor, so that answers repeat themselves, now and
+then: at 4 often, at 9 always.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from nanocupy.engine.params import SamplingParams
 
 VOCAB = 64
 EOS = 63
+FAVOURITE = np.random.default_rng(7).integers(0, EOS, VOCAB)
 
 
 class FakeRunner:
@@ -34,11 +38,14 @@ class FakeRunner:
         max_rows: int = 512,
         max_samples: int = 512,
         max_seqs: int = 32,
+        echo: float = 0,
     ) -> None:
+        self.echo = echo
         self.max_rows, self.max_samples, self.max_seqs = max_rows, max_samples, max_seqs
         self.num_blocks, self.block_size = num_blocks, block_size
         self.max_model_len, self.vocab_size = max_model_len, VOCAB
         self.slots = np.full((num_blocks * block_size, 2), -1, dtype=np.int32)
+        self.row_invariant = True
         self.steps = 0  # calls of step
         self.rows = 0  # tokens computed
         self.peak = 0  # most requests in one step
@@ -76,7 +83,9 @@ class FakeRunner:
         positions = np.arange(item.start + row.row + 1)
         read = self.slots[self._slots(item, positions)]
         digest = hashlib.shake_128(read.tobytes()).digest(2 * VOCAB)
-        return np.frombuffer(digest, dtype=np.uint16).astype(np.float64) / 8192
+        logits = np.frombuffer(digest, dtype=np.uint16).astype(np.float64) / 8192
+        logits[FAVOURITE[read[-1, 0]]] += self.echo
+        return logits
 
     def _sample(self, item: Scheduled, row: SampleRow) -> Sampled:
         if self.poison(item, row):
@@ -151,9 +160,12 @@ def token_ids(output: RequestOutput) -> list[list[int]]:
     return [answer.token_ids for answer in output.outputs]
 
 
-def expected(prompt: Sequence[int], params: SamplingParams) -> list[list[int]]:
-    """What a fresh engine answers when it has nothing else to do and no cache."""
-    return token_ids(run(engine(prefix_cache=False), [prompt], params)[0])
+def expected(
+    prompt: Sequence[int], params: SamplingParams, runner: FakeRunner | None = None
+) -> list[list[int]]:
+    """What a fresh engine answers when it has nothing else to do, no cache and no guesses."""
+    plain = engine(runner, prefix_cache=False, speculate=0)
+    return token_ids(run(plain, [prompt], params)[0])
 
 
 def prompts(count: int, *, low: int = 1, high: int = 80, seed: int = 0) -> list[list[int]]:

@@ -26,8 +26,8 @@ PARAMS = (
 
 
 @functools.cache
-def wanted(prompt: tuple[int, ...], params: int) -> list[list[int]]:
-    return expected(prompt, PARAMS[params])
+def wanted(prompt: tuple[int, ...], params: int, echo: float) -> list[list[int]]:
+    return expected(prompt, PARAMS[params], FakeRunner(echo=echo))
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -39,15 +39,29 @@ class EngineMachine(RuleBasedStateMachine):
         cache=st.booleans(),
         rows=st.sampled_from([4, 20, 512]),
         seqs=st.sampled_from([1, 2, 4]),
+        speculate=st.sampled_from([0, 1, 16]),
+        echo=st.sampled_from([0, 6]),
     )
-    def start(self, num_blocks: int, chunk: int | None, cache: bool, rows: int, seqs: int) -> None:
+    def start(
+        self,
+        num_blocks: int,
+        chunk: int | None,
+        cache: bool,
+        rows: int,
+        seqs: int,
+        speculate: int,
+        echo: float,
+    ) -> None:
+        self.echo = echo
         self.engine = engine(
-            FakeRunner(num_blocks=num_blocks, max_samples=4),
+            FakeRunner(num_blocks=num_blocks, max_samples=8, echo=echo),
+            speculate=speculate,
             chunk=chunk,
             prefix_cache=cache,
             max_num_batched_tokens=rows,
             max_num_seqs=seqs,
         )
+        self.engine.speculator.clock = lambda: 0.0  # every draft pays
         self.requests: dict[str, tuple[tuple[int, ...], int]] = {}
 
     @rule(
@@ -73,7 +87,7 @@ class EngineMachine(RuleBasedStateMachine):
             for chunk in self.engine.step():
                 if chunk.output is not None:
                     prompt, params = self.requests[chunk.request_id]
-                    tokens = wanted(prompt, params)
+                    tokens = wanted(prompt, params, self.echo)
                     room = self.engine.max_len - len(prompt)
                     assert token_ids(chunk.output) == [answer[:room] for answer in tokens]
 

@@ -11,7 +11,7 @@ import pytest
 
 from nanocupy.device.base import Launch, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.kernels import cast, quantize, rms_norm, silu_mul
+from nanocupy.kernels import cast, quantize, rms_norm, silu_mul, take_rows
 from nanocupy.kernels.quantize import Codes
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -97,6 +97,17 @@ def test_a_norm_rounds_as_if_alone(run: Any, form: Any, added: bool) -> None:
 
     want = alone(run, form, run(plain)[0])
     assert np.array_equal(rounded(run, form, 5, 384, norm), want)
+
+
+@pytest.mark.parametrize(("form", "width"), [*((f, 384) for f in FORMS), (BF16, 50)], ids=str)
+def test_rows_taken_round_as_if_alone(run: Any, form: Any, width: int) -> None:
+    x, index = values(7, width), np.array([6, 0, 3, 3], np.int32)
+
+    def take(device: CpuDevice, out: Any, rows: Any, codes: Codes | None) -> Launch:
+        source, where = device.asarray(x), device.asarray(index)
+        return take_rows.launch(device, out, source, where, rows, codes=codes)
+
+    assert np.array_equal(rounded(run, form, 4, width, take), alone(run, form, x[index]))
 
 
 @pytest.mark.parametrize(("form", "width"), [*((f, 384) for f in FORMS), (BF16, 50)], ids=str)

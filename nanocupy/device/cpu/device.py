@@ -29,6 +29,7 @@ class CpuDevice:
 
     Attributes:
         link: what joins it to the devices of other ranks; None: it works alone.
+        steady: whether all threads take part in every run, even where others want their cores.
     """
 
     name = kind = "cpu"
@@ -41,6 +42,7 @@ class CpuDevice:
         self.tick = tick
         self.memory = Memory()
         self.link: Any = None
+        self.steady = False
 
     def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         return self.memory.empty(shape, dtype)
@@ -63,8 +65,11 @@ class CpuDevice:
         return self.memory.active
 
     def connect(self, link: Any) -> None:
-        """Work with the devices of other ranks, over a `kernels.collective.Link`."""
-        self.link = link
+        """Work with the devices of other ranks, over a `kernels.collective.Link`.
+
+        A thread works with its like on other ranks, so none may be left out.
+        """
+        self.link, self.steady = link, True
 
     def interrupt(self) -> None:
         """From any thread: whatever waits for other ranks gives up, now and from now on."""
@@ -94,7 +99,7 @@ class CpuGraph:
 
     def __init__(self, device: CpuDevice, launches: Sequence[Launch], step: int) -> None:
         device.compile(launches)
-        self.launches = tuple(launches)
+        self._device, self.launches = device, tuple(launches)
         self._team = threads.team(device.threads)
         self._step = max(step, 1)
         self._args = [np.array([_word(a) for a in x.args], np.int64) for x in launches]
@@ -104,9 +109,10 @@ class CpuGraph:
         self._table = np.array(rows, np.int64).reshape(-1, 2)
 
     def run(self) -> None:
+        threads = self._team.threads if self._device.steady else self._team.pace.threads
         for row in range(0, len(self.launches), self._step):
             count = min(self._step, len(self.launches) - row)
-            failed, code = self._team.run(self._table.ctypes.data + 16 * row, count)
+            failed, code = self._team.run(self._table.ctypes.data + 16 * row, count, threads)
             if code:
                 name = self.launches[row + failed].kernel.name
                 raise KernelError(

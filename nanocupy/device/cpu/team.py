@@ -8,16 +8,10 @@ The control block is an int64 array, one cache line (8 words) a field:
 
 from __future__ import annotations
 
-from nanocupy.device.cpu.raw import (
-    atomic_load,
-    atomic_store,
-    call_kernel,
-    pause,
-    yield_thread,
-)
+from nanocupy.device.cpu.raw import atomic_load, atomic_store, call_kernel, pause, yield_thread
 from nanocupy.device.cpu.simd import fn
 
-START = 0  # runs begun; a worker that sees it change joins the run
+START = 0  # runs begun << 8 | threads that take part; as it changes, they join the run
 STOP = 64  # not zero: workers leave for good
 TABLE = 128  # address of the table of the run
 ROWS = 192  # its number of rows
@@ -60,24 +54,24 @@ def walk(ctl, thread, threads):
 
 
 def worker(a, thread, threads):
-    """Serve runs until STOP; return when idle for long, so that Python can park the thread.
+    """Serve runs until STOP; return when idle for long or left out, for Python to park the thread.
 
-    a: the control block, the run number last served. Returns the run number served now.
+    a: the control block, the START last seen. Returns the one seen now.
     """
-    ctl, run = a[0], a[1]
+    ctl, seen = a[0], a[1]
     while True:
         tries = 0
-        while atomic_load(ctl + START) == run:
+        while atomic_load(ctl + START) == seen:
             tries += 1
             if tries > atomic_load(ctl + IDLE):
-                return run
+                return seen
             pause()
             if tries % 64 == 0:
                 yield_thread()
-        run += 1
-        if atomic_load(ctl + STOP) != 0:
-            return run
-        walk(ctl, thread, threads)
+        seen = atomic_load(ctl + START)
+        if atomic_load(ctl + STOP) != 0 or thread >= seen & 255:
+            return seen
+        walk(ctl, thread, seen & 255)
 
 
 def run(a, thread, threads):

@@ -1,9 +1,9 @@
 """The thread team: workers that walk captured tables beside the calling thread.
 
 A worker is a Python thread inside one compiled loop that never takes the GIL; it spins for about a
-millisecond after a run and then parks on a condition variable, so an idle engine costs nothing and
-the same code works on every operating system. A fork leaves the child without workers; they start
-anew at the child's first run.
+millisecond after a run and then parks on an event, so an idle engine costs nothing and the same
+code works on every operating system. One that a run leaves out (`pace.py`) parks at once. A fork
+leaves the child without workers; they start anew at the child's first run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from nanocupy.device.cpu.jit import Kernel
 from nanocupy.device.cpu.memory import Memory
+from nanocupy.device.cpu.pace import Pace, cpu_time
 
 _START, _STOP, _TABLE, _ROWS, _SPIN, _STATUS, _IDLE, _FLAGS = (8 * field for field in range(8))
 _ABI = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -34,6 +35,9 @@ class Team:
         threads: size of the team.
         spin: tries at a barrier before a thread yields its core.
         idle: tries of an idle worker before it parks (20,000 is about a millisecond).
+
+    Attributes:
+        pace: how many threads are worth having at present.
     """
 
     def __init__(self, threads: int, spin: int = 1000, idle: int = 20_000) -> None:
@@ -46,18 +50,22 @@ class Team:
                 after_in_child=functools.partial(_call, weakref.WeakMethod(self._forget))
             )
 
-    def run(self, table: int, rows: int) -> tuple[int, int]:
-        """Run `rows` rows of the table at an address; (0, 0), or (failed row, code)."""
+    def run(self, table: int, rows: int, threads: int) -> tuple[int, int]:
+        """Run `rows` rows of the table at an address by so many threads; (0, 0), or (failed row,
+        code)."""
         with self._lock:
             try:
                 if len(self._workers) < self.threads - 1:
                     self._start()
                 control = self._control
                 control[_TABLE], control[_ROWS], control[_STATUS] = table, rows, 0
-                with self._work:
-                    control[_START] += 1
-                    self._work.notify_all()
-                status = self._walk(self._args.ctypes.data, 0, self.threads)
+                control[_FLAGS::8] = control[_FLAGS]  # who was left out is as far as the others
+                self.pace.start(threads)
+                control[_START] = (control[_START] >> 8) + 1 << 8 | threads
+                for event in self._wake[: threads - 1]:
+                    event.set()
+                status = self._walk(self._args.ctypes.data, 0, threads)
+                self.pace.stop()
             except BaseException:  # no more threads to be had, or Ctrl-C: nobody may wait for us
                 self._leave()
                 raise
@@ -81,44 +89,42 @@ class Team:
     def _renew(self) -> None:
         """What belongs to one generation of workers."""
         self._workers: list[threading.Thread] = []
-        self._work = threading.Condition()
+        self._wake = [threading.Event() for _ in range(self.threads - 1)]
+        self.pace = Pace(self.threads)
         self._control = Memory().empty((_FLAGS + 8 * self.threads,), np.int64)
         self._control[_SPIN], self._control[_IDLE] = self._spin, self._idle
         self._args = np.array([self._control.ctypes.data], np.int64)
 
     def _leave(self) -> None:
         """Part from the workers, whatever they are at; even in a run that lacks the caller."""
-        control, work, workers = self._control, self._work, self._workers
+        control, wake, workers = self._control, self._wake, self._workers
         self._renew()
-        with work:
-            control[_STATUS] = control[_STOP] = 1
-            control[_START] += 1
-            work.notify_all()
+        control[_STATUS] = control[_STOP] = 1
+        control[_START] += 1
+        for event in wake:
+            event.set()
         while waiting := [worker for worker in workers if worker.is_alive()]:
             control[_FLAGS::8] = np.iinfo(np.int64).max  # opens every barrier
             waiting[0].join(0.001)
 
     def _start(self) -> None:
-        for thread in range(1, self.threads):
-            worker = threading.Thread(
-                target=_serve,
-                args=(self._control, self._work, thread, self.threads),
-                daemon=True,
-                name=f"nanocupy-{thread}",
-            )
+        for thread, wake in enumerate(self._wake, 1):
+            args = self._control, wake, thread, self.threads
+            worker = threading.Thread(None, _serve, f"nanocupy-{thread}", args, daemon=True)
             worker.start()
             self._workers.append(worker)
+            self.pace.workers.append(cpu_time(worker))
 
 
-def _serve(control: np.ndarray, work: threading.Condition, thread: int, threads: int) -> None:
+def _serve(control: np.ndarray, wake: threading.Event, thread: int, threads: int) -> None:
     """A worker: in the compiled loop while there is work, parked while there is none."""
     worker = _ABI(WORKER.address)
     args = np.array([control.ctypes.data, 0], np.int64)
     while not control[_STOP]:
         args[1] = worker(args.ctypes.data, thread, threads)
-        with work:
-            while control[_START] == args[1] and not control[_STOP]:
-                work.wait()
+        wake.clear()
+        if control[_START] == args[1] and not control[_STOP]:
+            wake.wait()
 
 
 def _call(method: weakref.WeakMethod) -> None:  # type: ignore[type-arg]

@@ -30,5 +30,6 @@ def answers(llm: LLM) -> list[Any]:
 found = []
 for _ in range(int(repeats)):
     with LLM(model, **given) as llm:
+        llm.engine.speculator.clock = float  # no step takes any time: guess whenever that is on
         found.append(answers(llm))
 print(json.dumps(found))

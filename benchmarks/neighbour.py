@@ -1,0 +1,23 @@
+"""A busy process beside the ones that are measured: it spins on one core and does nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+_SPIN = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+
+
+@contextlib.contextmanager
+def busy_neighbour() -> Iterator[None]:
+    """While inside, a process of ordinary priority wants all of the last core."""
+    core = max(os.sched_getaffinity(0))
+    process = subprocess.Popen([sys.executable, "-c", _SPIN, str(core)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
