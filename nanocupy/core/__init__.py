@@ -1,150 +1,56 @@
-"""The array engine: lazy arrays, NumPy's names, `compile` into Programs. As `mlx.core`."""
+"""The array engine: lazy arrays, NumPy's names, `compile` into Programs. As `mlx.core`.
 
-from math import inf, nan, pi
+What MLX has and this has not is refused by name: see `unsupported`.
+"""
 
-from ml_dtypes import finfo
+from math import e as e
+from math import inf as inf
+from math import nan as nan
+from math import pi as pi
 
-from nanocupy.core import distributed, fast
-from nanocupy.core.array import (
-    array,
-    async_eval,
-    bfloat16,
-    bool_,
-    eval,
-    float16,
-    float32,
-    int8,
-    int32,
-    int64,
-    uint8,
-    uint32,
-)
-from nanocupy.core.compiled import compile
-from nanocupy.core.dtypes import astype
-from nanocupy.core.ops import (
-    abs,
-    add,
-    arange,
-    argmax,
-    argmin,
-    bitwise_and,
-    bitwise_invert,
-    bitwise_or,
-    clip,
-    concatenate,
-    cos,
-    divide,
-    equal,
-    exp,
-    expm1,
-    full,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    log,
-    logaddexp,
-    matmul,
-    max,
-    maximum,
-    mean,
-    min,
-    minimum,
-    multiply,
-    negative,
-    not_equal,
-    ones,
-    power,
-    rsqrt,
-    sigmoid,
-    silu,
-    sin,
-    softmax,
-    sqrt,
-    square,
-    subtract,
-    sum,
-    take,
-    tanh,
-    where,
-    zeros,
-)
-from nanocupy.core.program import Program
-from nanocupy.core.shapes import expand_dims, reshape, split, squeeze, transpose
-from nanocupy.device.base import Rows
+from nanocupy.core import distributed as distributed
+from nanocupy.core import fast as fast
+from nanocupy.core import linalg as linalg
+from nanocupy.core import metal as metal
+from nanocupy.core import methods as methods
+from nanocupy.core import random as random
+from nanocupy.core.array import array as array
+from nanocupy.core.array import async_eval as async_eval
+from nanocupy.core.array import bfloat16 as bfloat16
+from nanocupy.core.array import bool_ as bool_
+from nanocupy.core.array import eval as eval
+from nanocupy.core.array import float16 as float16
+from nanocupy.core.array import float32 as float32
+from nanocupy.core.array import float64 as float64
+from nanocupy.core.array import int8 as int8
+from nanocupy.core.array import int16 as int16
+from nanocupy.core.array import int32 as int32
+from nanocupy.core.array import int64 as int64
+from nanocupy.core.array import uint8 as uint8
+from nanocupy.core.array import uint16 as uint16
+from nanocupy.core.array import uint32 as uint32
+from nanocupy.core.array import uint64 as uint64
+from nanocupy.core.compiled import compile as compile
+from nanocupy.core.convolution import *
+from nanocupy.core.creation import *
+from nanocupy.core.devices import *
+from nanocupy.core.dtypes import astype as astype
+from nanocupy.core.indexing import *
+from nanocupy.core.indexing import At as ArrayAt
+from nanocupy.core.io import *
+from nanocupy.core.layout import *
+from nanocupy.core.ops import *
+from nanocupy.core.products import *
+from nanocupy.core.program import Program as Program
+from nanocupy.core.quantized import *
+from nanocupy.core.reductions import *
+from nanocupy.core.scans import *
+from nanocupy.core.shapes import *
+from nanocupy.core.sorting import *
+from nanocupy.core.types import *
+from nanocupy.core.unsupported import refuse
+from nanocupy.device.base import Rows as Rows
 
-__all__ = [
-    "Program",
-    "Rows",
-    "abs",
-    "add",
-    "arange",
-    "argmax",
-    "argmin",
-    "array",
-    "astype",
-    "async_eval",
-    "bfloat16",
-    "bitwise_and",
-    "bitwise_invert",
-    "bitwise_or",
-    "bool_",
-    "clip",
-    "compile",
-    "concatenate",
-    "cos",
-    "distributed",
-    "divide",
-    "equal",
-    "eval",
-    "exp",
-    "expand_dims",
-    "expm1",
-    "fast",
-    "finfo",
-    "float16",
-    "float32",
-    "full",
-    "greater",
-    "greater_equal",
-    "inf",
-    "int8",
-    "int32",
-    "int64",
-    "less",
-    "less_equal",
-    "log",
-    "logaddexp",
-    "matmul",
-    "max",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "multiply",
-    "nan",
-    "negative",
-    "not_equal",
-    "ones",
-    "pi",
-    "power",
-    "reshape",
-    "rsqrt",
-    "sigmoid",
-    "silu",
-    "sin",
-    "softmax",
-    "split",
-    "sqrt",
-    "square",
-    "squeeze",
-    "subtract",
-    "sum",
-    "take",
-    "tanh",
-    "transpose",
-    "uint8",
-    "uint32",
-    "where",
-    "zeros",
-]
+newaxis = None
+euler_gamma = 0.5772156649015329
+__getattr__ = refuse(__name__, "mlx.core", "cuda hadamard_transform")

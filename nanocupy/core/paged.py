@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.core.array import array, as_array, record
+from nanocupy.core.array import array, record
 from nanocupy.core.dtypes import rounded
 from nanocupy.core.graph import Node, Op
 from nanocupy.core.lowering import Lowering
@@ -231,45 +231,3 @@ def paged_attention(q: array, k: array, v: array, cache: PagedCache, scale: floa
     where = (meta.positions, meta.sequences, meta.slots)
     how: dict[str, Any] = {"rope": None, "dtype": None, "codes": None}
     return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, scale=scale, **how)
-
-
-def _attention_numpy(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, scale: float, mask: Any
-) -> np.ndarray:
-    """q [B, heads, L, d], k, v [B, kv_heads, S, d]."""
-    repeat = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
-    scores = (q @ k.transpose(0, 1, 3, 2)) * np.float32(scale)
-    if isinstance(mask, str):
-        past = k.shape[2] - q.shape[2]
-        scores = np.where(np.tri(q.shape[2], k.shape[2], past, dtype=bool), scores, -np.inf)
-    elif mask is not None:
-        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return (weights / weights.sum(-1, keepdims=True)) @ v
-
-
-ATTENTION = Op("scaled_dot_product_attention", lambda q, *_, scale, mask: q, _attention_numpy)
-
-
-def scaled_dot_product_attention(
-    q: Any, k: Any, v: Any, *, scale: float, mask: Any = None, sinks: Any = None
-) -> array:
-    """softmax(q k^T * scale + mask) v; q [B, heads, L, d], k, v [B, kv_heads, S, d].
-
-    With the views that a `PagedCache` hands out, attention over pages.
-    """
-    if sinks is not None:
-        raise NotImplementedError("[scaled_dot_product_attention] sinks")
-    if isinstance(k, PagedView):
-        if mask is not None:
-            raise NotImplementedError(
-                "[paged_attention] a mask: rows attend to their own past only"
-            )
-        return paged_attention(q, k.fresh, v.fresh, k.cache, scale)
-    if isinstance(mask, str) and mask != "causal":
-        raise ValueError(
-            f"[scaled_dot_product_attention] mask={mask!r}: expected 'causal' or an array"
-        )
-    fixed = mask if mask is None or isinstance(mask, str) else as_array(mask).numpy()
-    return record(ATTENTION, q, k, v, scale=scale, mask=fixed)

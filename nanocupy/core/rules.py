@@ -14,6 +14,7 @@ from nanocupy.core import ops
 from nanocupy.core.dtypes import ASTYPE
 from nanocupy.core.fast import ADD_RMS_NORM, LINEAR, QUANTIZE, RMS_NORM, ROPE, SILU_MUL, STATIC
 from nanocupy.core.graph import CONSTANT, ITEM, Node, item, topological, width
+from nanocupy.core.indexing import TAKE
 from nanocupy.core.paged import PAGED_ATTENTION
 from nanocupy.core.shapes import SLICE
 from nanocupy.device.base import Rows
@@ -91,7 +92,7 @@ def gather_rows_first(outputs: Outputs) -> Outputs:
     """
     for node in topological(outputs):
         if (
-            node.op is ops.TAKE
+            node.op is TAKE
             and node.attrs["axis"] == 0
             and isinstance(node.inputs[0].shape[0], Rows)
         ):
@@ -119,7 +120,7 @@ def _gather(outputs: Outputs, take: Node) -> Outputs:
         if not (node.shape and node.shape[0] is rows):
             return node
         if node not in gathered:
-            gathered[node] = Node(ops.TAKE, (node, index), {"axis": 0})
+            gathered[node] = Node(TAKE, (node, index), {"axis": 0})
         return gathered[node]
 
     for node in topological(outputs):
@@ -273,7 +274,7 @@ def _can_round(source: Node, node: Node) -> bool:
         layout = source.attrs["cache"].layout
         group = node.attrs["codes"].group if node.op is QUANTIZE else 1
         return bool(layout.device == "cpu" and layout.head_dim % group == 0)
-    if source.op is ops.TAKE:
+    if source.op is TAKE:
         return node.op is ASTYPE
     return source.op in (ADD_RMS_NORM, RMS_NORM, SILU_MUL)
 
