@@ -135,7 +135,7 @@ def unflatten(x: Any, /, axis: int, shape: Sequence[int]) -> array:
     if -1 in dims:
         known = math.prod(d for d in dims if d != -1)
         dims[dims.index(-1)] = x.shape[place] // known
-    if math.prod(dims) != x.shape[place]:
+    if not dims or math.prod(dims) != x.shape[place]:
         raise ValueError(f"[unflatten] {x.shape[place]} elements to {tuple(shape)}")
     return reshape(x, (*x.shape[:place], *dims, *x.shape[place + 1 :]))
 
@@ -298,7 +298,9 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
     x = as_array(x)
     if mode not in ("constant", "edge", "reflect", "symmetric"):
         raise ValueError(f"[pad] mode={mode!r}")
-    width = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    if not x.ndim:
+        return x
+    width = np.broadcast_to(np.asarray(pad_width, np.int64), (x.ndim, 2))
     return record(_PAD, x, astype(constant_values, x.dtype), width=width, mode=mode)
 
 

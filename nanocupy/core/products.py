@@ -55,6 +55,8 @@ def addmm(c: Any, a: Any, b: Any, /, alpha: float = 1.0, beta: float = 1.0) -> a
     c, a, b = _floats("addmm", c, a, b)
     kind = a.dtype if a.dtype.itemsize >= 4 else float32
     product = matmul(astype(a, kind), astype(b, kind))
+    if broadcast(c.shape, product.shape) != product.shape:
+        raise ValueError(f"[addmm] c {c.shape} does not broadcast to {product.shape}")
     return astype(alpha * product + beta * astype(c, kind), a.dtype)
 
 

@@ -50,6 +50,8 @@ def _reduction(
         axes = normal_axes(name, axis, x.ndim)
         if not of_none and 0 in (x.shape[a] for a in axes):
             raise ValueError(f"[{name}] of no elements: axis {axis} of shape {x.shape}")
+        if not axes and becomes is summed:  # as MLX: where nothing is summed, nothing changes
+            return x
         return record(op, x, axis=axes, keepdims=keepdims, **more)
 
     call.__name__, call.__doc__ = name, f"`numpy.{name}` over axes; None is all of them."

@@ -14,6 +14,7 @@ import numpy as np
 from nanocupy.core import lowering
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.graph import Op, Shape
+from nanocupy.core.specs import normal_axes, normal_axis
 from nanocupy.device.base import Rows
 
 __all__ = ["expand_dims", "permute_dims", "reshape", "split", "squeeze", "transpose"]
@@ -62,8 +63,8 @@ def reshape(x: Any, shape: Sequence[int]) -> array:
 def transpose(x: Any, axes: Sequence[int] | None = None) -> array:
     """`numpy.transpose`."""
     x = as_array(x)
-    order = tuple(range(x.ndim))[::-1] if not axes else tuple(a % x.ndim for a in axes)
-    if sorted(order) != list(range(x.ndim)):
+    order = tuple(range(x.ndim))[::-1] if not axes else normal_axes("transpose", axes, x.ndim)
+    if len(order) != x.ndim:
         raise ValueError(f"[transpose] axes {axes} of an array with {x.ndim} dimensions")
     return record(TRANSPOSE, x, axes=order)
 
@@ -80,9 +81,9 @@ def flat(x: Any, axis: int | None) -> tuple[array, int]:
 def expand_dims(x: Any, axis: int | Sequence[int]) -> array:
     """Insert dimensions of one, at their places in the result."""
     x = as_array(x)
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    count = 1 if isinstance(axis, int) else len(axis)
     shape = list(x.shape)
-    for place in sorted(a % (x.ndim + len(axes)) for a in axes):
+    for place in sorted(normal_axes("expand_dims", axis, x.ndim + count)):
         shape.insert(place, 1)
     return reshape(x, shape)
 
@@ -91,8 +92,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> array:
     """Remove dimensions of one: those named, or all."""
     x = as_array(x)
     ones = [i for i, d in enumerate(x.shape) if d == 1 and not isinstance(d, Rows)]
-    axes = ones if axis is None else [axis] if isinstance(axis, int) else list(axis)
-    gone = [a % x.ndim for a in axes]
+    gone = normal_axes("squeeze", ones if axis is None else axis, x.ndim)
     if not set(gone) <= set(ones):
         raise ValueError(f"[squeeze] axis {axis} of shape {x.shape} is not one")
     return reshape(x, [d for i, d in enumerate(x.shape) if i not in gone])
@@ -101,7 +101,8 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> array:
 def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[array]:
     """`numpy.split`: into equal parts, or at indices."""
     x = as_array(x)
-    place, length = axis % x.ndim, int(x.shape[axis % x.ndim])
+    place = normal_axis("split", axis, x.ndim)
+    length = int(x.shape[place])
     if isinstance(parts, int):
         if length % parts:
             raise ValueError(f"[split] axis {axis} of length {length} into {parts} equal parts")

@@ -11,7 +11,7 @@ from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.reductions import mean
 from nanocupy.core.shapes import flat, reshape, slice_axis
-from nanocupy.core.specs import Axes, normal_axes, normal_axis, reduced, same, wide
+from nanocupy.core.specs import Axes, elements, normal_axes, normal_axis, reduced, same, wide
 
 __all__ = [
     "argpartition", "argsort", "median", "partition", "searchsorted", "sort", "topk",
@@ -78,8 +78,10 @@ def median(x: Any, /, axis: Axes = None, keepdims: bool = False) -> array:
     x = astype(x, floating(x.dtype))
     axes = normal_axes("median", axis, x.ndim)
     rest = [i for i in range(x.ndim) if i not in axes]
-    along = reshape(x.transpose(*rest, *axes), [*(x.shape[i] for i in rest), -1])
+    along = reshape(x.transpose(*rest, *axes), [*(x.shape[i] for i in rest), elements([x.shape[a] for a in axes])])
     length = along.shape[-1]
+    if not length:
+        raise ValueError(f"[median] of no elements: axis {axis} of shape {x.shape}")
     middle = slice_axis(sort(along), len(rest), (length - 1) // 2, length // 2 + 1)
     return reshape(mean(middle, -1), reduced(x.shape, axes, keepdims))
 

@@ -67,7 +67,7 @@ def resized(shape: Shape, axis: int, length: int) -> Shape:
     return (*shape[:axis], length, *shape[axis + 1 :])
 
 
-def elements(shape: Shape) -> int:
+def elements(shape: Sequence[int]) -> int:
     return math.prod(int(d) for d in shape)
 
 
