@@ -14,29 +14,13 @@ from nanocupy.core import linalg as linalg
 from nanocupy.core import metal as metal
 from nanocupy.core import methods as methods
 from nanocupy.core import random as random
-from nanocupy.core.array import array as array
-from nanocupy.core.array import async_eval as async_eval
-from nanocupy.core.array import bfloat16 as bfloat16
-from nanocupy.core.array import bool_ as bool_
-from nanocupy.core.array import eval as eval
-from nanocupy.core.array import float16 as float16
-from nanocupy.core.array import float32 as float32
-from nanocupy.core.array import float64 as float64
-from nanocupy.core.array import int8 as int8
-from nanocupy.core.array import int16 as int16
-from nanocupy.core.array import int32 as int32
-from nanocupy.core.array import int64 as int64
-from nanocupy.core.array import uint8 as uint8
-from nanocupy.core.array import uint16 as uint16
-from nanocupy.core.array import uint32 as uint32
-from nanocupy.core.array import uint64 as uint64
+from nanocupy.core.array import *
 from nanocupy.core.compiled import compile as compile
 from nanocupy.core.convolution import *
 from nanocupy.core.creation import *
 from nanocupy.core.devices import *
 from nanocupy.core.dtypes import astype as astype
 from nanocupy.core.indexing import *
-from nanocupy.core.indexing import At as ArrayAt
 from nanocupy.core.io import *
 from nanocupy.core.layout import *
 from nanocupy.core.ops import *

@@ -11,6 +11,11 @@ import numpy as np
 
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
 
+__all__ = [
+    "array", "async_eval", "bfloat16", "bool_", "eval", "float16", "float32", "float64", "int8",
+    "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+]  # fmt: skip
+
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
 uint16 = np.dtype(np.uint16)
@@ -117,6 +122,12 @@ class array:
 
     def tolist(self) -> Any:
         return self.numpy().tolist()
+
+    def __copy__(self) -> array:
+        return array(self.node)
+
+    def __deepcopy__(self, _: Any) -> array:
+        return array(self.node)
 
     def __dlpack__(self, **how: Any) -> Any:
         return self.numpy().__dlpack__(**how)

@@ -25,7 +25,9 @@ Sizes = int | Sequence[int]
 def _lengths(x: Sequence[int], k: Sequence[int], how: dict[str, Any]) -> list[int]:
     """Positions of the kernel along each dimension."""
     low, high = how["padding"]
-    grown = [(n - 1) * d + 1 + a + b for n, d, a, b in zip(x, how["spread"], low, high, strict=True)]
+    grown = [
+        (n - 1) * d + 1 + a + b for n, d, a, b in zip(x, how["spread"], low, high, strict=True)
+    ]
     reach = [(n - 1) * d + 1 for n, d in zip(k, how["dilation"], strict=True)]
     return [(n - r) // s + 1 for n, r, s in zip(grown, reach, how["stride"], strict=True)]
 
@@ -154,7 +156,5 @@ def convolve(x: Any, v: Any, /, mode: str = "full") -> array:
         raise ValueError(f"[convolve] mode={mode!r}: expected one of {tuple(extra)}")
     low = extra[mode] - extra[mode] // 2 if mode == "same" else extra[mode] // 2
     padding = ([low], [extra[mode] - low])
-    out = conv_general(
-        reshape(x, (1, -1, 1)), reshape(v, (1, -1, 1)), padding=padding, flip=True
-    )
+    out = conv_general(reshape(x, (1, -1, 1)), reshape(v, (1, -1, 1)), padding=padding, flip=True)
     return reshape(out, (-1,))

@@ -112,10 +112,13 @@ def tri(n: int, m: int | None = None, k: int = 0, dtype: Any = None) -> array:
     return array(np.tri(n, m, k, dtype or float32))
 
 
-_TRIL = Op("tril", same, lambda x, *, k: np.where(np.tri(*x.shape[-2:], k, bool), x, x.dtype.type(0)))
-_TRIU = Op(
-    "triu", same, lambda x, *, k: np.where(np.tri(*x.shape[-2:], k - 1, bool), x.dtype.type(0), x)
-)
+def _below(x: np.ndarray, k: int) -> np.ndarray:
+    """Where in its matrices the kth diagonal is, and what is below it."""
+    return np.tri(*x.shape[-2:], k=k, dtype=np.bool_)
+
+
+_TRIL = Op("tril", same, lambda x, *, k: np.where(_below(x, k), x, x.dtype.type(0)))
+_TRIU = Op("triu", same, lambda x, *, k: np.where(_below(x, k - 1), x.dtype.type(0), x))
 
 
 def tril(x: Any, k: int = 0) -> array:

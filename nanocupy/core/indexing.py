@@ -18,7 +18,7 @@ from nanocupy.core.graph import Op, Spec
 from nanocupy.core.shapes import expand_dims, flat, reshape, slice_axis, squeeze
 from nanocupy.core.specs import blank, broadcast, normal_axis, resized
 
-__all__ = ["put_along_axis", "slice", "slice_update", "take", "take_along_axis"]
+__all__ = ["ArrayAt", "put_along_axis", "slice", "slice_update", "take", "take_along_axis"]
 
 _Slice = type(np.s_[:])  # `slice` is an operation here
 
@@ -142,15 +142,15 @@ def setitem(x: array, key: Any, value: Any) -> None:
     x.node = updated(x, key, value).node
 
 
-class At:
+class ArrayAt:
     """`x.at[key].add(v)` and its like: x with every index of the key updated, also where it comes
     twice."""
 
     def __init__(self, x: array, key: Any = None) -> None:
         self._x, self._key = x, key
 
-    def __getitem__(self, key: Any) -> At:
-        return At(self._x, key)
+    def __getitem__(self, key: Any) -> ArrayAt:
+        return ArrayAt(self._x, key)
 
 
 def _update(ufunc: np.ufunc) -> Callable[[Any, Any], array]:
@@ -163,7 +163,7 @@ def _update(ufunc: np.ufunc) -> Callable[[Any, Any], array]:
 
 
 for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
-    setattr(At, _name, _update(getattr(np, _name)))
+    setattr(ArrayAt, _name, _update(getattr(np, _name)))
 
 # ---- along an axis
 
@@ -182,7 +182,9 @@ def take(x: Any, /, indices: Any, axis: int | None = None) -> array:
 
 
 def _along(x: Spec, i: Spec, *, axis: int) -> Spec:
-    return resized(broadcast(resized(x[0], axis, 1), resized(i[0], axis, 1)), axis, i[0][axis]), x[1]
+    return resized(broadcast(resized(x[0], axis, 1), resized(i[0], axis, 1)), axis, i[0][axis]), x[
+        1
+    ]
 
 
 def _places(x: np.ndarray, indices: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,9 +200,7 @@ def _take_along(x: np.ndarray, indices: np.ndarray, *, axis: int) -> np.ndarray:
     return np.take_along_axis(*_places(x, indices, axis), axis)
 
 
-def _put_along(
-    x: np.ndarray, indices: np.ndarray, values: np.ndarray, *, axis: int
-) -> np.ndarray:
+def _put_along(x: np.ndarray, indices: np.ndarray, values: np.ndarray, *, axis: int) -> np.ndarray:
     out, (_, places) = x.copy(), _places(x, indices, axis)
     np.put_along_axis(out, places, np.broadcast_to(values, places.shape), axis)
     return out
@@ -277,5 +277,3 @@ def slice_update(x: Any, update: Any, start_indices: Any, axes: Sequence[int]) -
     x = as_array(x)
     places = [normal_axis("slice_update", a, x.ndim) for a in axes]
     return record(_UPDATE_AT, x, astype(update, x.dtype), start_indices, axes=places)
-
-

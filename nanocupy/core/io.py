@@ -84,7 +84,7 @@ def save_safetensors(
     with _path(file, ".safetensors").open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for host in values:
-            out.write(np.ascontiguousarray(host).view(np.uint8).data if host.ndim else host.tobytes())
+            out.write(host.tobytes())
 
 
 def load(file: Any, /, format: str | None = None, return_metadata: bool = False) -> Any:
@@ -117,7 +117,8 @@ def _load_safetensors(path: Path) -> tuple[dict[str, array], dict[str, str]]:
     header = json.loads(raw[8 : 8 + size].tobytes())
     metadata = header.pop("__metadata__", {})
     data = raw[8 + size :]
-    return {name: array(_tensor(path, name, data, entry)) for name, entry in header.items()}, metadata
+    arrays = {name: array(_tensor(path, name, data, entry)) for name, entry in header.items()}
+    return arrays, metadata
 
 
 def _tensor(path: Path, name: str, data: np.ndarray, entry: Any) -> np.ndarray:

@@ -40,7 +40,7 @@ _DIAGONAL = seen("diagonal", lambda x, **how: x.diagonal(**how))
 _FLIP = seen("flip", lambda x, *, axis: np.flip(x, axis))
 _VIEW = Op(
     "view",
-    lambda spec, *, dtype: (_view_shape(*spec, dtype), dtype),
+    lambda spec, *, dtype: (_view_shape(spec[0], spec[1], dtype), dtype),
     lambda x, *, dtype: np.ascontiguousarray(x).view(dtype),
 )
 
@@ -121,7 +121,8 @@ def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> array:
     x = as_array(x)
     if not x.ndim:
         return reshape(x, (1,))
-    first, last = (normal_axis("flatten", a, x.ndim) for a in (start_axis, end_axis))
+    first, last = (a + x.ndim if a < 0 else a for a in (start_axis, end_axis))
+    first, last = max(first, 0), min(last, x.ndim - 1)  # ends outside are moved inside
     if first > last:
         raise ValueError(f"[flatten] from {start_axis} to {end_axis} of {x.ndim} dimensions")
     inner = math.prod(x.shape[first : last + 1])
@@ -225,9 +226,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[array, ...]:
     """The parts of x along an axis, without it."""
     x = as_array(x)
     place = normal_axis("unstack", axis, x.ndim)
-    return tuple(
-        squeeze(slice_axis(x, place, i, i + 1), place) for i in range(int(x.shape[place]))
-    )
+    return tuple(squeeze(slice_axis(x, place, i, i + 1), place) for i in range(int(x.shape[place])))
 
 
 def meshgrid(*arrays: Any, sparse: bool = False, indexing: str = "xy") -> tuple[array, ...]:
@@ -319,9 +318,7 @@ def diag(x: Any, /, k: int = 0) -> array:
     return ops.where(eye(size, size, k, bool_), columns, array(0, x.dtype))
 
 
-def trace(
-    x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None
-) -> array:
+def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> array:
     """The sum of a diagonal."""
     return sum(astype(diagonal(x, offset, axis1, axis2), dtype or as_array(x).dtype), -1)
 

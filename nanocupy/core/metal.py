@@ -12,4 +12,4 @@ def is_available() -> bool:
     return False
 
 
-__getattr__ = refuse(__name__, "metal", "device_info start_capture stop_capture")
+__getattr__ = refuse(__name__, "metal", "clear_cache device_info start_capture stop_capture")

@@ -60,7 +60,7 @@ _METHODS: dict[str, Any] = {
     "__getitem__": indexing.getitem,
     "__setitem__": indexing.setitem,
     "__iter__": _iterate,
-    "at": property(indexing.At),
+    "at": property(indexing.ArrayAt),
     "T": property(shapes.transpose),
     "mT": property(layout.matrix_transpose),
     "astype": dtypes.astype,

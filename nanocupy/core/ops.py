@@ -14,22 +14,96 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import rowwise, special
-from nanocupy.core.array import array, as_array, bool_, float32, record
+from nanocupy.core.array import array, as_array, bool_, record
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.specs import Becomes, broadcast, kept, widely
 
 __all__ = [
-    "abs", "acos", "acosh", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
-    "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_invert",
-    "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "clip", "cos",
-    "cosh", "degrees", "divide", "divmod", "equal", "erf", "erfinv", "exp", "expm1", "floor",
-    "floor_divide", "greater", "greater_equal", "isclose", "isfinite", "isinf", "isnan", "isneginf",
-    "isposinf", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply",
-    "nan_to_num", "negative", "not_equal", "positive", "pow", "power", "radians", "reciprocal",
-    "remainder", "right_shift", "round", "rsqrt", "sigmoid", "sign", "silu", "sin", "sinh", "sqrt",
-    "square", "stop_gradient", "subtract", "tan", "tanh", "trunc", "where",
+    "abs",
+    "acos",
+    "acosh",
+    "add",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "ceil",
+    "clip",
+    "cos",
+    "cosh",
+    "degrees",
+    "divide",
+    "divmod",
+    "equal",
+    "erf",
+    "erfinv",
+    "exp",
+    "expm1",
+    "floor",
+    "floor_divide",
+    "greater",
+    "greater_equal",
+    "isclose",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "isneginf",
+    "isposinf",
+    "left_shift",
+    "less",
+    "less_equal",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "multiply",
+    "nan_to_num",
+    "negative",
+    "not_equal",
+    "positive",
+    "pow",
+    "power",
+    "radians",
+    "reciprocal",
+    "remainder",
+    "right_shift",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "silu",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "stop_gradient",
+    "subtract",
+    "tan",
+    "tanh",
+    "trunc",
+    "where",
 ]  # fmt: skip
 
 
@@ -136,8 +210,9 @@ def _kept_if_int(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray]
 
 abs, square, sign = _unary("abs"), _unary("square"), _unary("sign", function=_sign)
 negative, positive = _unary("negative", partial(_no_bool, "negative")), as_array
-ceil, floor = _unary("ceil", function=_kept_if_int(np.ceil)), _unary(
-    "floor", function=_kept_if_int(np.floor)
+ceil, floor = (
+    _unary("ceil", function=_kept_if_int(np.ceil)),
+    _unary("floor", function=_kept_if_int(np.floor)),
 )
 trunc = _unary("trunc", function=_kept_if_int(np.trunc))
 exp, expm1 = _unary("exp", floating), _unary("expm1", floating)
@@ -177,7 +252,10 @@ less, less_equal = _binary("less", dtype=bool_), _binary("less_equal", dtype=boo
 greater, greater_equal = _binary("greater", dtype=bool_), _binary("greater_equal", dtype=bool_)
 logical_and, logical_or = _binary("logical_and", dtype=bool_), _binary("logical_or", dtype=bool_)
 logical_xor = _binary("logical_xor", dtype=bool_)
-bitwise_and, bitwise_or = _bitwise("bitwise_and", np.bitwise_and), _bitwise("bitwise_or", np.bitwise_or)
+bitwise_and, bitwise_or = (
+    _bitwise("bitwise_and", np.bitwise_and),
+    _bitwise("bitwise_or", np.bitwise_or),
+)
 bitwise_xor = _bitwise("bitwise_xor", np.bitwise_xor)
 left_shift = bitwise_left_shift = _bitwise("left_shift", np.left_shift)
 right_shift = bitwise_right_shift = _bitwise("right_shift", np.right_shift)

@@ -145,9 +145,11 @@ _LARGEST = 448.0
 _TO_FP8 = Op(
     "to_fp8",
     lambda x: (x[0], uint8),
-    lambda x: np.where(np.isnan(x), np.float32(_LARGEST), np.clip(x, -_LARGEST, _LARGEST))
-    .astype(_FP8)
-    .view(np.uint8),
+    lambda x: (
+        np.where(np.isnan(x), np.float32(_LARGEST), np.clip(x, -_LARGEST, _LARGEST))
+        .astype(_FP8)
+        .view(np.uint8)
+    ),
 )
 _FROM_FP8 = Op(
     "from_fp8",

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import ops, sorting
-from nanocupy.core.array import array, as_array, bool_, float32, int32, record, uint32
+from nanocupy.core.array import array, as_array, float32, int32, record, uint32
 from nanocupy.core.dtypes import astype
 from nanocupy.core.graph import Op
 from nanocupy.core.indexing import take
-from nanocupy.core.layout import broadcast_to
 from nanocupy.core.reductions import argmax
 from nanocupy.core.shapes import expand_dims
 from nanocupy.core.specs import broadcast, elements, normal_axis, resized
 from nanocupy.core.types import finfo
+from nanocupy.core.unsupported import refuse
 
 __all__ = [
     "bernoulli", "categorical", "gumbel", "key", "laplace", "normal", "permutation", "randint",
@@ -220,3 +220,6 @@ def permutation(x: Any, axis: int = 0, key: Any = None) -> array:
     x = as_array(x)
     place = normal_axis("permutation", axis, x.ndim)
     return take(x, sorting.argsort(_bits((x.shape[place],), key)), place)
+
+
+__getattr__ = refuse(__name__, "random")

@@ -107,7 +107,7 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[array]:
         if length % parts:
             raise ValueError(f"[split] axis {axis} of length {length} into {parts} equal parts")
         parts = [length // parts * i for i in range(1, parts)]
-    bounds = [0, *parts, length]
+    bounds = [0, *(slice(p).indices(length)[1] for p in parts), length]
     return [slice_axis(x, place, a, b) for a, b in pairwise(bounds)]
 
 
@@ -133,4 +133,3 @@ def slice_axis(x: Any, axis: int, start: int, stop: int) -> array:
     if (start, stop) == (0, x.shape[axis]):
         return x
     return record(SLICE, x, axis=axis, start=start, stop=max(start, stop))
-

@@ -78,7 +78,10 @@ def median(x: Any, /, axis: Axes = None, keepdims: bool = False) -> array:
     x = astype(x, floating(x.dtype))
     axes = normal_axes("median", axis, x.ndim)
     rest = [i for i in range(x.ndim) if i not in axes]
-    along = reshape(x.transpose(*rest, *axes), [*(x.shape[i] for i in rest), elements([x.shape[a] for a in axes])])
+    along = reshape(
+        x.transpose(*rest, *axes),
+        [*(x.shape[i] for i in rest), elements([x.shape[a] for a in axes])],
+    )
     length = along.shape[-1]
     if not length:
         raise ValueError(f"[median] of no elements: axis {axis} of shape {x.shape}")
@@ -94,4 +97,3 @@ def searchsorted(sorted_sequence: Any, values: Any, /, side: str = "left") -> ar
     if x.ndim != 1:
         raise NotImplementedError(f"[searchsorted] in {x.ndim} dimensions")
     return record(_SEARCH, x, values, side=side)
-

@@ -78,9 +78,7 @@ def wide(x: np.ndarray) -> np.ndarray:
     return x.astype(int8) if x.dtype == bool_ else x
 
 
-def widely(
-    function: Callable[..., Any], dtype: Any = None
-) -> Callable[..., np.ndarray]:
+def widely(function: Callable[..., Any], dtype: Any = None) -> Callable[..., np.ndarray]:
     """The function on `wide` arrays, rounded to their dtype or to another."""
 
     def run(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:

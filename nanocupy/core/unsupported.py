@@ -32,6 +32,8 @@ REFUSED: dict[str, str] = {
     "cross_entropy gated_delta_update": "no such kernel yet",
     "multivariate_normal": "linear algebra beyond norms",
     "unique": "the number of unique values is not known before they are computed",
+    "matrix_norm": "linalg.norm has the Frobenius norm",
+    "einsum_path": "einsum finds an order itself",
     "ArrayIterator ArrayLike": "use collections.abc.Iterator and typing.Any",
 }
 
