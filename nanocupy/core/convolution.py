@@ -1,4 +1,4 @@
-"""Convolutions with channels last, as `mlx.core` has them: x [N, ..., C], weight [O, ..., C/groups]."""
+"""Convolutions with channels last, as `mlx.core` has them: x [N, ..., C]."""
 
 from __future__ import annotations
 

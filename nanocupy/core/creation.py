@@ -114,7 +114,8 @@ def tri(n: int, m: int | None = None, k: int = 0, dtype: Any = None) -> array:
 
 def _below(x: np.ndarray, k: int) -> np.ndarray:
     """Where in its matrices the kth diagonal is, and what is below it."""
-    return np.tri(*x.shape[-2:], k=k, dtype=np.bool_)
+    rows, columns = x.shape[-2:]
+    return np.tri(rows, columns, k, np.bool_)
 
 
 _TRIL = Op("tril", same, lambda x, *, k: np.where(_below(x, k), x, x.dtype.type(0)))
