@@ -11,11 +11,6 @@ import numpy as np
 
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
 
-__all__ = [
-    "array", "async_eval", "bfloat16", "bool_", "eval", "float16", "float32", "float64", "int8",
-    "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-]  # fmt: skip
-
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
 uint16 = np.dtype(np.uint16)

@@ -14,11 +14,6 @@ from nanocupy.core.layout import flip
 from nanocupy.core.shapes import reshape
 from nanocupy.core.specs import widely
 
-__all__ = [
-    "conv1d", "conv2d", "conv3d", "conv_general", "conv_transpose1d", "conv_transpose2d",
-    "conv_transpose3d", "convolve",
-]  # fmt: skip
-
 Sizes = int | Sequence[int]
 
 

@@ -13,12 +13,6 @@ from nanocupy.core.dtypes import astype
 from nanocupy.core.graph import Op
 from nanocupy.core.specs import same
 
-__all__ = [
-    "arange", "asarray", "bartlett", "blackman", "empty", "empty_like", "eye", "from_dlpack",
-    "full", "full_like", "hamming", "hanning", "identity", "linspace", "ones", "ones_like", "tri",
-    "tril", "triu", "zeros", "zeros_like",
-]  # fmt: skip
-
 Dims = int | Sequence[int]
 
 

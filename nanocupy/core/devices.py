@@ -8,11 +8,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-__all__ = [
-    "Device", "DeviceType", "clear_cache", "cpu", "default_device", "device_count", "device_info",
-    "gpu", "is_available", "set_default_device", "synchronize",
-]  # fmt: skip
-
 
 class DeviceType(Enum):
     """`cpu` or `gpu`."""

@@ -18,8 +18,6 @@ from nanocupy.core.graph import Op, Spec
 from nanocupy.core.shapes import expand_dims, flat, reshape, slice_axis, squeeze
 from nanocupy.core.specs import blank, broadcast, normal_axis, resized
 
-__all__ = ["ArrayAt", "put_along_axis", "slice", "slice_update", "take", "take_along_axis"]
-
 _Slice = type(np.s_[:])  # `slice` is an operation here
 
 # ---- reading

@@ -17,8 +17,6 @@ import numpy as np
 
 from nanocupy.core.array import array, as_array
 
-__all__ = ["load", "save", "save_safetensors", "savez", "savez_compressed"]
-
 _DTYPES = {
     "BOOL": np.bool_,
     "U8": np.uint8,

@@ -26,13 +26,6 @@ from nanocupy.core.specs import (
     seen,
 )
 
-__all__ = [
-    "as_strided", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "broadcast_shapes",
-    "broadcast_to", "concat", "concatenate", "contiguous", "depends", "diag", "diagonal", "diff",
-    "flatten", "flip", "kron", "matrix_transpose", "meshgrid", "moveaxis", "pad", "repeat", "roll",
-    "stack", "swapaxes", "tile", "trace", "unflatten", "unstack", "view",
-]  # fmt: skip
-
 # ---- the same elements seen in another way
 
 _BROADCAST = seen("broadcast_to", lambda x, *, shape: np.broadcast_to(x, shape))

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
-from nanocupy.core import dtypes, indexing, layout, ops, products, reductions, scans, shapes
+from nanocupy.core import dtypes, indexing, ops, shapes
 from nanocupy.core.array import array
+
+
+def _loaded(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module that is imported when it is first called."""
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module(f"nanocupy.core.{module}"), name)(*args, **kwargs)
+
+    method.__name__ = name
+    return method
 
 
 def _reverse(function: Callable[..., array]) -> Callable[..., array]:
@@ -39,7 +50,7 @@ _OPERATORS: dict[str, Callable[..., array]] = {
     "floordiv": ops.floor_divide,
     "mod": ops.remainder,
     "pow": ops.power,
-    "matmul": products.matmul,
+    "matmul": _loaded("products", "matmul"),
     "and": ops.bitwise_and,
     "or": ops.bitwise_or,
     "xor": ops.bitwise_xor,
@@ -62,17 +73,17 @@ _METHODS: dict[str, Any] = {
     "__iter__": _iterate,
     "at": property(indexing.ArrayAt),
     "T": property(shapes.transpose),
-    "mT": property(layout.matrix_transpose),
+    "mT": property(_loaded("layout", "matrix_transpose")),
     "astype": dtypes.astype,
     "reshape": lambda self, *shape: shapes.reshape(self, _flexible(shape)),
     "transpose": lambda self, *axes: shapes.transpose(self, _flexible(axes)),
 }
-_SAME_NAMES: dict[Any, str] = {
-    ops: "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square",
-    reductions: "all any argmax argmin logsumexp max mean min prod std sum var",
-    scans: "cummax cummin cumprod cumsum logcumsumexp",
-    shapes: "split squeeze",
-    layout: "diag diagonal flatten moveaxis swapaxes view",
+_SAME_NAMES = {  # module: its functions that are methods, too
+    "ops": "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square",
+    "reductions": "all any argmax argmin logsumexp max mean min prod std sum var",
+    "scans": "cummax cummin cumprod cumsum logcumsumexp",
+    "shapes": "split squeeze",
+    "layout": "diag diagonal flatten moveaxis swapaxes view",
 }
 for _name, _function in _OPERATORS.items():
     setattr(array, f"__{_name}__", _function)
@@ -82,4 +93,4 @@ for _name, _method in _METHODS.items():
     setattr(array, _name, _method)
 for _module, _names in _SAME_NAMES.items():
     for _name in _names.split():
-        setattr(array, _name, getattr(_module, _name))
+        setattr(array, _name, _loaded(_module, _name))

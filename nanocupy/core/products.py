@@ -17,11 +17,6 @@ from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import reshape
 from nanocupy.core.specs import broadcast, normal_axis, widely
 
-__all__ = [
-    "addmm", "block_masked_mm", "einsum", "gather_mm", "inner", "matmul", "outer", "segmented_mm",
-    "tensordot", "vecdot",
-]  # fmt: skip
-
 
 def _matmul_spec(x: Spec, y: Spec) -> Spec:
     """NumPy's rule: vectors are rows or columns, dimensions before the last two are broadcast."""

@@ -18,10 +18,6 @@ from nanocupy.core.graph import Op, Spec, item
 from nanocupy.core.layout import matrix_transpose
 from nanocupy.core.products import gather_mm, matmul
 
-__all__ = [
-    "dequantize", "from_fp8", "gather_qmm", "quantize", "quantized_matmul", "to_fp8",
-]  # fmt: skip
-
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 _EPSILON = np.float32(1e-7)
 

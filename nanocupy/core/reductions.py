@@ -13,11 +13,6 @@ from nanocupy.core.dtypes import astype, floating, summed
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.specs import Axes, Becomes, kept, normal_axes, normal_axis, reduced, wide
 
-__all__ = [
-    "all", "allclose", "any", "argmax", "argmin", "array_equal", "count_nonzero", "logsumexp",
-    "max", "mean", "min", "minmax", "prod", "softmax", "std", "sum", "var",
-]  # fmt: skip
-
 
 class Reduction(Protocol):
     def __call__(self, x: Any, /, axis: Axes = None, keepdims: bool = False) -> array: ...

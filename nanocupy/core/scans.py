@@ -13,10 +13,6 @@ from nanocupy.core.graph import Op
 from nanocupy.core.shapes import flat
 from nanocupy.core.specs import Becomes, kept, normal_axis, same, wide
 
-__all__ = [
-    "cummax", "cummin", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "logcumsumexp",
-]  # fmt: skip
-
 
 class Scan(Protocol):
     def __call__(

@@ -17,8 +17,6 @@ from nanocupy.core.graph import Op, Shape
 from nanocupy.core.specs import normal_axes, normal_axis
 from nanocupy.device.base import Rows
 
-__all__ = ["expand_dims", "permute_dims", "reshape", "split", "squeeze", "transpose"]
-
 
 def _reshape_shape(old: Shape, new: tuple[int, ...]) -> Shape:
     if -1 in new:

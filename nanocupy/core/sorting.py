@@ -13,10 +13,6 @@ from nanocupy.core.reductions import mean
 from nanocupy.core.shapes import flat, reshape, slice_axis
 from nanocupy.core.specs import Axes, elements, normal_axes, normal_axis, reduced, same, wide
 
-__all__ = [
-    "argpartition", "argsort", "median", "partition", "searchsorted", "sort", "topk",
-]  # fmt: skip
-
 
 def _indices(spec: Spec, **_: Any) -> Spec:
     return spec[0], uint32

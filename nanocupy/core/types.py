@@ -10,11 +10,6 @@ import numpy as np
 from nanocupy.core.array import array
 from nanocupy.core.dtypes import common
 
-__all__ = [
-    "Dtype", "DtypeCategory", "can_cast", "finfo", "floating", "generic", "iinfo", "inexact",
-    "integer", "isdtype", "issubdtype", "number", "result_type", "signedinteger", "unsignedinteger",
-]  # fmt: skip
-
 Dtype = np.dtype
 finfo = ml_dtypes.finfo
 
