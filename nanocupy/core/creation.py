@@ -16,10 +16,10 @@ from nanocupy.core.specs import same
 Dims = int | Sequence[int]
 
 
-def full(shape: Dims, value: Any, dtype: Any = None) -> array:
-    """`value` everywhere; takes no memory until something writes it out."""
+def full(shape: Dims, vals: Any, dtype: Any = None) -> array:
+    """`vals` everywhere; takes no memory until something writes it out."""
     dims = (shape,) if isinstance(shape, int) else tuple(shape)
-    return array(np.broadcast_to(array(value, dtype).numpy(), dims))
+    return array(np.broadcast_to(array(vals, dtype).numpy(), dims))
 
 
 def zeros(shape: Dims, dtype: Any = float32) -> array:
@@ -32,10 +32,10 @@ def ones(shape: Dims, dtype: Any = float32) -> array:
     return full(shape, 1.0, dtype or float32)
 
 
-def full_like(x: Any, value: Any, dtype: Any = None) -> array:
+def full_like(x: Any, vals: Any, dtype: Any = None) -> array:
     """`full` in the shape of x, and its dtype unless told."""
     x = as_array(x)
-    return full(x.shape, value, dtype or x.dtype)
+    return full(x.shape, vals, dtype or x.dtype)
 
 
 def zeros_like(x: Any, /, dtype: Any = None) -> array:

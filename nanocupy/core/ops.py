@@ -46,8 +46,8 @@ def _unary(
     function = function or getattr(np, name)
     op = _op(name, widely(function, dtype), dtype)
 
-    def call(x: Any) -> array:
-        return record(op, *_inputs(becomes, (x,)))
+    def call(a: Any) -> array:
+        return record(op, *_inputs(becomes, (a,)))
 
     return _named(call, name)
 
@@ -61,8 +61,8 @@ def _binary(
 
 
 def _of_two(op: Op, becomes: Becomes = kept) -> Callable[[Any, Any], array]:
-    def call(x: Any, y: Any) -> array:
-        return record(op, *_inputs(becomes, (x, y)))
+    def call(a: Any, b: Any) -> array:
+        return record(op, *_inputs(becomes, (a, b)))
 
     return _named(call, op.name)
 
@@ -201,10 +201,10 @@ def where(condition: Any, x: Any, y: Any) -> array:
     return record(_WHERE, astype(condition, bool_), *together((x, y)))
 
 
-def clip(x: Any, low: Any, high: Any) -> array:
-    """x, but at least `low` and at most `high`; None is no limit."""
-    x = as_array(x) if low is None else maximum(x, low)
-    return x if high is None else minimum(x, high)
+def clip(x: Any, /, a_min: Any, a_max: Any) -> array:
+    """x, but at least `a_min` and at most `a_max`; None is no limit."""
+    x = as_array(x) if a_min is None else maximum(x, a_min)
+    return x if a_max is None else minimum(x, a_max)
 
 
 def round(x: Any, decimals: int = 0) -> array:
@@ -212,9 +212,9 @@ def round(x: Any, decimals: int = 0) -> array:
     return record(_ROUND, x, decimals=decimals)
 
 
-def divmod(x: Any, y: Any) -> list[array]:
-    """[floor_divide(x, y), remainder(x, y)]."""
-    return [floor_divide(x, y), remainder(x, y)]
+def divmod(a: Any, b: Any) -> list[array]:
+    """[floor_divide(a, b), remainder(a, b)]."""
+    return [floor_divide(a, b), remainder(a, b)]
 
 
 def nan_to_num(

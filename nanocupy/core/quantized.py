@@ -126,7 +126,8 @@ def quantized_matmul(
 def gather_qmm(
     x: Any, w: Any, /, scales: Any, biases: Any = None, lhs_indices: Any = None,
     rhs_indices: Any = None, transpose: bool = True, group_size: int | None = None,
-    bits: int | None = None, mode: str = "affine", *, sorted_indices: bool = False,
+    bits: int | None = None, mode: str = "affine", global_scale: Any = None, *,
+    sorted_indices: bool = False,
 ) -> array:  # fmt: skip
     """`gather_mm` for a quantised w."""
     dense = dequantize(w, scales, biases, group_size, bits, mode)

@@ -96,9 +96,9 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> array:
     return reshape(x, [d for i, d in enumerate(x.shape) if i not in gone])
 
 
-def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[array]:
+def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[array]:
     """`numpy.split`: into equal parts, or at indices."""
-    x = as_array(x)
+    x, parts = as_array(x), indices_or_sections
     place = normal_axis("split", axis, x.ndim)
     length = int(x.shape[place])
     if isinstance(parts, int):
