@@ -1,10 +1,14 @@
-"""The array engine: lazy arrays, NumPy's names, `compile` into Programs. As `mlx.core`."""
+"""The array engine: lazy arrays, NumPy's names, `compile` into Programs. As `mlx.core`.
 
-from math import inf, nan, pi
+A name is loaded with its first use, so that an engine starts without what it does not need. What
+MLX has and this has not is refused by name: see `unsupported`.
+"""
 
-from ml_dtypes import finfo
+from importlib import import_module
+from math import e, inf, nan, pi
+from typing import Any
 
-from nanocupy.core import distributed, fast
+from nanocupy.core import distributed, fast, methods
 from nanocupy.core.array import (
     array,
     async_eval,
@@ -13,140 +17,120 @@ from nanocupy.core.array import (
     eval,
     float16,
     float32,
+    float64,
     int8,
+    int16,
     int32,
     int64,
     uint8,
+    uint16,
     uint32,
+    uint64,
 )
 from nanocupy.core.compiled import compile
 from nanocupy.core.dtypes import astype
-from nanocupy.core.ops import (
-    abs,
-    add,
-    arange,
-    argmax,
-    argmin,
-    bitwise_and,
-    bitwise_invert,
-    bitwise_or,
-    clip,
-    concatenate,
-    cos,
-    divide,
-    equal,
-    exp,
-    expm1,
-    full,
-    gelu_approx,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    log,
-    logaddexp,
-    matmul,
-    max,
-    maximum,
-    mean,
-    min,
-    minimum,
-    multiply,
-    negative,
-    not_equal,
-    ones,
-    power,
-    rsqrt,
-    sigmoid,
-    silu,
-    sin,
-    softmax,
-    sqrt,
-    square,
-    subtract,
-    sum,
-    take,
-    tanh,
-    where,
-    zeros,
-)
 from nanocupy.core.program import Program
-from nanocupy.core.shapes import expand_dims, reshape, split, squeeze, transpose
+from nanocupy.core.unsupported import refuse
 from nanocupy.device.base import Rows
+
+newaxis = None
+euler_gamma = 0.5772156649015329
+
+_MODULES = ("linalg", "metal", "random")
+_HOMES = {  # module: the names that it has for this one
+    "convolution": (
+        "conv1d conv2d conv3d conv_general conv_transpose1d conv_transpose2d conv_transpose3d "
+        "convolve"
+    ),
+    "creation": (
+        "arange asarray bartlett blackman empty empty_like eye from_dlpack full full_like "
+        "hamming hanning identity linspace ones ones_like tri tril triu zeros zeros_like"
+    ),
+    "devices": (
+        "Device DeviceType clear_cache cpu default_device device_count device_info gpu "
+        "is_available set_default_device synchronize"
+    ),
+    "indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
+    "io": "load save save_safetensors savez savez_compressed",
+    "layout": (
+        "as_strided atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_shapes "
+        "broadcast_to concat concatenate contiguous depends diag diagonal diff flatten flip "
+        "kron matrix_transpose meshgrid moveaxis pad repeat roll stack swapaxes tile trace "
+        "unflatten unstack view"
+    ),
+    "ops": (
+        "abs acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh "
+        "atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or "
+        "bitwise_right_shift bitwise_xor ceil clip cos cosh degrees divide divmod equal erf "
+        "erfinv exp expm1 floor floor_divide gelu_approx greater greater_equal isclose isfinite "
+        "isinf isnan isneginf isposinf left_shift less less_equal log log1p log2 log10 logaddexp "
+        "logical_and logical_not logical_or logical_xor maximum minimum multiply nan_to_num "
+        "negative not_equal positive pow power radians reciprocal remainder right_shift round "
+        "rsqrt sigmoid sign silu sin sinh sqrt square stop_gradient subtract tan tanh trunc "
+        "where"
+    ),
+    "products": (
+        "addmm block_masked_mm einsum gather_mm inner matmul outer segmented_mm tensordot vecdot"
+    ),
+    "quantized": "dequantize from_fp8 gather_qmm quantize quantized_matmul to_fp8",
+    "reductions": (
+        "all allclose any argmax argmin array_equal count_nonzero logsumexp max mean min minmax "
+        "prod softmax std sum var"
+    ),
+    "scans": "cummax cummin cumprod cumsum cumulative_prod cumulative_sum logcumsumexp",
+    "shapes": "expand_dims permute_dims reshape split squeeze transpose",
+    "sorting": "argpartition argsort median partition searchsorted sort topk",
+    "types": (
+        "Dtype DtypeCategory can_cast finfo floating generic iinfo inexact integer isdtype "
+        "issubdtype number result_type signedinteger unsignedinteger"
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+_refuse = refuse(__name__, "mlx.core", "cuda hadamard_transform")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        return _refuse(name)
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_HOME_OF})
+
 
 __all__ = [
     "Program",
     "Rows",
-    "abs",
-    "add",
-    "arange",
-    "argmax",
-    "argmin",
     "array",
     "astype",
     "async_eval",
     "bfloat16",
-    "bitwise_and",
-    "bitwise_invert",
-    "bitwise_or",
     "bool_",
-    "clip",
     "compile",
-    "concatenate",
-    "cos",
     "distributed",
-    "divide",
-    "equal",
+    "e",
+    "euler_gamma",
     "eval",
-    "exp",
-    "expand_dims",
-    "expm1",
     "fast",
-    "finfo",
     "float16",
     "float32",
-    "full",
-    "gelu_approx",
-    "greater",
-    "greater_equal",
+    "float64",
     "inf",
     "int8",
+    "int16",
     "int32",
     "int64",
-    "less",
-    "less_equal",
-    "log",
-    "logaddexp",
-    "matmul",
-    "max",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "multiply",
+    "methods",
     "nan",
-    "negative",
-    "not_equal",
-    "ones",
+    "newaxis",
     "pi",
-    "power",
-    "reshape",
-    "rsqrt",
-    "sigmoid",
-    "silu",
-    "sin",
-    "softmax",
-    "split",
-    "sqrt",
-    "square",
-    "squeeze",
-    "subtract",
-    "sum",
-    "take",
-    "tanh",
-    "transpose",
     "uint8",
+    "uint16",
     "uint32",
-    "where",
-    "zeros",
+    "uint64",
 ]

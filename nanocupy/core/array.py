@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -12,13 +13,17 @@ from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
 
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
+uint16 = np.dtype(np.uint16)
 uint32 = np.dtype(np.uint32)
+uint64 = np.dtype(np.uint64)
 int8 = np.dtype(np.int8)
+int16 = np.dtype(np.int16)
 int32 = np.dtype(np.int32)
 int64 = np.dtype(np.int64)
 float16 = np.dtype(np.float16)
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
 float32 = np.dtype(np.float32)
+float64 = np.dtype(np.float64)
 
 
 class array:
@@ -28,35 +33,38 @@ class array:
     recorded.
 
     Args:
-        value: anything NumPy makes an array of; Python floats become float32, ints int32.
+        value: anything NumPy makes an array of. Python floats become float32, ints int32, and
+            NumPy's float64 becomes float32.
         dtype: of the result; the value's own if None.
     """
 
     __array_priority__ = 1000
 
-    if TYPE_CHECKING:  # operators and methods that `core.ops` sets
+    if TYPE_CHECKING:  # what `core.methods` sets
 
         def _with(self, other: Any) -> array: ...
+        def _of(self, *args: Any, **kwargs: Any) -> array: ...
 
         __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _with
-        __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __matmul__ = _with
-        __and__ = __or__ = __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _with
+        __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _with
+        __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lshift__ = __rshift__ = _with
+        __and__ = __or__ = __xor__ = __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _with
 
         def __neg__(self) -> array: ...
         def __invert__(self) -> array: ...
+        def __abs__(self) -> array: ...
+        def __iter__(self) -> Iterator[array]: ...
         def __setitem__(self, key: Any, value: Any) -> None: ...
-        def astype(self, dtype: Any) -> array: ...
+        def split(self, indices_or_sections: Any, axis: int = 0) -> list[array]: ...
 
-        reshape: Callable[..., array]
-        transpose: Callable[..., array]
-        squeeze: Callable[..., array]
-        sum: Callable[..., array]
-        mean: Callable[..., array]
-        max: Callable[..., array]
-        min: Callable[..., array]
-        argmax: Callable[..., array]
-        split: Callable[..., list[array]]
+        T: array
+        mT: array
         at: Any
+        astype = reshape = transpose = squeeze = flatten = moveaxis = swapaxes = view = _of
+        sum = mean = max = min = prod = all = any = std = var = logsumexp = argmax = argmin = _of
+        cumsum = cumprod = cummax = cummin = logcumsumexp = diag = diagonal = _of
+        abs = cos = exp = log = log10 = log1p = log2 = reciprocal = round = _of
+        rsqrt = sin = sqrt = square = _of
 
     def __init__(self, value: Any, dtype: Any = None) -> None:
         if isinstance(value, Node):
@@ -65,8 +73,10 @@ class array:
         host = np.asarray(value.numpy() if isinstance(value, array) else value)
         if dtype is not None:
             host = host.astype(dtype)
-        elif not isinstance(value, np.ndarray | np.generic | array):
-            host = host.astype({"f": float32, "i": int32}.get(host.dtype.kind, host.dtype))
+        elif host.dtype == float64 and not isinstance(value, array):
+            host = host.astype(float32)
+        elif not isinstance(value, np.ndarray | np.generic | array) and host.dtype.kind == "i":
+            host = host.astype(int32)
         self.node = constant(host)
 
     @property
@@ -90,8 +100,8 @@ class array:
         return self.size * self.dtype.itemsize
 
     @property
-    def T(self) -> array:
-        return self.transpose()
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
 
     def numpy(self) -> np.ndarray:
         """The value as a NumPy array (not a copy where the array already exists)."""
@@ -108,8 +118,21 @@ class array:
     def tolist(self) -> Any:
         return self.numpy().tolist()
 
+    def __copy__(self) -> array:
+        return array(self.node)
+
+    def __deepcopy__(self, _: Any) -> array:
+        return array(self.node)
+
+    def __dlpack__(self, **how: Any) -> Any:
+        return self.numpy().__dlpack__(**how)
+
+    def __dlpack_device__(self) -> Any:
+        return self.numpy().__dlpack_device__()
+
     def __repr__(self) -> str:
-        return f"array({self.numpy()}, dtype={self.dtype})"
+        text = np.array2string(self.numpy(), separator=", ", prefix="array(")
+        return f"array({text}, dtype={self.dtype})"
 
     def __len__(self) -> int:
         if not self.shape:
@@ -118,6 +141,15 @@ class array:
 
     def __bool__(self) -> bool:
         return bool(self.numpy())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self.item())
 
     __hash__ = object.__hash__
 
@@ -149,13 +181,14 @@ def _arrays(tree: Any) -> Iterable[array]:
 def eval(*trees: Any) -> None:
     """Compute every array in the trees (dicts, lists, tuples) by the operations' NumPy forms."""
     roots = [a.node for a in _arrays(trees)]
-    for node in topological([n for n in roots if n.op is not CONSTANT]):
-        if node.op is CONSTANT:
-            continue
-        if node.op.numpy is None:
-            raise NotImplementedError(f"[{node.op.name}] runs only inside a compiled function")
-        value = node.op.numpy(*(n.attrs["value"] for n in node.inputs), **node.attrs)
-        settle(node, value)
+    with np.errstate(all="ignore"):  # NaN and infinities are values like others
+        for node in topological([n for n in roots if n.op is not CONSTANT]):
+            if node.op is CONSTANT:
+                continue
+            if node.op.numpy is None:
+                raise NotImplementedError(f"[{node.op.name}] runs only inside a compiled function")
+            value = node.op.numpy(*(n.attrs["value"] for n in node.inputs), **node.attrs)
+            settle(node, value)
 
 
 def settle(node: Node, value: Any) -> None:

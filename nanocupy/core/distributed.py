@@ -15,6 +15,7 @@ import numpy as np
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.graph import Node, Op, Spec, size, width
 from nanocupy.core.lowering import Lowering
+from nanocupy.core.unsupported import refuse
 from nanocupy.distributed import Group, world
 from nanocupy.kernels import collective
 from nanocupy.kernels.base import FLOATS
@@ -183,3 +184,6 @@ __all__ = [
     "init",
     "is_available",
 ]
+
+
+__getattr__ = refuse(__name__, "distributed", "all_min recv recv_like send sum_scatter")

@@ -40,7 +40,7 @@ def common(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     floats = {d for d in dtypes if d.kind in "fV"}
     if len(floats) == 1:
         return floats.pop()
-    if floats:
+    if floats:  # float16 and bfloat16 meet in float32
         return max(*floats, float32, key=lambda d: d.itemsize)
     found = np.result_type(*dtypes)
     return float32 if found.kind == "f" else found

@@ -20,6 +20,7 @@ from nanocupy.core.array import (
     int32,
     record,
 )
+from nanocupy.core.attention import scaled_dot_product_attention
 from nanocupy.core.dtypes import astype, rounded
 from nanocupy.core.graph import Node, Op, Spec, item, width
 from nanocupy.core.lowering import Lowering
@@ -29,9 +30,11 @@ from nanocupy.core.paged import (
     Work,
     paged_attention,
     rope_table,
-    scaled_dot_product_attention,
     tile_rows,
 )
+from nanocupy.core.shapes import reshape
+from nanocupy.core.specs import same, wide
+from nanocupy.core.unsupported import refuse
 from nanocupy.device.base import Rows
 from nanocupy.kernels import embedding as embedding_kernel
 from nanocupy.kernels import linear as linear_kernel
@@ -123,6 +126,29 @@ def rms_norm(x: Any, weight: Any, eps: float) -> array:
     if weight.shape != x.shape[-1:]:
         raise ValueError(f"[rms_norm] weight of shape {weight.shape} for x of shape {x.shape}")
     return record(RMS_NORM, x, weight, eps=eps)
+
+
+def _layer_norm_numpy(x: np.ndarray, *affine: np.ndarray, eps: float) -> np.ndarray:
+    """In float32, rounded once."""
+    centred = wide(x) - wide(x).mean(-1, keepdims=True)
+    out = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(eps))
+    for apply, vector in zip((np.multiply, np.add), affine, strict=False):
+        out = apply(out, wide(vector))
+    return np.asarray(out).astype(x.dtype)
+
+
+_LAYER_NORM = Op("layer_norm", same, _layer_norm_numpy)
+
+
+def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> array:
+    """(x - mean) / sqrt(variance + eps) * weight + bias along the last axis; None: without it."""
+    x = as_array(x)
+    size = x.shape[-1:]
+    weight = np.ones(size, np.float32) if weight is None else weight
+    affine = [as_array(v) for v in (weight, bias) if v is not None]
+    if any(v.shape != size for v in affine):
+        raise ValueError(f"[layer_norm] {[v.shape for v in affine]} for x of shape {x.shape}")
+    return record(_LAYER_NORM, x, *affine, eps=eps)
 
 
 def _gated(activation: str) -> Op:
@@ -316,7 +342,7 @@ def rope(
     freqs: Any = None,
     magnitude: float = 1.0,
 ) -> array:
-    """Rotary positions on x [B, heads, L, head_dim].
+    """Rotary positions on x [B, ..., L, head_dim].
 
     Args:
         offset: position of the first token: an int, or an int32 array [B], one a row.
@@ -324,6 +350,12 @@ def rope(
         magnitude: (not in MLX) multiplies what turns, as YaRN wants it.
     """
     x = as_array(x)
+    if x.ndim != 4:
+        if x.ndim < 3:
+            raise ValueError(f"[rope] x of shape {x.shape}: at least three dimensions")
+        flat = reshape(x, (x.shape[0], -1, *x.shape[-2:]))
+        how: dict[str, Any] = {"traditional": traditional, "base": base, "scale": scale}
+        return reshape(rope(flat, dims, offset=offset, freqs=freqs, **how), x.shape)
     if (base is None) == (freqs is None):
         raise ValueError("[rope] give exactly one of base and freqs")
     if base is not None:
@@ -402,6 +434,7 @@ __all__ = [
     "Work",
     "dequantize",
     "embedding_part",
+    "layer_norm",
     "longest",
     "pack",
     "packed_embedding",
@@ -414,3 +447,4 @@ __all__ = [
     "static",
     "tile_rows",
 ]
+__getattr__ = refuse(__name__, "fast")

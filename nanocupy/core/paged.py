@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.core.array import array, as_array, record
+from nanocupy.core.array import array, record
 from nanocupy.core.dtypes import rounded
 from nanocupy.core.graph import Node, Op
 from nanocupy.core.lowering import Lowering
@@ -252,58 +252,3 @@ def paged_attention(
     scores = {"scale": scale, "window": window, "softcap": softcap}
     later: dict[str, Any] = {"rope": None, "dtype": None, "codes": None}
     return record(PAGED_ATTENTION, q, k, v, *where, cache=cache, **scores, **later)
-
-
-def _attention_numpy(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, scale: float, mask: Any, softcap: float
-) -> np.ndarray:
-    """q [B, heads, L, d], k, v [B, kv_heads, S, d]."""
-    repeat = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, repeat, axis=1), np.repeat(v, repeat, axis=1)
-    scores = (q @ k.transpose(0, 1, 3, 2)) * np.float32(scale)
-    if softcap:
-        scores = np.float32(softcap) * np.tanh(scores / np.float32(softcap))
-    if isinstance(mask, str):
-        past = k.shape[2] - q.shape[2]
-        scores = np.where(np.tri(q.shape[2], k.shape[2], past, dtype=bool), scores, -np.inf)
-    elif mask is not None:
-        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return (weights / weights.sum(-1, keepdims=True)) @ v
-
-
-ATTENTION = Op("scaled_dot_product_attention", lambda q, *_, **how: q, _attention_numpy)
-
-
-def scaled_dot_product_attention(
-    q: Any,
-    k: Any,
-    v: Any,
-    *,
-    scale: float,
-    mask: Any = None,
-    sinks: Any = None,
-    softcap: float = 0.0,
-) -> array:
-    """softmax(q k^T * scale + mask) v; q [B, heads, L, d], k, v [B, kv_heads, S, d].
-
-    With the views that a `PagedCache` hands out, attention over pages.
-
-    Args:
-        softcap: (not in MLX) makes softcap * tanh(s / softcap) of a score s; 0 for none.
-    """
-    if sinks is not None:
-        raise NotImplementedError("[scaled_dot_product_attention] sinks")
-    if isinstance(k, PagedView):
-        if mask is not None and not isinstance(mask, SlidingWindow):
-            raise NotImplementedError(
-                "[paged_attention] a mask: rows attend to their own past only"
-            )
-        window = 0 if mask is None else mask.size
-        return paged_attention(q, k.fresh, v.fresh, k.cache, scale, window, softcap)
-    if isinstance(mask, str) and mask != "causal":
-        raise ValueError(
-            f"[scaled_dot_product_attention] mask={mask!r}: expected 'causal' or an array"
-        )
-    fixed = mask if mask is None or isinstance(mask, str) else as_array(mask).numpy()
-    return record(ATTENTION, q, k, v, scale=scale, mask=fixed, softcap=softcap)

@@ -23,6 +23,7 @@ from nanocupy.core.fast import (
     STATIC,
 )
 from nanocupy.core.graph import CONSTANT, ITEM, Node, item, topological, width
+from nanocupy.core.indexing import TAKE
 from nanocupy.core.paged import PAGED_ATTENTION
 from nanocupy.core.shapes import SLICE
 from nanocupy.device.base import Rows
@@ -100,7 +101,7 @@ def gather_rows_first(outputs: Outputs) -> Outputs:
     """
     for node in topological(outputs):
         if (
-            node.op is ops.TAKE
+            node.op is TAKE
             and node.attrs["axis"] == 0
             and isinstance(node.inputs[0].shape[0], Rows)
         ):
@@ -128,7 +129,7 @@ def _gather(outputs: Outputs, take: Node) -> Outputs:
         if not (node.shape and node.shape[0] is rows):
             return node
         if node not in gathered:
-            gathered[node] = Node(ops.TAKE, (node, index), {"axis": 0})
+            gathered[node] = Node(TAKE, (node, index), {"axis": 0})
         return gathered[node]
 
     for node in topological(outputs):
@@ -283,7 +284,7 @@ def _can_round(source: Node, node: Node) -> bool:
         return bool(layout.device == "cpu" and layout.head_dim % group == 0)
     if source.op is RMS_NORM:  # not one head of several
         return bool(source.inputs[1].shape[0] == width(source.shape))
-    return source.op in (ADD_RMS_NORM, SILU_MUL, GELU_MUL, ops.TAKE)
+    return source.op in (ADD_RMS_NORM, SILU_MUL, GELU_MUL, TAKE)
 
 
 def rope_and_write(outputs: Outputs) -> Outputs:

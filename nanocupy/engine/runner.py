@@ -79,7 +79,7 @@ class ModelRunner:
         layout = self.plan.layout
         caches = [fast.PagedCache(layout, keys, values, meta) for keys, values in self.pages]
         logits = model(fast.static(to.device.tokens, (rows, 1)), cache=caches)
-        wanted = core.take(logits, fast.static(to.device.sample_rows, (samples,)))
+        wanted = core.take(logits, fast.static(to.device.sample_rows, (samples,)), 0)
         wanted = wanted.reshape(samples, self.vocab_size)
         return [*fast.sample(wanted, to.sampling), wanted]
 

@@ -1,6 +1,30 @@
 """Layers, as `mlx.nn` has them."""
 
-from nanocupy.nn.activations import gelu_approx, silu, softplus
+from nanocupy.nn.activations import (
+    GELU,
+    ReLU,
+    ReLU2,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+    gelu,
+    gelu_approx,
+    gelu_fast_approx,
+    leaky_relu,
+    log_sigmoid,
+    log_softmax,
+    relu,
+    relu2,
+    relu6,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+)
 from nanocupy.nn.layers import (
     Embedding,
     Linear,
@@ -10,20 +34,46 @@ from nanocupy.nn.layers import (
     RoPE,
 )
 from nanocupy.nn.module import Module
+from nanocupy.nn.more import Conv1d, Dropout, Identity, LayerNorm, Sequential
 from nanocupy.nn.prepare import prepare
 from nanocupy.nn.quantize import quantize
 
 __all__ = [
+    "GELU",
+    "Conv1d",
+    "Dropout",
     "Embedding",
+    "Identity",
+    "LayerNorm",
     "Linear",
     "Module",
     "QuantizedEmbedding",
     "QuantizedLinear",
     "RMSNorm",
+    "ReLU",
+    "ReLU2",
+    "ReLU6",
     "RoPE",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "gelu",
     "gelu_approx",
+    "gelu_fast_approx",
+    "leaky_relu",
+    "log_sigmoid",
+    "log_softmax",
     "prepare",
     "quantize",
+    "relu",
+    "relu2",
+    "relu6",
+    "sigmoid",
     "silu",
+    "softmax",
     "softplus",
+    "tanh",
 ]

@@ -181,7 +181,7 @@ class RoPE(Module):
         super().__init__()
         self.dims, self.traditional, self.base, self.scale = dims, traditional, base, scale
         self.magnitude = magnitude
-        self._freqs = None if freqs is None else array(freqs)
+        self._freqs = None if freqs is None else array(freqs, core.float64)
 
     def __call__(self, x: array, offset: Any = 0) -> array:
         return fast.rope(

@@ -120,7 +120,7 @@ class Model:
         layers: Any = nn.prepare(Layers(group.rank()), device)
         total = distributed.all_sum(layers.down(x), group=group)
         columns = distributed.gather_columns(layers.head(total + x), WIDTHS, group=group)
-        out = mx.take(columns, fast.static(self.index, (self.wanted,)))
+        out = mx.take(columns, fast.static(self.index, (self.wanted,)), 0)
         self.program = Program([out], device, rules)
 
     def kernels(self) -> list[str]:

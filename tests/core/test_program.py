@@ -59,7 +59,7 @@ class Case:
         self.index = self.device.empty((capacity,), np.int32)
         model = block(self.device)
         logits = model(fast.static(self.tokens, (self.rows, 1)))
-        out = mx.take(logits, fast.static(self.index, (self.wanted,)))
+        out = mx.take(logits, fast.static(self.index, (self.wanted,)), 0)
         self.program = Program([out], self.device, chosen)
 
     def __call__(self, tokens: list[int], index: list[int]) -> np.ndarray:

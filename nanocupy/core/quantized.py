@@ -1,0 +1,165 @@
+"""Weights in MLX's affine codes, as `mlx.core` has them: w = code * scale + bias in groups.
+
+A row of codes is one stream of bits, the first code in the lowest, in words of 32: weight uint32
+[..., n, k*bits/32], scales and biases [..., n, k/group_size]. Products take the weight apart first;
+what an engine runs on is `fast.packed_linear`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from nanocupy.core.array import array, as_array, bfloat16, float32, record, uint8, uint32
+from nanocupy.core.dtypes import astype
+from nanocupy.core.graph import Op, Spec, item
+from nanocupy.core.layout import matrix_transpose
+from nanocupy.core.products import gather_mm, matmul
+
+BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+_EPSILON = np.float32(1e-7)
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes uint8 [..., k] as words uint32 [..., k*bits/32]."""
+    stream = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
+    flat = stream.reshape(*codes.shape[:-1], -1)
+    return np.packbits(flat, axis=-1, bitorder="little").view("<u4")
+
+
+def unpack_codes(words: np.ndarray, bits: int) -> np.ndarray:
+    """The inverse of `pack_codes`."""
+    raw = np.ascontiguousarray(words, "<u4").view(np.uint8)
+    stream = np.unpackbits(raw, axis=-1, bitorder="little")
+    stream = stream.reshape(*words.shape[:-1], -1, bits)
+    return np.packbits(stream, axis=-1, bitorder="little")[..., 0]
+
+
+def _quantize(w: np.ndarray, *, group_size: int, bits: int) -> tuple[np.ndarray, ...]:
+    """The edge of larger magnitude is met exactly, and zero is a code."""
+    groups = w.astype(float32).reshape(*w.shape[:-1], -1, group_size)
+    low, high = groups.min(-1, keepdims=True), groups.max(-1, keepdims=True)
+    down = np.abs(low) > np.abs(high)
+    scale = np.maximum((high - low) / np.float32(2**bits - 1), _EPSILON)
+    scale = np.where(down, scale, -scale)
+    edge = np.where(down, low, high)
+    steps = np.rint(edge / scale)
+    scale = np.where(steps == 0, scale, edge / np.where(steps == 0, 1, steps))
+    bias = np.where(steps == 0, np.float32(0), edge)
+    codes = np.clip(np.rint((groups - bias) / scale), 0, 2**bits - 1).astype(np.uint8)
+    words = pack_codes(codes.reshape(w.shape), bits)
+    return words, scale[..., 0].astype(w.dtype), bias[..., 0].astype(w.dtype)
+
+
+def _quantize_specs(w: Spec, *, group_size: int, bits: int) -> list[Spec]:
+    *rows, k = w[0]
+    parts = (*rows, k // group_size)
+    return [((*rows, k * bits // 32), uint32), (parts, w[1]), (parts, w[1])]
+
+
+def _dequantize(
+    words: np.ndarray, scales: np.ndarray, biases: np.ndarray, *, group_size: int, bits: int
+) -> np.ndarray:
+    codes = unpack_codes(words, bits)
+    groups = codes.reshape(*scales.shape, group_size).astype(float32)
+    wide = groups * scales[..., None].astype(float32) + biases[..., None].astype(float32)
+    return wide.reshape(codes.shape).astype(scales.dtype)
+
+
+_QUANTIZE = Op("quantize", _quantize_specs, _quantize)
+_DEQUANTIZE = Op(
+    "dequantize",
+    lambda w, s, b, *, group_size, bits: ((*w[0][:-1], w[0][-1] * 32 // bits), s[1]),
+    _dequantize,
+)
+
+
+def _format(name: str, group_size: int | None, bits: int | None, mode: str) -> dict[str, int]:
+    if mode != "affine":
+        raise NotImplementedError(f"[{name}] mode={mode!r}: only 'affine'")
+    form = {"group_size": group_size or 64, "bits": bits or 4}
+    if form["group_size"] not in GROUPS or form["bits"] not in BITS:
+        raise ValueError(f"[{name}] {form}: groups of {GROUPS} and bits of {BITS}")
+    return form
+
+
+def quantize(
+    w: Any, /, group_size: int | None = None, bits: int | None = None, mode: str = "affine", *,
+    global_scale: Any = None,
+) -> tuple[array, array, array]:  # fmt: skip
+    """(words, scales, biases) of w [..., n, k]; by default 4 bits in groups of 64.
+
+    Raises:
+        NotImplementedError: a mode other than "affine".
+    """
+    w, form = as_array(w), _format("quantize", group_size, bits, mode)
+    if w.dtype.kind not in "fV" or w.ndim < 2 or w.shape[-1] % form["group_size"]:
+        raise ValueError(f"[quantize] {w.dtype} {w.shape} in groups of {form['group_size']}")
+    node = record(_QUANTIZE, w, **form).node
+    words, scales, biases = (array(item(node, i)) for i in range(3))
+    return words, scales, biases
+
+
+def dequantize(
+    w: Any, /, scales: Any, biases: Any = None, group_size: int | None = None,
+    bits: int | None = None, mode: str = "affine", global_scale: Any = None, dtype: Any = None,
+) -> array:  # fmt: skip
+    """The matrix that `quantize` took, as near as its codes are; in the dtype of the scales."""
+    form = _format("dequantize", group_size, bits, mode)
+    if biases is None:
+        raise ValueError("[dequantize] affine codes have biases")
+    out = record(_DEQUANTIZE, w, scales, biases, **form)
+    return out if dtype is None else astype(out, dtype)
+
+
+def quantized_matmul(
+    x: Any, w: Any, /, scales: Any, biases: Any = None, transpose: bool = True,
+    group_size: int | None = None, bits: int | None = None, mode: str = "affine",
+) -> array:  # fmt: skip
+    """x @ w, or by default x @ w^T, for a quantised w."""
+    dense = dequantize(w, scales, biases, group_size, bits, mode)
+    return matmul(x, matrix_transpose(dense) if transpose else dense)
+
+
+def gather_qmm(
+    x: Any, w: Any, /, scales: Any, biases: Any = None, lhs_indices: Any = None,
+    rhs_indices: Any = None, transpose: bool = True, group_size: int | None = None,
+    bits: int | None = None, mode: str = "affine", global_scale: Any = None, *,
+    sorted_indices: bool = False,
+) -> array:  # fmt: skip
+    """`gather_mm` for a quantised w."""
+    dense = dequantize(w, scales, biases, group_size, bits, mode)
+    dense = matrix_transpose(dense) if transpose else dense
+    return gather_mm(x, dense, lhs_indices, rhs_indices)
+
+
+# ---- floats of 8 bits: e4m3, without infinities
+
+_FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
+_LARGEST = 448.0
+_TO_FP8 = Op(
+    "to_fp8",
+    lambda x: (x[0], uint8),
+    lambda x: (
+        np.where(np.isnan(x), np.float32(_LARGEST), np.clip(x, -_LARGEST, _LARGEST))
+        .astype(_FP8)
+        .view(np.uint8)
+    ),
+)
+_FROM_FP8 = Op(
+    "from_fp8",
+    lambda x, *, dtype: (x[0], dtype),
+    lambda x, *, dtype: np.ascontiguousarray(x).view(_FP8).astype(float32).astype(dtype),
+)
+
+
+def to_fp8(x: Any) -> array:
+    """The codes of x in e4m3, uint8; what is too large becomes the largest, 448."""
+    return record(_TO_FP8, astype(x, float32))
+
+
+def from_fp8(x: Any, dtype: Any = bfloat16) -> array:
+    """The numbers that codes of e4m3 stand for."""
+    return record(_FROM_FP8, x, dtype=np.dtype(dtype))

@@ -1,0 +1,110 @@
+"""Shape rules and evaluation in NumPy that the tables of operations share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nanocupy.core.array import array, bool_, float32, int8, record
+from nanocupy.core.graph import Op, Shape, Spec
+from nanocupy.device.base import Rows
+
+Becomes = Callable[[np.dtype[Any]], np.dtype[Any]]
+Axes = int | Sequence[int] | None
+
+
+def broadcast(*shapes: Shape) -> Shape:
+    """NumPy's rule, with a symbolic number of rows kept symbolic."""
+    plain = np.broadcast_shapes(*(tuple(int(d) for d in s) for s in shapes))
+    out: list[int] = list(plain)
+    for shape in shapes:
+        for place, dim in enumerate(reversed(shape), 1):
+            if isinstance(dim, Rows):
+                out[-place] = dim
+    return tuple(out)
+
+
+def same(spec: Spec, *_: Spec, **__: Any) -> Spec:
+    """The rule of what changes neither shape nor dtype."""
+    return spec
+
+
+def kept(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype
+
+
+def normal_axis(name: str, axis: int, ndim: int) -> int:
+    """The axis counted from the front."""
+    if not -ndim <= axis < ndim:
+        raise IndexError(f"[{name}] axis {axis} of an array with {ndim} dimensions")
+    return axis % ndim
+
+
+def normal_axes(name: str, axis: Axes, ndim: int) -> tuple[int, ...]:
+    """Axes counted from the front; None is all of them."""
+    if axis is None:
+        return tuple(range(ndim))
+    chosen = [axis] if isinstance(axis, int) else axis
+    axes = tuple(normal_axis(name, int(a), ndim) for a in chosen)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"[{name}] axes {axis} name one dimension twice")
+    return axes
+
+
+def reduced(shape: Shape, axes: tuple[int, ...], keepdims: bool) -> Shape:
+    """The shape with dimensions reduced to one, or left out."""
+    if keepdims:
+        return tuple(1 if i in axes else d for i, d in enumerate(shape))
+    return tuple(d for i, d in enumerate(shape) if i not in axes)
+
+
+def resized(shape: Shape, axis: int, length: int) -> Shape:
+    """The shape with another length along one axis."""
+    return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def elements(shape: Sequence[int]) -> int:
+    return math.prod(int(d) for d in shape)
+
+
+def wide(x: np.ndarray) -> np.ndarray:
+    """What arithmetic is done in: 16-bit floats as float32 and rounded once, bools as numbers."""
+    if x.dtype.kind in "fV" and x.dtype.itemsize < 4:
+        return x.astype(float32)
+    return x.astype(int8) if x.dtype == bool_ else x
+
+
+def widely(function: Callable[..., Any], dtype: Any = None) -> Callable[..., np.ndarray]:
+    """The function on `wide` arrays, rounded to their dtype or to another."""
+
+    def run(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
+        value = np.asarray(function(*(wide(x) for x in arrays), **attrs))
+        return value.astype(arrays[0].dtype if dtype is None else dtype, copy=False)
+
+    return run
+
+
+def blank(spec: Spec) -> np.ndarray:
+    """An array of this shape and dtype that takes no memory: what a view of it looks like is free
+    to find out."""
+    shape, dtype = spec
+    return np.broadcast_to(np.zeros((), dtype), tuple(int(n) for n in shape))
+
+
+def seen(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:
+    """An operation that only looks at the same elements in another way: `function` gives a view."""
+
+    def infer(spec: Spec, **attrs: Any) -> Spec:
+        view = function(blank(spec), **attrs)
+        return view.shape, view.dtype
+
+    op = Op(name, infer, function)
+    return partial(_record, op)
+
+
+def _record(op: Op, x: Any, **attrs: Any) -> array:
+    return record(op, x, **attrs)

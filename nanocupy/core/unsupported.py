@@ -1,0 +1,56 @@
+"""Names of `mlx.core` that are not here, and why: each raises `NotImplementedError` when it is
+asked for, so that nothing runs on a wrong answer.
+
+A name that MLX does not have either is an `AttributeError`, as anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_NO_GRADIENTS = "nanocupy only infers: there are no function transforms"
+_NO_COMPLEX = "there are no complex numbers"
+_NO_STREAMS = "a device runs one list of launches: there are no streams"
+_NO_LIMITS = "an engine plans its memory itself: see LLM(gpu_memory_utilization=...)"
+_NO_EXPORT = "functions cannot be written to files"
+_NO_KERNELS = "kernels are CUDA or Numba sources of this package: see nanocupy.kernels"
+
+REFUSED: dict[str, str] = {
+    "grad value_and_grad vjp jvp vmap checkpoint custom_function": _NO_GRADIENTS,
+    "complex64 complexfloating real imag conj conjugate fft": _NO_COMPLEX,
+    "Stream StreamContext ThreadLocalStream stream new_stream new_thread_local_stream "
+    "new_thread_unsafe_stream default_stream set_default_stream clear_streams": _NO_STREAMS,
+    "get_active_memory get_array_buffer_size get_cache_memory get_memory_limit get_peak_memory "
+    "reset_peak_memory set_cache_limit set_memory_limit set_wired_limit": _NO_LIMITS,
+    "export_function import_function exporter export_to_dot FunctionExporter": _NO_EXPORT,
+    "cuda_kernel metal_kernel precompiled_cuda_kernel": _NO_KERNELS,
+    "save_gguf": "GGUF files are read, by nanocupy.checkpoint, and not written",
+    "qqmm gather_qqmm": "products of two quantised matrices",
+    "disable_compile enable_compile": "compile(..., device=None) is the function itself",
+    "PrintOptions get_printoptions set_printoptions printoptions": "arrays print as NumPy's do",
+    "cross_entropy gated_delta_update": "no such kernel yet",
+    "multivariate_normal": "linear algebra beyond norms",
+    "unique": "the number of unique values is not known before they are computed",
+    "matrix_norm": "linalg.norm has the Frobenius norm",
+    "einsum_path": "einsum finds an order itself",
+    "ArrayIterator ArrayLike": "use collections.abc.Iterator and typing.Any",
+}
+
+
+def refuse(module: str, prefix: str, names: str = "") -> Callable[[str], Any]:
+    """A module's `__getattr__` that refuses names by name.
+
+    Args:
+        prefix: of the names in what it says.
+        names: further names it refuses.
+    """
+    why = {name: reason for some, reason in REFUSED.items() for name in some.split()}
+    why |= dict.fromkeys(names.split(), "not in this engine yet")
+
+    def missing(name: str) -> Any:
+        if name in why:
+            raise NotImplementedError(f"[{prefix}.{name}] {why[name]}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return missing
