@@ -459,7 +459,7 @@ def test_assignment_and_updates(data: Any) -> None:
     x = data.draw(
         pairs(("float32", "float16", "int32"), shape=shapes(3, 1, empty=False), special=False)
     )
-    key = data.draw(keys(x.ours.shape, none=False))  # MLX mistakes axes then
+    key = data.draw(keys(x.ours.shape, none=False))  # which MLX loses on the way
     part = x.ours[arrays(ours, key)]
     if not part.size:  # MLX divides by it
         return
