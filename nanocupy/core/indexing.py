@@ -109,13 +109,29 @@ def _basic(part: Any) -> bool:
 def _updated(
     x: np.ndarray, value: np.ndarray, *arrays: np.ndarray, key: tuple[Any, ...], how: Any
 ) -> np.ndarray:
-    """A copy of x with `how` applied at the key: None assigns, a ufunc counts every index."""
-    out, where = x.copy(), _filled(key, arrays)
+    """A copy of x with `how` applied at the key: None assigns, a ufunc counts every index.
+
+    Ints are looked up first, as in MLX: so they do not count among the arrays of indices, whose
+    dimensions come first where a slice stands between them.
+    """
+    out = x.copy()
+    at_ints: list[Any] = []
+    for part in key:
+        if part is ... or _is_int(part):
+            at_ints.append(part)
+        elif part is not None:
+            at_ints += [_Slice(None)] * (part.ndim if isinstance(part, np.ndarray) else 1)
+    place = out[(*at_ints, *([] if ... in at_ints else [...]))]  # with it, a view even of one
+    where = _filled(tuple(p for p in key if not _is_int(p)), arrays)
     if how is None:
-        out[where] = value
+        place[where] = value
     else:
-        how.at(out, where, value)
+        how.at(place, where, value)
     return out
+
+
+def _is_int(part: Any) -> bool:
+    return isinstance(part, int | np.integer) and not isinstance(part, bool)
 
 
 _SETITEM = Op("setitem", lambda x, value, *arrays, key, how: x, _updated)

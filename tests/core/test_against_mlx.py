@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanocupy.core as ours
@@ -28,12 +28,13 @@ ALL = (*FLOATS, *INTS, "bool_")
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 2.5, float("nan"), float("inf"), -float("inf"))
 TOLERANCE = {"float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}
 
+VIEWS = ("", "", "turned", "reversed", "steps")
 SHAPED = ("", "reversed")  # views that leave a shape as it is
 
 some = settings(
     max_examples=40,
     deadline=None,
-    phases=(Phase.generate,),
+    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 many = settings(some, max_examples=100)
@@ -107,7 +108,7 @@ def shapes(most: int = 3, least: int = 0, side: int = 4, empty: bool = True) -> 
 @st.composite
 def pairs(
     draw: Any, dtypes: Sequence[str] = ALL, shape: Any = None, special: bool = True,
-    views: Sequence[str] = ("", "", "turned", "reversed", "steps"),
+    views: Sequence[str] = VIEWS,
 ) -> Pair:  # fmt: skip
     """
     Args:
@@ -229,11 +230,20 @@ def one_axis(x: Pair) -> Any:
 @given(st.data())
 @some
 def test_reductions(name: str, data: Any) -> None:
-    # MLX gives infinity for the logsumexp of uint64 and for some means of no ints
-    kinds = FLOATS if name in ("logsumexp", "mean") else ALL
-    x = data.draw(pairs(kinds, special=name != "median"))
+    # MLX gives infinity for the logsumexp of uint64
+    kinds = FLOATS if name == "logsumexp" else ALL
+    x = data.draw(pairs(kinds, shapes(empty=False), special=name != "median"))
     axis, keep = data.draw(axes(x.ours.ndim)), data.draw(st.booleans())
+    axis = None if name == "median" and axis == [] else axis  # which MLX cannot
     both(lambda mx, of: getattr(mx, name)(of(x), axis=axis, keepdims=keep))
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions_of_nothing(name: str) -> None:
+    """In one dimension: over some others without elements MLX loops for ever, or gives anything."""
+    x = Pair(np.zeros(0), "float32")
+    both(lambda mx, of: getattr(mx, name)(of(x)))
+    both(lambda mx, of: getattr(mx, name)(of(x), axis=0, keepdims=True))
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
@@ -241,7 +251,7 @@ def test_reductions(name: str, data: Any) -> None:
 @some
 def test_where_the_largest_is(name: str, data: Any) -> None:
     x = data.draw(pairs())
-    axis, keep = data.draw(one_axis(x)), data.draw(st.booleans())
+    axis, keep = data.draw(one_axis(x)), data.draw(st.booleans()) and x.ours.ndim > 0
     both(lambda mx, of: getattr(mx, name)(of(x), axis=axis, keepdims=keep))
 
 
@@ -367,7 +377,7 @@ def test_parts_and_surroundings(data: Any) -> None:
         both(lambda mx, of: mx.trace(of(x), min(k, 0)))
 
 
-@given(pairs(("float32", "int16", "uint8", "float16"), shape=shapes(3, 1)))
+@given(pairs(("float32", "int16", "uint8", "float16"), shapes(3, 1), special=False))
 @some
 def test_bytes_seen_as_another_dtype(x: Pair) -> None:
     for dtype in ("int8", "float16", "uint32"):
@@ -391,8 +401,8 @@ def test_strides() -> None:
 
 
 @st.composite
-def keys(draw: Any, shape: tuple[int, ...]) -> Any:
-    """A key for an array of this shape: a function of the module, for it may hold arrays."""
+def keys(draw: Any, shape: tuple[int, ...], none: bool = True) -> Any:
+    """A key for an array of this shape, with lists for arrays: see `arrays`."""
     parts: list[Any] = []
     length = draw(st.integers(1, 3))
     for size in shape:
@@ -413,9 +423,13 @@ def keys(draw: Any, shape: tuple[int, ...]) -> Any:
     if cut < len(parts) and draw(st.booleans()):
         gone = draw(st.integers(cut, len(parts)))
         parts[cut:gone] = [...]
-    if draw(st.booleans()):
+    if none and draw(st.booleans()):
         parts.insert(draw(st.integers(0, len(parts))), None)
-    return lambda mx: tuple(mx.array(p) if isinstance(p, list) else p for p in parts)
+    return tuple(parts)
+
+
+def arrays(mx: Any, key: Any) -> Any:
+    return tuple(mx.array(p) if isinstance(p, list) else p for p in key)
 
 
 @given(st.data())
@@ -423,7 +437,9 @@ def keys(draw: Any, shape: tuple[int, ...]) -> Any:
 def test_indexing(data: Any) -> None:
     x = data.draw(pairs(shape=shapes(4)))
     key = data.draw(keys(x.ours.shape))
-    both(lambda mx, of: of(x)[key(mx)])
+    if not x.ours.size and any(isinstance(part, list) for part in key):
+        return  # MLX gives some other shape
+    both(lambda mx, of: of(x)[arrays(mx, key)])
 
 
 def test_keys_that_are_no_tuples() -> None:
@@ -443,8 +459,10 @@ def test_assignment_and_updates(data: Any) -> None:
     x = data.draw(
         pairs(("float32", "float16", "int32"), shape=shapes(3, 1, empty=False), special=False)
     )
-    key = data.draw(keys(x.ours.shape))
-    part = x.ours[key(ours)]
+    key = data.draw(keys(x.ours.shape, none=False))  # which MLX loses on the way
+    part = x.ours[arrays(ours, key)]
+    if not part.size:  # MLX divides by it
+        return
     one = data.draw(
         pairs(
             ("float32", "int32"), st.just(broadcasting(part.shape, 1)), special=False, views=SHAPED
@@ -454,10 +472,10 @@ def test_assignment_and_updates(data: Any) -> None:
 
     def change(mx: Any, of: Any) -> Any:
         if how != "set":
-            return getattr(of(x).at[key(mx)], how)(of(one))
+            return getattr(of(x).at[arrays(mx, key)], how)(of(one))
         changed = mx.array(of(x))
         # the first of an index that comes twice is as good as the last
-        changed[key(mx)] = mx.sum(of(one)) * 0 + 3
+        changed[arrays(mx, key)] = mx.sum(of(one)) * 0 + 3
         return changed
 
     both(change)
