@@ -198,7 +198,7 @@ def step_kernels(
                 "kernel": same[0].kernel.name,
                 "launches": len(same),
                 "microseconds": round(each * 1e6, 2),
-                "floor": round(bound * 1e6, 2),
+                "floor": round(bound * 1e6, 4),
                 "of_the_floor": round(bound / each, 3),
                 "bound_by": "memory" if moving > counting else "sums",
             }

@@ -28,7 +28,7 @@ def test_info(cli, real_model: Path) -> None:
     said = json.loads(cli("info", str(real_model), "--json").out)
     assert said["parameters"] == 134_515_008 and said["architecture"] == "llama"
     assert said["bytes"]["4-bit"] == 66_355_200
-    assert said["kv_bytes_per_token"] == {"float16": 23_040, "float32": 46_080}
+    assert said["kv_bytes_per_token"] == {"int8": 12_240, "float16": 23_040, "float32": 46_080}
     assert "134,515,008" in cli("info", str(real_model)).out
 
 
