@@ -48,7 +48,7 @@ def getitem(x: array, key: Any) -> array:
     """Basic and advanced indexing; a slice of one axis costs nothing in a Program."""
     parts = key if isinstance(key, tuple) else (key,)
     if not all(_basic(p) for p in parts):
-        template, arrays = _key(parts)
+        template, arrays = _key(parts, x.ndim)
         return record(_GETITEM, x, *arrays, key=template)
     used = len([p for p in parts if p is not None and p is not ...])
     if ... not in parts:
@@ -77,7 +77,7 @@ def _one(x: array, axis: int, index: int) -> array:
     return slice_axis(x, axis, index % length, index % length + 1)
 
 
-def _key(parts: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[array]]:
+def _key(parts: tuple[Any, ...], ndim: int) -> tuple[tuple[Any, ...], list[array]]:
     """The key with arrays of ints left out, and those arrays. A mask is looked at: it decides about
     a shape."""
     key, arrays = [], []
@@ -93,7 +93,18 @@ def _key(parts: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[array]]:
         else:
             key.append(_INPUT)
             arrays.append(part)
-    return tuple(key), arrays
+    return _spelt_out(key, ndim), arrays
+
+
+def _spelt_out(key: list[Any], ndim: int) -> tuple[Any, ...]:
+    """The key with slices for its Ellipsis: one that stands for none does not keep arrays apart."""
+    places = [i for i, part in enumerate(key) if part is ...]
+    if not places:
+        return tuple(key)
+    used = sum(getattr(part, "ndim", 1) for part in key if part is not None and part is not ...)
+    if len(places) > 1 or used > ndim:
+        raise IndexError(f"[getitem] {key} of an array with {ndim} dimensions")
+    return (*key[: places[0]], *[_Slice(None)] * (ndim - used), *key[places[0] + 1 :])
 
 
 def _basic(part: Any) -> bool:
@@ -117,11 +128,11 @@ def _updated(
     out = x.copy()
     at_ints: list[Any] = []
     for part in key:
-        if part is ... or _is_int(part):
+        if _is_int(part):
             at_ints.append(part)
         elif part is not None:
-            at_ints += [_Slice(None)] * (part.ndim if isinstance(part, np.ndarray) else 1)
-    place = out[(*at_ints, *([] if ... in at_ints else [...]))]  # with it, a view even of one
+            at_ints += [_Slice(None)] * getattr(part, "ndim", 1)
+    place = out[(*at_ints, ...)]  # the Ellipsis makes it a view, even of one element
     where = _filled(tuple(p for p in key if not _is_int(p)), arrays)
     if how is None:
         place[where] = value
@@ -138,7 +149,7 @@ _SETITEM = Op("setitem", lambda x, value, *arrays, key, how: x, _updated)
 
 
 def updated(x: array, key: Any, value: Any, how: Any = None) -> array:
-    template, arrays = _key(key if isinstance(key, tuple) else (key,))
+    template, arrays = _key(key if isinstance(key, tuple) else (key,), x.ndim)
     value = _without_ones(astype(value, x.dtype))
     return record(_SETITEM, x, value, *arrays, key=template, how=how)
 

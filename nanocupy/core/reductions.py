@@ -66,15 +66,20 @@ def _prod(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _mean(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return np.mean(x, axis=axis, keepdims=keepdims, dtype=floating(x.dtype))
+    x = x.astype(floating(x.dtype), copy=False)
+    return x.sum(axis=axis, keepdims=keepdims) / _count(x, axis)
+
+
+def _count(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    """How many elements are one, in the dtype of x."""
+    return np.asarray(np.prod([x.shape[a] for a in axis]), x.dtype)
 
 
 def _variance(x: np.ndarray, axis: tuple[int, ...], keepdims: bool, ddof: int = 0) -> Any:
     """Where there are no more elements than `ddof`, NaN or infinity, without a warning."""
     x = x.astype(floating(x.dtype), copy=False)
-    count = np.prod([x.shape[a] for a in axis], dtype=x.dtype)
     squares = np.square(x - _mean(x, axis, True)).sum(axis=axis, keepdims=keepdims)
-    return squares / np.maximum(count - np.asarray(ddof, x.dtype), 0)
+    return squares / np.maximum(_count(x, axis) - np.asarray(ddof, x.dtype), 0)
 
 
 def _deviation(x: np.ndarray, axis: tuple[int, ...], keepdims: bool, ddof: int = 0) -> Any:

@@ -16,6 +16,8 @@ class Module(dict[str, Any]):
     is an ordinary attribute. Parameters are the arrays whose names do not start with an underscore.
     """
 
+    training = False  # always: this engine only infers
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no __call__")
 

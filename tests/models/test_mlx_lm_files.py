@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -49,12 +50,9 @@ def folder() -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-@pytest.fixture(scope="module")
-def mlx_lm() -> Iterator[dict[str, Any]]:
-    """{name: mlx-lm's model file of that name}, imported as if nanocupy were MLX."""
-    home = folder()
-    if home is None:
-        pytest.skip("mlx-lm is not installed, and NANOCUPY_MLX_LM does not name a folder with it")
+@contextmanager
+def known_as(aliases: dict[str, Any]) -> Iterator[None]:
+    """While these modules are MLX, mlx-lm's model files can be imported, anew."""
 
     def package(name: str, path: Path) -> ModuleType:
         made = ModuleType(name)
@@ -64,18 +62,29 @@ def mlx_lm() -> Iterator[dict[str, Any]]:
     def ours(name: str) -> bool:
         return name.partition(".")[0] in ("mlx", "mlx_lm")
 
+    home = folder()
+    assert home is not None
     before = {name: module for name, module in sys.modules.items() if ours(name)}
     for name in before:
         del sys.modules[name]
-    sys.modules.update(ALIASES)
+    sys.modules.update(aliases)
     sys.modules["mlx_lm"] = package("mlx_lm", home)
     sys.modules["mlx_lm.models"] = package("mlx_lm.models", home / "models")
     try:
-        yield {n: importlib.import_module(f"mlx_lm.models.{n}") for n in ("llama", "qwen3")}
+        yield
     finally:
         for name in [n for n in sys.modules if ours(n)]:
             del sys.modules[name]
         sys.modules.update(before)
+
+
+@pytest.fixture(scope="module")
+def mlx_lm() -> Iterator[dict[str, Any]]:
+    """{name: mlx-lm's model file of that name}, imported as if nanocupy were MLX."""
+    if folder() is None:
+        pytest.skip("mlx-lm is not installed, and NANOCUPY_MLX_LM does not name a folder with it")
+    with known_as(ALIASES):
+        yield {n: importlib.import_module(f"mlx_lm.models.{n}") for n in ("llama", "qwen3")}
 
 
 SIZES = {
