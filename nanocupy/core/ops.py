@@ -73,8 +73,9 @@ def _of_two(op: Op, becomes: Becomes = kept) -> Callable[[Any, Any], array]:
     return _named(call, op.name)
 
 
-def _bitwise(name: str, function: Any) -> Callable[[Any, Any], array]:
-    return _of_two(_op(name, function), partial(_no_float, name))
+def _bitwise(name: str) -> Callable[[Any, Any], array]:
+    """An operation of two arrays of ints or bools."""
+    return _of_two(_op(name, getattr(np, name)), partial(_no_float, name))
 
 
 def _named(call: Any, name: str) -> Any:
@@ -105,12 +106,6 @@ def _floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.floor(x / y) if x.dtype.kind == "f" else np.floor_divide(x, y)
 
 
-def _remainder(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """With the sign of y. What is left over of a finite x by an infinity of the other sign is that
-    infinity."""
-    return np.asarray(np.remainder(x, y))
-
-
 def _sign(x: np.ndarray) -> np.ndarray:
     """0 for NaN, too."""
     return (x > 0).astype(np.int8) - (x < 0)
@@ -120,20 +115,17 @@ def _silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
 
 
-def _kept_if_int(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
-    """Ints have nothing to round."""
-    return lambda x: function(x) if x.dtype.kind == "f" else x
+def _whole(name: str) -> Callable[[Any], array]:
+    """An operation that makes whole numbers: ints are that already."""
+    function = getattr(np, name)
+    return _unary(name, function=lambda x: function(x) if x.dtype.kind == "f" else x)
 
 
 # ---- the table: one input
 
 abs, square, sign = _unary("abs"), _unary("square"), _unary("sign", function=_sign)
 negative, positive = _unary("negative", partial(_no_bool, "negative")), as_array
-ceil, floor = (
-    _unary("ceil", function=_kept_if_int(np.ceil)),
-    _unary("floor", function=_kept_if_int(np.floor)),
-)
-trunc = _unary("trunc", function=_kept_if_int(np.trunc))
+ceil, floor, trunc = _whole("ceil"), _whole("floor"), _whole("trunc")
 exp, expm1 = _unary("exp", floating), _unary("expm1", floating)
 log, log2 = _unary("log", floating), _unary("log2", floating)
 log10, log1p = _unary("log10", floating), _unary("log1p", floating)
@@ -164,7 +156,7 @@ add, multiply, subtract = _of_two(ADD), _of_two(MULTIPLY), _binary("subtract")
 divide = _binary("divide", floating)
 power = pow = _binary("power")
 floor_divide = _binary("floor_divide", function=_floor_divide)
-remainder = _binary("remainder", function=_remainder)
+remainder = _binary("remainder")
 maximum, minimum = _binary("maximum"), _binary("minimum")
 logaddexp, arctan2 = _binary("logaddexp", floating), _binary("arctan2", floating)
 atan2 = arctan2
@@ -173,13 +165,9 @@ less, less_equal = _binary("less", dtype=bool_), _binary("less_equal", dtype=boo
 greater, greater_equal = _binary("greater", dtype=bool_), _binary("greater_equal", dtype=bool_)
 logical_and, logical_or = _binary("logical_and", dtype=bool_), _binary("logical_or", dtype=bool_)
 logical_xor = _binary("logical_xor", dtype=bool_)
-bitwise_and, bitwise_or = (
-    _bitwise("bitwise_and", np.bitwise_and),
-    _bitwise("bitwise_or", np.bitwise_or),
-)
-bitwise_xor = _bitwise("bitwise_xor", np.bitwise_xor)
-left_shift = bitwise_left_shift = _bitwise("left_shift", np.left_shift)
-right_shift = bitwise_right_shift = _bitwise("right_shift", np.right_shift)
+bitwise_and, bitwise_or, bitwise_xor = map(_bitwise, ("bitwise_and", "bitwise_or", "bitwise_xor"))
+left_shift = bitwise_left_shift = _bitwise("left_shift")
+right_shift = bitwise_right_shift = _bitwise("right_shift")
 
 # ---- the rest
 

@@ -34,7 +34,7 @@ from nanocupy.nn.layers import (
     RoPE,
 )
 from nanocupy.nn.module import Module
-from nanocupy.nn.more import Conv1d, Dropout, Identity, LayerNorm, Sequential
+from nanocupy.nn.plain import Conv1d, Dropout, Identity, LayerNorm, Sequential
 from nanocupy.nn.prepare import prepare
 from nanocupy.nn.quantize import quantize
 
