@@ -85,13 +85,13 @@ def sides(args: argparse.Namespace) -> dict[str, Side]:
 
 
 def limits(threads: int) -> dict[str, float]:
-    """GB/s of a streaming read, GFLOP/s of fma, GOP/s of 16-bit dots, now, by as many threads."""
+    """GB/s of a streaming read, GFLOP/s or GOP/s of arithmetic, now, by as many threads."""
     from nanocupy.device.cpu import limits
     from nanocupy.device.cpu.device import CpuDevice
 
     device = CpuDevice(threads)
     top = {"read": limits.stream_gbs(threads)}
-    for name, kernel in (("fma", limits.FMA), ("dot", limits.DOT)):
+    for name, kernel in limits.arithmetic().items():
         graph, work = limits.peak(device, kernel)
         top[name] = work / limits.best_of(graph.run, 5) / 1e9
     return top

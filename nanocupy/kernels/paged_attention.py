@@ -224,5 +224,5 @@ def launch(
     arrays = (out, q, k_cache, v_cache, block_tables, positions, seqs, rows.count, floats, scratch)
     shape = (heads, layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
     place = (max_seqs, max_blocks, window, 4 * q_offset, per_row, scratch.shape[1])
-    args = (*arrays, *shape, *place, *quantize.arguments(device, out, codes, width)[2:])
+    args = (*arrays, *shape, *place, *quantize.rounding(out, codes, width))
     return [Launch(CPU[layout.kind], args), Launch(CPU_MERGE, args)]

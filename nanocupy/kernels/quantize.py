@@ -50,27 +50,30 @@ def reference(x: np.ndarray, codes: Codes) -> tuple[np.ndarray, np.ndarray]:
     return rounded.astype(np.int32).reshape(x.shape), scales.astype(np.float32)
 
 
-def arguments(device: Any, out: Any, codes: Codes | None, size: int) -> tuple[Any, ...]:
-    """How a kernel writes rows of `size`, as its last arguments: scratch, bytes of it a thread,
-    bytes of a row, group, kind, zero.
+def rounding(out: Any, codes: Codes | None, size: int) -> tuple[int, int, int, int]:
+    """How a kernel writes rows of `size`, as arguments: bytes of a row, group, kind, zero.
 
     Args:
         codes: how it rounds them. None: to the dtype of `out`, f32 or bf16.
     """
-    kind = codes.kind if codes else FLOATS[out.dtype]
-    row = codes.row_bytes(size) if codes else size * out.dtype.itemsize
-    group = codes.group if codes else 16
-    line = 0 if kind == "f32" else -(-size // 16) * 64
+    if codes:
+        return codes.row_bytes(size), codes.group, _KINDS[codes.kind], codes.zero
+    return size * out.dtype.itemsize, 16, _KINDS[FLOATS[out.dtype]], 0
+
+
+def arguments(device: Any, out: Any, codes: Codes | None, size: int) -> tuple[Any, ...]:
+    """`rounding`, after where a row lies until it is rounded: scratch, bytes of it a thread."""
+    row, group, kind, zero = rounding(out, codes, size)
+    line = 0 if kind == _KINDS["f32"] else -(-size // 16) * 64
     scratch = device.empty((device.threads, line), np.uint8) if line else 0
-    return scratch, line, row, group, _KINDS[kind], codes.zero if codes else 0
+    return scratch, line, row, group, kind, zero
 
 
 def launch(x: Any, out: Any, rows: Rows, size: int, codes: Codes, x_stride: int) -> Launch:
     """x f32 [rows, size] at a stride in bytes -> rows of codes, uint8 [rows, row_bytes]."""
-    form = (codes.row_bytes(size), codes.group, _KINDS[codes.kind], codes.zero)
-    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, *form))
+    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, *rounding(out, codes, size)))
 
 
 def launch_cast(x: Any, out: Any, rows: Rows, size: int, x_stride: int) -> Launch:
     """x f32 [rows, size] at a stride in bytes -> bf16 [rows, size]."""
-    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, 2 * size, 16, _KINDS["bf16"], 0))
+    return Launch(QUANTIZE, (x, out, rows.count, size, x_stride, *rounding(out, None, size)))

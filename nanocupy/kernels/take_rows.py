@@ -45,5 +45,5 @@ def launch(
         args = (out, x, index, rows.count, np.int32(limit), np.int32(width))
         return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
     words = out.view(np.float32) if out.dtype == np.int32 else out  # as they are
-    finish = quantize.arguments(device, words, codes, width)[2:]
+    finish = quantize.rounding(words, codes, width)
     return Launch(CPU, (out, x, index, rows.count, limit, width, *finish))

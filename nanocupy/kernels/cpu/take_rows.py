@@ -9,7 +9,7 @@ from nanocupy.kernels.cpu.rope import copy
 
 def take_rows(a, thread, threads):
     """a: out, x [rows, width] f32, index i32 [count], count*, rows, width, then as
-    `quantize.arguments` without scratch.
+    `quantize.rounding`.
 
     Code 1: an index outside [0, rows).
     """
