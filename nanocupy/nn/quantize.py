@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nanocupy.nn.module import Module
+from nanocupy.nn.ordered import OrderedLinear
 
 
-def quantize(model: Module, format_of: Callable[[str, Module], tuple[int, int] | None]) -> None:
-    """Replace every layer with `to_quantized` for which `format_of(path, layer)` gives a format."""
+def quantize(
+    model: Module,
+    format_of: Callable[[str, Module], tuple[int, int] | None],
+    is_ordered: Callable[[str], bool] = lambda _: False,
+) -> None:
+    """Replace every layer with `to_quantized` for which `format_of(path, layer)` gives a format.
+
+    Args:
+        is_ordered: whether a linear layer's inputs are sorted by their groups.
+    """
     for path, layer in list(model.named_modules()):
         if hasattr(layer, "to_quantized") and (form := format_of(path, layer)):
             bits, group = form
-            model.replace(path, layer.to_quantized(group, bits))
+            if is_ordered(path):
+                n, k = layer.dims()
+                model.replace(path, OrderedLinear(k, n, "bias" in layer, group, bits))
+            else:
+                model.replace(path, layer.to_quantized(group, bits))
