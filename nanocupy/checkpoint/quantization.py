@@ -40,6 +40,11 @@ class Quantization:
     packing: str = MLX
     block: tuple[int, int] = (0, 0)
 
+    @property
+    def floats(self) -> bool:
+        """Whether weights are 8-bit floats, which become bfloat16 as they are read."""
+        return self.packing in (FLOAT, FP8)
+
     def for_module(self, path: str) -> Form | None:
         """(bits, group_size) of a module, if its weight is quantised at all."""
         return self.overrides.get(path, (self.bits, self.group_size))

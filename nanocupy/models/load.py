@@ -9,6 +9,7 @@ import numpy as np
 
 from nanocupy import nn
 from nanocupy.checkpoint import Checkpoint, Quantization
+from nanocupy.checkpoint.quantization import Form
 from nanocupy.checkpoint.reader import DTYPES
 from nanocupy.core import array
 from nanocupy.core.array import record
@@ -45,14 +46,35 @@ MODELS: dict[str, Any] = {
 """By model_type. `checkpoint.architectures` says how the configuration of each is read."""
 
 
-def load(checkpoint: Checkpoint) -> nn.Module:
+def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
     """The model of a checkpoint. What has another layout in the file is made when it is packed.
+
+    Args:
+        quantize: (bits, group_size): quantise floats as `models.convert` does.
+
+    Raises:
+        ValueError: one error that names every tensor missing, unexpected or of another shape;
+            or the checkpoint is quantised already.
+    """
+    model, wanted = match(checkpoint)
+    adapt = getattr(model, "adapt", lambda _, value: value)
+    parameters = [n for n, _ in tree_flatten(model.parameters())]
+    found = [(n, adapt(n, _parameter(checkpoint, wanted[n]))) for n in parameters]
+    model.load_weights(found)
+    if quantize:
+        forms = to_quantize(checkpoint, model, quantize)
+        nn.quantize_weights(model, lambda path, _: forms.get(path))
+    return model
+
+
+def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
+    """The model of a checkpoint without its weights, and what the checkpoint calls each of them.
 
     Raises:
         ValueError: one error that names every tensor missing, unexpected or of another shape.
     """
     config = checkpoint.config
-    model = MODELS[config.model_type](config)
+    model: nn.Module = MODELS[config.model_type](config)
     names = model.sanitize(checkpoint.names())
     wanted = {ours: theirs for theirs, ours in names.items()}
     _quantized(model, config.quantization, wanted)
@@ -61,10 +83,31 @@ def load(checkpoint: Checkpoint) -> nn.Module:
     if config.tie_word_embeddings and "lm_head.weight" in names:
         ignored["lm_head.weight"] = checkpoint.info("lm_head.weight").shape
     checkpoint.account({**expected, **ignored, **_no_biases(checkpoint, expected)})
-    adapt = getattr(model, "adapt", lambda _, value: value)
-    parameters = [n for n, _ in tree_flatten(model.parameters())]
-    found = [(n, adapt(n, _parameter(checkpoint, wanted[n]))) for n in parameters]
-    return model.load_weights(found)
+    return model, wanted
+
+
+def to_quantize(checkpoint: Checkpoint, model: nn.Module, form: Form) -> dict[str, Form]:
+    """Which layers of a model of floats become codes: those whose inputs divide into groups, but
+    not the routers of experts.
+
+    Raises:
+        ValueError: the checkpoint is quantised already, or there is no such layer.
+    """
+    layers = [(path, layer) for path, layer in model.named_modules() if _is_weighted(layer)]
+    if codes := [path for path, layer in layers if "scales" in layer]:
+        raise ValueError(
+            f"{checkpoint.folder} is quantised already ({codes[0]}, say): give a model of floats"
+        )
+    wide = [p for p, layer in layers if layer.dims()[1] % form[1] == 0 and not p.endswith(".gate")]
+    if not wide:
+        raise ValueError(
+            f"{checkpoint.folder} has no layer whose inputs divide into groups of {form[1]}"
+        )
+    return dict.fromkeys(wide, form)
+
+
+def _is_weighted(layer: nn.Module) -> bool:
+    return hasattr(layer, "to_quantized")
 
 
 def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str]) -> None:

@@ -36,7 +36,7 @@ from nanocupy.nn.layers import (
 from nanocupy.nn.module import Module
 from nanocupy.nn.plain import Conv1d, Dropout, Identity, LayerNorm, Sequential
 from nanocupy.nn.prepare import prepare
-from nanocupy.nn.quantize import quantize
+from nanocupy.nn.quantize import quantize, quantize_weights
 
 __all__ = [
     "GELU",
@@ -68,6 +68,7 @@ __all__ = [
     "log_softmax",
     "prepare",
     "quantize",
+    "quantize_weights",
     "relu",
     "relu2",
     "relu6",
