@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nanocupy.cli.output import write, write_json
 
@@ -39,23 +40,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, then say where the folder is, and what it cost."""
-    gguf = args.source.lower().endswith(".gguf")
-    if gguf and not Path(args.source).is_file():
+    source = Path(args.source)
+    if source.suffix.lower() != ".gguf" and not source.is_file():
+        return _quantise(args, args.source)
+    if not source.is_file():
         raise ValueError(f"SRC must be a GGUF file, got {args.source!r}: no such file")
-    if gguf and args.bits is args.group_size is None:
-        from nanocupy.checkpoint import convert_gguf
+    from nanocupy.checkpoint import convert_gguf
 
-        folder = convert_gguf(args.source, args.out, progress=args.progress)
+    if args.bits is args.group_size is None:
+        folder = convert_gguf(source, args.out, progress=args.progress)
         return _say(args, {"folder": str(folder)}, "")
-    return _quantise(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{args.out.name}-", dir=args.out.parent) as between:
+        folder = convert_gguf(source, Path(between) / "floats", progress=args.progress)
+        return _quantise(args, str(folder))
 
 
-def _quantise(args: argparse.Namespace) -> int:
+def _quantise(args: argparse.Namespace, source: str) -> int:
     from nanocupy.checkpoint import resolve
     from nanocupy.models.convert import convert
 
     made = convert(
-        resolve(args.source, progress=args.progress),
+        resolve(source, progress=args.progress),
         args.out,
         bits=args.bits or 4,
         group_size=args.group_size or 64,

@@ -20,6 +20,7 @@ from nanocupy.checkpoint.writer import Entry, write_safetensors
 
 Array = np.ndarray
 Tensors = dict[str, Array]
+WEIGHTS = "model.safetensors"
 HIDDEN, HEADS, KV_HEADS, MLP, LAYERS = 128, 4, 2, 192, 2
 BF16, F8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 NAMES = {
@@ -242,7 +243,7 @@ def folder(path: Path) -> Path:
     """A model folder with a tokenizer, but neither config.json nor weights."""
     tiny.write_gguf(path.with_suffix(".gguf"))
     convert_gguf(path.with_suffix(".gguf"), path, progress=False)
-    (path / "model.safetensors").unlink()
+    (path / WEIGHTS).unlink()
     return path
 
 
@@ -302,7 +303,7 @@ def write(path: Path, kind: Kind) -> dict[str, Array]:
         dense[f"{module}.weight"] = weight
     folder(path)
     (path / "config.json").write_text(json.dumps(config(quantization_config=kind.config)))
-    save(path / "model.safetensors", packed)
+    save(path / WEIGHTS, packed)
     plain = folder(path.with_name(path.name + "-dense"))
     (plain / "config.json").write_text(json.dumps(config()))
     wide = {n: w if w.dtype == BF16 else w.astype(np.float32) for n, w in dense.items()}
@@ -311,5 +312,5 @@ def write(path: Path, kind: Kind) -> dict[str, Array]:
         for n, t in packed.items()
         if n.startswith(("model.embed", "model.norm")) or "layernorm" in n
     }
-    save(plain / "model.safetensors", {**rest, **wide})
+    save(plain / WEIGHTS, {**rest, **wide})
     return dense
