@@ -20,6 +20,7 @@ from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
 from nanocupy.engine.speculation import most_drafted
 
+GROUP = 64  # inputs that are quantised together, where an option asks for it
 PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
 
 
@@ -137,11 +138,13 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
 
     with Checkpoint(folder) as checkpoint:
         config = checkpoint.config
+        if config.quantization and config.quantization.floats:
+            bars.say("8-bit floats are read as bfloat16, so they take twice the memory of the file")
         device = make_device(options, group, bars.tick("compiling kernels, once"))
         most_drafted(options.speculate, row_invariant=device.kind == "cpu")  # or it refuses
         numbers = precision(config, options, device.kind)
         kv = early_plan(config, device, options, numbers, group)
-        network = models.load(checkpoint)
+        network = models.load(checkpoint, (options.quantize, GROUP) if options.quantize else None)
         network.shard(group)
         nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))
     return Parts(folder, config, network, device, numbers, kv)

@@ -19,7 +19,7 @@ from nanocupy.nn.layers import (
 )
 from nanocupy.nn.module import Module
 from nanocupy.nn.prepare import prepare
-from nanocupy.nn.quantize import quantize
+from nanocupy.nn.quantize import quantize, quantize_weights
 
 _HOMES = {  # module: the names that it has for this one
     "activations": (
@@ -73,5 +73,6 @@ __all__ = [
     "gelu_approx",
     "prepare",
     "quantize",
+    "quantize_weights",
     "silu",
 ]
