@@ -248,10 +248,11 @@ def _quantization(raw: Mapping[str, Any]) -> Quantization | None:
 
 def _format(raw: Mapping[str, Any]) -> tuple[int, int]:
     bits, group_size, mode = raw.get("bits"), raw.get("group_size"), raw.get("mode", "affine")
-    if mode != "affine" or bits not in (4, 8) or group_size not in (32, 64, 128):
+    known = mode == "affine" and bits in (4, 8) and group_size in (16, 32, 64, 128)
+    if bits is None or group_size is None or not known or (bits, group_size) == (4, 16):
         raise ValueError(
             f"quantization mode {mode!r} with bits {bits!r} in groups of {group_size!r} is not "
-            f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is"
+            f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is (8 bits: 16 too)"
         )
     return int(bits), int(group_size)
 

@@ -1,7 +1,7 @@
-"""Turn a GGUF file of the Llama family into an ordinary Hugging Face folder, losing nothing.
+"""Turn a GGUF file into an ordinary Hugging Face folder, losing nothing.
 
-4-bit (Q4_0, Q4_1) and 8-bit (Q8_0) blocks become affine-quantised safetensors in MLX's layout;
-other types stay what they are. The folder can be given to --model, and to other programs.
+Quantised blocks become affine safetensors of 4 bits (Q4_0, Q4_1, Q4_K) or 8 (the others), which
+are the same numbers; other types stay what they are. The folder can be given to --model.
 """
 
 from __future__ import annotations

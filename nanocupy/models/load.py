@@ -51,10 +51,12 @@ def load(checkpoint: Checkpoint) -> nn.Module:
     wanted = {ours: theirs for theirs, ours in names.items()}
     quantization = config.quantization
     if quantization:
-        nn.quantize(
-            model,
-            lambda path, _: quantization.for_module(path) if f"{path}.scales" in wanted else None,
-        )
+
+        def how(path: str, _: nn.Module) -> tuple[int, int] | None:
+            theirs = wanted.get(f"{path}.scales")
+            return quantization.for_module(theirs.removesuffix(".scales")) if theirs else None
+
+        nn.quantize(model, how)
     expected = {wanted.get(n, n): a.shape for n, a in tree_flatten(model.parameters())}
     ignored = {n: checkpoint.info(n).shape for n in checkpoint.names() if n not in names}
     if config.tie_word_embeddings and "lm_head.weight" in names:
