@@ -25,8 +25,8 @@ def convert_gguf(
     """Write the model in the GGUF file `src` as the folder `out`, which must not exist yet.
 
     The weights are the same numbers: quantised blocks become affine groups of 4 or 8 bits (see
-    `gguf_blocks`), F32, F16 and BF16 stay. The folder appears whole or not at all. Raises ValueError for
-    what is not supported, by name, before anything is written.
+    `gguf_blocks`), F32, F16 and BF16 stay. The folder appears whole or not at all. Raises
+    ValueError for what is not supported, by name, before anything is written.
     """
     src, out = Path(src), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

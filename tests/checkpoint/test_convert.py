@@ -163,8 +163,8 @@ def test_llama3_rope_factors_are_recognised(tmp_path: Path) -> None:
     [
         ({"kind": "MXFP4"}, "type MXFP4; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0"),
         ({"arch": "mamba"}, "architecture 'mamba' is not supported; supported: llama, qwen2"),
-        ({"pre": "poro-chat"}, "tokenizer.ggml.pre is 'poro-chat'.*Known: gpt-2, llama-bpe"),
-        ({"tokenizer": "llama"}, "tokenizer.ggml.model is 'llama'; only byte-level BPE"),
+        ({"pre": "poro-chat"}, "tokenizer.ggml.pre is 'poro-chat'.*Known: dbrx, deepseek-r1-qwen"),
+        ({"tokenizer": "bert"}, "tokenizer.ggml.model is 'bert'; byte-level BPE"),
         ({"extra": [("llama.expert_count", 8)]}, "not tensors of a 'llama': blk.0.ffn_gate.weight"),
         ({"extra": [("llama.rope.scaling.type", "yarn")]}, "rope scaling 'yarn'"),
         ({"extra": [("split.count", 3)]}, "one of 3 files"),
