@@ -23,7 +23,8 @@ TEXTS = (
     "Parisii settled on the banks of the Seine. By the twelfth century, Paris was the largest city "
     "of the western world,  and the home of the University of Paris.\n\n",
     "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(",
-    "Wikipedia ist ein Projekt zum Aufbau einer Enzyklopädie aus freien Inhalten. 日本語と한국어 😀",
+    "Wikipedia ist ein Projekt zum Aufbau einer Enzyklopädie aus freien Inhalten. "
+    "日本語と한국어 😀",
 )
 PROMPTS = ("The capital of France is", "The three primary colors are")
 KEPT = 8  # of the most likely tokens of each position
