@@ -174,10 +174,11 @@ def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bit
     """The format of an affine weight as `pack` takes it. Raises ValueError if it is unknown."""
     size = codes.shape[1] * 32 // bits
     group = size // scales.shape[1]
-    if bits not in (4, 8) or group not in (32, 64, 128) or group * scales.shape[1] != size:
+    groups = (16, 32, 64, 128) if bits == 8 else (32, 64, 128)
+    if bits not in (4, 8) or group not in groups or group * scales.shape[1] != size:
         raise ValueError(
             f"[linear] {bits} bits in groups of {size / scales.shape[1]:g}: expected 4 or 8 bits "
-            "in groups of 32, 64 or 128"
+            "in groups of 32, 64 or 128, or 8 bits in groups of 16"
         )
     kind = FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
     return Format(kind, bits, group)
