@@ -43,11 +43,14 @@ class Checkpoint:
 
     Opening reads and checks the headers only; `read` gives views of the mapped files. Raises
     ValueError, naming the file and what is wrong with it.
+
+    Args:
+        foreign: see `load_config`.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, foreign: bool = False) -> None:
         self.folder = Path(folder)
-        self.config: ModelConfig = load_config(self.folder)
+        self.config: ModelConfig = load_config(self.folder, foreign=foreign)
         self._maps: dict[Path, mmap.mmap] = {}
         self._tensors: dict[str, TensorInfo] = {}
         try:

@@ -21,6 +21,14 @@ def _num_bytes(value: Any) -> int:
     return to_int(int(float(match[1]) * UNITS[match[2]]), 1, 2**60)
 
 
+def _module_name(value: Any) -> str:
+    if not isinstance(value, str) or not all(value.split(".")) or re.search(r"[^\w.-]", value):
+        raise ValueError(
+            f"must be the name of a Python module, as 'mlx_lm.models.starcoder2', got {value!r}"
+        )
+    return value
+
+
 def _ranks(value: Any) -> Any:
     return value if value == "auto" else to_int(value, 1, 4096)
 
@@ -84,6 +92,12 @@ class EngineOptions(Checked):
         "tokens of each request that a step may guess from what the text has already, "
         "and check: where text repeats itself several are right at once, and no token changes; "
         "0 = off; None = 16 on a CPU, 0 on a GPU, where rounding may depend on the step",
+    )
+    model_file: str | None = checked(
+        None,
+        _module_name,
+        "Python module with the network, in MLX's contract, as 'mlx_lm.models.starcoder2': it is "
+        "imported and run, unchanged; None = nanocupy's own, by the model_type in config.json",
     )
     capture: bool = flag(True, "replay the step as one captured graph")
     seed: int | None = integer(

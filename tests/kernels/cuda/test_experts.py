@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
@@ -52,6 +52,7 @@ def choose(
 
 @pytest.mark.parametrize("many", [5, 40])
 @examples(8)
+@example(300, 4, False, 0)  # more places than a block has threads
 @given(st.integers(0, 300), st.integers(1, 9), st.booleans(), st.integers(0, 99))
 def test_the_largest_are_chosen(
     cuda: Any, many: int, rows: int, chosen: int, normalised: bool, seed: int
