@@ -88,8 +88,8 @@ def _mlx(raw: Mapping[str, Any]) -> Quantization:
 
 def _form(raw: Mapping[str, Any]) -> Form:
     bits, group_size, mode = raw.get("bits"), raw.get("group_size"), raw.get("mode", "affine")
-    known = bits in BITS and group_size in GROUPS or (bits, group_size) == (8, 16)
-    if mode != "affine" or not known:
+    small = (bits, group_size) == (8, 16)
+    if mode != "affine" or bits not in BITS or not (group_size in GROUPS or small):
         raise ValueError(
             f"quantization mode {mode!r} with bits {bits!r} in groups of {group_size!r} is not "
             f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is (8 bits: 16 too)"

@@ -263,13 +263,20 @@ PROGRAMS: list[tuple[ModelConfig, int, dict[str, Any]]] = [
 
 def run(device: CpuDevice, config: ModelConfig, group: Group, **how: Any) -> np.ndarray:
     """Logits of a runner on one rank's device, a few tokens a step."""
+    return paged(built(config, group, **how), config, device, TOKENS, group)
+
+
+def paged(
+    made: nn.Module, config: ModelConfig, device: CpuDevice, tokens: list[int], group: Group
+) -> np.ndarray:
+    """Of a model that is this rank's part already."""
     options = EngineOptions(device="cpu", dtype="exact", threads=device.threads, num_kv_blocks=4)
     numbers = precision(config, options, "cpu")
-    made = nn.prepare(built(config, group, **how), device, numbers.weights_meet)
+    nn.prepare(made, device, numbers.weights_meet)
     pages = plan(config, options, numbers, None, "cpu", group)
     runner = ModelRunner(made, config, device, options, pages)
     runner.make_graphs()
-    return paged_logits(runner, TOKENS, 5)
+    return paged_logits(runner, tokens, 5)
 
 
 @pytest.mark.parametrize(("config", "ranks", "how"), PROGRAMS)
