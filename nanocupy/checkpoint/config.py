@@ -185,7 +185,7 @@ def _foreign(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelC
         mlp_bias=False,
         hidden_act="",
         dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
-        quantization=_quantization(raw),
+        quantization=read_quantization(raw),
         eos_token_ids=_eos(folder, raw, vocab_size),
         bos_token_id=_bos(folder, raw, vocab_size),
         raw=whole,

@@ -94,7 +94,7 @@ def _form(raw: Mapping[str, Any]) -> Form:
             f"quantization mode {mode!r} with bits {bits!r} in groups of {group_size!r} is not "
             f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is (8 bits: 16 too)"
         )
-    return int(bits), int(group_size)
+    return int(raw["bits"]), int(raw["group_size"])
 
 
 # ---- others. Groups that are not given are those of the tensors
