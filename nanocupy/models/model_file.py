@@ -294,7 +294,7 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
         if hasattr(inner, "sanitize"):
             weights = inner.sanitize(weights)
         if quantization:
-            nn.quantize(
+            nn.place_codes(
                 inner,
                 lambda path, _: (
                     quantization.for_module(path) if f"{path}.scales" in weights else None

@@ -19,7 +19,7 @@ from nanocupy.nn.layers import (
 )
 from nanocupy.nn.module import Module
 from nanocupy.nn.prepare import prepare
-from nanocupy.nn.quantize import quantize, quantize_weights
+from nanocupy.nn.quantize import place_codes, quantize
 
 _HOMES = {  # module: the names that it has for this one
     "activations": (
@@ -71,8 +71,8 @@ __all__ = [
     "RMSNorm",
     "RoPE",
     "gelu_approx",
+    "place_codes",
     "prepare",
     "quantize",
-    "quantize_weights",
     "silu",
 ]

@@ -291,6 +291,47 @@ def test_updating_applying_and_casting() -> None:
         model.update_modules({"heads": {"c": new}})
 
 
+@pytest.mark.parametrize("how", [{}, {"bits": 8}, {"group_size": 32, "bits": 4}, "one", "own"])
+def test_quantising(how: Any) -> None:
+    class Wide:
+        """Layers whose inputs divide into groups."""
+
+        def __new__(cls, module: Any) -> Any:
+            parts = module.Linear(128, 6), module.Embedding(5, 64), module.Linear(64, 3, bias=False)
+            return module.Sequential(*parts, module.RMSNorm(64))
+
+    predicates = {
+        "one": {"class_predicate": lambda path, layer: path == "layers.1"},
+        "own": {
+            "class_predicate": lambda path, layer: (
+                {"group_size": 64, "bits": 8} if "0" in path else hasattr(layer, "to_quantized")
+            )
+        },
+    }
+    given = predicates[how] if isinstance(how, str) else how
+    ours, theirs = twins(Wide)
+    nn.quantize(ours, **given)
+    their_nn.quantize(theirs, **given)
+    want = dict(their_utils.tree_flatten(theirs.parameters()))
+    got = dict(utils.tree_flatten(ours.parameters()))
+    assert got.keys() == want.keys()
+    for name, a in got.items():
+        np.testing.assert_array_equal(a.numpy(), np.array(want[name]), err_msg=name)
+    kinds = [[type(m).__name__ for m in side.layers] for side in (ours, theirs)]
+    assert kinds[0] == kinds[1]
+
+
+def test_what_cannot_be_quantised_is_refused() -> None:
+    for wrong, said in (
+        ({"class_predicate": lambda path, layer: True}, "the model: Sequential"),
+        ({"group_size": 128}, "groups of 128"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            nn.quantize(nn.Sequential(nn.Linear(64, 2)), **wrong)
+    with pytest.raises(NotImplementedError, match="mxfp4"):
+        nn.quantize(nn.Sequential(nn.Linear(64, 2)), mode="mxfp4")
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_weights_go_to_a_file_and_back(tmp_path: Path, suffix: str) -> None:
     model = small(nn).apply(lambda x: x + 3)
