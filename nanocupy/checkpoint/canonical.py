@@ -42,6 +42,7 @@ _NAMES = {dtype: name for name, dtype in FLOATS.items()} | {
     np.dtype(np.uint32): "U32",
     np.dtype(np.int32): "I32",
 }
+_OF_KEYS = (".k_scale", ".v_scale")  # of keys and values in 8 bits, which are cached otherwise here
 _STACK = ".switch_mlp."  # what mlx-lm calls the weights of all experts
 
 
@@ -78,6 +79,7 @@ def canonical(quantization: Quantization | None, tensors: Tensors, read: Read) -
     found = Canonical()
     _unstack(found, quantization, tensors)
     if quantization and quantization.packing in _MARKS:
+        found.replaced |= {name for name in tensors if name.endswith(_OF_KEYS)}
         mark, add = _MARKS[quantization.packing]
         for name in tensors:
             if name.endswith(mark):

@@ -13,8 +13,7 @@ from typing import Any
 BITS, GROUPS = (4, 8), (32, 64, 128)
 SUPPORTED = (
     "MLX's affine with 4 or 8 bits, awq (4 bits, version gemm), gptq (4 or 8 bits), "
-    "compressed-tensors (pack-quantized with 4 or 8 bits, float-quantized with 8) and fp8 with "
-    "weight_block_size"
+    "compressed-tensors (pack-quantized with 4 or 8 bits, float-quantized with 8) and fp8 (e4m3)"
 )
 MLX, AWQ, GPTQ, GPTQ_V2, PACKED, FLOAT, FP8 = (
     *("mlx", "awq", "gptq", "gptq_v2"),
@@ -165,6 +164,8 @@ def _fp8(raw: Mapping[str, Any]) -> Quantization:
     block, form = raw.get("weight_block_size"), raw.get("fmt", "e4m3")
     if form != "e4m3":
         raise _refused(f"fp8 in {form!r}")
+    if block is None:  # AutoFP8's: one scale a matrix
+        return Quantization(8, 0, packing=FLOAT)
     return Quantization(8, 0, packing=FP8, block=_block(block, 1))
 
 

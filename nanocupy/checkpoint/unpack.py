@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nanocupy.checkpoint.affine import pack
 
-Words = NDArray[np.int32]
+Words = NDArray[np.integer]
 Codes = NDArray[np.uint8]
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Which eighth of an AWQ word holds column 0, 1, ...: it packs columns 0, 2, 4, 6, 1, 3, 5, 7."""
@@ -60,12 +60,12 @@ def reordered(words: Words, bits: int, order: NDArray[Any]) -> NDArray[np.uint32
 def gptq_zeros(words: Words, bits: int, version: int) -> Codes:
     """qzeros int32 [groups, N*bits/32] -> zero points [N, groups]. Version 1 stores one less.
 
-    A zero point of 0 was stored as -1, in as many bits as there are.
+    Whole words were made less by a word of ones, so a zero point of 0 borrowed from the next.
     """
-    zeros = low_first(words, bits)
     if version == 1:
-        zeros = (zeros + np.uint8(1)) & np.uint8((1 << bits) - 1)
-    return np.ascontiguousarray(zeros.T)
+        ones = sum(1 << shift for shift in range(0, 32, bits))
+        words = np.ascontiguousarray(words).view(np.uint32) + np.uint32(ones)
+    return np.ascontiguousarray(low_first(words, bits).T)
 
 
 def compressed_zeros(words: Words, bits: int, rows: int) -> Codes:

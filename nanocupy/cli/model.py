@@ -29,7 +29,10 @@ class ModelFacts:
     def bits(self, name: str) -> int | None:
         """Bits per element of an affine-quantised weight, its scales and its biases; else None."""
         module, _, leaf = name.rpartition(".")
-        if leaf not in ("weight", "scales", "biases") or f"{module}.scales" not in self.tensors:
+        if (
+            leaf not in ("weight", "scales", "biases", "order")
+            or f"{module}.scales" not in self.tensors
+        ):
             return None
         assert self.config.quantization is not None
         how = self.config.quantization.for_module(module)

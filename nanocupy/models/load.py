@@ -96,12 +96,14 @@ def to_quantize(checkpoint: Checkpoint, model: nn.Module, form: Form) -> dict[st
     layers = [(path, layer) for path, layer in model.named_modules() if _is_weighted(layer)]
     if codes := [path for path, layer in layers if "scales" in layer]:
         raise ValueError(
-            f"{checkpoint.folder} is quantised already ({codes[0]}, say): give a model of floats"
+            f"[quantize] {checkpoint.folder} is quantised already ({codes[0]}, say): take it as it "
+            "is, or give a model of floats"
         )
     wide = [p for p, layer in layers if layer.dims()[1] % form[1] == 0 and not p.endswith(".gate")]
     if not wide:
         raise ValueError(
-            f"{checkpoint.folder} has no layer whose inputs divide into groups of {form[1]}"
+            f"[quantize] {checkpoint.folder} has no layer whose inputs divide into groups of "
+            f"{form[1]}"
         )
     return dict.fromkeys(wide, form)
 

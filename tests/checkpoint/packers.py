@@ -86,7 +86,8 @@ def awq(group: int, dtype: Any = np.float16, zero: int | None = None) -> Kind:
     return Kind({**said, "version": "gemm", "modules_to_not_convert": None}, make)
 
 
-# ---- GPTQ: s[g] * (q - z[g]), g = g_idx[k]; qweight along K, qzeros along N; version 1 has z - 1
+# ---- GPTQ: s[g] * (q - z[g]), g = g_idx[k]; qweight along K, qzeros along N; version 1 has words
+# of zero points less a word of ones, as GPTQModel writes and reads them
 
 
 def gptq(
@@ -106,10 +107,10 @@ def gptq(
             groups = rng.permutation(groups)
         q, s = drawn((k, n), bits, rng), scale((k // each, n), bits, rng, dtype)
         z = np.full(s.shape, 1 << (bits - 1)) if sym else drawn(s.shape, bits, rng)
-        stored = z - 1 if version == 1 else z
+        ones = {4: 0x11111111, 8: 0x01010101}[bits] if version == 1 else 0
         tensors = {
             "qweight": np.ascontiguousarray(words(q.T, bits).T),
-            "qzeros": words(stored & ((1 << bits) - 1), bits),
+            "qzeros": (words(z, bits).view(np.uint32) - np.uint32(ones)).view(np.int32),
             "scales": s,
             "bias": np.zeros(n, dtype),  # as AutoGPTQ wrote for every layer
         }
@@ -192,6 +193,12 @@ def floats(strategy: str, dtype: Any = BF16) -> Kind:
     return Kind(_scheme("float-quantized", weights, {"num_bits": 8, "type": "float"}), make)
 
 
+def whole_fp8() -> Kind:
+    """fp8 with one scale a matrix, as AutoFP8 wrote it for vLLM."""
+    said = {"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}
+    return Kind(said, floats("tensor", np.float32).make)
+
+
 def fp8() -> Kind:
     """Hugging Face's fp8, in blocks that the matrices are no multiples of."""
 
@@ -234,6 +241,7 @@ KINDS = {
     "fp8, channel": floats("channel"),
     "fp8, block": floats("block"),
     "fp8 of transformers": fp8(),
+    "fp8 of AutoFP8": whole_fp8(),
 }
 
 # ---- whole models

@@ -18,6 +18,7 @@ from models.test_llama import logits, runner
 from nanocupy import LLM, SamplingParams, models
 from nanocupy.checkpoint import Checkpoint, load_config
 from nanocupy.distributed import Group
+from nanocupy.kernels import linear
 from nanocupy.nn.ordered import OrderedLinear
 from ranks import Place, on_threads
 
@@ -123,7 +124,7 @@ def scheme(config: dict[str, Any], outer: dict[str, Any] | None = None, **weight
             {**PACKED, "config_groups": {**PACKED["config_groups"], **FLOAT["config_groups"]}},
             "'pack-quantized' with float weights of 8 bits and quantised activations",
         ),
-        ({**FP8, "weight_block_size": None}, "8-bit floats in blocks of None"),
+        ({**FP8, "weight_block_size": 128}, "8-bit floats in blocks of 128"),
         ({**FP8, "weight_block_size": [0, 128]}, r"blocks of \[0, 128\]"),
         ({**FP8, "fmt": "e5m2"}, "fp8 in 'e5m2'"),
         *(
@@ -219,6 +220,14 @@ def test_tensors_that_do_not_fit_are_named(
         loaded(tmp_path / "model")
 
 
+def test_scales_of_keys_and_values_are_let_be(tmp_path: Path) -> None:
+    broken(tmp_path / "model", "fp8, channel", lambda t: t.update(k_scale=np.ones(1, np.float32)))
+    loaded(tmp_path / "model")
+    broken(tmp_path / "other", "fp8, channel", lambda t: t.update(z_scale=np.ones(1, np.float32)))
+    with pytest.raises(ValueError, match=r"unexpected .*q_proj.z_scale"):
+        loaded(tmp_path / "other")
+
+
 def test_scales_too_large_for_their_dtype_are_refused(tmp_path: Path) -> None:
     """Eight times as large they would be infinite in float16."""
     broken(tmp_path / "model", "gptq, sym", lambda t: t["scales"].fill(60000))
@@ -311,3 +320,45 @@ def test_sorted_experts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(said))
     with pytest.raises(ValueError, match=r"act-order .* is not supported for experts"):
         loaded(tmp_path)
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "packings.npz"
+SAID = {
+    "awq": "awq",
+    "gptq, 4 bits": "gptq",
+    "gptq, 8 bits": "gptq, 8 bits",
+    "gptq_v2, 4 bits": "gptq_v2",
+    "pack-quantized, 4 bits": "compressed-tensors",
+    "pack-quantized, 4 bits, asymmetric": "compressed-tensors, asymmetric",
+    "pack-quantized, 8 bits, channel": "compressed-tensors, 8 bits, channel",
+    "pack-quantized, 4 bits, actorder": "compressed-tensors, actorder",
+    "float-quantized, tensor": "fp8, tensor",
+    "float-quantized, channel": "fp8, channel",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_as_other_programs_pack(tmp_path: Path, name: str) -> None:
+    """Modules that compressed-tensors and vLLM packed: what they say that they stand for."""
+    kinds = {np.dtype(np.uint16): packers.BF16, np.dtype(np.uint8): packers.F8}
+    with np.load(GOLDEN) as file:
+        found = {n.rpartition("/")[2]: file[n] for n in file if n.rpartition("/")[0] == name}
+    want = found.pop("dense")
+    tensors = {f"m.{n}": t.view(kinds.get(t.dtype, t.dtype)) for n, t in found.items()}
+    packers.save(tmp_path / packers.WEIGHTS, tensors)
+    config = packers.config(quantization_config=KINDS[SAID[name]].config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with Checkpoint(tmp_path) as checkpoint:
+        parts = {n.removeprefix("m."): checkpoint.read(n) for n in checkpoint.names()}
+        form = checkpoint.config.quantization.for_module("m")
+        for n in checkpoint.names():
+            info = checkpoint.info(n)
+            assert info.shape == checkpoint.read(n).shape
+            assert info.nbytes == checkpoint.read(n).nbytes
+    if form is None:
+        np.testing.assert_array_equal(parts["weight"], want.astype(packers.BF16))
+        return
+    got = linear.dequantize(parts["weight"], parts["scales"], parts["biases"], form[0])
+    order = parts.get("order", np.arange(want.shape[1]))
+    assert ("order" in parts) == ("actorder" in name)
+    np.testing.assert_array_equal(got, want[:, order])
