@@ -94,7 +94,7 @@ def _unstack(found: Canonical, quantization: Quantization | None, tensors: Tenso
     """x.switch_mlp.up_proj.weight [experts, ...] is x.experts.0.up_proj.weight, ..."""
     for name, info in tensors.items():
         before, stack, after = name.partition(_STACK)
-        if not stack or len(info.shape) < 2:
+        if not stack or len(info.shape) < 2 or not info.nbytes:
             continue
         found.replaced.add(name)
         for expert in range(info.shape[0]):
@@ -136,9 +136,10 @@ class Packed:
         if name not in self.tensors:
             raise ValueError(f"tensor '{name}' is missing")
         info = self.tensors[name]
-        wanted = len(info.shape) == 2 if shape is None else info.shape == shape
+        matrix = len(info.shape) == 2 and all(info.shape)
+        wanted = matrix if shape is None else info.shape == shape
         if info.dtype not in dtypes.split() or not wanted:
-            says = shape or "two dimensions"
+            says = "two dimensions" if shape is None else shape
             raise ValueError(
                 f"tensor '{name}' is {info.dtype} {info.shape}: expected {dtypes} and {says}"
             )
@@ -182,7 +183,8 @@ class Packed:
             return None
         self.need(leaf, "I32", (k,))
         of = self.value(leaf)
-        if not np.array_equal(np.bincount(of[of >= 0], minlength=count), [k // count] * count):
+        known = (of >= 0).all() and (of < count).all()
+        if not known or (np.bincount(of, minlength=count) != k // count).any():
             raise ValueError(
                 f"tensor '{self.module}.{leaf}' must put {k} inputs into {count} equal groups"
             )

@@ -63,7 +63,7 @@ def read_quantization(raw: Mapping[str, Any]) -> Quantization | None:
     method = found.get("quant_method")
     if method is None:
         return _mlx(found)
-    if method not in _READERS:
+    if not isinstance(method, str) or method not in _READERS:
         raise _refused(f"quantization method {method!r}")
     return _READERS[method](found)
 
@@ -78,19 +78,19 @@ def _refused(what: str) -> ValueError:
 def _mlx(raw: Mapping[str, Any]) -> Quantization:
     bits, group_size = _form(raw)
     overrides = {
-        path: _form({"bits": 4, "group_size": 64, **value}) if value else None
+        path: _form({"bits": 4, "group_size": 64, **value}, f" of {path!r}") if value else None
         for path, value in raw.items()
         if isinstance(value, dict) or value is False
     }
     return Quantization(bits, group_size, overrides)
 
 
-def _form(raw: Mapping[str, Any]) -> Form:
+def _form(raw: Mapping[str, Any], where: str = "") -> Form:
     bits, group_size, mode = raw.get("bits"), raw.get("group_size"), raw.get("mode", "affine")
     if mode != "affine" or bits not in BITS or group_size not in GROUPS:
         raise ValueError(
-            f"quantization mode {mode!r} with bits {bits!r} in groups of {group_size!r} is not "
-            f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is"
+            f"quantization{where} mode {mode!r} with bits {bits!r} in groups of {group_size!r} is "
+            f"not supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is"
         )
     return int(bits), int(group_size)
 
@@ -119,7 +119,9 @@ def _gptq(raw: Mapping[str, Any]) -> Quantization:
     if (words := raw.get("pack_dtype", "int32")) != "int32":
         raise _refused(f"gptq packed in {words!r}")
     dynamic = raw.get("dynamic") or {}
-    if others := [rule for rule in dynamic if not str(rule).startswith("-:")]:
+    if not isinstance(dynamic, dict):
+        raise _refused(f"gptq with dynamic {dynamic!r}")
+    if others := [rule for rule in dynamic if not rule.startswith("-:")]:
         raise _refused(f"gptq with other settings for {others!r} (dynamic)")
     return Quantization(int(bits), 0, packing=version)
 

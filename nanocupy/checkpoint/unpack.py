@@ -95,7 +95,7 @@ def floats(weight: NDArray[Any], scales: NDArray[Any], block: tuple[int, int]) -
     """fp8 [N, K] times a scale for each `block` -> bf16, rounded once."""
     n, k = weight.shape
     out = np.empty(weight.shape, ml_dtypes.bfloat16)
-    columns = np.repeat(scales.astype(np.float32), block[1], axis=1)[:, :k]
+    columns = np.repeat(scales.astype(np.float32), min(block[1], k), axis=1)[:, :k]
     step = max(1, (1 << 18) // max(k, 1))
     for start in range(0, n, step):  # so that a large matrix is not there as f32
         rows = slice(start, min(start + step, n))

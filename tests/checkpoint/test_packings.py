@@ -3,12 +3,15 @@ models beside the ones that they stand for."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nanocupy.core as mx
 from checkpoint import packers
@@ -17,6 +20,9 @@ from device.needs import needs_compiler
 from models.test_llama import logits, runner
 from nanocupy import LLM, SamplingParams, models
 from nanocupy.checkpoint import Checkpoint, load_config
+from nanocupy.checkpoint.canonical import canonical
+from nanocupy.checkpoint.header import TensorInfo
+from nanocupy.checkpoint.quantization import read_quantization
 from nanocupy.distributed import Group
 from nanocupy.kernels import linear
 from nanocupy.nn.ordered import OrderedLinear
@@ -362,3 +368,55 @@ def test_as_other_programs_pack(tmp_path: Path, name: str) -> None:
     order = parts.get("order", np.arange(want.shape[1]))
     assert ("order" in parts) == ("actorder" in name)
     np.testing.assert_array_equal(got, want[:, order])
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 200) | st.sampled_from(["", "int", "gptq"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_config_is_read_or_refused(data: st.DataObject) -> None:
+    """One field is something else, at any depth."""
+    config = json.loads(json.dumps(KINDS[data.draw(st.sampled_from([*KINDS]))].config))
+    place = config
+    while True:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not (isinstance(place[key], dict) and place[key] and data.draw(st.booleans())):
+            break
+        place = place[key]
+    place[key] = data.draw(ANYTHING)
+    with contextlib.suppress(ValueError):
+        found = read_quantization({"quantization_config": config})
+        assert found is None or found.bits in (4, 8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_tensors_are_read_or_refused(data: st.DataObject) -> None:
+    """One tensor has another shape, dtype or values, or is not there."""
+    kind = KINDS[data.draw(st.sampled_from([*KINDS]))]
+    tensors, _ = kind.make(32, 64, np.random.default_rng(0))
+    leaf = data.draw(st.sampled_from(sorted(tensors)))
+    shape = tuple(data.draw(st.lists(st.sampled_from([0, 1, 2, 4, 8, 32, 64]), max_size=3)))
+    dtype = data.draw(st.sampled_from([t.dtype for t in tensors.values()]))
+    bits = data.draw(st.sampled_from([0, 1, 0x7F, 0xFF]))
+    values = np.full(shape, bits, np.uint8)
+    tensors[leaf] = np.repeat(values[..., None], dtype.itemsize, -1).view(dtype)[..., 0]
+    if data.draw(st.booleans()) and len(tensors) > 1:
+        del tensors[data.draw(st.sampled_from(sorted(tensors)))]
+    named = {f"m.{n}": t for n, t in tensors.items()}
+    infos = {
+        n: TensorInfo(n, packers.NAMES[t.dtype], t.shape, t.nbytes, Path("x"), 0)
+        for n, t in named.items()
+    }
+    with contextlib.suppress(ValueError), np.errstate(all="ignore"):
+        found = canonical(
+            read_quantization({"quantization_config": kind.config}), infos, named.__getitem__
+        )
+        for made in found.derived.values():
+            value = made.make(*(named[source] for source in made.sources))
+            assert value.shape == made.info.shape and value.nbytes == made.info.nbytes
