@@ -22,6 +22,7 @@ from nanocupy.checkpoint.jsonfile import read_json, read_json_if_there
 from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
 
+MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -80,12 +81,16 @@ class ModelConfig:
         return self.windows[layer] if self.windows else 0
 
 
-def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
-    """The configuration of a model folder; ValueError names the field and what is allowed."""
+def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> ModelConfig:
+    """The configuration of a model folder; ValueError names the field and what is allowed.
+
+    Args:
+        foreign: of a model that somebody else's code makes of it: what it is made of is zeros here.
+    """
     folder = Path(folder)
     whole = read_json(folder / "config.json")
     try:
-        return _config(folder, whole, _text_model(whole))
+        return (_foreign if foreign else _config)(folder, whole, _text_model(whole))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
@@ -152,6 +157,38 @@ def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelCo
         **_positions(fields, arch, head_dim, layers),
         **_scales(fields),
         **(_experts(fields, layers) if "num_experts_per_tok" in arch.reads else {}),
+    )
+
+
+_LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+
+
+def _foreign(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
+    """What the engine needs to know beside the network itself."""
+    fields = Fields(raw)
+    vocab_size = fields.count("vocab_size", MOST_TOKENS)
+    named = next((name for name in _LONGEST if fields.has(name)), _LONGEST[0])
+    return ModelConfig(
+        model_type=str(raw.get("model_type")),
+        hidden_size=0,
+        intermediate_size=0,
+        num_hidden_layers=0,
+        num_attention_heads=0,
+        num_key_value_heads=0,
+        head_dim=0,
+        vocab_size=vocab_size,
+        rms_norm_eps=0.0,
+        rope=RopeConfig(0.0),
+        max_position_embeddings=fields.count(named),
+        tie_word_embeddings=False,
+        attention_bias=False,
+        mlp_bias=False,
+        hidden_act="",
+        dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
+        quantization=read_quantization(raw),
+        eos_token_ids=_eos(folder, raw, vocab_size),
+        bos_token_id=_bos(folder, raw, vocab_size),
+        raw=whole,
     )
 
 

@@ -87,12 +87,13 @@ def _mlx(raw: Mapping[str, Any]) -> Quantization:
 
 def _form(raw: Mapping[str, Any], where: str = "") -> Form:
     bits, group_size, mode = raw.get("bits"), raw.get("group_size"), raw.get("mode", "affine")
-    if mode != "affine" or bits not in BITS or group_size not in GROUPS:
+    small = (bits, group_size) == (8, 16)
+    if mode != "affine" or bits not in BITS or not (group_size in GROUPS or small):
         raise ValueError(
             f"quantization{where} mode {mode!r} with bits {bits!r} in groups of {group_size!r} is "
-            f"not supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is"
+            "not supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is (8 bits: 16 too)"
         )
-    return int(bits), int(group_size)
+    return int(raw["bits"]), int(raw["group_size"])
 
 
 # ---- others. Groups that are not given are those of the tensors

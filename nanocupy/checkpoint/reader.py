@@ -48,11 +48,14 @@ class Checkpoint:
     other programs' quantised layouts are there as `checkpoint.canonical` has them, and
     `config.quantization` says of each module what it is. Raises ValueError, naming the file and
     what is wrong with it.
+
+    Args:
+        foreign: see `load_config`.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, foreign: bool = False) -> None:
         self.folder = Path(folder)
-        self.config: ModelConfig = load_config(self.folder)
+        self.config: ModelConfig = load_config(self.folder, foreign=foreign)
         self._maps: dict[Path, mmap.mmap] = {}
         self._tensors: dict[str, TensorInfo] = {}
         self._made: dict[str, Derived] = {}

@@ -1,8 +1,8 @@
 """Quantise a model into a folder that MLX and mlx-lm read too; or turn a GGUF file into a folder.
 
 Weights of floats become codes of 4 or 8 bits in groups along their inputs, rounded as MLX does.
-A GGUF file of the Llama family loses nothing: its blocks of 4 and 8 bits (Q4_0, Q4_1, Q8_0) become
-codes of the same layout, and other types stay what they are, unless --bits says otherwise.
+A GGUF file loses nothing: its blocks become codes of 4 bits (Q4_0, Q4_1, Q4_K) or 8 (the others),
+which are the same numbers, and other types stay what they are, unless --bits says otherwise.
 """
 
 from __future__ import annotations

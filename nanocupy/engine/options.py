@@ -21,6 +21,14 @@ def _num_bytes(value: Any) -> int:
     return to_int(int(float(match[1]) * UNITS[match[2]]), 1, 2**60)
 
 
+def _module_name(value: Any) -> str:
+    if not isinstance(value, str) or not all(value.split(".")) or re.search(r"[^\w.-]", value):
+        raise ValueError(
+            f"must be the name of a Python module, as 'mlx_lm.models.starcoder2', got {value!r}"
+        )
+    return value
+
+
 def _ranks(value: Any) -> Any:
     return value if value == "auto" else to_int(value, 1, 4096)
 
@@ -91,6 +99,12 @@ class EngineOptions(Checked):
         "and check: where text repeats itself several are right at once, and no token changes; "
         "0 = off; None = 16 on a CPU, 0 on a GPU, where rounding may depend on the step",
     )
+    model_file: str | None = checked(
+        None,
+        _module_name,
+        "Python module with the network, in MLX's contract, as 'mlx_lm.models.starcoder2': it is "
+        "imported and run, unchanged; None = nanocupy's own, by the model_type in config.json",
+    )
     capture: bool = flag(True, "replay the step as one captured graph")
     seed: int | None = integer(
         0, 0, 2**64 - 1, "draws the seeds of requests without one; None = fresh", optional=True
@@ -107,3 +121,8 @@ class EngineOptions(Checked):
             )
         if self.num_kv_blocks is not None and self.kv_memory is not None:
             raise ValueError("[EngineOptions] give num_kv_blocks or kv_memory, not both")
+        if self.model_file is not None and self.quantize is not None:
+            raise ValueError(
+                "[EngineOptions] quantize is for nanocupy's own networks: with model_file, give a "
+                "folder that is quantised already, as mlx_lm.convert writes it"
+            )

@@ -63,7 +63,8 @@ def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
     model.load_weights(found)
     if quantize:
         forms = to_quantize(checkpoint, model, quantize)
-        nn.quantize_weights(model, lambda path, _: forms.get(path))
+        how = {p: {"bits": bits, "group_size": size} for p, (bits, size) in forms.items()}
+        nn.quantize(model, class_predicate=lambda path, _: how.get(path, False))
     return model
 
 
@@ -131,7 +132,7 @@ def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str
         scales = wanted.get(f"{path}.scales")
         return how.for_module(scales.removesuffix(".scales")) if how and scales else None
 
-    nn.quantize(model, form, ordered.__contains__)
+    nn.place_codes(model, form, ordered.__contains__)
 
 
 def _no_biases(checkpoint: Checkpoint, expected: Container[str]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ OWN_FORMS = {
 def loaded(folder: Path) -> tuple[Any, Any]:
     with Checkpoint(folder) as checkpoint:
         return models.load(checkpoint), checkpoint.config
+
+
+def quantize(made: Any, form_of: Callable[[str], tuple[int, int] | None]) -> None:
+    """Quantise each layer of floats as (bits, group_size) of its path says."""
+
+    def how(path: str, layer: nn.Module) -> bool | dict[str, int]:
+        form = form_of(path) if isinstance(layer, nn.Linear | nn.Embedding) else None
+        return dict(zip(("bits", "group_size"), form, strict=True)) if form else False
+
+    nn.quantize(made, class_predicate=how)
 
 
 def dense(made: Any, tokens: list[int] = TOKENS) -> np.ndarray:
@@ -67,7 +78,7 @@ def test_all_forms_in_one_model(tmp_path: Path) -> None:
     out = write_quantised(source, tmp_path / "out", forms, said)
     made, config = loaded(out)
     plain, _ = loaded(source)
-    nn.quantize_weights(plain, lambda path, _: forms.get(path, (4, 64)))
+    quantize(plain, lambda path: forms.get(path, (4, 64)))
     assert np.array_equal(dense(made), dense(plain))
     exact = dense(made)
     got = logits(runner(made, config), TOKENS, 10)
@@ -108,7 +119,7 @@ def test_forms_are_by_the_checkpoint_s_names(tmp_path: Path) -> None:
     layers = dict(made.named_modules())
     assert (layers[path].bits, layers[path].group_size) == (8, 32)
     plain, _ = loaded(source)
-    nn.quantize_weights(plain, lambda p, _: (8, 32) if p == path else (4, 64))
+    quantize(plain, lambda p: (8, 32) if p == path else (4, 64))
     assert np.array_equal(dense(made), dense(plain))
 
 
