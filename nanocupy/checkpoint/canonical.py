@@ -70,14 +70,20 @@ class Canonical:
     forms: dict[str, Form | None] = field(default_factory=dict)
 
 
-def canonical(quantization: Quantization | None, tensors: Tensors, read: Read) -> Canonical:
+def canonical(
+    quantization: Quantization | None, tensors: Tensors, read: Read, stacked: bool = False
+) -> Canonical:
     """What a checkpoint's tensors stand for.
+
+    Args:
+        stacked: leave weights of all experts in one tensor as they are.
 
     Raises:
         ValueError: a module's tensors do not fit each other, or are in groups that are not run.
     """
     found = Canonical()
-    _unstack(found, quantization, tensors)
+    if not stacked:
+        _unstack(found, quantization, tensors)
     if quantization and quantization.packing in _MARKS:
         found.replaced |= {name for name in tensors if name.endswith(_OF_KEYS)}
         mark, add = _MARKS[quantization.packing]

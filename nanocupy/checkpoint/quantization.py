@@ -91,7 +91,7 @@ def _form(raw: Mapping[str, Any], where: str = "") -> Form:
     if mode != "affine" or bits not in BITS or not (group_size in GROUPS or small):
         raise ValueError(
             f"quantization{where} mode {mode!r} with bits {bits!r} in groups of {group_size!r} is "
-            "not supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is (8 bits: 16 too)"
+            "not supported; 'affine' with 4 or 8 bits in groups of 32, 64, 128 is (8 bits: 16 too)"
         )
     return int(raw["bits"]), int(raw["group_size"])
 

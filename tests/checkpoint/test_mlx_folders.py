@@ -160,3 +160,9 @@ def test_too_few_experts_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_local_experts": 5}))
     with pytest.raises(ValueError, match=r"missing .*experts\.4\.up_proj\.weight"):
         loaded(tmp_path)
+
+
+def test_experts_stay_together_for_somebody_else_s_model_file() -> None:
+    with Checkpoint(FOLDER / "mixtral", foreign=True) as checkpoint:
+        name = "model.layers.0.block_sparse_moe.switch_mlp.up_proj.weight"
+        assert checkpoint.info(name).shape == (4, 64, 8)

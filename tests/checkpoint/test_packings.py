@@ -420,3 +420,14 @@ def test_any_tensors_are_read_or_refused(data: st.DataObject) -> None:
         for made in found.derived.values():
             value = made.make(*(named[source] for source in made.sources))
             assert value.shape == made.info.shape and value.nbytes == made.info.nbytes
+
+
+@pytest.mark.parametrize("name", ["awq", "gptq, act-order", "fp8 of transformers"])
+def test_somebody_else_s_model_file_has_them_too(tmp_path: Path, name: str) -> None:
+    packers.write(tmp_path / "model", KINDS[name])
+    greedy = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    tokens = []
+    for file in (None, "checkpoint.llama_file"):
+        with LLM(tmp_path / "model", model_file=file, dtype="exact", **SMALL) as llm:
+            tokens.append(llm.generate(TOKENS, greedy)[0].outputs[0].token_ids)
+    assert tokens[0] == tokens[1]
