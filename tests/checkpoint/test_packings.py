@@ -86,6 +86,14 @@ def test_generates(tmp_path: Path, name: str) -> None:
     assert alone == both
 
 
+def test_eight_bit_floats_are_told_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("fp8, tensor", "awq"):
+        packers.write(tmp_path / name[:3], KINDS[name])
+        with LLM(tmp_path / name[:3], progress=True, **SMALL):
+            said = capfd.readouterr().err
+        assert ("8-bit floats are read as bfloat16" in said) == (name == "fp8, tensor")
+
+
 AWQ, GPTQ = KINDS["awq"].config, KINDS["gptq"].config
 PACKED, FLOAT = KINDS["compressed-tensors"].config, KINDS["fp8, channel"].config
 FP8 = KINDS["fp8 of transformers"].config
