@@ -21,7 +21,7 @@ from nanocupy.checkpoint.writer import Entry, write_safetensors
 Array = np.ndarray
 Tensors = dict[str, Array]
 WEIGHTS = "model.safetensors"
-HIDDEN, HEADS, KV_HEADS, MLP, LAYERS = 128, 4, 2, 192, 2
+HIDDEN, HEADS, KV_HEADS, MLP, LAYERS = 192, 6, 2, 320, 2
 BF16, F8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 NAMES = {
     np.dtype(np.float32): "F32",
@@ -215,34 +215,32 @@ def _blocks(
     n: int, k: int, rng: np.random.Generator, dtype: Any, block: tuple[int, int] = (32, 64)
 ) -> tuple[Array, Array]:
     s = scale((-(-n // block[0]), -(-k // block[1])), 0, rng, dtype)
-    wide = np.empty((n, k), np.float32)
-    for i in range(n):
-        for j in range(k):
-            wide[i, j] = s[i // block[0], j // block[1]]
+    wide = s[np.arange(n)[:, None] // block[0], np.arange(k) // block[1]].astype(np.float32)
     return s, wide
 
 
 KINDS = {
     "awq": awq(32),
-    "awq, one zero point": awq(64, zero=8),
+    "awq, one zero point": awq(32, zero=8),
     "gptq": gptq(4, 32),
-    "gptq, sym": gptq(4, 64, sym=True),
+    "gptq, sym": gptq(4, 32, sym=True),
     "gptq, act-order": gptq(4, 32, order=True),
     "gptq, 8 bits": gptq(8, 32, dtype=BF16),
-    "gptq, 8 bits, sym, one group, no g_idx": gptq(8, -1, sym=True, g_idx=False),
+    "gptq, 8 bits, sym, one group, no g_idx": gptq(8, -1, sym=True, g_idx=False, dtype=BF16),
     "gptq_v2": gptq(4, 32, 2),
-    "gptq_v2, 8 bits, act-order": gptq(8, 64, 2, order=True),
-    "compressed-tensors": compressed(4, 32),
-    "compressed-tensors, asymmetric": compressed(4, 64, asym=True),
-    "compressed-tensors, 8 bits, channel": compressed(8, None, dtype=np.float16),
-    "compressed-tensors, 8 bits, asymmetric, channel": compressed(8, None, asym=True),
-    "compressed-tensors, actorder": compressed(4, 32, order=True),
+    "gptq_v2, 8 bits, act-order": gptq(8, 32, 2, order=True),
+    "compressed-tensors": compressed(4, 32, dtype=np.float16),
+    "compressed-tensors, asymmetric": compressed(4, 32, asym=True),
+    "compressed-tensors, 8 bits, channel": compressed(8, None),
+    "compressed-tensors, 8 bits, asymmetric": compressed(8, 32, asym=True),
+    "compressed-tensors, actorder": compressed(4, 32, order=True, dtype=np.float16),
     "fp8, tensor": floats("tensor"),
     "fp8, channel": floats("channel"),
     "fp8, block": floats("block"),
     "fp8 of transformers": fp8(),
     "fp8 of AutoFP8": whole_fp8(),
 }
+"""Few forms of what they are read as, so that few kernels are compiled for them."""
 
 # ---- whole models
 

@@ -62,12 +62,12 @@ def test_as_mlx_lm_has_it(case: str) -> None:
 
 
 def test_all_forms_in_one_model(tmp_path: Path) -> None:
-    """Layers of 4 and 8 bits in groups of 32, 64 and 128, and floats."""
+    """Layers of 4 and 8 bits in groups of 32 and 64, and floats."""
     source = tmp_path / "source"
     prove_mlx_lm.draw(source, "llama")
     forms: dict[str, Any] = {
         "model.embed_tokens": (8, 32),
-        "model.layers.0.self_attn.q_proj": (4, 128),
+        "model.layers.0.self_attn.q_proj": (4, 32),
         "model.layers.0.self_attn.k_proj": None,
         "model.layers.1.mlp.down_proj": (8, 64),
         "model.layers.1.mlp.up_proj": (4, 32),

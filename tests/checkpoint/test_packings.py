@@ -185,7 +185,7 @@ def broken(folder: Path, name: str, change: Any) -> None:
         (
             "awq",
             lambda t: t.update(qzeros=t["qzeros"][:, :-1].copy()),
-            r"expected I32 and \(4, 16\)",
+            r"expected I32 and \(6, 24\)",
         ),
         ("awq", lambda t: t.update(scales=t["scales"][:, :-8].copy()), "scales' is F16"),
         ("awq", lambda t: t.update(qweight=t["qweight"].view(np.float32)), "qweight' is F32"),
@@ -193,15 +193,15 @@ def broken(folder: Path, name: str, change: Any) -> None:
         (
             "gptq, act-order",
             lambda t: t["g_idx"].__setitem__(0, 7),
-            "128 inputs into 4 equal groups",
+            "192 inputs into 6 equal groups",
         ),
-        ("gptq, act-order", lambda t: t["g_idx"].fill(0), "128 inputs into 4 equal groups"),
-        ("gptq, act-order", lambda t: t["g_idx"].fill(-1), "128 inputs into 4 equal groups"),
+        ("gptq, act-order", lambda t: t["g_idx"].fill(0), "192 inputs into 6 equal groups"),
+        ("gptq, act-order", lambda t: t["g_idx"].fill(-1), "192 inputs into 6 equal groups"),
         ("gptq", lambda t: t["bias"].fill(1), "unexpected .*q_proj.bias"),
         (
             "compressed-tensors",
-            lambda t: t.update(weight_shape=np.array([128, 120])),
-            r"weight_packed' is I32 \(128, 16\)|120 inputs of 4 bits",
+            lambda t: t.update(weight_shape=np.array([192, 120])),
+            r"weight_packed' is I32 \(192, 24\)|120 inputs of 4 bits",
         ),
         (
             "compressed-tensors",
@@ -212,7 +212,7 @@ def broken(folder: Path, name: str, change: Any) -> None:
         (
             "compressed-tensors",
             lambda t: t.update(weight_scale=np.repeat(t["weight_scale"], 2, 1)),
-            "128 inputs of 4 bits in 8 groups; supported are",
+            "192 inputs of 4 bits in 12 groups; supported are",
         ),
         (
             "fp8, channel",
@@ -287,7 +287,7 @@ def test_ranks_share_out_what_is_in_order(tmp_path: Path) -> None:
 
     for got in on_threads(2, work):
         np.testing.assert_allclose(got, whole, atol=1e-5 * np.abs(whole).max())
-    with pytest.raises(ValueError, match="groups of 128 inputs that stay together"):
+    with pytest.raises(ValueError, match="groups of 192 inputs that stay together"):
         loaded(tmp_path / "gptq")[0].shard(Place(0, 2))
 
 

@@ -57,8 +57,8 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
 def test_every_architecture(drawn: Any, tmp_path: Path, case: str) -> None:
     """What a folder holds is what `quantize` makes on loading; routers and norms stay."""
     source = drawn(case)
-    for bits, group in ((4, 64), (8, 32)):
-        out = tmp_path / str(bits)
+    for bits, group in ((4, 64), (8, 32), (4, 128)):
+        out = tmp_path / f"{bits}-{group}"
         made = converted(source, out, bits=bits, group_size=group)
         assert np.array_equal(logits(out), logits(source, (bits, group)))
         held = tensors(out)

@@ -75,4 +75,7 @@ def test_a_gguf_file(cli, tmp_path: Path) -> None:
     one, other = (load_file(tmp_path / f"{n}-4" / packers.WEIGHTS) for n in ("tiny.gguf", "floats"))
     assert [*one] == [*other] and all(np.array_equal(one[n], other[n]) for n in one)
     assert one["model.layers.0.mlp.down_proj.weight"].dtype == np.uint32
-    assert not list(tmp_path.glob(".*"))
+    tiny.write_gguf(source, "Q8_0")
+    ran = cli("convert", str(source), str(tmp_path / "out"), "--bits", "4")
+    assert ran.code == 2 and "has codes already: leave out --bits" in ran.err
+    assert not list(tmp_path.glob(".*")) and not (tmp_path / "out").exists()
