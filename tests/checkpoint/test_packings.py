@@ -287,7 +287,7 @@ def test_ranks_share_out_what_is_in_order(tmp_path: Path) -> None:
 
     for got in on_threads(2, work):
         np.testing.assert_allclose(got, whole, atol=1e-5 * np.abs(whole).max())
-    with pytest.raises(ValueError, match="groups of 192 inputs that stay together"):
+    with pytest.raises(ValueError, match=r"act-order.* cannot be divided over 2 ranks"):
         loaded(tmp_path / "gptq")[0].shard(Place(0, 2))
 
 
