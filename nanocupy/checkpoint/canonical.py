@@ -272,8 +272,9 @@ def _packed(of: Packed) -> None:
         lambda w: w.view(np.uint32) if order is None else unpack.reordered(w, bits, order),
     )
     zeros = "weight_zero_point" if of.has("weight_zero_point") else ""
+    whole = bool(zeros) and of.tensors[f"{of.module}.{zeros}"].dtype == "I8"  # of early versions
     if zeros:
-        of.need(zeros, "I32", (-(-n * bits // 32), count))
+        of.need(zeros, *(("I8", (n, count)) if whole else ("I32", (-(-n * bits // 32), count))))
     _zeros(of, scales, shape, times, (zeros, lambda z: unpack.compressed_zeros(z, bits, n)), False)
     of.drop("input_scale", "output_scale")
 

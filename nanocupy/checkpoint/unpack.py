@@ -71,8 +71,10 @@ def gptq_zeros(words: Words, bits: int, version: int) -> Codes:
 def compressed_zeros(words: Words, bits: int, rows: int) -> Codes:
     """weight_zero_point int32 [N*bits/32, groups], packed along N -> zero points [N, groups].
 
-    Like the codes they are stored with 2^(bits-1) added, which cancels.
+    Like the codes they are stored with 2^(bits-1) added, which cancels; int8 [N, groups] are not.
     """
+    if words.dtype == np.int8:
+        return (words.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
     return np.ascontiguousarray(low_first(words.T, bits).T[:rows])
 
 

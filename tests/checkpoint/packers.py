@@ -28,6 +28,7 @@ NAMES = {
     np.dtype(np.float16): "F16",
     BF16: "BF16",
     F8: "F8_E4M3",
+    np.dtype(np.int8): "I8",
     np.dtype(np.int32): "I32",
     np.dtype(np.int64): "I64",
     np.dtype(np.uint32): "U32",
@@ -129,8 +130,16 @@ def gptq(
 
 
 def compressed(
-    bits: int, group: int | None, *, asym: bool = False, order: bool = False, dtype: Any = BF16
+    bits: int,
+    group: int | None,
+    *,
+    asym: bool = False,
+    order: bool = False,
+    dtype: Any = BF16,
+    early: bool = False,
 ) -> Kind:
+    """early: zero points are not packed."""
+
     def make(n: int, k: int, rng: np.random.Generator) -> tuple[Tensors, Array]:
         each, half = group or k, 1 << (bits - 1)
         groups = rng.permutation(k) // each if order else np.arange(k) // each
@@ -141,7 +150,9 @@ def compressed(
             "weight_scale": s,
             "weight_shape": np.array([n, k], np.int64),
         }
-        if asym:
+        if early:
+            tensors["weight_zero_point"] = z.astype(np.int8)
+        elif asym:
             tensors["weight_zero_point"] = np.ascontiguousarray(words((z + half).T, bits).T)
         if order:
             tensors["weight_g_idx"] = groups.astype(np.int32)
@@ -231,6 +242,7 @@ KINDS = {
     "gptq_v2, 8 bits, act-order": gptq(8, 32, 2, order=True),
     "compressed-tensors": compressed(4, 32, dtype=np.float16),
     "compressed-tensors, asymmetric": compressed(4, 32, asym=True),
+    "compressed-tensors, early": compressed(4, 32, asym=True, early=True),
     "compressed-tensors, 8 bits, channel": compressed(8, None),
     "compressed-tensors, 8 bits, asymmetric": compressed(8, 32, asym=True),
     "compressed-tensors, actorder": compressed(4, 32, order=True, dtype=np.float16),
