@@ -28,7 +28,9 @@ import numpy as np
 from nanocupy import nn
 from nanocupy.checkpoint import Checkpoint, ModelConfig
 from nanocupy.core import array
+from nanocupy.models.parameter import no_biases, parameter
 from nanocupy.nn import Module
+from nanocupy.utils import tree_flatten
 
 _ONE_AT_A_TIME = threading.RLock()  # sys.modules is everybody's
 _CACHES = ("KVCache", "RotatingKVCache")  # of mlx-lm, whose part the engine's paged caches can take
@@ -288,7 +290,7 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
     Raises:
         ValueError: names every tensor that is missing, unexpected or of another shape.
     """
-    weights = {name: array(checkpoint.read(name)) for name in checkpoint.names()}
+    weights = {name: parameter(checkpoint, name) for name in checkpoint.names()}
     inner, quantization = model.inner, checkpoint.config.quantization
     with model._door.open():
         if hasattr(inner, "sanitize"):
@@ -299,6 +301,9 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
                 lambda path, _: (
                     quantization.for_module(path) if f"{path}.scales" in weights else None
                 ),
+                lambda path: f"{path}.order" in weights,
             )
+        for name in no_biases(checkpoint, dict(tree_flatten(inner.parameters()))):
+            weights.pop(name, None)
         inner.load_weights(list(weights.items()))
     return model
