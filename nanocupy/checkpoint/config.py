@@ -95,11 +95,19 @@ class ModelConfig:
 def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
     """The configuration of a model folder; ValueError names the field and what is allowed."""
     folder = Path(folder)
-    whole = read_json(folder / "config.json")
+    return parse_config(read_json(folder / "config.json"), folder / "config.json", folder)
+
+
+def parse_config(whole: dict[str, Any], source: Path, folder: Path | None = None) -> ModelConfig:
+    """The configuration in the object `whole` that `source` holds.
+
+    Args:
+        folder: where other files of the model say more; None if there are none.
+    """
     try:
         return _config(folder, whole, _text_model(whole))
     except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
 
 
 def load_generation_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -122,7 +130,7 @@ def _text_model(raw: dict[str, Any]) -> dict[str, Any]:
     return {k: raw[k] for k in outer if k in raw} | inner
 
 
-def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
+def _config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise ValueError(
@@ -257,22 +265,28 @@ def _format(raw: Mapping[str, Any]) -> tuple[int, int]:
     return int(bits), int(group_size)
 
 
-def _eos(folder: Path, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
+def _eos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
     """Every token that ends an answer, from the first file that says so."""
-    generation = load_generation_config(folder).get("eos_token_id")
-    for said in (generation, raw.get("eos_token_id"), _tokenizer_id(folder, "eos_token")):
+    generation, tokenizer = _said_elsewhere(folder, "eos_token")
+    for said in (generation, raw.get("eos_token_id"), tokenizer):
         if said is not None:
             ids = said if isinstance(said, list) else [said]
             return tuple(dict.fromkeys(_token(i, "eos_token_id", vocab_size) for i in ids))
     return ()
 
 
-def _bos(folder: Path, raw: Mapping[str, Any], vocab_size: int) -> int | None:
-    generation = load_generation_config(folder).get("bos_token_id")
-    for said in (raw.get("bos_token_id"), generation, _tokenizer_id(folder, "bos_token")):
+def _bos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> int | None:
+    for said in (raw.get("bos_token_id"), *_said_elsewhere(folder, "bos_token")):
         if said is not None:
             return _token(said, "bos_token_id", vocab_size)
     return None
+
+
+def _said_elsewhere(folder: Path | None, role: str) -> tuple[Any, int | None]:
+    """A token's id by generation_config.json, and by tokenizer_config.json."""
+    if folder is None:
+        return None, None
+    return load_generation_config(folder).get(f"{role}_id"), _tokenizer_id(folder, role)
 
 
 def _token(value: object, name: str, vocab_size: int) -> int:

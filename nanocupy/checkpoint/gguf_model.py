@@ -156,6 +156,24 @@ class GgufModel:
             )
         return permuted
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors."""
+        return sum(int(np.prod(source.shape)) for source in self._sources)
+
+    @property
+    def loaded_nbytes(self) -> int:
+        """Bytes of the weights once they are imported, without what kernels do not store."""
+        total = 0.0
+        for source in self._sources:
+            block, count = BLOCK_FORMATS.get(source.tensor.kind), int(np.prod(source.shape))
+            if block is None:
+                total += count * PLAIN[source.tensor.kind]
+            else:
+                numbers = (1 if block.symmetric else 2) * (4 if block.scales == "F32" else 2)
+                total += count * (block.bits / 8 + numbers / block.group)
+        return int(total)
+
     def entries(self) -> dict[str, Entry]:
         """Every tensor of the safetensors file, in the order `tensors` gives them."""
         return {k: e for source in self._sources for k, e in source.entries().items()}
