@@ -1,46 +1,105 @@
-"""Folders from the Hugging Face hub. The one place that imports huggingface_hub."""
+"""Folders and files from the Hugging Face hub. The one place that imports huggingface_hub.
+
+Its own settings hold: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME (the cache), HF_HUB_OFFLINE. What
+was downloaded before is not asked for again, and a broken transfer goes on where it was.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanocupy.checkpoint.progress import shown
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
 """What a model needs. Nothing that could be run is downloaded."""
 
-_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*(@[\w.\-/]+)?")
+_PART = r"[A-Za-z0-9][\w.\-]*"
+_ID = re.compile(rf"({_PART}/{_PART})(?:@([\w.\-/]+))?(?::([\w.\-/]+\.gguf))?")
+
+
+class HubId(NamedTuple):
+    """A repository, a revision of it (None: its main branch), and a file in it (None: the model's).
+
+    Written `owner/name`, `owner/name@revision`, `owner/name:file.gguf`.
+    """
+
+    repo: str
+    revision: str | None
+    file: str | None
+
+
+def parse(model: str) -> HubId | None:
+    """`model` as a hub id; None if it is spelled otherwise."""
+    found = _ID.fullmatch(model)
+    return HubId(*found.groups()) if found and ".." not in model else None
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether `model` is spelled as a hub id: owner/name, or owner/name@revision."""
-    return _ID.fullmatch(model) is not None and ".." not in model
+    """Whether `model` is spelled as a hub id."""
+    return parse(model) is not None
 
 
 def snapshot(model: str, *, progress: bool) -> Path:
-    """The folder of a hub id, downloaded if need be; offline (HF_HUB_OFFLINE=1) from the cache.
+    """The folder of a hub id, or the GGUF file that it names; downloaded if need be.
 
-    Raises ValueError when it cannot be had.
+    Raises:
+        ValueError: it cannot be had, and why.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    repo, _, revision = model.partition("@")
+    asked = parse(model)
+    assert asked is not None
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": not shown(progress)})
 
+    download: Callable[[], str]
+    if asked.file:
+        name = asked.file
+
+        def download() -> str:
+            return hf_hub_download(asked.repo, name, revision=asked.revision, tqdm_class=Bar)
+    else:
+
+        def download() -> str:
+            return snapshot_download(
+                asked.repo, revision=asked.revision, allow_patterns=PATTERNS, tqdm_class=Bar
+            )
+
     try:
-        found = snapshot_download(
-            repo, revision=revision or None, allow_patterns=PATTERNS, tqdm_class=Bar
-        )
+        return Path(download())
     except Exception as error:  # its many error classes changed between versions
-        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ValueError(
-            f"could not get '{model}' from the Hugging Face hub: {first[0]} "
+            f"could not get '{model}' from the Hugging Face hub: {_reason(asked, error)} "
             f"(a local folder works too: give its path)"
         ) from error
-    return Path(found)
+
+
+def _reason(asked: HubId, error: Exception) -> str:
+    """Why, in a line: what can be done about it, where that is known."""
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)  # type: ignore[arg-type]
+    names = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    status = {getattr(getattr(link, "response", None), "status_code", None) for link in chain}
+    where = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if "OfflineModeIsEnabled" in names or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return "it is not (wholly) in the cache, and HF_HUB_OFFLINE is set"
+    if "GatedRepoError" in names or 403 in status:
+        return f"{asked.repo} asks for consent first: give it on {where}, then set HF_TOKEN"
+    if "RevisionNotFoundError" in names:
+        return f"{asked.repo} has no revision '{asked.revision}'"
+    if "EntryNotFoundError" in names and "LocalEntryNotFoundError" not in names:
+        return f"{asked.repo} has no file '{asked.file}'"
+    if "RepositoryNotFoundError" in names or status & {401, 404}:
+        return f"{where} has no {asked.repo}, or it is private: check the name, or set HF_TOKEN"
+    if names & {"ConnectError", "ConnectionError", "ConnectTimeout", "TimeoutException"}:
+        return f"{where} cannot be reached"
+    said = str(error).strip().splitlines()[:1]
+    return said[0] if said and said[0] else type(error).__name__

@@ -79,17 +79,22 @@ GEMMA = KnownModel(
 MODELS = (DEFAULT, GEMMA)
 
 
-def resolve(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
+def resolve(
+    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool = True
+) -> Path:
     """The Hugging Face folder of a model: a known name, a local folder or GGUF file, or a hub id.
 
     "smollm2-135m" (or its hub id) is the default model, 4-bit. It, like every GGUF file, is
     imported once into the user's cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is
-    used as it is. A hub id may carry a revision, `owner/name@revision`. `progress` shows bars on
-    stderr when it is a terminal. NANOCUPY_OFFLINE=1 forbids every download, HF_HUB_OFFLINE=1 those
-    from the hub.
+    used as it is. A hub id may carry a revision (a branch, a tag or a commit) as
+    `owner/name@revision` or in `revision`, and name a GGUF file, `owner/name:file.gguf`. `progress`
+    shows bars on stderr when it is a terminal. NANOCUPY_OFFLINE=1 forbids every download,
+    HF_HUB_OFFLINE=1 those from the hub.
 
     Raises ValueError when there is no such model or it cannot be had.
     """
+    if revision is not None:
+        model = _pinned(str(model), revision)
     text = str(model)
     path = Path(model).expanduser()
     if path.exists():
@@ -103,6 +108,14 @@ def resolve(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
         f"no model '{model}': neither a folder or GGUF file, nor a hub id (owner/name), "
         f"nor one of: {', '.join(known.name for known in MODELS)}"
     )
+
+
+def _pinned(model: str, revision: str) -> str:
+    """A hub id with a revision in it."""
+    asked = hub.parse(model)
+    if asked is None or asked.revision is not None:
+        raise ValueError(f"revision='{revision}' needs a hub id without one, not '{model}'")
+    return f"{asked.repo}@{revision}" + (f":{asked.file}" if asked.file else "")
 
 
 def _local(path: Path, progress: bool) -> Path:
