@@ -89,6 +89,11 @@ class Frontend:
         own = [own] if isinstance(own, int) else own
         return {*own, *self.config.eos_token_ids, *self.tokenizer.eos_ids}
 
+    @property
+    def end_tokens(self) -> list[str]:
+        """The tokens that end an answer, as text."""
+        return [self.tokenizer.token_text(i) for i in sorted(self._eos_ids())]
+
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams as the model's generation_config has them; what is given wins."""
         found = self.generation_config
