@@ -3,7 +3,7 @@
 #pragma once
 #include "common.cuh"
 
-// Codes in 16 bytes. They lie in one group: groups are multiples of 32, or of 16 with 8 bits.
+// Codes in 16 bytes. They lie in one group: groups are multiples of 32.
 template <int BITS> constexpr int CHUNK = 128 / BITS;
 
 // Eight codes from BITS / 4 words, each as the float 1/2 + code / 2^(BITS + 1): the code becomes
