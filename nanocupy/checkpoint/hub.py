@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nanocupy.checkpoint.header import MAX_HEADER
+from nanocupy.checkpoint.jsonfile import read_json_if_there
 from nanocupy.checkpoint.progress import shown
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
@@ -52,8 +56,7 @@ def snapshot(model: str, *, progress: bool) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    asked = parse(model)
-    assert asked is not None
+    asked = _parsed(model)
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -72,11 +75,83 @@ def snapshot(model: str, *, progress: bool) -> Path:
                 asked.repo, revision=asked.revision, allow_patterns=PATTERNS, tqdm_class=Bar
             )
 
-    try:
+    with _explained(model):
         return Path(download())
+
+
+def without_weights(model: str, out: Path) -> Path:
+    """The folder of a hub id in `out`, where files of weights are their headers and then a hole.
+
+    Raises:
+        ValueError: it cannot be had, and why.
+    """
+    from huggingface_hub import snapshot_download
+
+    asked = _parsed(model)
+    patterns = [pattern for pattern in PATTERNS if "safetensors" not in pattern]
+    with _explained(model):
+        small = Path(
+            snapshot_download(
+                asked.repo,
+                revision=asked.revision,
+                allow_patterns=patterns,
+                ignore_patterns=["tokenizer.json", "vocab.json"],
+            )
+        )
+        for path in (path for pattern in patterns for path in small.glob(pattern)):
+            shutil.copy(path, out / path.name)
+        for name in _weights(out):
+            _fetch_header(asked, name, out / name)
+    return out
+
+
+def _weights(folder: Path) -> list[str]:
+    """The files of weights that a folder should have."""
+    index = read_json_if_there(folder / "model.safetensors.index.json").get("weight_map")
+    named = index.values() if isinstance(index, dict) else ["model.safetensors"]
+    return sorted(
+        {str(name) for name in named if re.fullmatch(rf"{_PART}\.safetensors", str(name))}
+    )
+
+
+def _fetch_header(asked: HubId, name: str, out: Path) -> None:
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        hf_raise_for_status,
+    )
+
+    url = hf_hub_url(asked.repo, name, revision=asked.revision)
+
+    def part(first: int, last: int) -> tuple[bytes, int]:
+        """(bytes [first, last], the size of the file)."""
+        headers = {**build_hf_headers(), "Range": f"bytes={first}-{last}"}
+        response = get_session().get(url, headers=headers, timeout=30)
+        hf_raise_for_status(response)
+        whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return response.content, int(whole or len(response.content))
+
+    start, size = part(0, 7)
+    length = min(int.from_bytes(start, "little"), MAX_HEADER, max(size - 8, 0))
+    text = part(8, 7 + length)[0] if length else b""
+    with out.open("wb") as file:
+        file.write(start + text)
+        file.truncate(size)
+
+
+def _parsed(model: str) -> HubId:
+    asked = parse(model)
+    assert asked is not None
+    return asked
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # its many error classes changed between versions
         raise ValueError(
-            f"could not get '{model}' from the Hugging Face hub: {_reason(asked, error)} "
+            f"could not get '{model}' from the Hugging Face hub: {_reason(_parsed(model), error)} "
             f"(a local folder works too: give its path)"
         ) from error
 

@@ -110,6 +110,16 @@ def resolve(
     )
 
 
+def only_on_the_hub(model: str) -> bool:
+    """Whether `model` is a hub id, of safetensors, that nothing here goes by and that may be asked
+    for."""
+    here = Path(model).expanduser().exists()
+    known = any(model.lower() in (m.name, m.hub_id.lower()) for m in MODELS)
+    asked = hub.parse(model)
+    offline = _offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    return not (here or known or offline) and asked is not None and asked.file is None
+
+
 def _pinned(model: str, revision: str) -> str:
     """A hub id with a revision in it."""
     asked = hub.parse(model)

@@ -44,12 +44,13 @@ def run(args: argparse.Namespace) -> int:
 def model_facts(model: str) -> dict[str, Any]:
     """Architecture, parameters, bytes by storage type, the cost of a token of context, whether it
     fits here, and what it says about prompts and sampling."""
-    from nanocupy.cli.model import ModelFacts, gguf_report
+    from nanocupy.checkpoint.locate import only_on_the_hub
+    from nanocupy.cli.model import ModelFacts, gguf_report, hub_report
 
     path = Path(model).expanduser()
     if path.suffix.lower() == ".gguf" and path.is_file():
         return gguf_report(path)
-    return ModelFacts(model).report()
+    return hub_report(model) if only_on_the_hub(model) else ModelFacts(model).report()
 
 
 def machine_facts() -> dict[str, Any]:

@@ -19,13 +19,17 @@ EMBEDDING = "model.embed_tokens."
 
 
 class ModelFacts:
-    """Facts about a known name, a folder or a hub id; only headers are read."""
+    """Facts about a known name, a folder or a hub id; only headers are read.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        folder: where its files are. Default: where `resolve` says.
+    """
+
+    def __init__(self, model: str, folder: Path | None = None) -> None:
         from nanocupy import checkpoint
 
         self.name = model
-        self.folder: Path = checkpoint.resolve(model)
+        self.folder: Path = folder or checkpoint.resolve(model)
         with checkpoint.Checkpoint(self.folder) as weights:
             self.config: ModelConfig = weights.config
             self.tensors: dict[str, TensorInfo] = {n: weights.info(n) for n in weights.names()}
@@ -86,6 +90,17 @@ class ModelFacts:
             "generation": generation(self.config, load_generation_config(self.folder)),
             "template": preview(load_chat_template(self.folder)),
         }
+
+
+def hub_report(model: str) -> dict[str, Any]:
+    """For `nanocupy info owner/name`: the weights stay where they are, but for their headers."""
+    from tempfile import TemporaryDirectory
+
+    from nanocupy.checkpoint.hub import without_weights
+
+    with TemporaryDirectory() as scratch:
+        said = ModelFacts(model, without_weights(model, Path(scratch))).report()
+    return {**said, "folder": "on the hub"}
 
 
 def gguf_report(path: Path) -> dict[str, Any]:

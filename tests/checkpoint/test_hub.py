@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -104,12 +105,13 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         start = int(asked[1]) if asked else 0
+        end = min(int(asked[2] or len(data) - 1) + 1, len(data)) if asked else len(data)
         if asked:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         upto = None
         if self.server.broken and self.command == "GET" and name.endswith(".safetensors"):
             upto, self.server.broken = self.server.broken, 0
-        self.answer(206 if asked else 200, data[start:], headers, upto)
+        self.answer(206 if asked else 200, data[start:end], headers, upto)
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +141,11 @@ def server(models: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
 def get(tmp_path: Path, server: Hub):
     """`resolve` in a process of its own, as the hub's settings are read when it is imported."""
 
-    def run(model: str, setup: str = "", **settings: str) -> str:
+    def run(model: str, setup: str = "", call: str = "resolve", **settings: str) -> str:
         code = (
             f"{setup}\nfrom nanocupy.checkpoint import resolve\n"
-            f"try: print(resolve({model!r}))\nexcept ValueError as error: print('refused:', error)"
+            "from nanocupy.cli.info import model_facts\n"
+            f"try: print({call}({model!r}))\nexcept ValueError as error: print('refused:', error)"
         )
         env = {
             **os.environ,
@@ -215,6 +218,23 @@ def test_errors_say_what_to_do(get, server: Hub) -> None:
     assert "cannot be reached" in get(REPO, HF_ENDPOINT="http://127.0.0.1:9")
     server.gated = True
     assert "asks for consent first" in get(REPO)
+
+
+def test_info_leaves_the_weights_where_they_are(get, server: Hub) -> None:
+    """And says what it says of the folder once it is here."""
+    there = ast.literal_eval(get(REPO, call="model_facts"))
+    fetched = server.transfers()
+    assert {"config.json", "model.safetensors"} <= {name for name, _ in fetched}
+    ranges = [r for name, r in fetched if name == "model.safetensors"]
+    assert ranges[0] == "bytes=0-7" and all(ranges) and len(ranges) == 2
+    assert not {"tokenizer.json", "modeling_tiny.py"} & {name for name, _ in fetched}
+    here = ast.literal_eval(get(get(REPO), call="model_facts"))
+    for facts in (there, here):
+        facts["here"].pop("available_bytes"), facts["here"].pop("room_for_tokens")
+        facts["here"].pop("whole_contexts"), facts.pop("model"), facts.pop("folder")
+    assert there == here
+    assert "has no revision 'v9'" in get(f"{REPO}@v9", call="model_facts")
+    assert "4-bit" in ast.literal_eval(get(f"{REPO}@v1", call="model_facts"))["bytes"]
 
 
 @pytest.mark.parametrize(
