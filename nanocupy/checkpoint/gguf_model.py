@@ -102,11 +102,6 @@ class GgufModel:
         self._gguf = gguf
         self.name, self.arch = architecture(gguf)
         self._keys = Keys(gguf, self.name)
-        if gguf.get("split.count", int, 1) > 1:
-            raise ValueError(
-                f"{gguf.path} is one of {gguf.get('split.count', int)} files; put them together "
-                f"with llama.cpp's llama-gguf-split --merge"
-            )
         self._sources = list(self._map())
 
     def _map(self) -> Iterator[_Source]:
@@ -182,6 +177,7 @@ class GgufModel:
         """Every tensor, converted one at a time."""
         for source in self._sources:
             yield from source.read().items()
+            self._gguf.let_go(source.tensor)
 
     def config(self) -> dict[str, Any]:
         """The contents of config.json.

