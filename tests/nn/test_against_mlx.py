@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,53 @@ def test_linear_biases_of_attention(heads: int) -> None:
 def test_what_does_not_fit_is_refused(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make()
+
+
+# ---- trees
+
+Pair = namedtuple("Pair", "left right")
+TREES: list[Any] = [
+    {"a": [1, {"b": 2}], "c": (3,)}, [1, [2, [3]]], {"x": Pair(1, [2, 3])}, {"0": {"1": 4}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tree", TREES, ids=str)
+def test_trees(tree: Any) -> None:
+    def call(module: Any) -> list[Any]:
+        def leaf(node: Any) -> bool:
+            return isinstance(node, list)
+
+        return [
+            module.tree_flatten(tree),
+            module.tree_flatten(tree, destination={}),
+            module.tree_flatten(tree, is_leaf=leaf),
+            module.tree_unflatten(module.tree_flatten(tree)),
+            module.tree_unflatten(module.tree_flatten(tree, destination={})),
+            module.tree_map(lambda x, y: (x, y), tree, tree, is_leaf=leaf),
+            module.tree_map_with_path(lambda path, x: f"{path}={x}", tree),
+            module.tree_reduce(lambda total, x: total + x, tree, 10),
+        ]
+
+    assert call(utils) == call(their_utils)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ({"a": 1}, {"b": 2}), ([1, None], [None, 2, 3]), ({"a": [1]}, {"a": [2]}), (None, 3),
+        ({}, {"a": 1}), ([], {}), ({}, {}), ({"a": {}}, {"a": [1]}), (Pair(1, None), Pair(None, 2)),
+        ({"a": 1}, [1]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("merge", [None, lambda x, y: (x, y)])
+def test_trees_merge(a: Any, b: Any, merge: Any) -> None:
+    def call(module: Any) -> Any:
+        try:
+            return module.tree_merge(a, b, merge)
+        except ValueError:
+            return ValueError
+
+    assert call(utils) == call(their_utils)
 
 
 # ---- modules
