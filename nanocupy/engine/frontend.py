@@ -43,7 +43,7 @@ class Frontend:
     """
 
     def __init__(self, model: str | PathLike[str], *, comm: Any = None, **options: Any) -> None:
-        """Load `model`: a known name, a folder or a hub id. Options: see EngineOptions.
+        """Load `model`, see `checkpoint.resolve`. Options: see EngineOptions.
 
         Args:
             comm: for programs that use MPI themselves: an mpi4py communicator of the processes that
