@@ -51,6 +51,20 @@ __global__ void tanh_rows(float* out, const float* x, const i64* rows, int width
   map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return tanhf(a); });
 }
 
+__global__ void sigmoid(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
+  map(out, width, x, x_stride, x, x_stride, rows, width,
+      [](float a, float) { return 1 / (1 + expf(-a)); });
+}
+
+__global__ void relu(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
+  map(out, width, x, x_stride, x, x_stride, rows, width,
+      [](float a, float) { return a < 0 ? 0 : a; });  // NaN stays
+}
+
+__global__ void erf_rows(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
+  map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return erff(a); });
+}
+
 __global__ void scale(float* out, const float* x, const i64* rows, int width, i64 x_stride,
                       float factor) {
   map(out, width, x, x_stride, x, x_stride, rows, width,

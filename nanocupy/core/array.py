@@ -70,6 +70,9 @@ class array:
         if isinstance(value, Node):
             self.node = value
             return
+        if isinstance(value, array) and dtype in (None, value.dtype):
+            self.node = value.node
+            return
         host = np.asarray(value.numpy() if isinstance(value, array) else value)
         if dtype is not None:
             host = host.astype(dtype)

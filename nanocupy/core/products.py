@@ -29,7 +29,7 @@ def _matmul_spec(x: Spec, y: Spec) -> Spec:
     return (*broadcast(a[:-2], b[:-2]), *rows, *columns), x[1]
 
 
-_MATMUL = Op("matmul", _matmul_spec, widely(np.matmul))
+MATMUL = Op("matmul", _matmul_spec, widely(np.matmul))
 
 
 def _floats(name: str, *values: Any) -> list[array]:
@@ -42,7 +42,7 @@ def _floats(name: str, *values: Any) -> list[array]:
 
 def matmul(x: Any, y: Any) -> array:
     """`numpy.matmul`."""
-    return record(_MATMUL, *_floats("matmul", x, y))
+    return record(MATMUL, *_floats("matmul", x, y))
 
 
 def addmm(c: Any, a: Any, b: Any, /, alpha: float = 1.0, beta: float = 1.0) -> array:

@@ -49,6 +49,7 @@ TRANSPOSE = Op(
     lambda x, *, axes: x.transpose(axes),
     alias=lowering.transpose,
     row_wise=True,
+    moves=True,
 )
 
 
@@ -122,6 +123,7 @@ SLICE = Op(
     lambda x, *, axis, start, stop: _slice(x, axis, start, stop),
     alias=lowering.slice_axis,
     row_wise=True,
+    moves=True,
 )
 
 

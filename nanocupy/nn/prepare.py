@@ -60,8 +60,9 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
     weights = [layer.to_pack()[1] for layer in layers]
     for layer, packed in zip(layers, fast.pack(device, weights, activations), strict=True):
         layer.packed = packed
-        for name in ("weight", "scales", "biases"):
+        for name in ("scales", "biases"):
             layer.pop(name, None)
+        layer.weight = fast.packed_matrix(packed)
 
 
 def _upload(module: Module, device: Any) -> None:
@@ -70,8 +71,8 @@ def _upload(module: Module, device: Any) -> None:
         if (
             isinstance(value, array)
             and not name.startswith("_")
-            and value.node.op is not fast.STATIC
+            and value.node.op not in (fast.STATIC, fast.PACKED)
         ):
             host = value.numpy().astype(np.float32)
             buffer = device.asarray(np.pad(host.reshape(-1), (0, -host.size % 32)))
-            module[name] = fast.static(buffer[: host.size].reshape(host.shape))
+            module[name] = fast.static(buffer[: host.size].reshape(host.shape), fixed=True)

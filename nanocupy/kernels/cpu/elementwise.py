@@ -10,6 +10,7 @@ from nanocupy.device.cpu.simd import (
     vabs,
     vexp,
     vexp_negative,
+    vfma,
     vload,
     vload_first,
     vmax,
@@ -48,6 +49,35 @@ def vtanh(x):
     """1 - 2 / (exp(2x) + 1)."""
     one, two = vsplat(f4(1)), vsplat(f4(2))
     return one - two / (vexp(two * x) + one)
+
+
+@fn
+def vsigmoid(x):
+    """1 / (1 + exp(-x))."""
+    one = vsplat(f4(1))
+    return one / (one + vexp(vneg(x)))
+
+
+@fn
+def vrelu(x):
+    """max(x, 0); NaN stays."""
+    return vmax(vsplat(f4(0)), x)
+
+
+@fn
+def verf(x):
+    """Within 3e-7: 1 - t * p(t) * exp(-x^2), t = 1 / (1 + 0.3275911 |x|), by Abramowitz and Stegun,
+    7.1.26; then the sign."""
+    limit, one = vsplat(f4(-10)), vsplat(f4(1))
+    x = vneg(vmax(limit, vneg(vmax(limit, x))))
+    size = vabs(x)
+    t = one / (one + vsplat(f4(0.3275911)) * size)
+    p = vfma(vsplat(f4(1.061405429)), t, vsplat(f4(-1.453152027)))
+    p = vfma(p, t, vsplat(f4(1.421413741)))
+    p = vfma(p, t, vsplat(f4(-0.284496736)))
+    p = vfma(p, t, vsplat(f4(0.254829592))) * t
+    sign = x / vmax(size, vsplat(f4(1e-30)))
+    return sign * (one - p * vexp_negative(vneg(size * size)))
 
 
 def add(a, thread, threads):
@@ -90,6 +120,7 @@ def _unary(function):
 
 
 silu, gelu, tanh = _unary(vsilu), _unary(vgelu), _unary(vtanh)
+sigmoid, relu, erf = _unary(vsigmoid), _unary(vrelu), _unary(verf)
 
 
 def scale(a, thread, threads):

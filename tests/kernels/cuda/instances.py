@@ -16,9 +16,11 @@ import numpy as np
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels import (
     cast,
+    columns,
     elementwise,
     embedding,
     experts_cuda,
+    layer_norm,
     linear,
     paged_attention_cuda,
     rms_norm,
@@ -93,9 +95,9 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     index = device.empty((256,), np.int32)
     yield elementwise.launch_add(device, x, x, x, rows, 64)
     yield elementwise.launch_mul(device, x, x, x, rows, 64)
-    yield elementwise.launch_silu(device, x, x, rows, 64)
-    yield elementwise.launch_gelu(device, x, x, rows, 64)
-    yield elementwise.launch_tanh(device, x, x, rows, 64)
+    for name in elementwise.UNARY:
+        yield elementwise.launch_unary(device, name, x, x, rows, 64)
+    yield columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
     yield elementwise.launch_scale(device, x, x, 2.0, rows, 64)
     yield elementwise.launch_add_bias(device, x, x, rows, 64)
     table = device.empty((128, 64), F32)
@@ -114,6 +116,7 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
 def _norms(device: Any, rows: Rows) -> Iterator[Any]:
     for size in (64, 576, 2048, 8192):
         x, weight = device.empty((256, size), F32), device.empty((size,), F32)
+        yield layer_norm.launch(device, x, x, weight, weight, 1e-5, rows, size)
         for dtype in COMPUTE:
             out = device.empty((256, size), dtype)
             yield rms_norm.launch(device, out, x, weight, 1e-5, rows)

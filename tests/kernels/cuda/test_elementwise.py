@@ -19,6 +19,12 @@ from nanocupy.kernels import cast, elementwise, silu_mul, take_rows
 gelu_mul = partial(silu_mul.launch, activation="gelu")
 
 
+def unary(name: str) -> Any:
+    return lambda device, out, *how, **place: elementwise.launch_unary(
+        device, name, out, *how, **place
+    )
+
+
 def scaled(device: Any, out: Any, x: Any, *how: Any, **place: Any) -> Any:
     return elementwise.launch_scale(device, out, x, -0.3, *how, **place)
 
@@ -26,9 +32,10 @@ def scaled(device: Any, out: Any, x: Any, *how: Any, **place: Any) -> Any:
 OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[str, ...]]] = {
     "add": (elementwise.launch_add, elementwise.add_reference, ("x_stride", "y_stride")),
     "mul": (elementwise.launch_mul, elementwise.mul_reference, ("x_stride", "y_stride")),
-    "silu": (elementwise.launch_silu, elementwise.silu_reference, ("x_stride",)),
-    "gelu": (elementwise.launch_gelu, elementwise.gelu_reference, ("x_stride",)),
-    "tanh": (elementwise.launch_tanh, elementwise.tanh_reference, ("x_stride",)),
+    **{
+        name: (unary(name), getattr(elementwise, f"{name}_reference"), ("x_stride",))
+        for name in elementwise.UNARY
+    },
     "scale": (scaled, partial(elementwise.scale_reference, factor=-0.3), ("x_stride",)),
     "silu_mul": (silu_mul.launch, silu_mul.reference, ("gate_stride", "up_stride")),
     "gelu_mul": (
@@ -77,11 +84,17 @@ def test_agrees_with_numpy(cuda: Any, op: str, rows: int, width: int, gaps: Any)
     inputs = [normal(rows, stride, seed=i) for i, stride in enumerate(how.values())]
     got = apply(cuda, launch, *inputs, width=width, **how)
     want = reference(*(x[:, :width] for x in inputs))
-    rough = {"silu": 2e-6, "tanh": 2e-6, "gelu": 1e-5}  # exp of a number that is itself rounded
+    rough = {
+        "silu": 2e-6,
+        "tanh": 2e-6,
+        "gelu": 1e-5,
+        "sigmoid": 1e-5,
+        "erf": 5e-6,
+    }  # exp of a number that is itself rounded
     np.testing.assert_allclose(got, want, rtol=rough.get(op.removesuffix("_mul"), 0), atol=0)
 
 
-@pytest.mark.parametrize("op", ["silu", "gelu", "tanh"])
+@pytest.mark.parametrize("op", sorted(elementwise.UNARY))
 def test_at_the_edges(cuda: Any, op: str) -> None:
     launch, reference, _ = OPS[op]
     got = apply(cuda, launch, EDGES[None], width=len(EDGES))[0]
