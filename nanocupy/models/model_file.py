@@ -300,5 +300,11 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
                     quantization.for_module(path) if f"{path}.scales" in weights else None
                 ),
             )
-        inner.load_weights(list(weights.items()))
+        try:
+            inner.load_weights(list(weights.items()))
+        except ValueError as error:
+            raise ValueError(
+                f"[model_file] {model._door.name}: the tensors of {checkpoint.folder} do not fit: "
+                f"{error}"
+            ) from error
     return model
