@@ -34,13 +34,18 @@ from nanocupy.models import model_file
 PAGE = Path(__file__).parents[2] / "docs" / "mlx_lm.md"
 PROMPT, ANSWER = [int(token) for token in TOKENS[0]], 8
 WORKS = "yes"
+PARTLY = {  # what the tiny model of a file leaves out
+    "afmoe": "yes (layers without a mixture)",
+    "gear": "yes (layers of attention)",
+    "llama4_text": "yes (layers without a mixture)",
+}
 ABOUT = """# mlx-lm's model files in the paged engine
 
 `LLM(folder, model_file="mlx_lm.models.NAME")`, or `--model-file`. By `tests/models/mlx_lm_table.py`
-with mlx-lm {version}, which a test holds to this page. Each file, unchanged, makes a tiny model with
-random weights. It works if greedy tokens in the engine are those of a dense run of the same file,
-and logits are within 3e-5 of the largest; what does not fit is refused, and here is why. Whether
-a file is right by MLX is another matter: `tests/models/test_mlx_lm_logits.py`.
+with mlx-lm {version}, which a test holds to this page. Each file, unchanged, makes a tiny model
+with random weights. It works if greedy tokens in the engine are those of a dense run of the same
+file, and logits are within 3e-5 of the largest; what does not fit is refused, and here is why.
+Whether files are right by MLX is tested, too (`tests/models/test_mlx_lm_logits.py`).
 
 **{works} of {tried} work.** Not tried, as their dense logits are not held to MLX's yet: {others}.
 
@@ -78,7 +83,7 @@ def in_the_engine(name: str) -> tuple[np.ndarray, list[int]]:
 
 
 def verdict(name: str) -> str:
-    """`WORKS`, or why not.
+    """That it works, or why not.
 
     Raises:
         AssertionError: it runs, and gives something else.
@@ -93,7 +98,7 @@ def verdict(name: str) -> str:
     apart = np.abs(found - want[: len(PROMPT)]).max() / np.abs(want).max()
     assert apart <= 3e-5, (name, apart)
     assert want[len(PROMPT) - 1 : -1].argmax(-1).tolist() == answer, name
-    return WORKS
+    return PARTLY.get(name, WORKS)
 
 
 def table(page: str) -> dict[str, str]:
@@ -102,7 +107,7 @@ def table(page: str) -> dict[str, str]:
 
 
 def text(verdicts: dict[str, str], version: str, others: list[str]) -> str:
-    works = sum(verdict == WORKS for verdict in verdicts.values())
+    works = sum(verdict.startswith(WORKS) for verdict in verdicts.values())
     about = ABOUT.format(
         version=version,
         works=works,
