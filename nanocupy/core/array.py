@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
+from nanocupy.device.base import Rows
 
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
@@ -96,7 +97,9 @@ class array:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        """Elements; of an array with symbolic rows those of one row, as of a single token."""
+        known = [1 if isinstance(d, Rows) else d for d in self.shape]
+        return int(np.prod(known, dtype=np.int64))
 
     @property
     def nbytes(self) -> int:

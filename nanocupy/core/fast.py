@@ -6,6 +6,7 @@ Two things are not arrays: a `PagedCache` (keys and values in blocks, in a devic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,12 @@ PACKED = Op("packed weight", _no_leaf)
 def packed_matrix(weight: PackedWeight) -> array:
     """A packed weight as the array [n, k] that it was: good for `x @ array.T`, and nothing else."""
     return array(Node(PACKED, (), {"weight": weight}, [((weight.n, weight.k), float32)]))
+
+
+def packed_stack(weights: Sequence[PackedWeight]) -> array:
+    """Packed weights as the array [count, n, k] that they were, good for `gather_mm`."""
+    shape = (len(weights), weights[0].n, weights[0].k)
+    return array(Node(PACKED, (), {"weights": tuple(weights)}, [(shape, float32)]))
 
 
 # ---- norms and activations
@@ -237,6 +244,8 @@ QUANTIZE = Op(
 
 def _lower_linear(to: Lowering, node: Node) -> None:
     x, out, weight = to.of(node.inputs[0]), to.of(node), node.attrs["weight"]
+    if width(node.shape) != weight.n:
+        raise NotImplementedError(f"[linear] to {node.shape}: one vector a row in a Program")
     bias = to.of(node.inputs[1]).view if len(node.inputs) > 1 else None
     place: dict[str, Any] = {"x_stride": x.stride_bytes, "out_stride": out.stride_bytes}
     to.add(
@@ -272,6 +281,8 @@ def packed_linear(x: array, weight: PackedWeight, bias: array | None = None) -> 
 def _lower_embedding(to: Lowering, node: Node) -> None:
     (tokens,) = to.inputs(node)
     attrs, out = node.attrs, to.of(node).view
+    if width(node.inputs[0].shape) != 1:
+        raise NotImplementedError(f"[embedding] to {node.shape}: one token a row in a Program")
     table = {"first": attrs["first"], "vocabulary": attrs["vocabulary"]}
     to.add(
         to.rows(node),

@@ -233,7 +233,7 @@ def _put_along(x: np.ndarray, indices: np.ndarray, values: np.ndarray, *, axis: 
     return out
 
 
-_TAKE_ALONG = Op("take_along_axis", _along, _take_along)
+_TAKE_ALONG = Op("take_along_axis", _along, _take_along, rowwise.take_along, row_wise=True)
 _PUT_ALONG = Op("put_along_axis", lambda x, *_, axis: x, _put_along)
 
 

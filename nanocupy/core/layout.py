@@ -28,7 +28,7 @@ from nanocupy.core.specs import (
 
 # ---- the same elements seen in another way
 
-_BROADCAST = Op(
+BROADCAST = Op(
     "broadcast_to",
     lambda spec, *, shape: (shape, spec[1]),
     lambda x, *, shape: np.broadcast_to(x, shape),
@@ -47,7 +47,7 @@ def broadcast_to(x: Any, /, shape: Sequence[int]) -> array:
     """`numpy.broadcast_to`."""
     x = as_array(x)
     wanted = broadcast(x.shape, tuple(shape))  # MLX, too, lets dimensions of one stay larger
-    return x if wanted == x.shape else record(_BROADCAST, x, shape=wanted)
+    return x if wanted == x.shape else record(BROADCAST, x, shape=wanted)
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:

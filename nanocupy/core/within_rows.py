@@ -12,11 +12,13 @@ import numpy as np
 
 from nanocupy.core import ops
 from nanocupy.core.array import array, constant
-from nanocupy.core.fast import PACKED, packed_linear, static
+from nanocupy.core.experts import switch_linear
+from nanocupy.core.fast import PACKED, pack, packed_linear, static
 from nanocupy.core.graph import CONSTANT, Node, Op, topological, width
 from nanocupy.core.indexing import SETITEM
+from nanocupy.core.layout import BROADCAST
 from nanocupy.core.lowering import Lowering, Operand
-from nanocupy.core.products import MATMUL
+from nanocupy.core.products import GATHER_MM, MATMUL
 from nanocupy.core.rowwise import known
 from nanocupy.core.shapes import TRANSPOSE
 from nanocupy.device.base import Device, Rows
@@ -46,6 +48,8 @@ def fold_constants(outputs: list[Node], device: Device) -> list[Node]:
             new[node] = _leaf(np.asarray(node.op.numpy(*values, **node.attrs)), device)
         elif node.op is ops.ADD and node.dtype.kind == "i":
             new[node] = _less_nothing(new[node])
+        elif node.op is MATMUL and _never_changes(inputs[1]) and len(inputs[1].shape) == 2:
+            new[node] = _by_a_matrix(inputs[0], known(device, inputs[1]), device)
     return [new[n] for n in outputs]
 
 
@@ -69,6 +73,13 @@ def _less_nothing(node: Node) -> Node:
     return node
 
 
+def _by_a_matrix(x: Node, matrix: np.ndarray | None, device: Device) -> Node:
+    """x times a matrix that no layer has packed: a linear, in float32."""
+    assert matrix is not None
+    (weight,) = pack(device, [np.ascontiguousarray(matrix.T, np.float32)], "f32")
+    return packed_linear(array(x), weight).node
+
+
 # ---- inside rows
 
 
@@ -81,8 +92,8 @@ def within_rows(outputs: list[Node]) -> list[Node]:
         made = node
         if inputs != node.inputs:
             made = Node(node.op, inputs, node.attrs, node.specs, node.order)
-        rule = _RULES.get(node.op, _moved if node.op.moves else None)
-        new[node] = rule(made) if rule else made
+        rule = _RULES.get(node.op, _moved if node.op.moves else _spread)
+        new[node] = rule(made)
     return [new[n] for n in outputs]
 
 
@@ -117,6 +128,22 @@ def _moved(node: Node) -> Node:
     return Node(COLUMNS, node.inputs, attrs, node.specs, node.order)
 
 
+def _spread(node: Node) -> Node:
+    """Sums, products and quotients of rows that broadcast inside rows."""
+    rows = node.shape[0] if node.shape else None
+    if node.op not in _OF_TWO or not isinstance(rows, Rows):
+        return node
+
+    def whole(source: Node) -> Node:
+        fits = len(source.shape) == len(node.shape) and source.shape[0] is rows
+        if not fits or source.shape == node.shape:
+            return source
+        return _moved(Node(BROADCAST, (source,), {"shape": node.shape}))
+
+    inputs = tuple(map(whole, node.inputs))
+    return node if inputs == node.inputs else Node(node.op, inputs, node.attrs, node.specs)
+
+
 def _of_one_row(attrs: dict[str, Any]) -> dict[str, Any]:
     """Shapes with one row in place of as many as there are."""
 
@@ -132,6 +159,18 @@ def _of_packed(node: Node) -> Node:
     x, turned = node.inputs
     if turned.op is TRANSPOSE and turned.inputs[0].op is PACKED and turned.attrs["axes"] == (1, 0):
         return packed_linear(array(x), turned.inputs[0].attrs["weight"]).node
+    return node
+
+
+def _of_experts(node: Node) -> Node:
+    x, turned, places = node.inputs
+    if (
+        turned.op is TRANSPOSE
+        and turned.inputs[0].op is PACKED
+        and turned.attrs["axes"] == (0, 2, 1)
+    ):
+        weights = turned.inputs[0].attrs["weights"]
+        return switch_linear(array(x), array(places), weights, node.shape).node
     return node
 
 
@@ -174,4 +213,5 @@ COLUMNS = Op(
     _lower_columns,
     row_wise=True,
 )
-_RULES = {MATMUL: _of_packed, SETITEM: _scaled_in_part}
+_RULES = {MATMUL: _of_packed, GATHER_MM: _of_experts, SETITEM: _scaled_in_part}
+_OF_TWO = (ops.ADD, ops.MULTIPLY, ops.DIVIDE)

@@ -1,5 +1,6 @@
-"""Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x), gelu (by the tanh
-formula), tanh, sigmoid, relu max(x, 0), erf (within 5e-7), scale x * a number.
+"""Elementwise operations on f32 rows: add x + y, mul x * y, divide x / y, maximum (where x is NaN,
+NaN), silu x * sigmoid(x), gelu (by the tanh formula), tanh, sigmoid, erf (within 5e-7), scale x * a
+number.
 
 out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
 says how far (default: width; 0: the same vector for every row). add_bias, on CUDA only, adds one
@@ -16,10 +17,13 @@ import numpy as np
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels.base import CpuKernel, CudaKernel
 
-CPU_ADD, CPU_MUL, CPU_SCALE = (CpuKernel(f"elementwise:{op}") for op in ("add", "mul", "scale"))
-CUDA_ADD, CUDA_MUL, CUDA_SCALE, CUDA_ADD_BIAS = (
-    CudaKernel("elementwise", op) for op in ("add", "mul", "scale", "add_bias")
-)
+CPU_SCALE, CUDA_SCALE = CpuKernel("elementwise:scale"), CudaKernel("elementwise", "scale")
+CUDA_ADD_BIAS = CudaKernel("elementwise", "add_bias")
+BINARY = {
+    name: (CpuKernel(f"elementwise:{name}"), CudaKernel("elementwise", name))
+    for name in ("add", "mul", "divide", "maximum")
+}
+"""The operations of two inputs, by name: on the CPU, on CUDA."""
 UNARY = {
     name: (CpuKernel(f"elementwise:{name}"), CudaKernel("elementwise", named))
     for name, named in {
@@ -27,7 +31,6 @@ UNARY = {
         "gelu": "gelu",
         "tanh": "tanh_rows",  # the others are names of C
         "sigmoid": "sigmoid",
-        "relu": "relu",
         "erf": "erf_rows",
     }.items()
 }
@@ -42,6 +45,14 @@ def add_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def mul_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x * y
+
+
+def divide_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(x / y)
+
+
+def maximum_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(np.where(y > x, y, x))
 
 
 def silu_reference(x: np.ndarray) -> np.ndarray:
@@ -72,10 +83,6 @@ def sigmoid_reference(x: np.ndarray) -> np.ndarray:
         return np.asarray(1 / (1 + np.exp(-x)))
 
 
-def relu_reference(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x, np.float32(0))
-
-
 def erf_reference(x: np.ndarray) -> np.ndarray:
     """x f32 -> f32."""
     return np.asarray(np.vectorize(math.erf, otypes=[np.float32])(x))
@@ -101,8 +108,9 @@ def _launch(
     return Launch(kernels[0], (*arrays, rows.count, width, *(4 * s for s in apart)))
 
 
-def launch_add(
+def launch_binary(
     device: Any,
+    name: str,
     out: Any,
     x: Any,
     y: Any,
@@ -112,23 +120,8 @@ def launch_add(
     x_stride: int | None = None,
     y_stride: int | None = None,
 ) -> Launch:
-    """out = x + y on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_ADD, CUDA_ADD), (out, x, y), rows, width, (x_stride, y_stride))
-
-
-def launch_mul(
-    device: Any,
-    out: Any,
-    x: Any,
-    y: Any,
-    rows: Rows,
-    width: int,
-    *,
-    x_stride: int | None = None,
-    y_stride: int | None = None,
-) -> Launch:
-    """out = x * y on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_MUL, CUDA_MUL), (out, x, y), rows, width, (x_stride, y_stride))
+    """out = `name` of x and y, one of `BINARY`, on the first `rows` rows of `width` f32."""
+    return _launch(device, BINARY[name], (out, x, y), rows, width, (x_stride, y_stride))
 
 
 def launch_unary(

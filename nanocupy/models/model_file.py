@@ -188,9 +188,11 @@ def look(door: Door, model: Any, config: ModelConfig) -> ModelConfig:
                 f"{counts} times, of the shapes {sorted(shapes)}"
             )
         ((keys, values),) = shapes
-        if keys != values or len(keys) != 4 or keys[0] != 1 or keys[2] != 1:
+        alike = keys[:3] == values[:3] == (1, keys[1], 1) and len(keys) == len(values) == 4
+        if not alike or values[3] > keys[3]:
             raise NotImplementedError(
-                f"keys {keys} and values {values}: the engine keeps both alike, [1, heads, 1, size]"
+                f"keys {keys} and values {values}: the engine keeps [1, heads, 1, size], values of "
+                "which are not larger"
             )
     return replace(
         config,

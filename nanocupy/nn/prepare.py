@@ -43,6 +43,8 @@ def prepare(
             if tick:
                 tick(done, len(buffers))
     for module in modules:
+        if hasattr(module, "num_experts"):
+            _pack_stack(module, device, activations)
         _upload(module, device)
     return model
 
@@ -63,6 +65,14 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
         for name in ("scales", "biases"):
             layer.pop(name, None)
         layer.weight = fast.packed_matrix(packed)
+
+
+def _pack_stack(module: Module, device: Any, activations: str) -> None:
+    """The weights [experts, n, k] of one layer of a mixture, as mlx-lm's files have them."""
+    weight = module.get("weight")
+    if isinstance(weight, array) and weight.ndim == 3 and "scales" not in module:
+        packed = [fast.pack(device, [each], activations)[0] for each in weight.numpy()]
+        module.weight = fast.packed_stack(packed)
 
 
 def _upload(module: Module, device: Any) -> None:

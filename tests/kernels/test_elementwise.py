@@ -26,9 +26,17 @@ def unary(name: str) -> Any:
     )
 
 
+def binary(name: str) -> Any:
+    return lambda device, out, *how, **place: elementwise.launch_binary(
+        device, name, out, *how, **place
+    )
+
+
 OPS = {
-    "add": (elementwise.launch_add, elementwise.add_reference),
-    "mul": (elementwise.launch_mul, elementwise.mul_reference),
+    **{
+        name: (binary(name), getattr(elementwise, f"{name}_reference"))
+        for name in elementwise.BINARY
+    },
     "silu_mul": (silu_mul.launch, silu_mul.reference),
     "gelu_mul": (
         partial(silu_mul.launch, activation="gelu"),
@@ -98,6 +106,7 @@ def test_tanh_and_gelu_at_the_edges(run: Any) -> None:
     got = apply(run, unary("gelu"), large[:, :2])
     np.testing.assert_allclose(got, [[20, 0]], atol=1e-12)
     nan = np.full((1, 3), np.nan, np.float32)
+    assert np.isnan(apply(run, binary("maximum"), nan, np.zeros_like(nan))).all()
     for launch, _ in UNARY.values():
         assert np.isnan(apply(run, launch, nan)).all()
 
@@ -121,7 +130,7 @@ def test_silu_at_the_edges(run: Any) -> None:
 def test_a_fused_product_is_the_two_in_turn(run: Any, width: int, op: str) -> None:
     gate, up = normal(6, width), normal(6, width, seed=1)
     want = apply(run, UNARY[op][0], gate)
-    want = apply(run, elementwise.launch_mul, want, up)
+    want = apply(run, OPS["mul"][0], want, up)
     assert apply(run, OPS[f"{op}_mul"][0], gate, up).tobytes() == want.tobytes()
 
 
@@ -146,7 +155,7 @@ def test_a_row_does_not_depend_on_its_company(run: Any, op: str) -> None:
     assert apply(run, launch, x, y).tobytes() == np.concatenate(alone).tobytes()
 
 
-@pytest.mark.parametrize("op", ["add", "mul", *UNARY])
+@pytest.mark.parametrize("op", [*elementwise.BINARY, *UNARY])
 def test_rows_may_lie_apart(run: Any, op: str) -> None:
     wide = [normal(5, 60, seed=s) for s in range(1 if op in UNARY else 2)]
     close = [np.ascontiguousarray(x[:, :37]) for x in wide]

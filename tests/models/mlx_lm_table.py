@@ -35,9 +35,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "mlx_lm.md"
 PROMPT, ANSWER = [int(token) for token in TOKENS[0]], 8
 WORKS = "yes"
 PARTLY = {  # what the tiny model of a file leaves out
-    "afmoe": "yes (layers without a mixture)",
     "gear": "yes (layers of attention)",
-    "llama4_text": "yes (layers without a mixture)",
 }
 ABOUT = """# mlx-lm's model files in the paged engine
 

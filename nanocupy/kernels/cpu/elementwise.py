@@ -59,12 +59,6 @@ def vsigmoid(x):
 
 
 @fn
-def vrelu(x):
-    """max(x, 0); NaN stays."""
-    return vmax(vsplat(f4(0)), x)
-
-
-@fn
 def verf(x):
     """Within 3e-7: 1 - t * p(t) * exp(-x^2), t = 1 / (1 + 0.3275911 |x|), by Abramowitz and Stegun,
     7.1.26; then the sign."""
@@ -80,28 +74,44 @@ def verf(x):
     return sign * (one - p * vexp_negative(vneg(size * size)))
 
 
-def add(a, thread, threads):
-    """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
-    first, last, rest = share(a[4], thread, threads)
-    end = 64 * last
-    for row in range(load_i64(a[3])):
-        out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
-        for i in range(first, last):
-            vstore(out + 64 * i, vload(x + 64 * i) + vload(y + 64 * i))
-        vstore_first(out + end, rest, vload_first(x + end, rest) + vload_first(y + end, rest))
-    return 0
+@fn
+def vadd(x, y):
+    return x + y
 
 
-def mul(a, thread, threads):
-    """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
-    first, last, rest = share(a[4], thread, threads)
-    end = 64 * last
-    for row in range(load_i64(a[3])):
-        out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
-        for i in range(first, last):
-            vstore(out + 64 * i, vload(x + 64 * i) * vload(y + 64 * i))
-        vstore_first(out + end, rest, vload_first(x + end, rest) * vload_first(y + end, rest))
-    return 0
+@fn
+def vmul(x, y):
+    return x * y
+
+
+@fn
+def vdiv(x, y):
+    return x / y
+
+
+@fn
+def vlargest(x, y):
+    """NaN in x stays."""
+    return vmax(y, x)
+
+
+def _binary(function):
+    def kernel(a, thread, threads):
+        """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
+        first, last, rest = share(a[4], thread, threads)
+        end = 64 * last
+        for row in range(load_i64(a[3])):
+            out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
+            for i in range(first, last):
+                vstore(out + 64 * i, function(vload(x + 64 * i), vload(y + 64 * i)))
+            tail = function(vload_first(x + end, rest), vload_first(y + end, rest))
+            vstore_first(out + end, rest, tail)
+        return 0
+
+    return kernel
+
+
+add, mul, divide, maximum = _binary(vadd), _binary(vmul), _binary(vdiv), _binary(vlargest)
 
 
 def _unary(function):
@@ -120,7 +130,7 @@ def _unary(function):
 
 
 silu, gelu, tanh = _unary(vsilu), _unary(vgelu), _unary(vtanh)
-sigmoid, relu, erf = _unary(vsigmoid), _unary(vrelu), _unary(verf)
+sigmoid, erf = _unary(vsigmoid), _unary(verf)
 
 
 def scale(a, thread, threads):

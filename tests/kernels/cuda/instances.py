@@ -26,6 +26,7 @@ from nanocupy.kernels import (
     rms_norm,
     rope,
     rope_write,
+    routing,
     sample,
     silu_mul,
     take_rows,
@@ -93,8 +94,13 @@ def _all(device: Any, rows: Rows) -> Iterator[Any]:
 def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     x = device.empty((256, 64), F32)
     index = device.empty((256,), np.int32)
-    yield elementwise.launch_add(device, x, x, x, rows, 64)
-    yield elementwise.launch_mul(device, x, x, x, rows, 64)
+    for name in elementwise.BINARY:
+        yield elementwise.launch_binary(device, name, x, x, x, rows, 64)
+    yield routing.launch_softmax(device, x, x, rows, 1, 64, x_stride=64)
+    yield routing.launch_argsort(device, index, x, rows, 1, 64, x_stride=64)
+    along = {"x_stride": 64, "index_stride": 1}
+    yield routing.launch_take_along(device, x, x, index, rows, 1, 64, 1, **along)
+    yield routing.launch_sum(device, x, x, rows, 1, 2, 32, x_stride=64)
     for name in elementwise.UNARY:
         yield elementwise.launch_unary(device, name, x, x, rows, 64)
     yield columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
@@ -182,7 +188,7 @@ def _experts(device: Any, rows: Rows) -> Iterator[Any]:
     )
     how = {"experts": count, "normalised": True, "logits_stride": count}
     yield experts_cuda.launch_choose(device, picks, numbers, numbers, rows, **how)
-    yield experts_cuda.launch_list(device, places, picks, rows)
+    yield experts_cuda.launch_list(device, places, picks, rows, chosen, picks_stride=chosen)
     y = device.empty((256 * chosen, n), F32)
     for dtype in COMPUTE:
         x = device.empty((256, k), dtype)

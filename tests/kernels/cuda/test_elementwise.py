@@ -25,13 +25,21 @@ def unary(name: str) -> Any:
     )
 
 
+def binary(name: str) -> Any:
+    return lambda device, out, *how, **place: elementwise.launch_binary(
+        device, name, out, *how, **place
+    )
+
+
 def scaled(device: Any, out: Any, x: Any, *how: Any, **place: Any) -> Any:
     return elementwise.launch_scale(device, out, x, -0.3, *how, **place)
 
 
 OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[str, ...]]] = {
-    "add": (elementwise.launch_add, elementwise.add_reference, ("x_stride", "y_stride")),
-    "mul": (elementwise.launch_mul, elementwise.mul_reference, ("x_stride", "y_stride")),
+    **{
+        name: (binary(name), getattr(elementwise, f"{name}_reference"), ("x_stride", "y_stride"))
+        for name in elementwise.BINARY
+    },
     **{
         name: (unary(name), getattr(elementwise, f"{name}_reference"), ("x_stride",))
         for name in elementwise.UNARY
@@ -91,6 +99,11 @@ def test_agrees_with_numpy(cuda: Any, op: str, rows: int, width: int, gaps: Any)
     np.testing.assert_allclose(got, want, rtol=rough.get(op.removesuffix("_mul"), 0), atol=0)
 
 
+def test_the_larger_of_nan_is_nan(cuda: Any) -> None:
+    got = apply(cuda, OPS["maximum"][0], EDGES[None], np.zeros_like(EDGES)[None], width=len(EDGES))
+    np.testing.assert_array_equal(got[0], np.maximum(EDGES, 0))
+
+
 @pytest.mark.parametrize("op", sorted(elementwise.UNARY))
 def test_at_the_edges(cuda: Any, op: str) -> None:
     launch, reference, _ = OPS[op]
@@ -107,7 +120,7 @@ def test_outputs_are_rounded_once(cuda: Any, dtype: Any, width: int, activation:
     """silu_mul is silu then mul, to the bit, then rounded."""
     gate, up = normal(3, width), normal(3, width, seed=1)
     want = apply(cuda, OPS[activation][0], gate, width=width)
-    want = apply(cuda, elementwise.launch_mul, want, up, width=width)
+    want = apply(cuda, OPS["mul"][0], want, up, width=width)
     launch = OPS[f"{activation}_mul"][0]
     assert apply(cuda, launch, gate, up, width=width).tobytes() == want.tobytes()
     got = apply(cuda, launch, gate, up, width=width, dtype=dtype)
@@ -151,7 +164,7 @@ def test_in_place(cuda: Any) -> None:
     def build(device: Any) -> Any:
         out, other = device.asarray(x), device.asarray(y)
         rows = Rows(3, device.asarray(np.array([3])))
-        return [elementwise.launch_add(device, out, other, out, rows, 37)], [out]
+        return [elementwise.launch_binary(device, "add", out, other, out, rows, 37)], [out]
 
     assert cuda(build)[0].tobytes() == (x + y).tobytes()
 
