@@ -88,7 +88,7 @@ def verdict(name: str) -> str:
     """
     try:
         found, answer = in_the_engine(name)
-    except NotImplementedError as error:
+    except (NotImplementedError, ValueError) as error:
         reason = re.sub(r"^\[model_file\] .* the paged engine: ", "", str(error))
         reason = reason.replace(" has no kernel yet: it cannot be compiled", ": no kernel")
         return re.sub(r"Rows\(<=\d+\)", "rows", reason)
