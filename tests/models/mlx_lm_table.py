@@ -43,7 +43,8 @@ ABOUT = """# mlx-lm's model files in the paged engine
 with mlx-lm {version}, which a test holds to this page. Each file, unchanged, makes a tiny model
 with random weights. It works if greedy tokens in the engine are those of a dense run of the same
 file, and logits are within 3e-5 of the largest; what does not fit is refused, and here is why.
-Whether files are right by MLX is tested, too (`tests/models/test_mlx_lm_logits.py`).
+The same on a CPU and on the emulated GPU. Whether files are right by MLX is tested, too
+(`tests/models/test_mlx_lm_logits.py`).
 
 **{works} of {tried} work.** Not tried, as their dense logits are not held to MLX's yet: {others}.
 
@@ -67,27 +68,33 @@ def dense(name: str, tokens: list[int]) -> np.ndarray:
         return np.asarray(whole.numpy()[0])
 
 
-def in_the_engine(name: str) -> tuple[np.ndarray, list[int]]:
+EMULATED = {"device": "emulated", "dtype": "exact", "max_num_batched_tokens": 32, "max_num_seqs": 4}
+
+
+def in_the_engine(name: str, **options: Any) -> tuple[np.ndarray, list[int]]:
     """Logits of the prompt, and a greedy answer."""
     door, inner = made(name)
     config = model_file.look(door, inner, CONFIG)
     model = model_file.FileModel(door, inner, config.windows, config.num_key_value_heads)
-    run = runner(model, replace(config, windows=()), max_model_len=256)
+    run = runner(model, replace(config, windows=()), max_model_len=256, **options)
     params = SamplingParams(temperature=0, max_tokens=ANSWER, ignore_eos=True)
     found = logits(run, PROMPT, 7)
-    (output,) = run_all(Engine(run, EngineOptions()), [PROMPT], params)
+    (output,) = run_all(Engine(run, EngineOptions(**options)), [PROMPT], params)
     assert output.error is None, output.error
     return found, token_ids(output)[0]
 
 
-def verdict(name: str) -> str:
+def verdict(name: str, **options: Any) -> str:
     """That it works, or why not.
+
+    Args:
+        options: of the engine.
 
     Raises:
         AssertionError: it runs, and gives something else.
     """
     try:
-        found, answer = in_the_engine(name)
+        found, answer = in_the_engine(name, **options)
     except (NotImplementedError, ValueError) as error:
         reason = re.sub(r"^\[model_file\] .* the paged engine: ", "", str(error))
         reason = reason.replace(" has no kernel yet: it cannot be compiled", ": no kernel")

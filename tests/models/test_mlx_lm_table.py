@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from models.mlx_lm_table import PAGE, WORKS, table, verdict
+from device.needs import needs_compiler
+from models.mlx_lm_table import EMULATED, PAGE, WORKS, table, verdict
 from models.test_mlx_lm_files import folder
 from models.test_mlx_lm_logits import FILES
 
@@ -20,10 +21,23 @@ def test_what_works_only_grows() -> None:
     assert works >= 68 and f"**{works} of {len(TABLE)} work.**" in PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_the_verdict(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     home = folder()
     if home is None:
         pytest.skip("mlx-lm is not installed, and NANOCUPY_MLX_LM does not name a folder with it")
     monkeypatch.syspath_prepend(home.parent)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", TABLE)
+def test_the_verdict(name: str) -> None:
     assert verdict(name) == TABLE[name]
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name].startswith(WORKS)])
+def test_the_verdict_on_the_emulated_gpu(name: str) -> None:
+    assert verdict(name, **EMULATED) == TABLE[name]

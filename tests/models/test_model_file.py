@@ -122,6 +122,18 @@ class Model(nn.Module):
     def layers(self):
         return self.model.layers
 
+    def shard(self, group):
+        from mlx.nn.layers.distributed import shard_linear
+        for layer in self.layers:
+            a, m = layer.self_attn, layer.mlp
+            for part in ("q_proj", "k_proj", "v_proj"):
+                a[part] = shard_linear(a[part], "all-to-sharded", group=group)
+            a.o_proj = shard_linear(a.o_proj, "sharded-to-all", group=group)
+            a.heads, a.kv = a.heads // group.size(), a.kv // group.size()
+            m.gate_proj = shard_linear(m.gate_proj, "all-to-sharded", group=group)
+            m.up_proj = shard_linear(m.up_proj, "all-to-sharded", group=group)
+            m.down_proj = shard_linear(m.down_proj, "sharded-to-all", group=group)
+
     def sanitize(self, weights):
         return {k: v for k, v in weights.items() if "rotary" not in k}
 """
