@@ -178,7 +178,7 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     turn = rope.launch(device, out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
     launches = {
         "rms_norm": (rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
-        "add": (elementwise.launch_add(device, out, x, x, count, HIDDEN), HIDDEN, 3, 1),
+        "add": (elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN), HIDDEN, 3, 1),
         "silu_mul": (silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
         "quantize": (quantize.launch(x, record, count, MLP, codes, 4 * MLP), MLP, 2, 6),
         "rope": (turn, HIDDEN, 2, 3),
