@@ -22,6 +22,7 @@ ASTYPE = Op(
     lambda x, *, dtype: x.astype(dtype),
     rowwise.cast,
     row_wise=True,
+    steps=lambda x: x,
 )
 
 
@@ -57,6 +58,10 @@ def _number(value: bool | int | float, dtype: np.dtype[Any]) -> array:
 
 def together(values: Sequence[Any]) -> list[array]:
     """The values as arrays of one dtype."""
+    if all(type(v) is array for v in values):
+        dtype = values[0].dtype
+        if all(v.dtype is dtype for v in values):
+            return list(values)
     number = [isinstance(v, bool | int | float) for v in values]
     if not all(number):
         arrays = [as_array(v) for v, plain in zip(values, number, strict=True) if not plain]

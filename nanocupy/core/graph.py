@@ -30,6 +30,7 @@ class Op:
         row_wise: row i of the output depends on row i of every input that has rows.
         effect: changes something besides its output: never merged or dropped, and the order of
             effects stays. (One that is row_wise, too, may be done for fewer rows: see `rules`.)
+        steps: `steps(*values)`: the operation as steps of a chain (see `chains`). None: it has none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Op:
     alias: Callable[..., Any] | None = None
     row_wise: bool = False
     effect: bool = False
+    steps: Callable[..., Any] | None = None
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
@@ -122,7 +124,7 @@ def _leaf(**_: Any) -> Spec:
     raise AssertionError("a leaf is made with its spec")
 
 
-CONSTANT = Op("constant", _leaf, numpy=lambda *, value: value)
+CONSTANT = Op("constant", _leaf, numpy=lambda *, value, **_: value)
 ITEM = Op(
     "item",
     lambda *_, index: None,

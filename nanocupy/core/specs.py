@@ -19,6 +19,9 @@ Axes = int | Sequence[int] | None
 
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's rule, with a symbolic number of rows kept symbolic."""
+    first = shapes[0]
+    if all(s is first or (s == first and _plain(s)) for s in shapes):
+        return first
     plain = np.broadcast_shapes(*(tuple(int(d) for d in s) for s in shapes))
     out: list[int] = list(plain)
     for shape in shapes:
@@ -26,6 +29,10 @@ def broadcast(*shapes: Shape) -> Shape:
             if isinstance(dim, Rows):
                 out[-place] = dim
     return tuple(out)
+
+
+def _plain(shape: Shape) -> bool:
+    return all(type(d) is int for d in shape)
 
 
 def same(spec: Spec, *_: Spec, **__: Any) -> Spec:
