@@ -1,9 +1,9 @@
 """Elementwise operations joined into chains: one pass over memory for many nodes.
 
 `fuse` is a rule like those of `rules`: it replaces groups of elementwise nodes by one FUSED node
-each, which runs as a generated kernel (`kernels/chains.py`), on arrays and in a Program alike. Every
-value inside is rounded to the dtype that it was recorded with, so a chain has the bits of its
-operations one by one.
+each, which runs as a generated kernel (`kernels/chains.py`), on arrays and in a Program alike.
+Every value inside is rounded to the dtype that it was recorded with, so a chain has the bits of
+its operations one by one.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _infer(*specs: Spec, run: chains.HostChain, names: str) -> list[Spec]:
     return [(shape, DTYPES[kind]) for _, kind in run.chain.outputs]
 
 
-def _numpy(*arrays: np.ndarray, run: chains.HostChain, names: str) -> Any:
-    outs = run(*arrays)
+def _numpy(*arrays: np.ndarray, run: chains.HostChain, names: str, out: Any = ()) -> Any:
+    outs = run(*arrays, out=out)
     return outs[0] if len(outs) == 1 else outs
 
 
@@ -94,7 +94,10 @@ def _walk(place: Operand, source: Node, to: tuple[int, ...]) -> tuple[int, ...]:
     shape, size = source.shape, source.dtype.itemsize
     inner = [width(shape[i:]) for i in range(1, len(shape))]
     own = [place.stride, *inner] if shape else []
-    steps = [0 if d == 1 and not isinstance(d, Rows) else s * size for d, s in zip(shape, own)]
+    steps = [
+        0 if d == 1 and not isinstance(d, Rows) else s * size
+        for d, s in zip(shape, own, strict=True)
+    ]
     return tuple([0] * (max(len(to), 1) - len(shape)) + steps)
 
 
@@ -185,10 +188,10 @@ def _groups(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, Group]
 
 def _alike(x: Shape, y: Shape) -> bool:
     """The same shape, also where rows are symbolic."""
-    symbolic = (isinstance(d, Rows) for d in (*x, *y))
-    return x == y and (
-        not any(symbolic) or all(a is b for a, b in zip(x, y) if isinstance(a, Rows))
-    )
+    symbolic = [
+        (a, b) for a, b in zip(x, y, strict=False) if isinstance(a, Rows) or isinstance(b, Rows)
+    ]
+    return x == y and all(a is b for a, b in symbolic)
 
 
 def _units(nodes: Sequence[Node], group_of: dict[Node, Group]) -> Iterator[Node | Group]:

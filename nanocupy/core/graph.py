@@ -30,7 +30,7 @@ class Op:
         row_wise: row i of the output depends on row i of every input that has rows.
         effect: changes something besides its output: never merged or dropped, and the order of
             effects stays. (One that is row_wise, too, may be done for fewer rows: see `rules`.)
-        steps: `steps(*values)`: the operation as steps of a chain (see `chains`). None: it has none.
+        steps: `steps(*values)`: the operation as steps of a chain (see `chains`), if it has any.
     """
 
     name: str

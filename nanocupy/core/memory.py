@@ -1,7 +1,7 @@
 """Memory of evaluated arrays on the CPU: figures, limits, and a cache of large pieces.
 
 As `mlx.core` has them. Memory of an array goes to the cache when nobody refers to it, so that the
-next result of its size finds pages that are there already; a limit, or `clear_cache`, gives it back.
+next result of its size finds pages that are there already; a limit or `clear_cache` gives it back.
 An engine's device has figures of its own (`device.memory_active`).
 """
 
@@ -20,13 +20,17 @@ ALIGN = 64
 _FOLD = 4096  # events kept before they are counted
 
 
-class _Piece(np.ndarray):
+class _Piece:
     """Memory that goes to the cache when the last array on it is gone."""
 
+    def __init__(self, memory: np.ndarray) -> None:
+        self.memory = memory
+        self.__array_interface__ = memory.__array_interface__
+        _heap.events.append((id(self), memory.nbytes))
+
     def __del__(self) -> None:
-        if type(self.base) is np.ndarray:  # and not a part of a piece
-            _heap.events.append((id(self), -self.nbytes))
-            _heap.give(self.base)
+        _heap.events.append((id(self), -self.memory.nbytes))
+        _heap.give(self.memory)
 
 
 class Held:
@@ -95,23 +99,18 @@ class Heap:
     # ---- memory
 
     def take(self, nbytes: int) -> np.ndarray:
-        """An array of bytes, perhaps of the cache, that comes back by itself."""
+        """An array of bytes, perhaps of the cache, whose memory comes back by itself."""
         need = -(-nbytes // ALIGN) * ALIGN
         with self._lock:
             kept = self._free.get(need)
             if kept:
                 self._cached -= need
-                return self._piece(kept.pop())
+                return np.asarray(_Piece(kept.pop()))
         if self.active + self._cached + need > self.memory_limit:
             self.clear()
         raw = np.empty(need + ALIGN, np.uint8)
         start = -raw.ctypes.data % ALIGN
-        return self._piece(raw[start : start + need])
-
-    def _piece(self, memory: np.ndarray) -> np.ndarray:
-        piece = memory.view(_Piece)
-        self.events.append((id(piece), piece.nbytes))
-        return piece
+        return np.asarray(_Piece(raw[start : start + need]))
 
     def give(self, piece: np.ndarray) -> None:
         with self._lock:
@@ -141,7 +140,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < LARGE:
         return np.empty(shape, dtype)
-    return np.asarray(_heap.take(nbytes))[:nbytes].view(dtype).reshape(shape)
+    return _heap.take(nbytes)[:nbytes].view(dtype).reshape(shape)
 
 
 def hold(value: np.ndarray) -> Held | None:
@@ -153,8 +152,8 @@ def hold(value: np.ndarray) -> Held | None:
     root: Any = value
     while isinstance(root.base, np.ndarray):
         root = root.base
-        if type(root) is _Piece:
-            return None
+    if type(root.base) is _Piece:
+        return None
     if len(_heap.events) > _FOLD:
         _heap.fold()
     return Held(id(root), root.nbytes)

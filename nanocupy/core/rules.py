@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from nanocupy.core import ops
 from nanocupy.core.dtypes import ASTYPE
 from nanocupy.core.fast import (
@@ -65,7 +67,10 @@ def _key(node: Node, inputs: tuple[Node, ...]) -> Any:
     if node.op is STATIC:
         return STATIC, id(node.attrs["buffer"]), node.shape
     if node.op is CONSTANT:
-        return CONSTANT, id(node.attrs["value"])
+        value = node.attrs["value"]
+        if not isinstance(value, np.ndarray) or value.size > 1:
+            return CONSTANT, id(value)
+        return CONSTANT, value.dtype, value.shape, value.tobytes()
     parts = tuple((k, v if _hashable(v) else id(v)) for k, v in sorted(node.attrs.items()))
     return node.op, inputs, parts
 
