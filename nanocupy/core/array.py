@@ -39,6 +39,7 @@ class array:
         dtype: of the result; the value's own if None.
     """
 
+    __slots__ = ("__weakref__", "node")
     __array_priority__ = 1000
 
     if TYPE_CHECKING:  # what `core.methods` sets
@@ -161,7 +162,7 @@ def constant(value: np.ndarray) -> Node:
 
 def record(op: Op, *inputs: Any, **attrs: Any) -> array:
     """Record one operation on arrays (or values that become arrays)."""
-    return array(Node(op, tuple(as_array(x).node for x in inputs), attrs))
+    return array(Node(op, tuple([as_array(x).node for x in inputs]), attrs))
 
 
 def as_array(value: Any) -> array:

@@ -58,10 +58,9 @@ def _number(value: bool | int | float, dtype: np.dtype[Any]) -> array:
 
 def together(values: Sequence[Any]) -> list[array]:
     """The values as arrays of one dtype."""
-    if all(type(v) is array for v in values):
-        dtype = values[0].dtype
-        if all(v.dtype is dtype for v in values):
-            return list(values)
+    found = [v.node.specs[0][1] if type(v) is array else None for v in values]
+    if found[0] is not None and found.count(found[0]) == len(found):
+        return list(values)
     number = [isinstance(v, bool | int | float) for v in values]
     if not all(number):
         arrays = [as_array(v) for v, plain in zip(values, number, strict=True) if not plain]

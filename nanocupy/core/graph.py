@@ -46,7 +46,7 @@ class Op:
         return f"Op({self.name})"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
     """One recorded operation; `specs` are the shapes and dtypes of its outputs."""
 
@@ -58,7 +58,7 @@ class Node:
 
     def __post_init__(self) -> None:
         if not self.specs:
-            inferred = self.op.infer(*(n.specs[0] for n in self.inputs), **self.attrs)
+            inferred = self.op.infer(*[n.specs[0] for n in self.inputs], **self.attrs)
             self.specs = inferred if isinstance(inferred, list) else [inferred]
 
     @property

@@ -33,17 +33,11 @@ class _Piece:
         _heap.give(self.memory)
 
 
-class Held:
-    """A node's share in the memory of its value, for as long as the node has one."""
-
-    __slots__ = ("key", "nbytes")
-
-    def __init__(self, key: int, nbytes: int) -> None:
-        self.key, self.nbytes = key, nbytes
-        _heap.events.append((key, nbytes))
+class Held(tuple[int, int]):
+    """(whose memory, bytes): a node's share in it, for as long as the node has a value."""
 
     def __del__(self) -> None:
-        _heap.events.append((self.key, -self.nbytes))
+        _heap.events.append((self[0], -self[1]))
 
 
 class Heap:
@@ -156,7 +150,9 @@ def hold(value: np.ndarray) -> Held | None:
         return None
     if len(_heap.events) > _FOLD:
         _heap.fold()
-    return Held(id(root), root.nbytes)
+    share = id(root), root.nbytes
+    _heap.events.append(share)
+    return Held(share)
 
 
 # ---- as `mlx.core`

@@ -79,7 +79,8 @@ def _op(
 
 
 def _inputs(becomes: Becomes, values: tuple[Any, ...]) -> list[array]:
-    return [astype(x, becomes(x.dtype)) for x in together(values)]
+    arrays = together(values)
+    return arrays if becomes is kept else [astype(x, becomes(x.dtype)) for x in arrays]
 
 
 def _unary(

@@ -171,8 +171,8 @@ def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
 # ---- exponentials and logarithms of f32
 
 _LOG2E = 1.4426950408889634
-_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; products with the first
-_EXP = (  # (e**r - 1 - r) / r**2 are exact
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two: products with the first are exact
+_EXP = (  # (e**r - 1 - r) / r**2
     0.0013933676527813077, 0.008363197557628155, 0.041666463017463684, 0.16666576266288757, 0.5,
 )  # fmt: skip
 _LOG = (  # (ln(1 + f) - f + f**2 / 2) / f**3
@@ -196,21 +196,36 @@ _ERF_FAR = (  # ln(1 - erf(x))
 )  # fmt: skip
 
 
+_SHIFT = 12582912.0  # 1.5 * 2**23: what is added to it is rounded to a whole number, in its low bits
+_SHIFT_BITS = 0x4B400000
+
+
+def _reduced(x: Value) -> tuple[Value, Value]:
+    """(p, n) with e**x = p * 2**n, n as an i32."""
+    shifted = x.fma(_LOG2E, _SHIFT)
+    n = shifted - _SHIFT
+    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
+    p = (r * r).fma(polynomial(r, _EXP), r) + 1.0
+    return p, shifted.make("bits", kind="i32") - _SHIFT_BITS
+
+
 def exp(x: Value) -> Value:
     """2**n * e**r, the power in two factors: so subnormal results and infinity come out right."""
     x = x.f32()
     y = (x < -105.0).pick(x.like(-105.0), x)
-    y = (y > 90.0).pick(x.like(90.0), y)
-    n = (y * _LOG2E).make("rint")
-    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, y))
-    p = (r * r).fma(polynomial(r, _EXP), r) + 1.0
-    count = x.equal(x).pick(n, 0.0).make("toint", kind="i32")
-    half = count.make("shr", 1)
-    return p * _power_of_two(half) * _power_of_two(count - half)
+    p, n = _reduced((y > 90.0).pick(x.like(90.0), y))
+    half = n.make("shr", 1)
+    return p * _power_of_two(half) * _power_of_two(n - half)
+
+
+def exp_negative(x: Value) -> Value:
+    """The same for x <= 0, where results below the normal numbers may be 0."""
+    p, n = _reduced(x.f32())
+    return (x < -87.0).pick(x.like(0.0), p * _power_of_two(n))
 
 
 def _power_of_two(n: Value) -> Value:
-    return (n + 127).make("shl", 23).make("float", kind="f32")
+    return (n.make("shl", 23) + (127 << 23)).make("float", kind="f32")
 
 
 def log(x: Value) -> Value:
@@ -258,7 +273,7 @@ def expm1(x: Value) -> Value:
 def logaddexp(x: Value, y: Value) -> Value:
     """The larger plus log1p(e**-|x - y|)."""
     x = x.f32()
-    apart = exp(-(x - y).abs())
+    apart = exp_negative(-(x - y).abs())
     value = (x > y).pick(x, y) + log1p(apart)
     value = x.equal(y).pick(x + 0.6931471805599453, value)
     return x.equal(x).pick(y.equal(y).pick(value, y), x)
@@ -266,29 +281,30 @@ def logaddexp(x: Value, y: Value) -> Value:
 
 def sigmoid(x: Value) -> Value:
     """1 / (1 + e) or e / (1 + e) with e = e**-|x|, so that nothing overflows."""
-    e = exp(-x.f32().abs())
+    e = exp_negative(-x.f32().abs())
     return (x < 0.0).pick(e, 1.0) / (e + 1.0)
 
 
 def silu(x: Value) -> Value:
     """x * sigmoid(x)."""
-    e = exp(-x.f32().abs())
+    e = exp_negative(-x.f32().abs())
     return (x < 0.0).pick(x * e, x) / (e + 1.0)
 
 
 def gelu(x: Value) -> Value:
     """x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x**3): the tanh formula."""
     twice = 1.5957691216057308 * (x.f32() + x * 0.044715 * x * x)
-    e = exp(-twice.abs())
+    e = exp_negative(-twice.abs())
     return (x < 0.0).pick(x * e, x) / (e + 1.0)
 
 
 def tanh(x: Value) -> Value:
-    """A polynomial near zero, else 1 - 2 / (e**2|x| + 1) with the sign of x."""
+    """A polynomial near zero, else (1 - e) / (1 + e), e = e**-2|x|, with the sign of x."""
     size = x.f32().abs()
     s = x * x
     near = (x * s).fma(polynomial(s, _TANH), x)
-    far = 1.0 - 2.0 / (exp(size * 2.0) + 1.0)
+    e = exp_negative(size * -2.0)
+    far = (1.0 - e) / (e + 1.0)
     return (size < 0.625).pick(near, (x < 0.0).pick(-far, far))
 
 
@@ -298,7 +314,7 @@ def erf(x: Value) -> Value:
     s = x * x
     near = x.fma(polynomial(s, _ERF_NEAR), x)
     inside = (size > 4.0).pick(x.like(4.0), size)
-    far = 1.0 - exp(polynomial(inside, _ERF_FAR))
+    far = 1.0 - exp_negative(polynomial(inside, _ERF_FAR))
     return (size < 1.0).pick(near, (x < 0.0).pick(-far, far))
 
 
