@@ -21,6 +21,13 @@ __device__ __forceinline__ float silu_of(float x) {
   return (x < 0 ? x * e : x) / (1 + e);
 }
 
+// x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3): gelu by the tanh formula.
+__device__ __forceinline__ float gelu_of(float x) {
+  const float twice = 1.5957691216057308f * (x + 0.044715f * x * x * x);
+  const float e = expf(-fabsf(twice));
+  return (x < 0 ? x * e : x) / (1 + e);
+}
+
 // No __restrict__: out may be x or y.
 __global__ void add(float* out, const float* x, const float* y, const i64* rows, int width,
                     i64 x_stride, i64 y_stride) {
@@ -36,6 +43,20 @@ __global__ void silu(float* out, const float* x, const i64* rows, int width, i64
   map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return silu_of(a); });
 }
 
+__global__ void gelu(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
+  map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return gelu_of(a); });
+}
+
+__global__ void tanh_rows(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
+  map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return tanhf(a); });
+}
+
+__global__ void scale(float* out, const float* x, const i64* rows, int width, i64 x_stride,
+                      float factor) {
+  map(out, width, x, x_stride, x, x_stride, rows, width,
+      [factor](float a, float) { return a * factor; });
+}
+
 __global__ void add_bias(float* out, const float* bias, const i64* rows, int width,
                          i64 out_stride) {
   map(out, out_stride, out, out_stride, bias, 0, rows, width,
@@ -47,6 +68,13 @@ __global__ void silu_mul(OUT* out, const float* gate, const float* up, const i64
                          i64 gate_stride, i64 up_stride) {
   map(out, width, gate, gate_stride, up, up_stride, rows, width,
       [](float a, float b) { return silu_of(a) * b; });
+}
+
+template <class OUT>
+__global__ void gelu_mul(OUT* out, const float* gate, const float* up, const i64* rows, int width,
+                         i64 gate_stride, i64 up_stride) {
+  map(out, width, gate, gate_stride, up, up_stride, rows, width,
+      [](float a, float b) { return gelu_of(a) * b; });
 }
 
 template <class OUT>

@@ -19,22 +19,11 @@ from nanocupy.checkpoint.architectures import (
 )
 from nanocupy.checkpoint.fields import Fields
 from nanocupy.checkpoint.jsonfile import read_json, read_json_if_there
+from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
 
+MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """MLX's config["quantization"]: a default, and modules that differ (None: not quantised)."""
-
-    bits: int
-    group_size: int
-    overrides: dict[str, tuple[int, int] | None] = field(default_factory=dict)
-
-    def for_module(self, path: str) -> tuple[int, int] | None:
-        """(bits, group_size) of a module, if its weight is quantised at all."""
-        return self.overrides.get(path, (self.bits, self.group_size))
 
 
 @dataclass(frozen=True)
@@ -92,12 +81,16 @@ class ModelConfig:
         return self.windows[layer] if self.windows else 0
 
 
-def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
-    """The configuration of a model folder; ValueError names the field and what is allowed."""
+def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> ModelConfig:
+    """The configuration of a model folder; ValueError names the field and what is allowed.
+
+    Args:
+        foreign: of a model that somebody else's code makes of it: what it is made of is zeros here.
+    """
     folder = Path(folder)
     whole = read_json(folder / "config.json")
     try:
-        return _config(folder, whole, _text_model(whole))
+        return (_foreign if foreign else _config)(folder, whole, _text_model(whole))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
@@ -156,7 +149,7 @@ def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelCo
         mlp_bias=fields.flag("mlp_bias", False),
         hidden_act=fields.choice((named,), activations, activations[0]),
         dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
-        quantization=_quantization(fields.raw),
+        quantization=read_quantization(fields.raw),
         eos_token_ids=_eos(folder, fields.raw, vocab_size),
         bos_token_id=_bos(folder, fields.raw, vocab_size),
         raw=whole,
@@ -164,6 +157,38 @@ def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelCo
         **_positions(fields, arch, head_dim, layers),
         **_scales(fields),
         **(_experts(fields, layers) if "num_experts_per_tok" in arch.reads else {}),
+    )
+
+
+_LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+
+
+def _foreign(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
+    """What the engine needs to know beside the network itself."""
+    fields = Fields(raw)
+    vocab_size = fields.count("vocab_size", MOST_TOKENS)
+    named = next((name for name in _LONGEST if fields.has(name)), _LONGEST[0])
+    return ModelConfig(
+        model_type=str(raw.get("model_type")),
+        hidden_size=0,
+        intermediate_size=0,
+        num_hidden_layers=0,
+        num_attention_heads=0,
+        num_key_value_heads=0,
+        head_dim=0,
+        vocab_size=vocab_size,
+        rms_norm_eps=0.0,
+        rope=RopeConfig(0.0),
+        max_position_embeddings=fields.count(named),
+        tie_word_embeddings=False,
+        attention_bias=False,
+        mlp_bias=False,
+        hidden_act="",
+        dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
+        quantization=read_quantization(raw),
+        eos_token_ids=_eos(folder, raw, vocab_size),
+        bos_token_id=_bos(folder, raw, vocab_size),
+        raw=whole,
     )
 
 
@@ -226,34 +251,6 @@ def _experts(fields: Fields, layers: int) -> dict[str, Any]:
         "normalise_experts": fields.flag("norm_topk_prob", False),
         "sparse_layers": tuple((i + 1) % step == 0 and i not in without for i in range(layers)),
     }
-
-
-def _quantization(raw: Mapping[str, Any]) -> Quantization | None:
-    """MLX's "quantization" (also written as "quantization_config" by it)."""
-    found = raw.get("quantization") or raw.get("quantization_config")
-    if not found:
-        return None
-    if not isinstance(found, dict):
-        raise ValueError(f"quantization must be an object, got {found!r}")
-    if method := found.get("quant_method"):
-        raise ValueError(f"quantization method {method!r} is not supported; MLX's affine is")
-    bits, group_size = _format(found)
-    overrides = {
-        path: _format(value) if isinstance(value, dict) else None
-        for path, value in found.items()
-        if isinstance(value, dict) or value is False
-    }
-    return Quantization(bits, group_size, overrides)
-
-
-def _format(raw: Mapping[str, Any]) -> tuple[int, int]:
-    bits, group_size, mode = raw.get("bits"), raw.get("group_size"), raw.get("mode", "affine")
-    if mode != "affine" or bits not in (4, 8) or group_size not in (32, 64, 128):
-        raise ValueError(
-            f"quantization mode {mode!r} with bits {bits!r} in groups of {group_size!r} is not "
-            f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is"
-        )
-    return int(bits), int(group_size)
 
 
 def _eos(folder: Path, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:

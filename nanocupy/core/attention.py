@@ -80,7 +80,8 @@ def scaled_dot_product_attention(
             raise NotImplementedError(
                 "[paged_attention] a mask or sinks: rows attend to their own past only"
             )
-        window = 0 if mask is None else mask.size
+        sizes = [size for size in (mask.size if mask else 0, k.cache.window) if size]
+        window = min(sizes, default=0)
         return paged_attention(q, k.fresh, v.fresh, k.cache, scale, window, softcap)
     if isinstance(mask, str) and mask != "causal":
         raise ValueError(

@@ -1,7 +1,8 @@
 """A mixture of experts: each row goes through a few of many gated MLPs, and their results add up.
 
 An expert's linears are launched for the rows that chose it, which it finds in a list; how many they
-are is known on the device only, as the number of rows of a step is.
+are is known on the device only, as the number of rows of a step is. On a CPU an expert's linears
+are launches of their own; on CUDA one launch is for all experts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nanocupy.core.lowering import Lowering
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels import elementwise, linear, silu_mul, take_rows
 from nanocupy.kernels import experts as kernel
+from nanocupy.kernels import experts_cuda as cuda
 from nanocupy.kernels.linear import PackedWeight
 
 
@@ -65,7 +67,8 @@ def _scratch(to: Lowering, rows: int, count: int, words: int, expert: Expert) ->
 
 def _lower_experts(to: Lowering, node: Node) -> None:
     if to.device.kind == "cuda":
-        raise NotImplementedError("[experts] has no CUDA kernel yet")
+        _lower_on_cuda(to, node)
+        return
     source, logits = node.inputs
     chosen: Sequence[Expert] = node.attrs["experts"]
     rows, count, dims = to.rows(node), len(chosen), width(node.shape)
@@ -113,6 +116,84 @@ def _expert(device: Any, to: _Scratch, expert: Expert, rows: Rows) -> Iterator[L
     )
     place = {"x_stride": middle, "out_stride": 4 * expert.down.n}
     yield from linear.launch(device, expert.down, to.middle, to.y, rows, **place)
+
+
+# ---- on CUDA: a launch is for all experts
+
+
+class _Places(NamedTuple):
+    """Working memory, one for all layers of one size. A place is one of the experts of a row."""
+
+    picks: Any  # int32 [rows, chosen]
+    weights: Any  # f32 [rows, chosen]
+    of: cuda.Places
+    both: Any  # f32 [places, 2 * hidden]: gate and up
+    middle: Any  # [places, hidden], as `down` wants it
+    y: Any  # f32 [places, dims]
+
+
+def _places(to: Lowering, rows: int, chosen: int, experts: Sequence[Expert]) -> _Places:
+    down, device = experts[0].down, to.device
+    shape, dtype = (rows * chosen, down.k), np.dtype(ACTIVATIONS[down.activations])
+    return to.shared(
+        ("experts", rows, chosen, len(experts), down.n, shape, dtype),
+        lambda: _Places(
+            device.empty((rows, chosen), np.int32),
+            device.empty((rows, chosen), np.float32),
+            cuda.Places(
+                device.empty((len(experts), rows), np.int32),
+                device.empty((len(experts) + 1,), np.int64),
+            ),
+            device.empty((rows * chosen, 2 * down.k), np.float32),
+            device.empty(shape, dtype),
+            device.empty((rows * chosen, down.n), np.float32),
+        ),
+    )
+
+
+def _lower_on_cuda(to: Lowering, node: Node) -> None:
+    source, logits = node.inputs
+    experts: Sequence[Expert] = node.attrs["experts"]
+    most, count, device = to.rows(node), len(experts), to.device
+    chosen, normalised = (node.attrs["choice"][name] for name in ("chosen", "normalised"))
+    size, hidden, dims = width(source.shape), experts[0].down.k, width(node.shape)
+    x = to.contiguous(source, to.of(source))[: int(most) * size].reshape(-1, size)
+    scratch, out, place = _places(to, int(most), chosen, experts), to.of(node).view, to.of(logits)
+    parts = [cuda.weights_of(device, weights) for weights in _gates_and_ups(experts)]
+    down = cuda.weights_of(device, [expert.down for expert in experts])
+    both = scratch.both.reshape(-1)
+
+    def launches(rows: Rows) -> Iterator[Launch]:
+        yield cuda.launch_choose(
+            *(device, scratch.picks, scratch.weights, place.view, rows),
+            experts=count,
+            normalised=normalised,
+            logits_stride=place.stride,
+        )
+        yield cuda.launch_list(device, scratch.of, scratch.picks, rows)
+        start = 0
+        for weights in parts:
+            into, how = both[start:], {"share": chosen, "out_stride": 2 * hidden}
+            yield cuda.launch_product(device, into, x, weights, scratch.of, rows, **how)
+            start += weights.one.n
+        pairs = Rows(int(rows) * chosen, scratch.of.counts[count:])
+        yield silu_mul.launch(
+            *(device, scratch.middle, both, both[hidden:], pairs, hidden),
+            gate_stride=2 * hidden,
+            up_stride=2 * hidden,
+        )
+        how = {"share": 1, "out_stride": dims}
+        yield cuda.launch_product(device, scratch.y, scratch.middle, down, scratch.of, rows, **how)
+        yield cuda.launch_sum(device, out, scratch.y, scratch.weights, rows)
+
+    to.add(most, launches)
+
+
+def _gates_and_ups(experts: Sequence[Expert]) -> list[list[PackedWeight]]:
+    """As one weight of each expert where they lie side by side, else as two."""
+    if all(expert.up.follows(expert.gate) for expert in experts):
+        return [[expert.gate.joined(expert.up) for expert in experts]]
+    return [[expert.gate for expert in experts], [expert.up for expert in experts]]
 
 
 EXPERTS = Op(

@@ -67,12 +67,16 @@ class PagedCache:
     contract.
 
     In the engine every token of a step is a row of its own (B = rows, L = 1).
+
+    Args:
+        window: to how many of the last tokens rows attend at most, whatever the mask says; 0: all.
     """
 
     layout: KVLayout
     keys: Any
     values: Any
     meta: PagedMeta
+    window: int = 0
 
     @property
     def offset(self) -> array:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import ops
+from nanocupy.core.distributed import GATHER_COLUMNS
 from nanocupy.core.dtypes import ASTYPE
 from nanocupy.core.fast import (
     ADD_RMS_NORM,
@@ -155,10 +156,15 @@ def _swap(value: Any, old: Any, new: Any) -> Any:
 
 
 def one_linear(outputs: Outputs) -> Outputs:
-    """Linears of the same rows whose weights lie side by side are one: qkv, gate and up."""
+    """Linears of the same rows whose weights lie side by side are one: qkv, gate and up.
+
+    Not those that ranks gather: a collective wants rows without gaps.
+    """
+    readers = users(outputs)
     groups: dict[Node, list[Node]] = defaultdict(list)
     for node in topological(outputs):
-        if node.op is LINEAR and len(node.inputs) == 1:
+        gathered = any(u is not None and u.op is GATHER_COLUMNS for u in readers[node])
+        if node.op is LINEAR and len(node.inputs) == 1 and not gathered:
             groups[node.inputs[0]].append(node)
     parts: dict[Node, tuple[Node, int]] = {}  # a linear -> (the joined one, its first output)
     for nodes in groups.values():

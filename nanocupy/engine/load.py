@@ -20,6 +20,7 @@ from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
 from nanocupy.engine.speculation import most_drafted
 
+GROUP = 64  # inputs that are quantised together, where an option asks for it
 PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
 
 
@@ -135,13 +136,22 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
     from nanocupy import models, nn
     from nanocupy.checkpoint import Checkpoint
 
-    with Checkpoint(folder) as checkpoint:
-        config = checkpoint.config
+    file = options.model_file
+    with Checkpoint(folder, foreign=file is not None) as checkpoint:
+        config, made = checkpoint.config, None
+        if config.quantization and config.quantization.floats:
+            bars.say("8-bit floats are read as bfloat16, so they take twice the memory of the file")
+        if file is not None:
+            made, config = models.model_file.build(file, checkpoint)
         device = make_device(options, group, bars.tick("compiling kernels, once"))
         most_drafted(options.speculate, row_invariant=device.kind == "cpu")  # or it refuses
         numbers = precision(config, options, device.kind)
         kv = early_plan(config, device, options, numbers, group)
-        network = models.load(checkpoint)
+        network: Any = (
+            models.load(checkpoint, (options.quantize, GROUP) if options.quantize else None)
+            if made is None
+            else models.model_file.load(made, checkpoint)
+        )
         network.shard(group)
         nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))
     return Parts(folder, config, network, device, numbers, kv)
@@ -190,7 +200,10 @@ def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> Mo
             group.in_turn(runner.compile)
         group.together(make_graphs)
     except NotImplementedError as error:
-        named = f"model_type {parts.config.model_type!r} with --device {parts.device.kind}"
+        named = f"model_type {parts.config.model_type!r}"
+        if options.model_file is not None:
+            named = f"model_file {options.model_file!r}"
+        named = f"{named} with --device {parts.device.kind}"
         raise NotImplementedError(f"{named}: {error}") from error
     return runner
 

@@ -21,6 +21,14 @@ def _num_bytes(value: Any) -> int:
     return to_int(int(float(match[1]) * UNITS[match[2]]), 1, 2**60)
 
 
+def _module_name(value: Any) -> str:
+    if not isinstance(value, str) or not all(value.split(".")) or re.search(r"[^\w.-]", value):
+        raise ValueError(
+            f"must be the name of a Python module, as 'mlx_lm.models.starcoder2', got {value!r}"
+        )
+    return value
+
+
 def _ranks(value: Any) -> Any:
     return value if value == "auto" else to_int(value, 1, 4096)
 
@@ -29,9 +37,9 @@ def _ranks(value: Any) -> Any:
 class EngineOptions(Checked):
     """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
 
-    On a CPU none of them changes a token of any answer, except `device`, `dtype` and `kv_dtype`
-    (the arithmetic) and the limits (`max_model_len`, the KV memory), which can end an answer
-    earlier. On a GPU the size of a step may change a rounding, and so may what decides it.
+    On a CPU none of them changes a token of any answer, except `device`, `dtype`, `kv_dtype` and
+    `quantize` (the arithmetic) and the limits (`max_model_len`, the KV memory), which can end an
+    answer earlier. On a GPU the size of a step may change a rounding, and so may what decides it.
     """
 
     max_model_len: int | None = integer(
@@ -62,6 +70,12 @@ class EngineOptions(Checked):
         "how keys and values are stored; 'int8', on a CPU: half the memory of float16, and faster "
         "after long contexts",
     )
+    quantize: int | None = choice(
+        None,
+        (4, 8),
+        "bits of the weights of a model that has floats, in groups of 64, as `nanocupy convert` "
+        "writes them; None = as they are",
+    )
     device: str = choice(
         "auto",
         ("auto", "cpu", "cuda", "emulated"),
@@ -85,6 +99,12 @@ class EngineOptions(Checked):
         "and check: where text repeats itself several are right at once, and no token changes; "
         "0 = off; None = 16 on a CPU, 0 on a GPU, where rounding may depend on the step",
     )
+    model_file: str | None = checked(
+        None,
+        _module_name,
+        "Python module with the network, in MLX's contract, as 'mlx_lm.models.starcoder2': it is "
+        "imported and run, unchanged; None = nanocupy's own, by the model_type in config.json",
+    )
     capture: bool = flag(True, "replay the step as one captured graph")
     seed: int | None = integer(
         0, 0, 2**64 - 1, "draws the seeds of requests without one; None = fresh", optional=True
@@ -101,3 +121,8 @@ class EngineOptions(Checked):
             )
         if self.num_kv_blocks is not None and self.kv_memory is not None:
             raise ValueError("[EngineOptions] give num_kv_blocks or kv_memory, not both")
+        if self.model_file is not None and self.quantize is not None:
+            raise ValueError(
+                "[EngineOptions] quantize is for nanocupy's own networks: with model_file, give a "
+                "folder that is quantised already, as mlx_lm.convert writes it"
+            )

@@ -2,8 +2,7 @@
 formula), tanh, scale x * a number.
 
 out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
-says how far (default: width). add_bias, on CUDA only, adds one vector to every row, in place; gelu,
-tanh and scale have no CUDA kernel yet.
+says how far (default: width). add_bias, on CUDA only, adds one vector to every row, in place.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from nanocupy.kernels.base import CpuKernel, CudaKernel
 CPU_ADD, CPU_MUL, CPU_SILU, CPU_GELU, CPU_TANH, CPU_SCALE = (
     CpuKernel(f"elementwise:{op}") for op in ("add", "mul", "silu", "gelu", "tanh", "scale")
 )
-CUDA_ADD, CUDA_MUL, CUDA_SILU, CUDA_ADD_BIAS = (
-    CudaKernel("elementwise", op) for op in ("add", "mul", "silu", "add_bias")
+CUDA_ADD, CUDA_MUL, CUDA_SILU, CUDA_GELU, CUDA_TANH, CUDA_SCALE, CUDA_ADD_BIAS = (
+    CudaKernel("elementwise", op)
+    for op in ("add", "mul", "silu", "gelu", "tanh_rows", "scale", "add_bias")
 )
 CUDA_BLOCK = 256  # threads, four elements each
 GELU_SLOPE, GELU_CUBE = (2 / np.pi) ** 0.5, 0.044715
@@ -51,6 +51,10 @@ def scale_reference(x: np.ndarray, factor: float) -> np.ndarray:
     return x * np.float32(factor)
 
 
+def tanh_reference(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.tanh(x))
+
+
 def cuda_grid(rows: Rows, width: int) -> tuple[int, int, int]:
     """Blocks for rows of `width`: one or more a row."""
     return int(rows), -(-width // (4 * CUDA_BLOCK)), 1
@@ -58,7 +62,7 @@ def cuda_grid(rows: Rows, width: int) -> tuple[int, int, int]:
 
 def _launch(
     device: Any,
-    kernels: tuple[CpuKernel, CudaKernel | None],
+    kernels: tuple[CpuKernel, CudaKernel],
     arrays: tuple[Any, ...],
     rows: Rows,
     width: int,
@@ -66,8 +70,6 @@ def _launch(
 ) -> Launch:
     apart = [width if s is None else s for s in strides]
     if device.kind == "cuda":
-        if kernels[1] is None:
-            raise NotImplementedError(f"[{kernels[0].name}] has no CUDA kernel yet")
         args = (*arrays, rows.count, np.int32(width), *map(np.int64, apart))
         return Launch(kernels[1], args, cuda_grid(rows, width), CUDA_BLOCK)
     return Launch(kernels[0], (*arrays, rows.count, width, *(4 * s for s in apart)))
@@ -114,14 +116,14 @@ def launch_gelu(
     device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
 ) -> Launch:
     """out = gelu(x) on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_GELU, None), (out, x), rows, width, (x_stride,))
+    return _launch(device, (CPU_GELU, CUDA_GELU), (out, x), rows, width, (x_stride,))
 
 
 def launch_tanh(
     device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
 ) -> Launch:
     """out = tanh(x) on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_TANH, None), (out, x), rows, width, (x_stride,))
+    return _launch(device, (CPU_TANH, CUDA_TANH), (out, x), rows, width, (x_stride,))
 
 
 def launch_scale(
@@ -135,8 +137,12 @@ def launch_scale(
     x_stride: int | None = None,
 ) -> Launch:
     """out = x * factor on the first `rows` rows of `width` f32."""
+    apart = width if x_stride is None else x_stride
+    if device.kind == "cuda":
+        args = (out, x, rows.count, np.int32(width), np.int64(apart), np.float32(factor))
+        return Launch(CUDA_SCALE, args, cuda_grid(rows, width), CUDA_BLOCK)
     number = device.asarray(np.array([factor], np.float32))
-    return _launch(device, (CPU_SCALE, None), (out, x, number), rows, width, (x_stride,))
+    return Launch(CPU_SCALE, (out, x, number, rows.count, width, 4 * apart))
 
 
 def launch_add_bias(

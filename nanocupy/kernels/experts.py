@@ -7,7 +7,8 @@
 logits, weights f32 [rows, experts]; out f32 [rows, width]; lists int32 [experts, capacity], counts
 int64 [experts]; y f32 [count, width]. Of equal logits the lower expert is chosen; `normalised`:
 weights are divided by their sum. Experts add in ascending order, each by one fma, so a row depends
-on nothing but itself. A row with a logit that is NaN has NaN weights. CPU only.
+on nothing but itself. A row with a logit that is NaN has NaN weights. CPU only: on CUDA see
+`experts_cuda`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 (or gelu), then mul.
 
 gate, up [rows, width] f32 inside wider buffers, out [rows, width] f32, bf16 or codes
-(`kernels.quantize`); on CUDA, where only silu has a kernel yet, f32, f16 or bf16
+(`kernels.quantize`); on CUDA f32, f16 or bf16
 """
 
 from __future__ import annotations
@@ -49,11 +49,9 @@ def launch(
     """
     strides = [width if s is None else s for s in (gate_stride, up_stride)]
     if device.kind == "cuda":
-        if activation != "silu":
-            raise NotImplementedError(f"[{activation}_mul] has no CUDA kernel yet")
         inputs = (gate.reshape(-1)[gate_offset:], up.reshape(-1)[up_offset:])
         args = (out, *inputs, rows.count, np.int32(width), *map(np.int64, strides))
-        kernel = CudaKernel("elementwise", f"silu_mul<{C_TYPES[out.dtype]}>")
+        kernel = CudaKernel("elementwise", f"{activation}_mul<{C_TYPES[out.dtype]}>")
         return Launch(kernel, args, cuda_grid(rows, width), CUDA_BLOCK)
     place = (4 * s for s in (*strides, gate_offset, up_offset))
     finish = quantize.arguments(device, out, codes, width)

@@ -9,7 +9,6 @@ from nanocupy.core import array
 from nanocupy.models.base import LanguageModel, run_layers
 from nanocupy.models.llama import Attention
 from nanocupy.models.moe import Experts
-from nanocupy.models.shard import refuse
 from nanocupy.nn import Embedding, Module, RMSNorm
 
 
@@ -42,9 +41,6 @@ class MixtralModel(Module):
 class Model(LanguageModel):
     def __init__(self, args: ModelConfig) -> None:
         super().__init__(args, MixtralModel(args))
-
-    def shard(self, group: Any) -> None:
-        refuse(group, "mixtral", "experts are not shared out")
 
     @staticmethod
     def sanitize(names: list[str]) -> dict[str, str]:

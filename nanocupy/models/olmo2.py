@@ -9,7 +9,6 @@ from nanocupy.core import array
 from nanocupy.models.base import LanguageModel, attention, run_layers
 from nanocupy.models.llama import MLP
 from nanocupy.models.rope import make_rope
-from nanocupy.models.shard import refuse
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm
 
 
@@ -69,6 +68,3 @@ class Olmo2Model(Module):
 class Model(LanguageModel):
     def __init__(self, args: ModelConfig) -> None:
         super().__init__(args, Olmo2Model(args))
-
-    def shard(self, group: Any) -> None:
-        refuse(group, "olmo2", "its norms are over the q and k of all heads")

@@ -9,7 +9,6 @@ from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
 from nanocupy.models.base import LanguageModel, attention, run_layers
 from nanocupy.models.rope import make_rope
-from nanocupy.models.shard import refuse
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu
 
 
@@ -77,6 +76,3 @@ class Phi3Model(Module):
 class Model(LanguageModel):
     def __init__(self, args: ModelConfig) -> None:
         super().__init__(args, Phi3Model(args))
-
-    def shard(self, group: Any) -> None:
-        refuse(group, "phi3", "q, k and v, and gate and up, are single weights")

@@ -10,7 +10,6 @@ from nanocupy.models.base import LanguageModel, run_layers
 from nanocupy.models.llama import MLP
 from nanocupy.models.moe import Experts
 from nanocupy.models.qwen3 import Attention
-from nanocupy.models.shard import refuse
 from nanocupy.nn import Embedding, Module, RMSNorm
 
 
@@ -43,6 +42,3 @@ class Qwen3MoeModel(Module):
 class Model(LanguageModel):
     def __init__(self, args: ModelConfig) -> None:
         super().__init__(args, Qwen3MoeModel(args))
-
-    def shard(self, group: Any) -> None:
-        refuse(group, "qwen3_moe", "experts are not shared out")

@@ -13,7 +13,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nanocupy.distributed import Group, shares
-from nanocupy.nn.distributed import input_step, shard_embedding, shard_head, shard_linear
+from nanocupy.nn.distributed import (
+    ShardedToAll,
+    input_step,
+    shard_addend,
+    shard_embedding,
+    shard_fused,
+    shard_head,
+    shard_linear,
+    shard_norm,
+)
 from nanocupy.nn.module import Module
 
 UNIT = 64  # outputs: weights that are packed side by side join where the first has a multiple
@@ -103,34 +112,28 @@ def kv_heads_of(config: Any, group: Group) -> int:
 # ---- modules, in place. In a group of one nothing changes
 
 
-def refuse(group: Group, model_type: str, why: str) -> None:
-    """Of a model that cannot be divided yet.
-
-    Raises:
-        ValueError: there are several ranks.
-    """
-    if group.size() > 1:
-        raise ValueError(
-            f"[shard] {model_type} cannot be divided over {group.size()} ranks yet ({why}): "
-            "start one process"
-        )
-
-
 def shard_decoder(model: Any, group: Group) -> None:
     """All of a model whose parts have Llama's names."""
     for layer in model.layers:
         shard_attention(layer.self_attn, group)
-        shard_mlp(layer.mlp, group)
+        for name in ("mlp", "block_sparse_moe"):
+            if "experts" in layer.get(name, ()):
+                shard_experts(layer, name, group)
+            elif name in layer:
+                shard_mlp(layer[name], group)
     shard_vocabulary(model.model, "embed_tokens", group)
     if "lm_head" in model:
         shard_vocabulary(model, "lm_head", group)
 
 
 def shard_attention(attention: Any, group: Group) -> None:
-    """q_proj, k_proj, v_proj, o_proj, `heads` and `kv_heads` become this rank's."""
-    heads = attention.heads
-    head_dim = attention.q_proj.dims()[0] // heads
-    parts = divide_heads(heads, attention.kv_heads, group.size())
+    """q_proj, k_proj, v_proj (or qkv_proj), o_proj, `heads` and `kv_heads` become this rank's; and
+    q_norm and k_norm where they are over all heads."""
+    heads, kv_heads = attention.heads, attention.kv_heads
+    fused = "qkv_proj" in attention
+    whole = attention["qkv_proj" if fused else "q_proj"].dims()[0]
+    head_dim = whole // (heads + 2 * kv_heads if fused else heads)
+    parts = divide_heads(heads, kv_heads, group.size())
     step, starts = input_step(attention.o_proj), [part.query.start for part in parts]
     if any(start * head_dim % step for start in starts):
         raise ValueError(
@@ -140,20 +143,48 @@ def shard_attention(attention: Any, group: Group) -> None:
         )
     query = [_times(part.query, head_dim) for part in parts]
     kv = [_times(part.kv, head_dim) for part in parts]
-    for name, columns in (("q_proj", query), ("k_proj", kv), ("v_proj", kv)):
-        _replace(attention, name, "all-to-sharded", group, columns)
-    _replace(attention, "o_proj", "sharded-to-all", group, query)
     mine = parts[group.rank()]
+    if fused:
+        own = (query[group.rank()], kv[group.rank()], kv[group.rank()])
+        starts = [0, heads * head_dim, (heads + kv_heads) * head_dim]
+        _fuse(attention, "qkv_proj", group, own, starts)
+    else:
+        for name, columns in (("q_proj", query), ("k_proj", kv), ("v_proj", kv)):
+            _replace(attention, name, "all-to-sharded", group, columns)
+    for name, columns, count in (("q_norm", query, heads), ("k_norm", kv, kv_heads)):
+        if name in attention and attention[name].weight.shape[0] == count * head_dim != head_dim:
+            attention[name] = shard_norm(attention[name], columns, group)
+    _replace(attention, "o_proj", "sharded-to-all", group, query)
     attention.heads, attention.kv_heads = len(mine.query), len(mine.kv)
 
 
 def shard_mlp(mlp: Any, group: Group) -> None:
-    """gate_proj, up_proj and down_proj become this rank's."""
+    """gate_proj and up_proj (or gate_up_proj), and down_proj become this rank's."""
     hidden = mlp.down_proj.dims()[1]
     parts = divide_hidden(hidden, group.size(), input_step(mlp.down_proj))
-    for name in ("gate_proj", "up_proj"):
-        _replace(mlp, name, "all-to-sharded", group, parts)
+    if "gate_up_proj" in mlp:
+        _fuse(mlp, "gate_up_proj", group, [parts[group.rank()]] * 2, [0, hidden])
+    else:
+        for name in ("gate_proj", "up_proj"):
+            _replace(mlp, name, "all-to-sharded", group, parts)
     _replace(mlp, "down_proj", "sharded-to-all", group, parts)
+
+
+def shard_experts(layer: Any, name: str, group: Group) -> None:
+    """A mixture's experts are divided as MLPs are: every rank has some hidden units of each.
+
+    So ranks have the same work whichever experts a token chooses, and their results add up once, as
+    an MLP's. The router is whole on every rank.
+    """
+    for expert in layer[name].experts:
+        parts = divide_hidden(
+            expert.down_proj.dims()[1], group.size(), input_step(expert.down_proj)
+        )
+        for linear in ("gate_proj", "up_proj"):
+            _replace(expert, linear, "all-to-sharded", group, parts)
+        expert.down_proj = shard_addend(expert.down_proj, parts, group)
+    if group.size() > 1:
+        layer[name] = ShardedToAll(layer[name], group)
 
 
 def shard_vocabulary(module: Any, name: str, group: Group) -> None:
@@ -166,3 +197,12 @@ def shard_vocabulary(module: Any, name: str, group: Group) -> None:
 
 def _replace(module: Module, name: str, how: str, group: Group, parts: list[range]) -> None:
     module[name] = shard_linear(module[name], how, group=group, parts=parts)
+
+
+def _fuse(module: Module, name: str, group: Group, own: Any, starts: list[int]) -> None:
+    """Keep of each of the matrices in one weight, the outputs from `starts` on, this rank's own."""
+    pieces = [
+        range(start + part.start, start + part.stop)
+        for start, part in zip(starts, own, strict=True)
+    ]
+    module[name] = shard_fused(module[name], pieces, group)

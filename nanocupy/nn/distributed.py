@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import array, distributed, fast
-from nanocupy.nn.layers import Embedding, Weighted
+from nanocupy.nn.layers import Embedding, RMSNorm, Weighted
 from nanocupy.nn.module import Module
 from nanocupy.utils import tree_flatten, tree_unflatten
 
@@ -27,7 +27,8 @@ _SHARDINGS = ("all-to-sharded", "sharded-to-all")
 
 
 class ShardedToAll(Module):
-    """A linear layer of some inputs on each rank: the sum of what the ranks make of them."""
+    """A linear layer of some inputs on each rank (or whatever else is a part of a sum): the sum of
+    what the ranks make of them."""
 
     def __init__(self, linear: Module, group: Group) -> None:
         super().__init__()
@@ -46,6 +47,25 @@ class GatheredLinear(Module):
 
     def __call__(self, x: array) -> array:
         return distributed.gather_columns(self.linear(x), self.widths, group=self.group)
+
+
+class GatheredNorm(Module):
+    """A norm over columns of which each rank has some: over all of them, for its own.
+
+    Ranks may have the same columns, each as many times as any other: the mean is the same.
+    """
+
+    def __init__(self, norm: RMSNorm, parts: Parts, group: Group) -> None:
+        super().__init__()
+        host = norm.weight.numpy()
+        self.weight = array(np.concatenate([host[part.start : part.stop] for part in parts]))
+        self.eps, self.group, self.widths = norm.eps, group, [len(part) for part in parts]
+
+    def __call__(self, x: array) -> array:
+        whole = distributed.gather_columns(x, self.widths, group=self.group)
+        before = sum(self.widths[: self.group.rank()])
+        own = slice(before, before + self.widths[self.group.rank()])
+        return fast.rms_norm(whole, self.weight, self.eps)[..., own]
 
 
 class ShardedEmbedding(Module):
@@ -114,6 +134,28 @@ def shard_linear(
     return ShardedToAll(linear, group)
 
 
+def shard_fused(linear: Weighted, pieces: Parts, group: Group) -> Module:
+    """A linear layer of which this rank computes several pieces of the outputs, side by side."""
+    part: Module = linear if group.size() == 1 else _part(linear, 0, pieces)
+    return part
+
+
+def shard_addend(linear: Weighted, parts: Parts, group: Group) -> Module:
+    """A linear layer divided by its inputs, whose results somebody else adds up. It has no bias."""
+    assert "bias" not in linear
+    if group.size() == 1:
+        return linear
+    pieces = [parts[group.rank()]]
+    _check_inputs(linear, linear.dims()[1], pieces, parts)
+    part: Module = _part(linear, 1, pieces)
+    return part
+
+
+def shard_norm(norm: RMSNorm, parts: Parts, group: Group) -> Module:
+    """A norm over columns that are divided, or that several ranks have."""
+    return norm if group.size() == 1 else GatheredNorm(norm, parts, group)
+
+
 def shard_head(linear: Weighted, parts: Parts, group: Group) -> Module:
     """A linear layer divided by its outputs, which all ranks then have."""
     if group.size() == 1:
@@ -134,7 +176,12 @@ def sum_gradients(group: Group) -> Callable[[array], array]:
 
 
 def input_step(layer: Weighted) -> int:
-    """A layer's inputs come apart at multiples of this: quantised together, or packed in pairs."""
+    """A layer's inputs come apart at multiples of this: quantised together, or packed in pairs.
+
+    Those that are sorted stay together.
+    """
+    if "order" in layer:
+        return layer.dims()[1]
     if hasattr(layer, "group_size"):
         return int(layer.group_size)
     return 2 if layer.weight.dtype.itemsize == 2 else 1

@@ -17,6 +17,7 @@ import numpy as np
 from nanocupy.core import array, fast
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
+from nanocupy.nn.ordered import share_order
 
 
 def prepare(
@@ -62,6 +63,7 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
         layer.packed = packed
         for name in ("weight", "scales", "biases"):
             layer.pop(name, None)
+    share_order(layers, device)
 
 
 def _upload(module: Module, device: Any) -> None:

@@ -156,7 +156,7 @@ def test_parts_are_views_and_q_k_and_v_stay_neighbours(bits: int) -> None:
 
 def test_quantised_heads_come_apart_between_groups_only() -> None:
     made = model(replace(CONFIG, head_dim=48, num_key_value_heads=4))
-    nn.quantize(made, lambda _, m: (4, 32) if hasattr(m, "to_quantized") else None)
+    nn.place_codes(made, lambda _, m: (4, 32) if hasattr(m, "to_quantized") else None)
     with pytest.raises(ValueError, match=r"4 heads of 48 .* groups of 32 inputs"):
         made.shard(Place(0, 4))
 
@@ -170,7 +170,7 @@ def built(config: ModelConfig, group: Group, bits: int = 0, dtype: str = "") -> 
     if dtype:
         made.apply(lambda x: x.astype(getattr(mx, dtype)))
     if bits:
-        nn.quantize(made, lambda path, m: (bits, 32) if hasattr(m, "to_quantized") else None)
+        nn.place_codes(made, lambda path, m: (bits, 32) if hasattr(m, "to_quantized") else None)
         fill(made)
     made.shard(group)
     return made
@@ -263,13 +263,20 @@ PROGRAMS: list[tuple[ModelConfig, int, dict[str, Any]]] = [
 
 def run(device: CpuDevice, config: ModelConfig, group: Group, **how: Any) -> np.ndarray:
     """Logits of a runner on one rank's device, a few tokens a step."""
+    return paged(built(config, group, **how), config, device, TOKENS, group)
+
+
+def paged(
+    made: nn.Module, config: ModelConfig, device: CpuDevice, tokens: list[int], group: Group
+) -> np.ndarray:
+    """Of a model that is this rank's part already."""
     options = EngineOptions(device="cpu", dtype="exact", threads=device.threads, num_kv_blocks=4)
     numbers = precision(config, options, "cpu")
-    made = nn.prepare(built(config, group, **how), device, numbers.weights_meet)
+    nn.prepare(made, device, numbers.weights_meet)
     pages = plan(config, options, numbers, None, "cpu", group)
     runner = ModelRunner(made, config, device, options, pages)
     runner.make_graphs()
-    return paged_logits(runner, TOKENS, 5)
+    return paged_logits(runner, tokens, 5)
 
 
 @pytest.mark.parametrize(("config", "ranks", "how"), PROGRAMS)

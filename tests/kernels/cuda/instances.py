@@ -18,6 +18,7 @@ from nanocupy.kernels import (
     cast,
     elementwise,
     embedding,
+    experts_cuda,
     linear,
     paged_attention_cuda,
     rms_norm,
@@ -84,6 +85,7 @@ def _all(device: Any, rows: Rows) -> Iterator[Any]:
             for head_dim in HEAD_DIMS if kv == dtype else COMMON_HEAD_DIMS:
                 yield from _attention(device, rows, KVLayout(4, 2, head_dim, 16, kv, "cuda", dtype))
     yield from _samples(device, rows)
+    yield from _experts(device, rows)
 
 
 def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
@@ -92,12 +94,16 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     yield elementwise.launch_add(device, x, x, x, rows, 64)
     yield elementwise.launch_mul(device, x, x, x, rows, 64)
     yield elementwise.launch_silu(device, x, x, rows, 64)
+    yield elementwise.launch_gelu(device, x, x, rows, 64)
+    yield elementwise.launch_tanh(device, x, x, rows, 64)
+    yield elementwise.launch_scale(device, x, x, 2.0, rows, 64)
     yield elementwise.launch_add_bias(device, x, x, rows, 64)
     table = device.empty((128, 64), F32)
     yield rope.launch(device, x, x, index, table, rows, heads=1, head_dim=64)
     for dtype in COMPUTE:
         out = device.empty((256, 64), dtype)
         yield silu_mul.launch(device, out, x, x, rows, 64)
+        yield silu_mul.launch(device, out, x, x, rows, 64, activation="gelu")
         yield cast.launch(device, out, x, rows, 64)
         yield take_rows.launch(device, out, x, index, rows)
         yield take_rows.launch(device, out, out, index, rows)
@@ -163,3 +169,29 @@ def _samples(device: Any, rows: Rows) -> Iterator[Any]:
         yield sample.launch(
             device, token, lse, logits, buffers, rows, vocabulary=vocabulary, scratch=lse
         )
+
+
+def _experts(device: Any, rows: Rows) -> Iterator[Any]:
+    count, chosen, n, k = 8, 2, 64, 128
+    picks, numbers = device.empty((256, chosen), np.int32), device.empty((256, chosen), F32)
+    places = experts_cuda.Places(
+        device.empty((count, 256), np.int32), device.empty((count + 1,), np.int64)
+    )
+    how = {"experts": count, "normalised": True, "logits_stride": count}
+    yield experts_cuda.launch_choose(device, picks, numbers, numbers, rows, **how)
+    yield experts_cuda.launch_list(device, places, picks, rows)
+    y = device.empty((256 * chosen, n), F32)
+    for dtype in COMPUTE:
+        x = device.empty((256, k), dtype)
+        raw: list[Any] = [np.zeros((n, k), dtype)]
+        for bits in (4, 8):
+            for values in COMPUTE:
+                scales = np.zeros((n, k // 64), values)
+                raw.append((np.zeros((n, k * bits // 32), np.uint32), scales, scales, bits))
+        for each in raw:
+            (one,) = linear.pack(device, [each], SHORT[dtype])
+            weights = experts_cuda.Weights(one, device.empty((count,), np.int64), [one] * count)
+            for few in (1, 256):
+                size, place = Rows(few, rows.count), {"share": chosen, "out_stride": n}
+                yield experts_cuda.launch_product(device, y, x, weights, places, size, **place)
+    yield experts_cuda.launch_sum(device, y, y, numbers, rows)

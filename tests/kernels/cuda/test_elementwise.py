@@ -1,8 +1,9 @@
-"""add, mul, silu, silu_mul, cast, add_bias and take_rows on CUDA."""
+"""add, mul, silu, gelu, tanh, scale, silu_mul, gelu_mul, cast, add_bias and take_rows on CUDA."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -15,11 +16,26 @@ from kernels.cuda.sanitize import examples
 from nanocupy.device.base import Rows
 from nanocupy.kernels import cast, elementwise, silu_mul, take_rows
 
+gelu_mul = partial(silu_mul.launch, activation="gelu")
+
+
+def scaled(device: Any, out: Any, x: Any, *how: Any, **place: Any) -> Any:
+    return elementwise.launch_scale(device, out, x, -0.3, *how, **place)
+
+
 OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[str, ...]]] = {
     "add": (elementwise.launch_add, elementwise.add_reference, ("x_stride", "y_stride")),
     "mul": (elementwise.launch_mul, elementwise.mul_reference, ("x_stride", "y_stride")),
     "silu": (elementwise.launch_silu, elementwise.silu_reference, ("x_stride",)),
+    "gelu": (elementwise.launch_gelu, elementwise.gelu_reference, ("x_stride",)),
+    "tanh": (elementwise.launch_tanh, elementwise.tanh_reference, ("x_stride",)),
+    "scale": (scaled, partial(elementwise.scale_reference, factor=-0.3), ("x_stride",)),
     "silu_mul": (silu_mul.launch, silu_mul.reference, ("gate_stride", "up_stride")),
+    "gelu_mul": (
+        gelu_mul,
+        partial(silu_mul.reference, activation="gelu"),
+        ("gate_stride", "up_stride"),
+    ),
     "cast": (cast.launch, lambda x: x, ("x_stride",)),
 }
 WIDTHS = st.integers(1, 40) | st.sampled_from([1024, 1028, 2051])
@@ -61,25 +77,30 @@ def test_agrees_with_numpy(cuda: Any, op: str, rows: int, width: int, gaps: Any)
     inputs = [normal(rows, stride, seed=i) for i, stride in enumerate(how.values())]
     got = apply(cuda, launch, *inputs, width=width, **how)
     want = reference(*(x[:, :width] for x in inputs))
-    np.testing.assert_allclose(got, want, rtol=2e-6 if "silu" in op else 0)
+    rough = {"silu": 2e-6, "tanh": 2e-6, "gelu": 1e-5}  # exp of a number that is itself rounded
+    np.testing.assert_allclose(got, want, rtol=rough.get(op.removesuffix("_mul"), 0), atol=0)
 
 
-def test_silu_at_the_edges(cuda: Any) -> None:
-    got = apply(cuda, elementwise.launch_silu, EDGES[None], width=len(EDGES))[0]
-    with np.errstate(invalid="ignore"):
-        want = elementwise.silu_reference(EDGES)
+@pytest.mark.parametrize("op", ["silu", "gelu", "tanh"])
+def test_at_the_edges(cuda: Any, op: str) -> None:
+    launch, reference, _ = OPS[op]
+    got = apply(cuda, launch, EDGES[None], width=len(EDGES))[0]
+    with np.errstate(invalid="ignore", over="ignore"):
+        want = reference(EDGES)
     np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-36)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("width", [64, 39])
-def test_outputs_are_rounded_once(cuda: Any, dtype: Any, width: int) -> None:
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_outputs_are_rounded_once(cuda: Any, dtype: Any, width: int, activation: str) -> None:
     """silu_mul is silu then mul, to the bit, then rounded."""
     gate, up = normal(3, width), normal(3, width, seed=1)
-    want = apply(cuda, elementwise.launch_silu, gate, width=width)
+    want = apply(cuda, OPS[activation][0], gate, width=width)
     want = apply(cuda, elementwise.launch_mul, want, up, width=width)
-    assert apply(cuda, silu_mul.launch, gate, up, width=width).tobytes() == want.tobytes()
-    got = apply(cuda, silu_mul.launch, gate, up, width=width, dtype=dtype)
+    launch = OPS[f"{activation}_mul"][0]
+    assert apply(cuda, launch, gate, up, width=width).tobytes() == want.tobytes()
+    got = apply(cuda, launch, gate, up, width=width, dtype=dtype)
     assert got.tobytes() == want.astype(dtype).tobytes()
     got = apply(cuda, cast.launch, gate, width=width, dtype=dtype)
     assert got.tobytes() == gate.astype(dtype).tobytes()

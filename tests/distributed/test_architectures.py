@@ -1,0 +1,52 @@
+"""Every architecture on two ranks, from its folder to its tokens: as on one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device.needs import needs_compiler
+from mpirun import needs_mpi, program
+
+pytestmark = needs_mpi
+GOLDEN = Path(__file__).parents[1] / "golden" / "architectures"
+CASES = sorted(path.name for path in GOLDEN.iterdir())
+PROMPTS = [[5, 6, 7], [*range(3, 40)], [9]]
+EXACT = {"dtype": "exact", "max_num_batched_tokens": 32, "threads": 1, "num_kv_blocks": 12,
+         "max_model_len": 48, "stall_timeout": 60}  # fmt: skip
+EMULATED = {"device": "emulated", "max_num_seqs": 4}
+
+
+@pytest.fixture
+def folder(tiny: Path, tmp_path: Path) -> Path:
+    """The tiny models, each with a tokenizer."""
+    for case in CASES:
+        (tmp_path / case).mkdir()
+        for path in (*(GOLDEN / case).glob("*.[js]*"), *tiny.glob("tokenizer*")):
+            shutil.copy(path, tmp_path / case)
+    return tmp_path
+
+
+def agree(folder: Path, cases: list[str], **options: Any) -> None:
+    given = [str(folder), json.dumps(cases), json.dumps(EXACT | options), json.dumps(PROMPTS)]
+    alone, two = (json.loads(program(n, "architectures.py", *given)) for n in (1, 2))
+    assert [*alone] == cases
+    for case in cases:
+        for (tokens, logprobs), (want, theirs) in zip(two[case], alone[case], strict=True):
+            assert tokens == want, case
+            np.testing.assert_allclose(logprobs, theirs, rtol=1e-3, atol=1e-3, err_msg=case)
+
+
+def test_two_ranks_answer_as_one(folder: Path) -> None:
+    agree(folder, CASES)
+
+
+@needs_compiler
+def test_two_emulated_gpus_answer_as_one(folder: Path) -> None:
+    """Norms over all heads, fused projections, caps and scales, a mixture."""
+    agree(folder, ["gemma2", "granite", "mixtral", "olmo2", "phi3"], **EMULATED)
