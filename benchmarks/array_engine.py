@@ -2,8 +2,8 @@
 
     python benchmarks/array_engine.py
 
-Four figures, each beside what it is held to; sides take turns, every figure is a median of `ROUNDS`,
-every ratio the median of ratios of neighbours. MLX takes part if it is installed (`mlx[cpu]`).
+Figures beside what they are held to: sides take turns, every figure is a median of `ROUNDS`, every
+ratio the median of ratios of neighbours. MLX takes part if it is installed (`mlx[cpu]`).
 """
 
 from __future__ import annotations

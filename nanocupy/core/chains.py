@@ -9,6 +9,7 @@ its operations one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -65,6 +66,25 @@ def by_chain(steps: Steps, otherwise: Callable[..., np.ndarray]) -> Callable[...
     return run
 
 
+def lowering(steps: Steps, kernel: Callable[..., None] | None) -> Callable[..., None]:
+    """How an operation is launched: by a kernel of its own where it has one for these shapes and
+    dtypes, else as a chain of one."""
+
+    def lower(to: Lowering, node: Node) -> None:
+        with suppress(NotImplementedError):
+            if kernel and node.shape:
+                kernel(to, node)
+                return
+        kinds = tuple([KINDS[n.dtype] for n in node.inputs])
+        one = single(steps, kinds, KINDS[node.dtype])
+        if one is None:
+            known = f"{', '.join(kinds)} to {KINDS[node.dtype]}"
+            raise NotImplementedError(f"[{node.op.name}] {known} in a Program")
+        launch(to, node, one.chain)
+
+    return lower
+
+
 # ---- chains as nodes
 
 
@@ -78,8 +98,8 @@ def _numpy(*arrays: np.ndarray, run: chains.HostChain, names: str, out: Any = ()
     return outs[0] if len(outs) == 1 else outs
 
 
-def _lower(to: Lowering, node: Node) -> None:
-    chain: Chain = node.attrs["run"].chain
+def launch(to: Lowering, node: Node, chain: Chain) -> None:
+    """Launch a chain of the node's inputs for its outputs."""
     shape = node.shape or (1,)
     walks = [_walk(to.of(n), n, node.shape) for n in node.inputs]
     how = chains.layout(shape, walks, chain.inputs)
@@ -101,7 +121,13 @@ def _walk(place: Operand, source: Node, to: tuple[int, ...]) -> tuple[int, ...]:
     return tuple([0] * (max(len(to), 1) - len(shape)) + steps)
 
 
-FUSED = Op("fused", _infer, _numpy, _lower, row_wise=True)
+FUSED = Op(
+    "fused",
+    _infer,
+    _numpy,
+    lambda to, node: launch(to, node, node.attrs["run"].chain),
+    row_wise=True,
+)
 
 
 # ---- which nodes
@@ -130,10 +156,14 @@ class Group:
         return list(dict.fromkeys(found))
 
 
-def fuse(outputs: Sequence[Node]) -> list[Node]:
-    """Elementwise nodes of one shape that read each other are one pass."""
+def fuse(outputs: Sequence[Node], least: int = 1) -> list[Node]:
+    """Elementwise nodes of one shape that read each other are one pass.
+
+    Args:
+        least: nodes that a chain has; fewer stay what they are.
+    """
     nodes = topological(outputs)
-    group_of = _groups(nodes, outputs)
+    group_of = {n: g for n, g in _groups(nodes).items() if len(g.nodes) >= least}
     wanted = {*outputs}
     for node in nodes:
         wanted |= {n for n in node.inputs if group_of.get(n) is not group_of.get(node, node)}
@@ -158,7 +188,7 @@ def _fusable(node: Node) -> bool:
     return single(node.op.steps, kinds, KINDS[node.dtype]) is not None
 
 
-def _groups(nodes: Sequence[Node], outputs: Sequence[Node]) -> dict[Node, Group]:
+def _groups(nodes: Sequence[Node]) -> dict[Node, Group]:
     """From the outputs backwards: a node joins a group that reads it, unless something outside
     the group has to run between the two."""
     users: dict[Node, list[Node]] = {}

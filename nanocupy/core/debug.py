@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -41,6 +41,8 @@ def graph(title: str, nodes: Sequence[Node]) -> None:
         outs = ", ".join(f"{dtype}{list(map(int, shape))}" for shape, dtype in node.specs)
         reads = ", ".join(f"%{number[n]}" for n in node.inputs if n in number)
         say(f"  %{i} = {label(node)}({reads}) -> {outs}")
+        if "run" in node.attrs:
+            source(label(node), node.attrs["run"].source)
 
 
 def label(node: Node) -> str:
@@ -79,14 +81,31 @@ def nbytes(values: Any) -> int:
     return int(values.nbytes) if hasattr(values, "nbytes") else 0
 
 
-def timed(title: str, launches: Sequence[Any], run: Callable[[Any], None]) -> None:
-    """Run launches one by one and print each."""
-    say(f"[nanocupy] run {title}")
-    for launch in launches:
-        start = time.perf_counter()
-        run(launch)
-        moved = nbytes([a for a in launch.args if hasattr(a, "nbytes")])
-        line(launch.kernel.name, time.perf_counter() - start, moved)
+def captured(device: Any, launches: Sequence[Any]) -> Any:
+    """A graph of the launches; at level 2 one that runs them one by one and prints each."""
+    return device.capture(launches) if level() < 2 else TimedGraph(device, launches)
+
+
+class TimedGraph:
+    """Launches, each by itself. A kernel's bytes are those of its arguments at capacity: the most
+    that it can read and write."""
+
+    def __init__(self, device: Any, launches: Sequence[Any]) -> None:
+        self.launches = list(launches)
+        self._device = device
+        self._each = [device.eager([launch]) for launch in launches]
+        for kernel in {x.kernel.name: x.kernel for x in launches}.values():
+            if text := getattr(kernel, "text", None):
+                source(kernel.name, text)
+
+    def run(self) -> None:
+        say("[nanocupy] run program")
+        for launch, graph in zip(self.launches, self._each, strict=True):
+            start = time.perf_counter()
+            graph.run()
+            if hasattr(self._device, "wait"):
+                self._device.wait()
+            line(launch.kernel.name, time.perf_counter() - start, nbytes(launch.args))
 
 
 # ---- as `mlx.core`

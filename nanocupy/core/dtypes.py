@@ -13,16 +13,18 @@ import numpy as np
 
 from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, bool_, float32, int32, record, uint32
+from nanocupy.core.chains import lowering
 from nanocupy.core.graph import Op, Spec, width
+from nanocupy.kernels.functions import unchanged
 from nanocupy.kernels.quantize import Codes
 
 ASTYPE = Op(
     "astype",
     lambda spec, *, dtype: (spec[0], dtype),
     lambda x, *, dtype: x.astype(dtype),
-    rowwise.cast,
+    lowering(unchanged, rowwise.cast),
     row_wise=True,
-    steps=lambda x: x,
+    steps=unchanged,
 )
 
 

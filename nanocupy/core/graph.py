@@ -125,11 +125,7 @@ def _leaf(**_: Any) -> Spec:
 
 
 CONSTANT = Op("constant", _leaf, numpy=lambda *, value, **_: value)
-ITEM = Op(
-    "item",
-    lambda *_, index: None,
-    numpy=lambda values, *, index: values[index],
-)
+ITEM = Op("item", lambda *_, index: None, numpy=lambda values, *, index: values[index])
 
 
 def item(node: Node, index: int) -> Node:

@@ -15,7 +15,7 @@ import numpy as np
 
 from nanocupy.core import rowwise, special
 from nanocupy.core.array import array, as_array, bool_, record
-from nanocupy.core.chains import by_chain, wide
+from nanocupy.core.chains import by_chain, lowering, wide
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.specs import Becomes, broadcast, kept, widely
@@ -75,6 +75,8 @@ def _op(
         steps = wide(steps)
     if steps and name in _ROUNDED:  # in many ways, of which there shall be one
         function = by_chain(steps, function)
+    if steps:
+        lower = lowering(steps, lower)
     return Op(name, infer, function, lower, row_wise=True, steps=steps)
 
 
@@ -185,7 +187,7 @@ sigmoid = _unary("sigmoid", floating, lambda x: 1 / (1 + np.exp(-x)))
 erf, erfinv = _unary("erf", floating, special.erf), _unary("erfinv", floating, special.erfinv)
 sin, cos, tan = (_unary(n, floating) for n in ("sin", "cos", "tan"))
 sinh, cosh = _unary("sinh", floating), _unary("cosh", floating)
-tanh = _unary("tanh", floating, lower=rowwise.unary("tanh"))
+tanh = _unary("tanh", floating)
 arcsin, arccos, arctan = (_unary(n, floating) for n in ("arcsin", "arccos", "arctan"))
 arcsinh, arccosh, arctanh = (_unary(n, floating) for n in ("arcsinh", "arccosh", "arctanh"))
 asin, acos, atan, asinh, acosh, atanh = arcsin, arccos, arctan, arcsinh, arccosh, arctanh
@@ -225,6 +227,7 @@ _WHERE = Op(
     "where",
     lambda c, x, y: (broadcast(c[0], x[0], y[0]), x[1]),
     np.where,
+    lowering(functions.where, None),
     row_wise=True,
     steps=functions.where,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.core import debug
 from nanocupy.core.arena import ALIGN, Pool
 from nanocupy.core.array import array
 from nanocupy.core.fast import STATIC
@@ -41,6 +42,7 @@ class Program:
         for rule in RULES if rules is None else rules:
             roots = rule(roots)
         nodes = topological(roots)
+        debug.graph("program", nodes)
         lowering = Lowering(device)
         self.workspace_bytes = _place(nodes, roots, lowering)
         for node in nodes:
@@ -60,7 +62,7 @@ class Program:
 
     def capture(self, sizes: Sizes = ()) -> Any:
         """A Graph: no Python between kernels."""
-        return self.device.capture(self.launches(sizes))
+        return debug.captured(self.device, self.launches(sizes))
 
     def eager(self, sizes: Sizes = ()) -> Any:
         """The same launches, one at a time."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import ops
+from nanocupy.core import chains, ops
 from nanocupy.core.distributed import GATHER_COLUMNS
 from nanocupy.core.dtypes import ASTYPE
 from nanocupy.core.fast import (
@@ -317,6 +317,11 @@ def rope_and_write(outputs: Outputs) -> Outputs:
     return rebuild(outputs, make)
 
 
+def elementwise_chains(outputs: Outputs) -> Outputs:
+    """Elementwise operations of one shape that read each other are one pass over memory."""
+    return chains.fuse(outputs, least=2)
+
+
 RULES: Sequence[Rule] = (
     common_subexpressions,
     gather_rows_first,
@@ -326,4 +331,5 @@ RULES: Sequence[Rule] = (
     common_subexpressions,
     rope_and_write,
     round_where_made,
+    elementwise_chains,
 )

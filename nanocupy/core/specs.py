@@ -20,7 +20,7 @@ Axes = int | Sequence[int] | None
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's rule, with a symbolic number of rows kept symbolic."""
     first = shapes[0]
-    if all([s == first for s in shapes]) and Rows not in [type(d) for s in shapes for d in s]:
+    if shapes.count(first) == len(shapes) and Rows not in [type(d) for s in shapes for d in s]:
         return first
     plain = np.broadcast_shapes(*(tuple(int(d) for d in s) for s in shapes))
     out: list[int] = list(plain)

@@ -138,6 +138,12 @@ class HostChain:
         self._dtypes = [DTYPES[kind] for _, kind in chain.outputs]
         self._walks: dict[Any, Walk] = {}
 
+    @property
+    def source(self) -> str:
+        """Of its kernel, made for inputs without gaps."""
+        ways = ("row",) * len(self.chain.inputs)
+        return str(cpu_kernel(self.chain, Loops(0, ways)).text)
+
     def __call__(self, *arrays: np.ndarray, out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
         """The outputs. `out`: where they go, if not to new arrays; an input of the result's shape
         and size of elements may be one."""

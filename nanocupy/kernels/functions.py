@@ -172,8 +172,8 @@ def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two: products with the first are exact
-_EXP = (  # (e**r - 1 - r) / r**2
-    0.0013933676527813077, 0.008363197557628155, 0.041666463017463684, 0.16666576266288757, 0.5,
+_EXP = (  # (e**r - 1 - r) / r**2: Cephes' expf
+    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5,
 )  # fmt: skip
 _LOG = (  # (ln(1 + f) - f + f**2 / 2) / f**3
     0.07149753719568253, -0.115712009370327, 0.11661511659622192, -0.12411050498485565,
@@ -196,7 +196,7 @@ _ERF_FAR = (  # ln(1 - erf(x))
 )  # fmt: skip
 
 
-_SHIFT = 12582912.0  # 1.5 * 2**23: what is added to it is rounded to a whole number, in its low bits
+_SHIFT = 12582912.0  # 1.5 * 2**23: what is added to it is rounded, in its low bits
 _SHIFT_BITS = 0x4B400000
 
 
@@ -205,7 +205,9 @@ def _reduced(x: Value) -> tuple[Value, Value]:
     shifted = x.fma(_LOG2E, _SHIFT)
     n = shifted - _SHIFT
     r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
-    p = (r * r).fma(polynomial(r, _EXP), r) + 1.0
+    square = r * r
+    high, middle, low = (r.fma(*_EXP[i : i + 2]) for i in (0, 2, 4))
+    p = square.fma(square.fma(square.fma(high, middle), low), r) + 1.0
     return p, shifted.make("bits", kind="i32") - _SHIFT_BITS
 
 
@@ -219,7 +221,7 @@ def exp(x: Value) -> Value:
 
 
 def exp_negative(x: Value) -> Value:
-    """The same for x <= 0, where results below the normal numbers may be 0."""
+    """The same for x <= 0, below -87 zero: as `simd.emit_exp_negative`, to the bit."""
     p, n = _reduced(x.f32())
     return (x < -87.0).pick(x.like(0.0), p * _power_of_two(n))
 
@@ -319,6 +321,10 @@ def erf(x: Value) -> Value:
 
 
 # ---- what is exact, or rounded once
+
+
+def unchanged(x: Value) -> Value:
+    return x
 
 
 def square(x: Value) -> Value:
