@@ -146,7 +146,7 @@ def hold(value: np.ndarray) -> Held | None:
     root: Any = value
     while isinstance(root.base, np.ndarray):
         root = root.base
-    if type(root.base) is _Piece:
+    if type(root.base) is _Piece or root.nbytes == 0:
         return None
     if len(_heap.events) > _FOLD:
         _heap.fold()

@@ -419,19 +419,19 @@ def isnan(x: Value) -> Value:
 
 
 def isinf(x: Value) -> Value:
-    return x.abs().equal(float("inf"))
+    return x.abs().equal(float("inf")) if x.is_float else x.unequal(x)
 
 
 def isfinite(x: Value) -> Value:
-    return x.abs() < float("inf")
+    return x.abs() < float("inf") if x.is_float else x.equal(x)
 
 
 def isposinf(x: Value) -> Value:
-    return x.equal(float("inf"))
+    return x.equal(float("inf")) if x.is_float else x.unequal(x)
 
 
 def isneginf(x: Value) -> Value:
-    return x.equal(-float("inf"))
+    return x.equal(-float("inf")) if x.is_float else x.unequal(x)
 
 
 def where(condition: Value, x: Value, y: Value) -> Value:
