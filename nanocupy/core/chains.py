@@ -58,10 +58,15 @@ def by_chain(steps: Steps, otherwise: Callable[..., np.ndarray]) -> Callable[...
         otherwise: for kinds that the steps are not made for: float64.
     """
 
-    def run(*arrays: np.ndarray) -> np.ndarray:
+    def run(*arrays: Any) -> np.ndarray:
         kinds = tuple([KINDS[x.dtype] for x in arrays])
         chain = single(steps, kinds, kinds[0])
-        return otherwise(*arrays) if chain is None else chain(*arrays)[0]
+        if chain is None:
+            return otherwise(*arrays)
+        if len(arrays) > 1:
+            arrays = np.broadcast_arrays(*arrays)
+        # Without gaps there is one kernel, and not one for every way of lying.
+        return chain(*[np.ascontiguousarray(x) for x in arrays])[0].reshape(arrays[0].shape)
 
     return run
 

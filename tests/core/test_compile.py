@@ -19,52 +19,15 @@ from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.emulated import EmulatedDevice, unavailable
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 2.5, 1e-40, 3e38, float("nan"), float("inf"), -float("inf"))
-UNARY = tuple(
-    [
-        "abs",
-        "negative",
-        "square",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "exp",
-        "expm1",
-        "log",
-        "log1p",
-        "log2",
-        "log10",
-        "sigmoid",
-        "silu",
-        "gelu_approx",
-        "tanh",
-        "erf",
-        "floor",
-        "ceil",
-        "trunc",
-        "sign",
-        "isnan",
-        "isinf",
-        "isfinite",
-        "logical_not",
-    ]
-)
-BINARY = tuple(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "maximum",
-        "minimum",
-        "floor_divide",
-        "logaddexp",
-        "equal",
-        "less",
-        "greater_equal",
-        "logical_and",
-        "logical_or",
-    ]
-)
+UNARY = (
+    "abs", "negative", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p",
+    "log2", "log10", "sigmoid", "silu", "gelu_approx", "tanh", "erf", "floor", "ceil", "trunc",
+    "sign", "isnan", "isinf", "isfinite", "logical_not",
+)  # fmt: skip
+BINARY = (
+    "add", "subtract", "multiply", "divide", "maximum", "minimum", "floor_divide", "logaddexp",
+    "equal", "less", "greater_equal", "logical_and", "logical_or",
+)  # fmt: skip
 DTYPES = ("float32", "float32", "float16", "bfloat16", "int32", "uint8", "int64", "bool_")
 
 some = settings(
