@@ -15,6 +15,7 @@ import numpy as np
 from nanocupy.core import debug
 from nanocupy.core.array import array, constant, run
 from nanocupy.core.chains import FUSED, fuse
+from nanocupy.core.custom import CUSTOM
 from nanocupy.core.fast import static
 from nanocupy.core.graph import CONSTANT, Node, Spec, item, size, topological
 from nanocupy.core.program import Program
@@ -102,7 +103,7 @@ class Plan:
         ]
 
     def _function(self, node: Node) -> Callable[..., Any]:
-        if self._device and node.op is FUSED:
+        if self._device and node.op in (FUSED, CUSTOM):
             return _one_on_device(node, self._device)
         if node.op.numpy is None:
             raise NotImplementedError(f"[{node.op.name}] has no NumPy form: it cannot be compiled")

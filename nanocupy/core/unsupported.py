@@ -14,7 +14,7 @@ _NO_COMPLEX = "there are no complex numbers"
 _NO_STREAMS = "a device runs one list of launches: there are no streams"
 _NO_LIMITS = "memory is not wired here, and its pieces have no sizes of their own"
 _NO_EXPORT = "functions cannot be written to files"
-_NO_KERNELS = "kernels are CUDA or Numba sources of this package: see nanocupy.kernels"
+_NO_KERNELS = "a kernel of one's own is fast.custom_kernel, of Numba and CUDA"
 
 REFUSED: dict[str, str] = {
     "grad value_and_grad vjp jvp vmap checkpoint custom_function": _NO_GRADIENTS,

@@ -155,19 +155,17 @@ class HostChain:
         if walk.size <= SERIAL:
             walk.function(words, 0, 1)
         else:
-            self._share(walk, words, addresses[: len(outs)])
+            call(self._kernel(walk, addresses[: len(outs)]).address, words)
         return list(outs)
 
-    def _share(self, walk: Walk, words: Any, outs: list[int]) -> None:
-        """By all threads."""
+    def _kernel(self, walk: Walk, outs: list[int]) -> Any:
+        """The one for many elements."""
         kernel = walk.kernel
         bytes_out = walk.size * sum(d.itemsize for d in self._dtypes)
         even = kernel.loops.outer == 0 or walk.shape[-1] % 16 == 0
         if bytes_out >= STREAM and even and not any(a % 64 for a in outs):
             kernel = cpu_kernel(self.chain, kernel.loops._replace(stream=True))
-        table = (ctypes.c_int64 * 2)(kernel.address, ctypes.addressof(words))
-        team = _team()
-        team.run(ctypes.addressof(table), 1, team.pace.threads)
+        return kernel
 
     def _walk(self, key: Any) -> Walk:
         shapes = [shape for shape, _ in key]
@@ -194,17 +192,26 @@ def _broadcast_strides(shape: Any, strides: Any, to: tuple[int, ...]) -> Strides
     return (*[0] * missing, *own)
 
 
-def _team() -> Any:
-    """The threads that engines run on, too."""
+def call(address: int, words: Any, serial: bool = False) -> None:
+    """Run a kernel by the threads that engines run on, too; or by this one.
+
+    Args:
+        words: its arguments, a ctypes array of int64.
+    """
+    if serial:
+        _KERNEL(address)(words, 0, 1)
+        return
     from nanocupy.device.cpu import device, threads
 
-    return threads.team(min(device.available_threads(), device.MAX_THREADS))
+    team = threads.team(min(device.available_threads(), device.MAX_THREADS))
+    table = (ctypes.c_int64 * 2)(address, ctypes.addressof(words))
+    team.run(ctypes.addressof(table), 1, team.pace.threads)
 
 
 # ---- as CUDA source
 
 
-_CUDA = {
+CUDA_TYPES = {
     "bool": "bool", "i8": "signed char", "i16": "short", "i32": "int", "i64": "long long",
     "u8": "unsigned char", "u16": "unsigned short", "u32": "unsigned", "u64": "unsigned long long",
     "f16": "__half", "bf16": "__nv_bfloat16", "f32": "float", "f64": "double",
@@ -231,8 +238,8 @@ def cuda_kernel(chain: Chain, loops: Loops) -> WrittenKernel:
 def cuda_source(chain: Chain, loops: Loops, name: str) -> str:
     """A kernel in which every thread takes elements a grid apart."""
     dims = [f"d{i}" for i in range(1, loops.outer + 1)]
-    outs = [f"{_CUDA[kind]}* o{i}" for i, (_, kind) in enumerate(chain.outputs)]
-    ins = [f"const {_CUDA[kind]}* i{i}" for i, kind in enumerate(chain.inputs)]
+    outs = [f"{CUDA_TYPES[kind]}* o{i}" for i, (_, kind) in enumerate(chain.outputs)]
+    ins = [f"const {CUDA_TYPES[kind]}* i{i}" for i, kind in enumerate(chain.inputs)]
     strides = [f"s{i}_{axis}" for i in range(len(ins)) for axis in range(loops.outer + 1)]
     numbers = [f"long long {n}" for n in ("scale", *dims, *strides)]
     lines = [
@@ -247,7 +254,7 @@ def cuda_source(chain: Chain, loops: Loops, name: str) -> str:
         *(f"    {_cuda_load(chain, loops, i)}" for i in range(len(ins))),
         *(f"    {_cuda_step(chain, i)}" for i in range(len(chain.steps))),
         *(
-            f"    o{i}[e] = ({_CUDA[kind]})v{value};"
+            f"    o{i}[e] = ({CUDA_TYPES[kind]})v{value};"
             for i, (value, kind) in enumerate(chain.outputs)
         ),
         "  }\n}\n",
@@ -269,15 +276,14 @@ def _cuda_load(chain: Chain, loops: Loops, number: int) -> str:
     place = f"i{number}[0]" if way == "all" else f"i{number}[e]"
     if way != "all" and (loops.outer or way != "row"):
         offset = " + ".join(f"p{axis} * s{number}_{axis}" for axis in range(loops.outer + 1))
-        place = f"*(const {_CUDA[kind]}*)((const char*)i{number} + {offset})"
-    return (
-        f"const {_CUDA[chain.kind_of(number)]} v{number} = ({_CUDA[chain.kind_of(number)]}){place};"
-    )
+        place = f"*(const {CUDA_TYPES[kind]}*)((const char*)i{number} + {offset})"
+    register = CUDA_TYPES[chain.kind_of(number)]
+    return f"const {register} v{number} = ({register}){place};"
 
 
 def _cuda_step(chain: Chain, index: int) -> str:
     step = chain.steps[index]
-    kind = _CUDA[step.kind]
+    kind = CUDA_TYPES[step.kind]
     return f"const {kind} v{len(chain.inputs) + index} = ({kind})({_cuda_value(chain, step)});"
 
 
@@ -315,7 +321,7 @@ def _unsigned(kind: str) -> str:
 def _cuda_number(step: Step) -> str:
     value = step.args[0]
     if not isinstance(value, float):
-        return f"({_CUDA[step.kind]}){value}LL" if value < 2**63 else f"{value}ULL"
+        return f"({CUDA_TYPES[step.kind]}){value}LL" if value < 2**63 else f"{value}ULL"
     if step.kind == "f32":
         return f"__int_as_float({int(np.float32(value).view(np.int32))})"
     return f"__longlong_as_double({int(np.float64(value).view(np.int64))}LL)"

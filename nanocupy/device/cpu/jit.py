@@ -185,10 +185,15 @@ def _link(source: str, compile: Callable[[], bytes]) -> tuple[Any, int]:
     if code is None:
         code = compile()
         _write(_object_path(source), code)
+    return load(code, symbol(source))
+
+
+def load(code: bytes, symbol: str) -> tuple[Any, int]:
+    """(what keeps it alive, address of the function) of object code."""
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return engine, engine.get_function_address(symbol(source))
+    return engine, engine.get_function_address(symbol)
 
 
 @functools.cache
@@ -219,6 +224,12 @@ def _engine() -> Any:
 
 def _compile(source: str) -> bytes:
     """Object code of the kernel under the symbol `symbol(source)`."""
+    module, name = source.split(":")
+    return compile_function(getattr(importlib.import_module(module), name), symbol(source))
+
+
+def compile_function(function: Any, symbol: str) -> bytes:
+    """Object code of a Python function with the ABI of a kernel, by Numba."""
     from numba import types
     from numba.core import compiler, config, registry
     from numba.core.compiler_lock import global_compiler_lock
@@ -232,17 +243,15 @@ def _compile(source: str) -> bytes:
 
     config.CPU_NAME, config.CPU_FEATURES = target.cpu_name(), target.feature_string()
     config.LOOP_VECTORIZE = 0  # kernels are vectors already
-    module, name = source.split(":")
-    function = getattr(importlib.import_module(module), name)
     abi = types.int64(types.CPointer(types.int64), types.int64, types.int64)
     options = {"nopython": True, "error_model": "numpy", "_nrt": False}
     with global_compiler_lock:
         made = Compiler(function, registry.cpu_target, options, {}, compiler.Compiler).compile(
             abi.args, abi.return_type
         )
-        made.library.add_ir_module(_entry(made, abi, symbol(source)))
+        made.library.add_ir_module(_entry(made, abi, symbol))
         made.library.finalize()
-        made.library.get_pointer_to_function(symbol(source))
+        made.library.get_pointer_to_function(symbol)
         return bytes(made.library._get_compiled_object())
 
 
