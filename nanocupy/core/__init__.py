@@ -27,7 +27,7 @@ from nanocupy.core.array import (
     uint32,
     uint64,
 )
-from nanocupy.core.compiled import compile
+from nanocupy.core.compiled import compile, disable_compile, enable_compile
 from nanocupy.core.dtypes import astype
 from nanocupy.core.program import Program
 from nanocupy.core.unsupported import refuse
@@ -46,8 +46,9 @@ _HOMES = {  # module: the names that it has for this one
         "arange asarray bartlett blackman empty empty_like eye from_dlpack full full_like "
         "hamming hanning identity linspace ones ones_like tri tril triu zeros zeros_like"
     ),
+    "debug": "export_to_dot",
     "devices": (
-        "Device DeviceType clear_cache cpu default_device device_count device_info gpu "
+        "Device DeviceType cpu default_device device_count device_info gpu "
         "is_available set_default_device synchronize"
     ),
     "indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
@@ -57,6 +58,10 @@ _HOMES = {  # module: the names that it has for this one
         "broadcast_to concat concatenate contiguous depends diag diagonal diff flatten flip "
         "kron matrix_transpose meshgrid moveaxis pad repeat roll stack swapaxes tile trace "
         "unflatten unstack view"
+    ),
+    "memory": (
+        "clear_cache get_active_memory get_cache_memory get_memory_limit get_peak_memory "
+        "reset_peak_memory set_cache_limit set_memory_limit"
     ),
     "ops": (
         "abs acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh "
@@ -112,8 +117,10 @@ __all__ = [
     "bfloat16",
     "bool_",
     "compile",
+    "disable_compile",
     "distributed",
     "e",
+    "enable_compile",
     "euler_gamma",
     "eval",
     "fast",

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
+from nanocupy.core.memory import hold
 from nanocupy.device.base import Rows
 
 bool_ = np.dtype(np.bool_)
@@ -39,6 +40,7 @@ class array:
         dtype: of the result; the value's own if None.
     """
 
+    __slots__ = ("__weakref__", "node")
     __array_priority__ = 1000
 
     if TYPE_CHECKING:  # what `core.methods` sets
@@ -161,12 +163,12 @@ class array:
 
 
 def constant(value: np.ndarray) -> Node:
-    return Node(CONSTANT, (), {"value": value}, [(value.shape, value.dtype)])
+    return Node(CONSTANT, (), {"value": value, "held": hold(value)}, [(value.shape, value.dtype)])
 
 
 def record(op: Op, *inputs: Any, **attrs: Any) -> array:
     """Record one operation on arrays (or values that become arrays)."""
-    return array(Node(op, tuple(as_array(x).node for x in inputs), attrs))
+    return array(Node(op, tuple([as_array(x).node for x in inputs]), attrs))
 
 
 def as_array(value: Any) -> array:
@@ -186,22 +188,30 @@ def _arrays(tree: Any) -> Iterable[array]:
 
 def eval(*trees: Any) -> None:
     """Compute every array in the trees (dicts, lists, tuples) by the operations' NumPy forms."""
-    roots = [a.node for a in _arrays(trees)]
+    waiting = [n for n in [a.node for a in _arrays(trees)] if n.op is not CONSTANT]
+    if not waiting:
+        return
     with np.errstate(all="ignore"):  # NaN and infinities are values like others
-        for node in topological([n for n in roots if n.op is not CONSTANT]):
-            if node.op is CONSTANT:
-                continue
-            if node.op.numpy is None:
-                raise NotImplementedError(f"[{node.op.name}] runs only inside a compiled function")
-            value = node.op.numpy(*(n.attrs["value"] for n in node.inputs), **node.attrs)
-            settle(node, value)
+        for node in topological(waiting):
+            if node.op is not CONSTANT:
+                settle(node, run(node.op, [n.attrs["value"] for n in node.inputs], node.attrs))
+
+
+def run(op: Op, values: list[Any], attrs: dict[str, Any]) -> Any:
+    """An operation's NumPy form on values."""
+    if op.numpy is None:
+        raise NotImplementedError(f"[{op.name}] runs only inside a compiled function")
+    return op.numpy(*values, **attrs)
 
 
 def settle(node: Node, value: Any) -> None:
     """Turn a computed node into a constant, in place, and let go of what made it."""
     if isinstance(value, np.ndarray | np.generic):
         value = np.asarray(value)
-    node.op, node.inputs, node.attrs = CONSTANT, (), {"value": value}
+        node.attrs = {"value": value, "held": hold(value)}
+    else:  # of several outputs, or a handle: those count that are arrays
+        node.attrs = {"value": value}
+    node.op, node.inputs = CONSTANT, ()
 
 
 async_eval = eval

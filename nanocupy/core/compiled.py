@@ -1,56 +1,184 @@
-"""`compile`: a function of arrays as a Graph, one for every set of shapes."""
+"""`compile`: a function of arrays, recorded once for every kind of call and then run as a Plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
+from nanocupy.core.array import array, as_array, constant, eval
+from nanocupy.core.graph import CONSTANT, Node, Spec, item, topological
+from nanocupy.core.plan import Plan
+from nanocupy.core.rules import rebuild
+from nanocupy.core.tracing import COMPILED, PLACEHOLDER, give_away, placeholder, recorded, recording
+from nanocupy.core.trees import flatten, places, replaced
+from nanocupy.device.base import Rows
 
-from nanocupy.core.array import array, as_array
-from nanocupy.core.fast import static
-from nanocupy.core.program import Program
+_OF_SHAPES = {  # attributes that say nothing of shapes: a record with others serves one shape only
+    "axis", "axes", "keepdims", "dtype", "decimals", "ddof", "eps", "precise", "index", "function",
+    "value", "held",
+}  # fmt: skip
+
+
+class _Switch:
+    on = os.environ.get("NANOCUPY_DISABLE_COMPILE", "0") in ("", "0")
+
+
+def disable_compile() -> None:
+    """From now on compiled functions are the functions themselves, for debugging."""
+    _Switch.on = False
+
+
+def enable_compile() -> None:
+    """Undo `disable_compile`."""
+    _Switch.on = True
+
+
+class Recorded:
+    """A function recorded for one kind of call.
+
+    Args:
+        function: what is recorded.
+        call: its arguments: (args, kwargs).
+        specs: of the arrays in `call`, then of those in `inputs`.
+        inputs, outputs: as for `compile`.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], call: Any, specs: list[Spec], inputs: Any, outputs: Any
+    ) -> None:
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.leaves = [placeholder(spec, self.name) for spec in specs]
+        arrays = iter([array(n) for n in self.leaves])
+        args, kwargs = replaced(call, arrays)
+        before = [(place, place[2].node) for place in _state(inputs) + _state(outputs)]
+        try:
+            for (*_, captured), leaf in zip(_state(inputs), arrays, strict=True):
+                captured.node = leaf.node
+            with recorded():
+                self.tree = function(*args, **kwargs)
+            results: list[array] = []
+            flatten(self.tree, results)
+            self.returned = len(results)
+            results += [place[2] for place in _state(outputs)]
+            self.nodes = [a.node for a in results]
+        finally:
+            for (container, key, captured), node in before:
+                captured.node = node
+                if isinstance(container, dict | list):
+                    container[key] = captured
+        self.fits_all = _shapeless(self.nodes)
+
+    def resized(self, specs: list[Spec]) -> tuple[list[Node], list[Node]]:
+        """The record for arrays of other shapes: (leaves, outputs)."""
+        leaves = [placeholder(spec, self.name) for spec in specs]
+        new = dict(zip(self.leaves, leaves, strict=True))
+
+        def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+            if node in new or node.op is CONSTANT:
+                return new.get(node, node)
+            if "index" in node.attrs and not node.op.infer(
+                *(n.specs[0] for n in inputs), **node.attrs
+            ):
+                return item(inputs[0], node.attrs["index"])
+            return Node(node.op, inputs, node.attrs)
+
+        return leaves, rebuild(self.nodes, make)
+
+
+def _state(tree: Any) -> list[Any]:
+    return [] if tree is None else places(tree)
+
+
+def _shapeless(nodes: list[Node]) -> bool:
+    """Whether nothing in a graph depends on the lengths of its arrays."""
+    return all(set(n.attrs) <= _OF_SHAPES or n.op is PLACEHOLDER for n in topological(nodes))
 
 
 def compile(
-    function: Callable[..., Any],
+    fun: Callable[..., Any],
     inputs: Any = None,
     outputs: Any = None,
     shapeless: bool = False,
     *,
+    donate: Sequence[int] = (),
     device: Any = None,
 ) -> Callable[..., Any]:
-    """`function` of arrays, recorded once per set of shapes and dtypes and then replayed as a
-    Graph.
+    """`fun`, recorded once for every kind of call, as `mlx.core.compile`.
 
-    Only operations with kernels can be compiled. The function must not look at values.
+    Calls are of one kind if their trees, constants, shapes and dtypes are equal, those of `inputs`
+    as well. What is recorded runs with chains of elementwise operations as one pass each, to the
+    bit as without `compile`. `fun` is not to look at values while it is recorded, nor to change
+    anything but `outputs`. Inside a function that is being recorded, and on arrays with a symbolic
+    number of rows, `fun` itself is called.
 
     Args:
-        inputs, outputs: arrays that the function reads and changes besides its arguments.
-        shapeless: one record may serve several shapes; results are the same either way.
-        device: where the Graph runs. None: `function` itself. It records into whatever calls it,
-            as a compiled function inside another does in MLX, and is compiled with its caller.
-    """
-    if device is None:
-        return function
-    if inputs is not None or outputs is not None:
-        raise NotImplementedError("[compile] captured inputs and outputs of a function on a device")
-    made: dict[Any, tuple[list[Any], Program, Any, bool]] = {}
+        fun: takes and returns trees of arrays and constants.
+        inputs: a tree of the arrays that `fun` reads besides its arguments; what they are when the
+            function is called counts.
+        outputs: a tree of arrays that `fun` changes: after each call it has the new ones.
+        shapeless: one record serves all shapes of as many dimensions, if no operation in it is
+            bound to lengths; else there is one for each. Python code in `fun` that asks for a
+            shape keeps the answer of the first call.
+        donate: places of arguments that are given away: they are evaluated, the function runs at
+            once, in their memory where it can, and using them later is a ValueError.
+        device: where to run. None: the CPU, on the arrays where they lie. Operations without a
+            kernel there run in NumPy, between the others.
 
-    def call(*arguments: Any) -> Any:
-        values = [as_array(a).numpy() for a in arguments]
-        key = tuple((v.shape, v.dtype.str) for v in values)
-        if key not in made:
-            buffers = [device.empty(v.shape, v.dtype) for v in values]
-            recorded = function(*(static(b) for b in buffers))
-            single = isinstance(recorded, array)
-            program = Program([recorded] if single else list(recorded), device)
-            made[key] = buffers, program, program.capture(), single
-        buffers, program, graph, single = made[key]
-        for buffer, value in zip(buffers, values, strict=True):
-            device.write(buffer, value)
-        graph.run()
-        results = [array(np.array(device.read(out))) for out in program.outputs]
-        return results[0] if single else results
+    Raises:
+        ValueError: an argument is neither a tree of arrays nor a constant; or `fun` asks for a
+            value.
+    """
+    records: dict[Any, Recorded] = {}
+    plans: dict[Any, tuple[Recorded, Plan]] = {}
+    name = getattr(fun, "__name__", type(fun).__name__)
+
+    def plan_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Recorded, Plan]:
+        ranks = (kind, tuple([(len(shape), dtype) for shape, dtype in specs]))
+        record = records.get(ranks) if shapeless else None
+        if record is not None and record.fits_all:
+            leaves, nodes = record.resized(specs)
+        else:
+            record = Recorded(fun, call, specs, inputs, outputs)
+            records[ranks], leaves, nodes = record, record.leaves, record.nodes
+        return record, Plan(leaves, nodes, device, name)
+
+    @functools.wraps(fun)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not _Switch.on or recording():
+            return fun(*args, **kwargs)
+        arrays: list[array] = []
+        kind = flatten((args, kwargs), arrays)
+        arrays += [place[2] for place in _state(inputs)]
+        nodes = [a.node for a in arrays]
+        specs = [n.specs[0] for n in nodes]
+        if any(isinstance(d, Rows) for shape, _ in specs for d in shape[:1]):
+            return fun(*args, **kwargs)
+        key = (kind, tuple(specs))
+        if key not in plans:
+            plans[key] = plan_of(kind, (args, kwargs), specs)
+        record, plan = plans[key]
+        results = _apply(plan, nodes, [args[i] for i in donate], name)
+        for (container, place, _), result in zip(
+            _state(outputs), results[record.returned :], strict=True
+        ):
+            container[place] = result
+        return replaced(record.tree, iter(results[: record.returned]))
 
     return call
+
+
+def _apply(plan: Plan, nodes: list[Node], gifts: list[Any], name: str) -> list[array]:
+    """The outputs, still to be computed; at once if something is given away."""
+    if gifts:
+        given = [as_array(g).node for g in gifts]
+        eval([array(n) for n in nodes])
+        values = [give_away(n, name) if n in given else n.attrs["value"] for n in nodes]
+        return [array(constant(v)) for v in plan(values)]
+    if not plan.outputs:
+        return []
+    made = Node(COMPILED, tuple(nodes), {"plan": plan})
+    if len(plan.outputs) == 1:
+        return [array(made)]
+    return [array(item(made, i)) for i in range(len(plan.outputs))]

@@ -48,7 +48,3 @@ def device_info(device: Any = None) -> dict[str, str | int]:
 
 def synchronize(stream: Any = None) -> None:
     """Nothing to wait for: `eval` returns when values are there."""
-
-
-def clear_cache() -> None:
-    """Nothing to clear: memory goes back when its array goes."""

@@ -13,15 +13,18 @@ import numpy as np
 
 from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, bool_, float32, int32, record, uint32
+from nanocupy.core.chains import lowering
 from nanocupy.core.graph import Op, Spec, width
+from nanocupy.kernels.functions import unchanged
 from nanocupy.kernels.quantize import Codes
 
 ASTYPE = Op(
     "astype",
     lambda spec, *, dtype: (spec[0], dtype),
     lambda x, *, dtype: x.astype(dtype),
-    rowwise.cast,
+    lowering(unchanged, rowwise.cast),
     row_wise=True,
+    steps=unchanged,
 )
 
 
@@ -57,6 +60,9 @@ def _number(value: bool | int | float, dtype: np.dtype[Any]) -> array:
 
 def together(values: Sequence[Any]) -> list[array]:
     """The values as arrays of one dtype."""
+    found = [v.node.specs[0][1] if type(v) is array else None for v in values]
+    if found[0] is not None and found.count(found[0]) == len(found):
+        return list(values)
     number = [isinstance(v, bool | int | float) for v in values]
     if not all(number):
         arrays = [as_array(v) for v, plain in zip(values, number, strict=True) if not plain]

@@ -22,6 +22,7 @@ from nanocupy.core.array import (
     record,
 )
 from nanocupy.core.attention import scaled_dot_product_attention
+from nanocupy.core.custom import custom_kernel
 from nanocupy.core.dtypes import astype, rounded
 from nanocupy.core.graph import Node, Op, Spec, item, width
 from nanocupy.core.lowering import Lowering
@@ -500,6 +501,7 @@ __all__ = [
     "Rows",
     "SamplingBuffers",
     "Work",
+    "custom_kernel",
     "dequantize",
     "embedding_part",
     "layer_norm",

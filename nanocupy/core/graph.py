@@ -31,6 +31,7 @@ class Op:
         moves: the output's elements are the inputs', in other places.
         effect: changes something besides its output: never merged or dropped, and the order of
             effects stays. (One that is row_wise, too, may be done for fewer rows: see `rules`.)
+        steps: `steps(*values)`: the operation as steps of a chain (see `chains`), if it has any.
     """
 
     name: str
@@ -41,12 +42,13 @@ class Op:
     row_wise: bool = False
     moves: bool = False
     effect: bool = False
+    steps: Callable[..., Any] | None = None
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
     """One recorded operation; `specs` are the shapes and dtypes of its outputs."""
 
@@ -58,7 +60,7 @@ class Node:
 
     def __post_init__(self) -> None:
         if not self.specs:
-            inferred = self.op.infer(*(n.specs[0] for n in self.inputs), **self.attrs)
+            inferred = self.op.infer(*[n.specs[0] for n in self.inputs], **self.attrs)
             self.specs = inferred if isinstance(inferred, list) else [inferred]
 
     @property
@@ -124,12 +126,8 @@ def _leaf(**_: Any) -> Spec:
     raise AssertionError("a leaf is made with its spec")
 
 
-CONSTANT = Op("constant", _leaf, numpy=lambda *, value: value)
-ITEM = Op(
-    "item",
-    lambda *_, index: None,
-    numpy=lambda values, *, index: values[index],
-)
+CONSTANT = Op("constant", _leaf, numpy=lambda *, value, **_: value)
+ITEM = Op("item", lambda *_, index: None, numpy=lambda values, *, index: values[index])
 
 
 def item(node: Node, index: int) -> Node:

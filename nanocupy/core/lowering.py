@@ -121,7 +121,7 @@ def transpose(node: Node, operand: Operand) -> Operand:
     old: Shape = node.inputs[0].shape
     axes = node.attrs["axes"]
     moved = [a for a in axes if old[a] != 1 or isinstance(old[a], Rows)]
-    if moved != sorted(moved) or axes[0] != 0:
+    if moved != sorted(moved) or (axes and axes[0] != 0):
         raise NotImplementedError(f"[transpose] of {old} by {axes} copies in a Program")
     return operand
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from nanocupy.core.memory import (
+    clear_cache,
+    get_active_memory,
+    get_cache_memory,
+    get_peak_memory,
+    reset_peak_memory,
+    set_cache_limit,
+    set_memory_limit,
+)
 from nanocupy.core.unsupported import refuse
 
-__all__ = ["is_available"]
+__all__ = [
+    "clear_cache", "get_active_memory", "get_cache_memory", "get_peak_memory", "is_available",
+    "reset_peak_memory", "set_cache_limit", "set_memory_limit",
+]  # fmt: skip
 
 
 def is_available() -> bool:
@@ -12,4 +24,4 @@ def is_available() -> bool:
     return False
 
 
-__getattr__ = refuse(__name__, "metal", "clear_cache device_info start_capture stop_capture")
+__getattr__ = refuse(__name__, "metal", "device_info start_capture stop_capture")

@@ -15,23 +15,74 @@ import numpy as np
 
 from nanocupy.core import rowwise, special
 from nanocupy.core.array import array, as_array, bool_, record
+from nanocupy.core.chains import by_chain, lowering, wide
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.specs import Becomes, broadcast, kept, widely
+from nanocupy.kernels import functions
 from nanocupy.kernels.elementwise import gelu_reference
 
+_STEPS: dict[str, Any] = {
+    "abs": functions.absolute,
+    "bitwise_invert": functions.invert,
+    **{n: functions.rounding(n) for n in ("floor", "ceil", "trunc")},
+    **{
+        name: functions.comparison(op)
+        for name, op in {
+            "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt",
+            "greater_equal": "ge",
+        }.items()
+    },
+    **{f"logical_{op}": functions.logical(op) for op in ("and", "or", "xor")},
+    **{f"bitwise_{op}": functions.bitwise(op) for op in ("and", "or", "xor")},
+    "left_shift": functions.bitwise("shl"),
+    "right_shift": functions.bitwise("shr"),
+    **{
+        name: getattr(functions, name)
+        for name in (
+            "square", "negative", "exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt",
+            "reciprocal", "sigmoid", "erf", "tanh", "logical_not", "isnan", "isinf", "isfinite",
+            "isposinf", "isneginf", "silu", "gelu", "add", "multiply", "subtract", "divide",
+            "floor_divide", "maximum", "minimum", "logaddexp", "sign",
+        )
+    },
+}  # fmt: skip
+# What the processor has no instruction for: everybody's approximation differs in the last bit.
+_ROUNDED = {
+    "exp", "expm1", "log", "log2", "log10", "log1p", "sigmoid", "erf", "tanh", "silu", "gelu",
+    "logaddexp",
+}  # fmt: skip
 
-def _op(name: str, function: Callable[..., Any], dtype: Any = None, lower: Any = None) -> Op:
-    """An operation of arrays that have one dtype already."""
+
+def _op(
+    name: str,
+    function: Callable[..., Any],
+    dtype: Any = None,
+    lower: Any = None,
+    bits: bool = False,
+) -> Op:
+    """An operation of arrays that have one dtype already.
+
+    Args:
+        bits: of bools as they are, and not as numbers.
+    """
 
     def infer(*specs: Spec, **_: Any) -> Spec:
         return broadcast(*(s for s, _ in specs)), specs[0][1] if dtype is None else dtype
 
-    return Op(name, infer, function, lower, row_wise=True)
+    steps = _STEPS.get(name)
+    if steps and not bits:
+        steps = wide(steps)
+    if steps and name in _ROUNDED:  # in many ways, of which there shall be one
+        function = by_chain(steps, function)
+    if steps:
+        lower = lowering(steps, lower)
+    return Op(name, infer, function, lower, row_wise=True, steps=steps)
 
 
 def _inputs(becomes: Becomes, values: tuple[Any, ...]) -> list[array]:
-    return [astype(x, becomes(x.dtype)) for x in together(values)]
+    arrays = together(values)
+    return arrays if becomes is kept else [astype(x, becomes(x.dtype)) for x in arrays]
 
 
 def _unary(
@@ -79,7 +130,7 @@ def _of_two(op: Op, becomes: Becomes = kept) -> Callable[[Any, Any], array]:
 
 def _bitwise(name: str) -> Callable[[Any, Any], array]:
     """An operation of two arrays of ints or bools."""
-    return _of_two(_op(name, getattr(np, name)), partial(_no_float, name))
+    return _of_two(_op(name, getattr(np, name), bits=True), partial(_no_float, name))
 
 
 def _named(call: Any, name: str) -> Any:
@@ -138,14 +189,12 @@ log10, log1p = _unary("log10", floating), _unary("log1p", floating)
 sqrt = _unary("sqrt", floating)
 rsqrt = _unary("rsqrt", floating, lambda x: 1 / np.sqrt(x))
 reciprocal = _unary("reciprocal", floating, lambda x: 1 / x)
-sigmoid = _unary(
-    "sigmoid", floating, lambda x: 1 / (1 + np.exp(-x)), lower=rowwise.unary("sigmoid")
-)
-erf = _unary("erf", floating, special.erf, lower=rowwise.unary("erf"))
+sigmoid = _unary("sigmoid", floating, lambda x: 1 / (1 + np.exp(-x)))
+erf = _unary("erf", floating, special.erf)
 erfinv = _unary("erfinv", floating, special.erfinv)
 sin, cos, tan = (_unary(n, floating) for n in ("sin", "cos", "tan"))
 sinh, cosh = _unary("sinh", floating), _unary("cosh", floating)
-tanh = _unary("tanh", floating, lower=rowwise.unary("tanh"))
+tanh = _unary("tanh", floating)
 arcsin, arccos, arctan = (_unary(n, floating) for n in ("arcsin", "arccos", "arctan"))
 arcsinh, arccosh, arctanh = (_unary(n, floating) for n in ("arcsinh", "arccosh", "arctanh"))
 asin, acos, atan, asinh, acosh, atanh = arcsin, arccos, arctan, arcsinh, arccosh, arctanh
@@ -161,14 +210,12 @@ GELU = _op("gelu", widely(gelu_reference), lower=rowwise.unary("gelu"))
 
 ADD = _op("add", widely(np.add), lower=rowwise.binary("add"))
 MULTIPLY = _op("multiply", widely(np.multiply), lower=rowwise.product)
-add, multiply = _of_two(ADD), _of_two(MULTIPLY)
-subtract = _binary("subtract", lower=rowwise.difference)
-DIVIDE = _op("divide", widely(np.divide), lower=rowwise.quotient)
-divide = _of_two(DIVIDE, floating)
-power = pow = _binary("power")
+add, multiply, subtract = _of_two(ADD), _of_two(MULTIPLY), _binary("subtract")
+divide = _binary("divide", floating)
+_power = _binary("power")
 floor_divide = _binary("floor_divide", function=_floor_divide)
 remainder = _binary("remainder")
-maximum, minimum = _binary("maximum", lower=rowwise.at_least), _binary("minimum")
+maximum, minimum = _binary("maximum"), _binary("minimum")
 logaddexp, arctan2 = _binary("logaddexp", floating), _binary("arctan2", floating)
 atan2 = arctan2
 equal, not_equal = _binary("equal", dtype=bool_), _binary("not_equal", dtype=bool_)
@@ -182,14 +229,27 @@ right_shift = bitwise_right_shift = _bitwise("right_shift")
 
 # ---- the rest
 
-_INVERT = _op("bitwise_invert", np.invert)
+_INVERT = _op("bitwise_invert", np.invert, bits=True)
 _WHERE = Op(
     "where",
     lambda c, x, y: (broadcast(c[0], x[0], y[0]), x[1]),
     np.where,
+    lowering(functions.where, None),
     row_wise=True,
+    steps=functions.where,
 )
 _ROUND = Op("round", lambda x, *, decimals: x, widely(special.round))
+
+
+def power(a: Any, b: Any) -> array:
+    """a to the power b; a square or a cube is a product."""
+    if type(b) in (int, float) and b in (2, 3) and as_array(a).dtype != bool_:
+        a = _inputs(kept, (a, b))[0]
+        return square(a) if b == 2 else multiply(square(a), a)
+    return _power(a, b)
+
+
+pow = power
 
 
 def silu(x: Any) -> array:

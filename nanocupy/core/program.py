@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.core import debug
 from nanocupy.core.arena import ALIGN, Pool
 from nanocupy.core.array import array
 from nanocupy.core.fast import STATIC
 from nanocupy.core.graph import CONSTANT, ITEM, Node, size, topological, width
 from nanocupy.core.lowering import Lowering, Operand, Sizes
 from nanocupy.core.rules import RULES, Rule
+from nanocupy.core.tracing import expanded
 from nanocupy.core.within_rows import fold_constants
 from nanocupy.device.base import Launch
 
@@ -37,10 +39,11 @@ class Program:
         self, outputs: Sequence[array], device: Any, rules: Sequence[Rule] | None = None
     ) -> None:
         self.device = device
-        roots = fold_constants([a.node for a in outputs], device)
+        roots = fold_constants(expanded([a.node for a in outputs]), device)
         for rule in RULES if rules is None else rules:
             roots = rule(roots)
         nodes = topological(roots)
+        debug.graph("program", nodes)
         lowering = Lowering(device)
         self.workspace_bytes = _place(nodes, roots, lowering)
         for node in nodes:
@@ -60,7 +63,7 @@ class Program:
 
     def capture(self, sizes: Sizes = ()) -> Any:
         """A Graph: no Python between kernels."""
-        return self.device.capture(self.launches(sizes))
+        return debug.captured(self.device, self.launches(sizes))
 
     def eager(self, sizes: Sizes = ()) -> Any:
         """The same launches, one at a time."""

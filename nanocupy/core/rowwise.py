@@ -18,16 +18,10 @@ Lower = Callable[[Lowering, Node], None]
 
 
 def binary(name: str) -> Lower:
-    """An elementwise kernel of two inputs of one shape, or of one and the same vector for every
-    row."""
+    """An elementwise kernel of two inputs of one shape."""
 
     def lower(to: Lowering, node: Node) -> None:
         x, y = node.inputs
-        for rows, other in () if name == "divide" else ((x, y), (y, x)):
-            vector = _vector(to, node, other)
-            if vector is not None and rows.shape == node.shape:
-                _launch(to, node, name, rows, vector)
-                return
         widths = {width(n.shape) for n in (x, y, node)}
         if len(widths) > 1 or not x.shape or not y.shape or x.shape[0] != y.shape[0]:
             raise _broadcasts(node)
@@ -41,18 +35,6 @@ def _broadcasts(node: Node) -> NotImplementedError:
     return NotImplementedError(f"[{node.op.name}] broadcasting {x} with {y} in a Program")
 
 
-def _vector(to: Lowering, node: Node, source: Node) -> np.ndarray | None:
-    """What the source is for every row of the node, f32 [width]; None if that is not known before a
-    Program runs."""
-    value = known(to.device, source)
-    shape = (1, *map(int, node.shape[1:]))
-    if value is None or node.dtype != np.float32 or len(value.shape) > len(shape):
-        return None
-    if len(value.shape) == len(shape) and value.shape[0] != 1:
-        return None
-    return np.array(np.broadcast_to(value, shape), np.float32).reshape(-1)
-
-
 def known(device: Device, node: Node) -> np.ndarray | None:
     """The value of a leaf that never changes: a constant, or what a layer has on the device."""
     if node.op is CONSTANT:
@@ -62,50 +44,13 @@ def known(device: Device, node: Node) -> np.ndarray | None:
     return None
 
 
-def _launch(to: Lowering, node: Node, name: str, rows: Node, vector: np.ndarray) -> None:
-    """`name` of rows and one vector for all of them."""
-    if rows.dtype != np.float32:
-        raise NotImplementedError(f"[{node.op.name}] of {rows.dtype} in a Program")
-    x, out, size = to.of(rows), to.of(node).view, width(node.shape)
-    fixed = to.constant(vector)
-    to.add(
-        to.rows(node),
-        lambda rows: elementwise.launch_binary(
-            to.device, name, out, x.view, fixed, rows, size, x_stride=x.stride, y_stride=0
-        ),
-    )
-
-
 def product(to: Lowering, node: Node) -> None:
-    """Two inputs of one shape, or one times a number or a vector."""
+    """Two inputs of one shape, or one times a number."""
     for x, y in (node.inputs, node.inputs[::-1]):
         if y.op is CONSTANT and y.shape == () and x.dtype == node.dtype == np.float32:
             _scale(to, node, x, float(y.attrs["value"]))
             return
     binary("mul")(to, node)
-
-
-def quotient(to: Lowering, node: Node) -> None:
-    """By rows, or by a number or a vector: times its reciprocal."""
-    x, y = node.inputs
-    vector = _vector(to, node, y)
-    if vector is None:
-        binary("divide")(to, node)
-    elif x.shape != node.shape:
-        raise _broadcasts(node)
-    elif y.shape == ():
-        _scale(to, node, x, 1 / float(vector[0]))
-    else:
-        _launch(to, node, "mul", x, 1 / vector)
-
-
-def difference(to: Lowering, node: Node) -> None:
-    """Less a number or a vector."""
-    x, y = node.inputs
-    vector = _vector(to, node, y)
-    if vector is None or x.shape != node.shape:
-        raise _broadcasts(node)
-    _launch(to, node, "add", x, -vector)
 
 
 def negative(to: Lowering, node: Node) -> None:
@@ -125,15 +70,6 @@ def square(to: Lowering, node: Node) -> None:
             to.device, "mul", out, x.view, x.view, rows, size, **place
         ),
     )
-
-
-def at_least(to: Lowering, node: Node) -> None:
-    """The larger of x and a number or a vector."""
-    x, y = node.inputs
-    vector = _vector(to, node, y)
-    if vector is None or x.shape != node.shape:
-        raise _broadcasts(node)
-    _launch(to, node, "maximum", x, vector)
 
 
 def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:

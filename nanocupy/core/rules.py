@@ -10,7 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanocupy.core import ops
+import numpy as np
+
+from nanocupy.core import chains, ops
 from nanocupy.core.distributed import GATHER_COLUMNS
 from nanocupy.core.dtypes import ASTYPE
 from nanocupy.core.fast import (
@@ -67,7 +69,10 @@ def _key(node: Node, inputs: tuple[Node, ...]) -> Any:
     if node.op is STATIC:
         return STATIC, id(node.attrs["buffer"]), node.shape
     if node.op is CONSTANT:
-        return CONSTANT, id(node.attrs["value"])
+        value = node.attrs["value"]
+        if not isinstance(value, np.ndarray) or value.size > 1:
+            return CONSTANT, id(value)
+        return CONSTANT, value.dtype, value.shape, value.tobytes()
     parts = tuple((k, v if _hashable(v) else id(v)) for k, v in sorted(node.attrs.items()))
     return node.op, inputs, parts
 
@@ -313,6 +318,11 @@ def rope_and_write(outputs: Outputs) -> Outputs:
     return rebuild(outputs, make)
 
 
+def elementwise_chains(outputs: Outputs) -> Outputs:
+    """Elementwise operations of one shape that read each other are one pass over memory."""
+    return chains.fuse(outputs, least=2)
+
+
 RULES: Sequence[Rule] = (
     common_subexpressions,
     within_rows,
@@ -323,4 +333,5 @@ RULES: Sequence[Rule] = (
     common_subexpressions,
     rope_and_write,
     round_where_made,
+    elementwise_chains,
 )

@@ -19,6 +19,9 @@ Axes = int | Sequence[int] | None
 
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's rule, with a symbolic number of rows kept symbolic."""
+    first = shapes[0]
+    if shapes.count(first) == len(shapes) and Rows not in [type(d) for s in shapes for d in s]:
+        return first
     plain = np.broadcast_shapes(*(tuple(int(d) for d in s) for s in shapes))
     out: list[int] = list(plain)
     for shape in shapes:
@@ -82,7 +85,8 @@ def widely(function: Callable[..., Any], dtype: Any = None) -> Callable[..., np.
     """The function on `wide` arrays, rounded to their dtype or to another."""
 
     def run(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
-        value = np.asarray(function(*(wide(x) for x in arrays), **attrs))
+        inputs = [x if x.dtype is float32 else wide(x) for x in arrays]
+        value = np.asarray(function(*inputs, **attrs))
         return value.astype(arrays[0].dtype if dtype is None else dtype, copy=False)
 
     return run

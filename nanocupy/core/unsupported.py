@@ -12,22 +12,20 @@ from typing import Any
 _NO_GRADIENTS = "nanocupy only infers: there are no function transforms"
 _NO_COMPLEX = "there are no complex numbers"
 _NO_STREAMS = "a device runs one list of launches: there are no streams"
-_NO_LIMITS = "an engine plans its memory itself: see LLM(gpu_memory_utilization=...)"
+_NO_LIMITS = "memory is not wired here, and its pieces have no sizes of their own"
 _NO_EXPORT = "functions cannot be written to files"
-_NO_KERNELS = "kernels are CUDA or Numba sources of this package: see nanocupy.kernels"
+_NO_KERNELS = "a kernel of one's own is fast.custom_kernel, of Numba and CUDA"
 
 REFUSED: dict[str, str] = {
     "grad value_and_grad vjp jvp vmap checkpoint custom_function": _NO_GRADIENTS,
     "complex64 complexfloating real imag conj conjugate fft": _NO_COMPLEX,
     "Stream StreamContext ThreadLocalStream stream new_stream new_thread_local_stream "
     "new_thread_unsafe_stream default_stream set_default_stream clear_streams": _NO_STREAMS,
-    "get_active_memory get_array_buffer_size get_cache_memory get_memory_limit get_peak_memory "
-    "reset_peak_memory set_cache_limit set_memory_limit set_wired_limit": _NO_LIMITS,
-    "export_function import_function exporter export_to_dot FunctionExporter": _NO_EXPORT,
+    "get_array_buffer_size set_wired_limit": _NO_LIMITS,
+    "export_function import_function exporter FunctionExporter": _NO_EXPORT,
     "cuda_kernel metal_kernel precompiled_cuda_kernel": _NO_KERNELS,
     "save_gguf": "GGUF files are read, by nanocupy.checkpoint, and not written",
     "qqmm gather_qqmm": "products of two quantised matrices",
-    "disable_compile enable_compile": "compile(..., device=None) is the function itself",
     "PrintOptions get_printoptions set_printoptions printoptions": "arrays print as NumPy's do",
     "cross_entropy gated_delta_update": "no such kernel yet",
     "multivariate_normal": "linear algebra beyond norms",

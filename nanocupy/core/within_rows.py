@@ -16,7 +16,6 @@ from nanocupy.core.experts import switch_linear
 from nanocupy.core.fast import PACKED, pack, packed_linear, static
 from nanocupy.core.graph import CONSTANT, Node, Op, topological, width
 from nanocupy.core.indexing import SETITEM
-from nanocupy.core.layout import BROADCAST
 from nanocupy.core.lowering import Lowering, Operand
 from nanocupy.core.products import GATHER_MM, MATMUL
 from nanocupy.core.rowwise import known
@@ -92,9 +91,13 @@ def within_rows(outputs: list[Node]) -> list[Node]:
         made = node
         if inputs != node.inputs:
             made = Node(node.op, inputs, node.attrs, node.specs, node.order)
-        rule = _RULES.get(node.op, _moved if node.op.moves else _spread)
+        rule = _RULES.get(node.op, _moved if node.op.moves else _as_it_is)
         new[node] = rule(made)
     return [new[n] for n in outputs]
+
+
+def _as_it_is(node: Node) -> Node:
+    return node
 
 
 def _moved(node: Node) -> Node:
@@ -126,22 +129,6 @@ def _moved(node: Node) -> Node:
     ]
     attrs = {"tables": tuple(tables), "shape": node.shape}
     return Node(COLUMNS, node.inputs, attrs, node.specs, node.order)
-
-
-def _spread(node: Node) -> Node:
-    """Sums, products and quotients of rows that broadcast inside rows."""
-    rows = node.shape[0] if node.shape else None
-    if node.op not in _OF_TWO or not isinstance(rows, Rows):
-        return node
-
-    def whole(source: Node) -> Node:
-        fits = len(source.shape) == len(node.shape) and source.shape[0] is rows
-        if not fits or source.shape == node.shape:
-            return source
-        return _moved(Node(BROADCAST, (source,), {"shape": node.shape}))
-
-    inputs = tuple(map(whole, node.inputs))
-    return node if inputs == node.inputs else Node(node.op, inputs, node.attrs, node.specs)
 
 
 def _of_one_row(attrs: dict[str, Any]) -> dict[str, Any]:
@@ -214,4 +201,3 @@ COLUMNS = Op(
     row_wise=True,
 )
 _RULES = {MATMUL: _of_packed, GATHER_MM: _of_experts, SETITEM: _scaled_in_part}
-_OF_TWO = (ops.ADD, ops.MULTIPLY, ops.DIVIDE)

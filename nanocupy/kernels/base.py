@@ -13,6 +13,8 @@ import numpy as np
 class CpuKernel:
     """A CPU kernel, named `"file:function"` in `nanocupy.kernels.cpu`, linked on first use."""
 
+    by_numba = True
+
     def __init__(self, source: str) -> None:
         self.source = f"nanocupy.kernels.cpu.{source}"
         self.name = source.split(":")[1]
@@ -52,6 +54,27 @@ class CudaKernel:
     @property
     def name(self) -> str:
         return self.expression.partition("<")[0]
+
+    @property
+    def text(self) -> str | None:
+        """The source, where it is no file."""
+        return None
+
+
+@dataclass(frozen=True)
+class WrittenKernel(CudaKernel):
+    """A CUDA kernel whose source is no file of `cuda_kernels`: generated, or a user's.
+
+    Args:
+        file: what to call the source in messages and in the cache.
+        written: the source.
+    """
+
+    written: str
+
+    @property
+    def text(self) -> str:
+        return self.written
 
 
 class Gemm:

@@ -303,6 +303,8 @@ class Missing:
 
     ready = False
 
+    by_numba = True
+
     def __init__(self, name: str) -> None:
         self.source = f"nanocupy.kernels.cpu.elementwise:{name}"
         self.address = 1

@@ -31,8 +31,14 @@ def test_an_example_is_under_40_lines(name: str) -> None:
     assert len((FOLDER / name).read_text().splitlines()) < 40
 
 
-def test_there_are_four() -> None:
-    assert EXAMPLES == ["chat.py", "edge.py", "generate.py", "stream.py"]
+def test_there_are_five() -> None:
+    names = ["chat.py", "custom_kernel.py", "edge.py", "generate.py", "stream.py"]
+    assert names == EXAMPLES
+
+
+def test_custom_kernel(tmp_path: Path) -> None:
+    said = example("custom_kernel.py", tmp_path)
+    assert "-0.66403675" in said and "0.7615941" in said
 
 
 def test_generate(real_model: Path, tmp_path: Path) -> None:

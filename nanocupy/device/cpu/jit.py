@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Kernel:
         source: `"package.module:function"`.
     """
 
+    by_numba = True
+
     def __init__(self, source: str) -> None:
         self.source = source
         self.name = source.split(":")[1]
@@ -58,15 +60,25 @@ class Kernel:
     @property
     def ready(self) -> bool:
         """Whether `address` needs no compilation."""
-        return self.source in _loaded or _object_path(self.source).exists()
+        return is_ready(self.source)
 
     @property
     def address(self) -> int:
         """Address of the machine code; compiled on first use if no cache has it."""
-        with _lock:
-            if self.source not in _loaded:
-                _loaded[self.source] = _link(self.source)
-            return _loaded[self.source][1]
+        return address(self.source, lambda: _compile(self.source))
+
+
+def is_ready(source: str) -> bool:
+    """Whether a kernel's machine code is loaded, or in the cache."""
+    return source in _loaded or _object_path(source).exists()
+
+
+def address(source: str, compile: Callable[[], bytes]) -> int:
+    """Of a kernel's machine code; `compile` makes it if it is neither loaded nor in the cache."""
+    with _lock:
+        if source not in _loaded:
+            _loaded[source] = _link(source, compile)
+        return _loaded[source][1]
 
 
 def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
@@ -76,7 +88,7 @@ def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
     the memory of a compiler stays with the engine.
     """
     once = {kernel.source: kernel for kernel in kernels}  # a graph runs each for every layer
-    missing = [kernel.source for kernel in once.values() if not kernel.ready]
+    missing = [k.source for k in once.values() if k.by_numba and not k.ready]
     if len(missing) > 1 and sys.executable:
         with contextlib.suppress(OSError):  # Python cannot be started, or ended early
             _compile_in_processes(sorted(missing, key=_effort, reverse=True), tick)
@@ -141,10 +153,10 @@ def folder() -> Path:
 
 
 def _object_path(source: str) -> Path:
-    return folder() / f"{_symbol(source)}.o"
+    return folder() / f"{symbol(source)}.o"
 
 
-def _symbol(source: str) -> str:
+def symbol(source: str) -> str:
     return "nanocupy_" + re.sub(r"\W", "_", source)
 
 
@@ -168,15 +180,20 @@ def _write(path: Path, code: bytes) -> None:
 # ---- compiling and linking
 
 
-def _link(source: str) -> tuple[Any, int]:
+def _link(source: str, compile: Callable[[], bytes]) -> tuple[Any, int]:
     code = _read(_object_path(source))
     if code is None:
-        code = _compile(source)
+        code = compile()
         _write(_object_path(source), code)
+    return load(code, symbol(source))
+
+
+def load(code: bytes, symbol: str) -> tuple[Any, int]:
+    """(what keeps it alive, address of the function) of object code."""
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return engine, engine.get_function_address(_symbol(source))
+    return engine, engine.get_function_address(symbol)
 
 
 @functools.cache
@@ -190,18 +207,29 @@ def _add_symbols() -> None:
         llvm.add_symbol(name, address)
 
 
-def _engine() -> Any:
+def machine(cpu: str = "", features: str = "", level: int = 2) -> Any:
+    """LLVM's code generator, for this process."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    _add_symbols()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        codemodel="jitdefault", jit=True
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu, features=features, opt=level, codemodel="jitdefault", jit=True
     )
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def _engine() -> Any:
+    _add_symbols()
+    made = machine()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), made)
 
 
 def _compile(source: str) -> bytes:
-    """Object code of the kernel under the symbol `_symbol(source)`."""
+    """Object code of the kernel under the symbol `symbol(source)`."""
+    module, name = source.split(":")
+    return compile_function(getattr(importlib.import_module(module), name), symbol(source))
+
+
+def compile_function(function: Any, symbol: str) -> bytes:
+    """Object code of a Python function with the ABI of a kernel, by Numba."""
     from numba import types
     from numba.core import compiler, config, registry
     from numba.core.compiler_lock import global_compiler_lock
@@ -215,17 +243,15 @@ def _compile(source: str) -> bytes:
 
     config.CPU_NAME, config.CPU_FEATURES = target.cpu_name(), target.feature_string()
     config.LOOP_VECTORIZE = 0  # kernels are vectors already
-    module, name = source.split(":")
-    function = getattr(importlib.import_module(module), name)
     abi = types.int64(types.CPointer(types.int64), types.int64, types.int64)
     options = {"nopython": True, "error_model": "numpy", "_nrt": False}
     with global_compiler_lock:
         made = Compiler(function, registry.cpu_target, options, {}, compiler.Compiler).compile(
             abi.args, abi.return_type
         )
-        made.library.add_ir_module(_entry(made, abi, _symbol(source)))
+        made.library.add_ir_module(_entry(made, abi, symbol))
         made.library.finalize()
-        made.library.get_pointer_to_function(_symbol(source))
+        made.library.get_pointer_to_function(symbol)
         return bytes(made.library._get_compiled_object())
 
 

@@ -46,13 +46,13 @@ class Compiler:
 
     def load(self, kernels: Iterable[Any]) -> None:
         """Make kernels ready to be launched."""
-        wanted: dict[str, set[str]] = {}
+        wanted: dict[tuple[str, str | None], set[str]] = {}
         for kernel in kernels:
             if (kernel.file, kernel.expression) not in self._loaded:
-                wanted.setdefault(kernel.file, set()).add(kernel.expression)
+                wanted.setdefault((kernel.file, kernel.text), set()).add(kernel.expression)
         programs = [
-            Program(self._toolkit, self._capability, file, tuple(sorted(names)))
-            for file, names in wanted.items()
+            Program(self._toolkit, self._capability, file, tuple(sorted(names)), text)
+            for (file, text), names in wanted.items()
         ]
         cached = [program.find() for program in programs]
         missing = [p for p, binary in zip(programs, cached, strict=True) if binary is None]
@@ -78,12 +78,13 @@ class Binary(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """Some kernels of one file, for one architecture."""
+    """Some kernels of one file, or of a text that is no file, for one architecture."""
 
     toolkit: Toolkit
     capability: int
     file: str
     expressions: tuple[str, ...]
+    text: str | None = None
 
     @property
     def _nvrtc(self) -> Any:
@@ -94,7 +95,7 @@ class Program:
         """Of the machine code; beside it lies a .json that is written last."""
         nvrtc = ".".join(map(str, self._nvrtc.getVersion()))
         parts = (
-            sources.source_hash(self.file), self.toolkit.name, nvrtc, self.toolkit.stamp,
+            sources.source_hash(self.file, self.text), self.toolkit.name, nvrtc, self.toolkit.stamp,
             *base_options(self.capability), *self.expressions,
         )  # fmt: skip
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
@@ -117,8 +118,9 @@ class Program:
             if self.find() is not None:
                 return
             code, names, _ = compile_file(
-                self._nvrtc, self.file, self.expressions, self.capability, self.toolkit.include
-            )
+                self._nvrtc, self.file, self.expressions, self.capability, self.toolkit.include,
+                text=self.text,
+            )  # fmt: skip
             _replace(path, code)
             about = {"names": names, "sha256": hashlib.sha256(code).hexdigest()}
             _replace(path.with_suffix(".json"), json.dumps(about).encode())
@@ -139,10 +141,12 @@ def compile_file(
     capability: int,
     include: Iterable[str],
     *options: str,
+    text: str | None = None,
 ) -> Compiled:
     """Some kernels of one file, by NVRTC. No GPU is needed.
 
     Args:
+        text: the source, where it is no file of `cuda_kernels`.
         include: folders of CUDA's headers.
         options: for NVRTC, besides those that every kernel has.
 
@@ -151,7 +155,7 @@ def compile_file(
     """
     folder = sources.kernel_folder()
     folders = [f"-I{path}" for path in (folder, *include)]
-    program = nvrtc.createProgram(sources.source(file), str(folder / f"{file}.cu"), (), ())
+    program = nvrtc.createProgram(text or sources.source(file), str(folder / f"{file}.cu"), (), ())
     try:
         for expression in expressions:
             nvrtc.addNameExpression(program, expression)

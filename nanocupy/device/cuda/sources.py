@@ -20,8 +20,11 @@ def source(file: str) -> str:
     return (kernel_folder() / f"{file}.cu").read_text()
 
 
-def source_hash(file: str) -> str:
-    """Of a source with every header that it may include."""
+def source_hash(file: str, text: str | None = None) -> str:
+    """Of a source, a file's or the text itself, with every header that it may include."""
     headers = sorted(kernel_folder().glob("*.cuh"))
-    parts = [source(file).encode(), *(path.name.encode() + path.read_bytes() for path in headers)]
+    parts = [
+        (text or source(file)).encode(),
+        *(path.name.encode() + path.read_bytes() for path in headers),
+    ]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]

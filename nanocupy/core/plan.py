@@ -1,0 +1,199 @@
+"""A recorded graph made ready to be run many times on NumPy arrays.
+
+What a graph is run by is the NumPy form of each node, as in `eval`; what is ready beforehand is
+the order, the chains (`chains.fuse`), and when every value is let go of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from sys import getrefcount
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nanocupy.core import debug
+from nanocupy.core.array import array, constant, run
+from nanocupy.core.chains import FUSED, fuse
+from nanocupy.core.custom import CUSTOM
+from nanocupy.core.fast import static
+from nanocupy.core.graph import CONSTANT, Node, Spec, item, size, topological
+from nanocupy.core.program import Program
+from nanocupy.core.rules import common_subexpressions, rebuild, same
+
+FOLDED = 1 << 20  # bytes of the largest value that is computed beforehand
+
+
+class Step(NamedTuple):
+    """One node: where its inputs are found, where its value goes, what nobody wants afterwards."""
+
+    node: Node
+    function: Callable[..., Any]
+    inputs: tuple[int, ...]
+    out: int
+    dead: tuple[int, ...]
+
+
+class Plan:
+    """Computes outputs from inputs.
+
+    Args:
+        inputs: leaves of the graph.
+        outputs: nodes that depend on these and on constants.
+        device: where chains run, and all of the graph if it has a kernel for everything. None: by
+            the CPU, on the arrays themselves.
+        name: for messages.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Node], outputs: Sequence[Node], device: Any = None, name: str = ""
+    ) -> None:
+        self.inputs, self.name, self.recorded = list(inputs), name, list(outputs)
+        roots = common_subexpressions(fold_constants(list(outputs)))
+        self.outputs = fuse(roots)
+        self.specs = [n.specs[0] for n in self.outputs]
+        self._device = device
+        nodes = [n for n in topological(self.outputs) if n not in set(inputs)]
+        whole = device and _whole(self.inputs, roots, device)
+        self._place = {n: i for i, n in enumerate([*self.inputs, *nodes])}
+        self._values = [n.attrs["value"] if n.op is CONSTANT else None for n in self._place]
+        self.steps = [] if whole else self._steps([n for n in nodes if n.op is not CONSTANT])
+        self._whole = whole
+        self._outs = [self._place[n] for n in self.outputs]
+        debug.graph(name, [*self.inputs, *nodes])
+
+    def __call__(self, values: list[Any]) -> list[Any]:
+        """The outputs' values. `values` of the inputs is emptied: what is nowhere else is memory
+        for results."""
+        if self._whole:
+            return self._whole(*values)
+        slots = [*values, *self._values[len(values) :]]
+        values.clear()
+        clock = debug.Clock(self.name) if debug.level() >= 2 else None
+        for step in self.steps:
+            reads = [slots[i] for i in step.inputs]
+            more = dict(step.node.attrs)
+            if step.node.op is FUSED and step.function is FUSED.numpy:
+                more["out"] = self._reused(step, slots, reads)
+            if clock:
+                slots[step.out] = clock.time(step, reads, more)
+            else:
+                slots[step.out] = step.function(*reads, **more)
+            for i in step.dead:
+                slots[i] = None
+        return [slots[i] for i in self._outs]
+
+    def _steps(self, nodes: list[Node]) -> list[Step]:
+        last = {self._place[n]: step for step, node in enumerate(nodes) for n in node.inputs}
+        kept = {self._place[n] for n in self.outputs}
+        kept |= {i for i, n in enumerate(self._place) if n.op is CONSTANT}
+        dead: dict[int, list[int]] = {}
+        for place, step in last.items():
+            if place not in kept:
+                dead.setdefault(step, []).append(place)
+        return [
+            Step(
+                node,
+                self._function(node),
+                tuple([self._place[n] for n in node.inputs]),
+                self._place[node],
+                tuple(dead.get(step, ())),
+            )
+            for step, node in enumerate(nodes)
+        ]
+
+    def _function(self, node: Node) -> Callable[..., Any]:
+        if self._device and node.op in (FUSED, CUSTOM):
+            return _one_on_device(node, self._device)
+        if node.op.numpy is None:
+            raise NotImplementedError(f"[{node.op.name}] has no NumPy form: it cannot be compiled")
+        return node.op.numpy
+
+    def _reused(self, step: Step, slots: list[Any], reads: list[Any]) -> Any:
+        """An input that nobody else has, as memory for the result: None if there is none."""
+        shape, dtype = step.node.specs[0]
+        if len(step.node.specs) > 1:
+            return None
+        for place in step.dead:
+            x = slots[place]
+            fits = x.dtype.itemsize == dtype.itemsize and x.shape == shape
+            # in slots, in reads, as x, as the argument; the memory: in x, as the argument
+            if fits and x.flags.carray and getrefcount(x) == 4 and _free(x):
+                return (x.view(dtype),)
+        return None
+
+
+def _free(x: np.ndarray) -> bool:
+    """Whether no other array lies in the memory of x."""
+    return x.base is None or (isinstance(x.base, np.ndarray) and getrefcount(x.base) == 2)
+
+
+def fold_constants(outputs: list[Node]) -> list[Node]:
+    """What depends on constants alone is one, unless it is large."""
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        node = same(node, inputs)
+        known = all(n.op is CONSTANT for n in inputs) and not node.op.effect
+        if node.op is CONSTANT or not known or len(node.specs) > 1:
+            return node
+        if size(node.shape) * node.dtype.itemsize > FOLDED or node.op.numpy is None:
+            return node
+        with np.errstate(all="ignore"):
+            value = run(node.op, [n.attrs["value"] for n in inputs], node.attrs)
+        return constant(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else node
+
+    return rebuild(outputs, make)
+
+
+# ---- on a device
+
+
+class OnDevice:
+    """A graph as a captured Program that takes NumPy arrays and gives them.
+
+    Args:
+        specs: of the inputs.
+        make: the outputs, of nodes in the places of the inputs.
+    """
+
+    def __init__(
+        self, specs: Sequence[Spec], make: Callable[[list[Node]], list[Node]], device: Any
+    ) -> None:
+        self._device = device
+        self._buffers = [device.empty(shape, dtype) for shape, dtype in specs]
+        leaves = [static(b, s).node for b, (s, _) in zip(self._buffers, specs, strict=True)]
+        self.program = Program([array(n) for n in make(leaves)], device)
+        self._graph = self.program.capture()
+
+    def __call__(self, *values: np.ndarray) -> list[np.ndarray]:
+        for buffer, value in zip(self._buffers, values, strict=True):
+            self._device.write(buffer, np.ascontiguousarray(value).reshape(buffer.shape))
+        self._graph.run()
+        return [np.array(self._device.read(out)) for out in self.program.outputs]
+
+
+def _one_on_device(node: Node, device: Any) -> Callable[..., Any]:
+    """A node's NumPy form, that is done by the device."""
+
+    def make(leaves: list[Node]) -> list[Node]:
+        again = Node(node.op, tuple(leaves), node.attrs, node.specs)
+        count = len(node.specs)
+        return [again] if count == 1 else [item(again, i) for i in range(count)]
+
+    run = OnDevice([n.specs[0] for n in node.inputs], make, device)
+    if len(node.specs) > 1:
+        return lambda *values, **_: run(*values)
+    return lambda *values, **_: run(*values)[0]
+
+
+def _whole(inputs: list[Node], outputs: list[Node], device: Any) -> OnDevice | None:
+    """The graph as one Program, if the device has a kernel for everything in it."""
+
+    def make(leaves: list[Node]) -> list[Node]:
+        instead = dict(zip(inputs, leaves, strict=True))
+        return rebuild(outputs, lambda node, ins: instead.get(node) or same(node, ins))
+
+    try:
+        return OnDevice([n.specs[0] for n in inputs], make, device)
+    except NotImplementedError:
+        return None
