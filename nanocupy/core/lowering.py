@@ -109,7 +109,8 @@ class Lowering:
 def reshape(node: Node, operand: Operand) -> Operand:
     """Inside the row nothing moves; across rows only where there are no gaps."""
     old = node.inputs[0].shape
-    if old[0] == node.shape[0] and isinstance(old[0], Rows) == isinstance(node.shape[0], Rows):
+    rows, again = ([(d, isinstance(d, Rows)) for d in s[:1]] for s in (old, node.shape))
+    if rows == again:
         return operand
     if operand.stride != width(old) or any(isinstance(d, Rows) for d in (*old, *node.shape)):
         raise NotImplementedError(f"[reshape] {old} to {node.shape} moves rows in a Program")

@@ -75,8 +75,7 @@ class Program:
         self.outputs = []
 
     def __repr__(self) -> str:
-        count = len(self._lowering.sized)
-        return f"Program({count} steps, {self.workspace_bytes} bytes of workspace)"
+        return f"Program({len(self._lowering.sized)} steps, {self.workspace_bytes:,} bytes)"
 
 
 # ---- the memory plan
