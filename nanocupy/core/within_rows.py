@@ -15,7 +15,7 @@ from nanocupy.core.array import array, constant
 from nanocupy.core.experts import switch_linear
 from nanocupy.core.fast import PACKED, pack, packed_linear, static
 from nanocupy.core.graph import CONSTANT, Node, Op, topological, width
-from nanocupy.core.indexing import SETITEM
+from nanocupy.core.indexing import SETITEM, TAKE
 from nanocupy.core.lowering import Lowering, Operand
 from nanocupy.core.products import GATHER_MM, MATMUL
 from nanocupy.core.rowwise import known
@@ -142,6 +142,19 @@ def _of_one_row(attrs: dict[str, Any]) -> dict[str, Any]:
     return {name: one(value) for name, value in attrs.items()}
 
 
+def _taken(node: Node) -> Node:
+    """Columns by numbers that never change."""
+    x, index = node.inputs
+    rows = node.shape[0] if node.shape else None
+    inside = isinstance(rows, Rows) and x.shape[0] is rows and node.attrs["axis"] > 0
+    if not inside or index.op is not CONSTANT or node.dtype.itemsize != 4:
+        return node
+    places = np.arange(width(x.shape)).reshape(1, *map(int, x.shape[1:]))
+    source = np.take(places, index.attrs["value"], node.attrs["axis"]).reshape(-1)
+    attrs = {"tables": ((source, np.arange(len(source))),), "shape": node.shape}
+    return Node(COLUMNS, (x,), attrs, node.specs, node.order)
+
+
 def _of_packed(node: Node) -> Node:
     x, turned = node.inputs
     if turned.op is TRANSPOSE and turned.inputs[0].op is PACKED and turned.attrs["axes"] == (1, 0):
@@ -200,4 +213,4 @@ COLUMNS = Op(
     _lower_columns,
     row_wise=True,
 )
-_RULES = {MATMUL: _of_packed, GATHER_MM: _of_experts, SETITEM: _scaled_in_part}
+_RULES = {MATMUL: _of_packed, GATHER_MM: _of_experts, SETITEM: _scaled_in_part, TAKE: _taken}

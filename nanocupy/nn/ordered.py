@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanocupy import core
-from nanocupy.core import array, fast
+from nanocupy.core import array
 from nanocupy.nn.layers import QuantizedLinear
 
 
@@ -19,7 +19,7 @@ class OrderedLinear(QuantizedLinear):
         self.order = core.zeros((input_dims,), core.int32)
 
     def __call__(self, x: array) -> array:
-        return super().__call__(fast.take_columns(x, self.order))
+        return super().__call__(core.take(x, self.order, axis=-1))
 
     def to_pack(self) -> tuple[Any, Any]:
         """Those of one order may share a buffer: they read the same rows."""
@@ -27,9 +27,8 @@ class OrderedLinear(QuantizedLinear):
         return (*key, self.order.numpy().tobytes()), weight
 
 
-def share_order(layers: list[Any], device: Any) -> None:
-    """Put the order that layers have in common on the device, once."""
+def share_order(layers: list[Any]) -> None:
+    """Give layers that have an order in common one array of it, so that rows are sorted once."""
     if isinstance(layers[0], OrderedLinear):
-        order = fast.static(device.asarray(layers[0].order.numpy()))
         for layer in layers:
-            layer.order = order
+            layer.order = layers[0].order

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy import core
 from nanocupy.core import array, fast
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
@@ -66,7 +67,7 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
         for name in ("scales", "biases"):
             layer.pop(name, None)
         layer.weight = fast.packed_matrix(packed)
-    share_order(layers, device)
+    share_order(layers)
 
 
 def _pack_stack(module: Module, device: Any, activations: str) -> None:
@@ -83,6 +84,7 @@ def _upload(module: Module, device: Any) -> None:
         if (
             isinstance(value, array)
             and not name.startswith("_")
+            and value.dtype != core.int32  # the order of inputs: a Program has it as a constant
             and value.node.op not in (fast.STATIC, fast.PACKED)
         ):
             host = value.numpy().astype(np.float32)

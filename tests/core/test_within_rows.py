@@ -41,6 +41,8 @@ MOVES: dict[str, Callable[[mx.array], mx.array]] = {
     "concatenate": lambda x: mx.concatenate([x[..., 2:], x, x[..., :1]], axis=-1),
     "heads together": lambda x: mx.concatenate([x, x * 2], axis=1),
     "repeat": lambda x: mx.repeat(x, 2, axis=1),
+    "by numbers": lambda x: mx.take(x, mx.array([2, 0, 3, 3, 1]), axis=-1),
+    "heads by numbers": lambda x: mx.take(x, mx.array([1, 0, 1]), axis=1),
     "broadcast": lambda x: mx.broadcast_to(x[:, :1], (x.shape[0], 3, 3, 4)),
     "halves change places": lambda x: mx.concatenate(mx.split(x, 2, axis=-1)[::-1], axis=-1),
     "a part times a number": lambda x: x.at[..., :2].multiply(3.0),
