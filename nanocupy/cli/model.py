@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nanocupy.checkpoint import ModelConfig, TensorInfo
+    from nanocupy.checkpoint import Checkpoint, ModelConfig, TensorInfo
     from nanocupy.text.chat_template import ChatTemplate
 
 EMBEDDING = "model.embed_tokens."
@@ -22,10 +22,13 @@ class ModelFacts:
     """Facts about a known name, a folder or a hub id; only headers are read.
 
     Args:
+        quantize: bits, where floats are quantised on loading: `bytes_per_step` is of the codes.
         folder: where its files are. Default: where `resolve` says.
     """
 
-    def __init__(self, model: str, folder: Path | None = None) -> None:
+    def __init__(
+        self, model: str, quantize: int | None = None, *, folder: Path | None = None
+    ) -> None:
         from nanocupy import checkpoint
 
         self.name = model
@@ -33,11 +36,27 @@ class ModelFacts:
         with checkpoint.Checkpoint(self.folder) as weights:
             self.config: ModelConfig = weights.config
             self.tensors: dict[str, TensorInfo] = {n: weights.info(n) for n in weights.names()}
+            if quantize:
+                self._quantise(weights, quantize)
+
+    def _quantise(self, weights: Checkpoint, bits: int) -> None:
+        from nanocupy.engine.load import GROUP
+        from nanocupy.models.load import match, to_quantize
+
+        model, wanted = match(weights)
+        for path in to_quantize(weights, model, (bits, GROUP)):
+            info = self.tensors[wanted[f"{path}.weight"]]
+            values = math.prod(info.shape)
+            numbers = 2 * info.nbytes // GROUP  # scales and biases have the weight's dtype
+            self.tensors[info.name] = info._replace(nbytes=values * bits // 8 + numbers)
 
     def bits(self, name: str) -> int | None:
         """Bits per element of an affine-quantised weight, its scales and its biases; else None."""
         module, _, leaf = name.rpartition(".")
-        if leaf not in ("weight", "scales", "biases") or f"{module}.scales" not in self.tensors:
+        if (
+            leaf not in ("weight", "scales", "biases", "order")
+            or f"{module}.scales" not in self.tensors
+        ):
             return None
         assert self.config.quantization is not None
         how = self.config.quantization.for_module(module)
@@ -99,7 +118,7 @@ def hub_report(model: str) -> dict[str, Any]:
     from nanocupy.checkpoint.hub import without_weights
 
     with TemporaryDirectory() as scratch:
-        said = ModelFacts(model, without_weights(model, Path(scratch))).report()
+        said = ModelFacts(model, folder=without_weights(model, Path(scratch))).report()
     return {**said, "folder": "on the hub"}
 
 
