@@ -14,7 +14,8 @@ import pytest
 
 from models.test_llama import logits, runner
 from nanocupy import LLM, SamplingParams, models
-from nanocupy.checkpoint import Checkpoint, locate, resolve
+from nanocupy.checkpoint import Checkpoint, resolve
+from nanocupy.checkpoint.known_models import GEMMA
 from nanocupy.text import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -77,5 +78,5 @@ def test_answers(folder: Path, golden: dict[str, np.ndarray]) -> None:
 
 
 def test_its_sources_are_pinned() -> None:
-    model = locate.GEMMA
+    model = GEMMA
     assert len(model.requirements) == 4 and all(r.endswith("==1.0.0") for r in model.requirements)

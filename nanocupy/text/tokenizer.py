@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import secrets
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -186,7 +188,17 @@ def _load(path: Path) -> Any:
         raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
     tokenizer.no_truncation()  # both are for training
     tokenizer.no_padding()
+    _give_back()
     return tokenizer
+
+
+def _give_back() -> None:
+    """Let the system have the memory that reading left behind, where the C library can: more than
+    half of what a vocabulary of 262,144 took."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
 
 
 def _letters() -> dict[str, int]:

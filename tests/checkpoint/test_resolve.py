@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from checkpoint import tiny
-from nanocupy.checkpoint import Checkpoint, hub, locate, resolve, wheel
+from nanocupy.checkpoint import Checkpoint, hub, known_models, locate, resolve, wheel
+from nanocupy.checkpoint.known_models import KnownModel, Piece
 
 FILE = "Tiny.Q4_1.gguf"
 
@@ -41,16 +42,16 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def known(tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch) -> locate.KnownModel:
+def known(tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch) -> KnownModel:
     """A known model "tiny", whose wheel is the only thing on the package index."""
     index = tmp_path / "index"
     index.mkdir()
     make_wheel(index, gguf)
-    model = locate.KnownModel(
+    model = KnownModel(
         name="tiny",
         hub_id="owner/tiny",
         version="1.0",
-        pieces=(locate.Piece("tiny_llm", FILE, len(gguf)),),
+        pieces=(Piece("tiny_llm", FILE, len(gguf)),),
         sha256=hashlib.sha256(gguf).hexdigest(),
     )
     monkeypatch.setattr(locate, "MODELS", (model,))
@@ -73,7 +74,7 @@ def left_overs(cache: Path) -> list[str]:
 
 
 def test_from_a_wheel_with_the_users_pip_once(
-    known: locate.KnownModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    known: KnownModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     killed = known.folder.parent / f".{known.folder.name}-killed"
     killed.mkdir(parents=True)
@@ -89,7 +90,7 @@ def test_from_a_wheel_with_the_users_pip_once(
 
 
 def test_progress_goes_to_stderr_alone(
-    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    known: KnownModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NANOCUPY_PROGRESS", "1")
     resolve("tiny")
@@ -98,7 +99,7 @@ def test_progress_goes_to_stderr_alone(
 
 
 def test_installed_first_and_never_imported(
-    known: locate.KnownModel, tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch
+    known: KnownModel, tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site" / "tiny_llm"
     site.mkdir(parents=True)
@@ -111,16 +112,14 @@ def test_installed_first_and_never_imported(
     assert "tiny_llm" not in sys.modules
 
 
-def test_a_wrong_file_is_never_used(known: locate.KnownModel, tmp_path: Path, gguf: bytes) -> None:
+def test_a_wrong_file_is_never_used(known: KnownModel, tmp_path: Path, gguf: bytes) -> None:
     make_wheel(tmp_path / "index", gguf[:-1] + bytes([gguf[-1] ^ 1]))
     with pytest.raises(ValueError, match="sha256 is .* expected " + known.sha256):
         resolve("tiny")
     assert left_overs(tmp_path / "cache") == []
 
 
-def test_when_nothing_works_the_error_says_how_by_hand(
-    known: locate.KnownModel, tmp_path: Path
-) -> None:
+def test_when_nothing_works_the_error_says_how_by_hand(known: KnownModel, tmp_path: Path) -> None:
     for path in (tmp_path / "index").iterdir():
         path.unlink()
     with pytest.raises(ValueError) as error:
@@ -132,7 +131,7 @@ def test_when_nothing_works_the_error_says_how_by_hand(
 
 
 def test_the_hub_is_the_last_resort(
-    known: locate.KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    known: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write_gguf(tmp_path / "m.gguf", "F16")
     there = locate.convert_gguf(tmp_path / "m.gguf", tmp_path / "hub", progress=False)
@@ -141,9 +140,7 @@ def test_the_hub_is_the_last_resort(
     assert resolve("tiny") == there
 
 
-def test_offline_downloads_nothing(
-    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_downloads_nothing(known: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NANOCUPY_OFFLINE", "1")
     monkeypatch.setattr(wheel, "pip_commands", lambda: pytest.fail("pip ran"))
     monkeypatch.setattr(hub, "snapshot", lambda *a, **k: pytest.fail("the hub was asked"))
@@ -153,9 +150,7 @@ def test_offline_downloads_nothing(
         resolve("somebody/model")
 
 
-def test_an_environment_without_pip(
-    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_without_pip(known: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         wheel.importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name)
@@ -166,7 +161,7 @@ def test_an_environment_without_pip(
 
 
 def test_a_pip_that_does_not_run_is_passed_over(
-    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
+    known: KnownModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = list(wheel.pip_commands())
     bad = [[sys.executable, "-c", "raise SystemExit('no')"], ["/not/there/pip"]]
@@ -174,12 +169,12 @@ def test_a_pip_that_does_not_run_is_passed_over(
     assert resolve("tiny").is_dir()
 
 
-def test_two_processes_at_once(known: locate.KnownModel, tmp_path: Path) -> None:
+def test_two_processes_at_once(known: KnownModel, tmp_path: Path) -> None:
     fields = {f: getattr(known, f) for f in known.__dataclass_fields__}
     code = (
         "from nanocupy.checkpoint import locate, resolve\n"
-        "from nanocupy.checkpoint.locate import Piece\n"
-        f"locate.MODELS = (locate.KnownModel(**{fields!r}),)\n"
+        "from nanocupy.checkpoint.known_models import KnownModel, Piece\n"
+        f"locate.MODELS = (KnownModel(**{fields!r}),)\n"
         "print(resolve('tiny', progress=False))"
     )
     command = [sys.executable, "-c", code]
@@ -189,30 +184,28 @@ def test_two_processes_at_once(known: locate.KnownModel, tmp_path: Path) -> None
     assert left_overs(tmp_path / "cache") == [known.folder.name]
 
 
-def test_a_folder_that_lost_its_weights_is_made_again(known: locate.KnownModel) -> None:
+def test_a_folder_that_lost_its_weights_is_made_again(known: KnownModel) -> None:
     folder = resolve("tiny")
     (folder / "model.safetensors").unlink()
     assert Checkpoint(resolve("tiny")).names()
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_cannot_be_written(known: locate.KnownModel, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written(known: KnownModel, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o500)
     with pytest.raises(ValueError, match="Set NANOCUPY_CACHE"):
         resolve("tiny")
 
 
-def test_a_cache_that_is_a_file(known: locate.KnownModel, tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file(known: KnownModel, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(ValueError, match="Set NANOCUPY_CACHE"):
         resolve("tiny")
 
 
-def test_a_newer_importer_imports_again(
-    known: locate.KnownModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_newer_importer_imports_again(known: KnownModel, monkeypatch: pytest.MonkeyPatch) -> None:
     first = known.folder
-    monkeypatch.setattr(locate, "IMPORTER", locate.IMPORTER + 1)
+    monkeypatch.setattr(known_models, "IMPORTER", known_models.IMPORTER + 1)
     assert known.folder != first
     assert replace(known, sha256="f" * 64).folder != known.folder
 
@@ -249,12 +242,12 @@ def test_a_gguf_file_is_imported_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_model_in_several_wheels(
-    known: locate.KnownModel, tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch
+    known: KnownModel, tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     middle = len(gguf) // 2
     make_wheel(tmp_path / "index", gguf[:middle], "tiny_part1")
     make_wheel(tmp_path / "index", gguf[middle:], "tiny_part2")
-    pieces = tuple(locate.Piece(f"tiny_part{i}", FILE, middle) for i in (1, 2))
+    pieces = tuple(Piece(f"tiny_part{i}", FILE, middle) for i in (1, 2))
     model = replace(known, name="parts", hub_id="owner/parts", pieces=pieces)
     monkeypatch.setattr(locate, "MODELS", (model,))
     assert Checkpoint(resolve("parts")).config.hidden_size == tiny.HIDDEN
