@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import reduce
+from itertools import zip_longest
 from typing import Any
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Any = None) -> Any:
     """The tree with `function` applied to every leaf (and to the same leaf of `rest`)."""
-    if is_leaf is not None and is_leaf(tree):
-        return function(tree, *rest)
-    if isinstance(tree, list | tuple):
-        kind = type(tree)
-        return kind(
-            tree_map(function, child, *(r[i] for r in rest), is_leaf=is_leaf)
-            for i, child in enumerate(tree)
-        )
-    if isinstance(tree, dict):
-        return {
-            k: tree_map(function, v, *(r[k] for r in rest), is_leaf=is_leaf)
-            for k, v in tree.items()
-        }
-    return function(tree, *rest)
+    return tree_map_with_path(lambda _, *leaves: function(*leaves), tree, *rest, is_leaf=is_leaf)
+
+
+def tree_map_with_path(
+    function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Any = None, path: str = ""
+) -> Any:
+    """As `tree_map`, with function(dotted name, leaf, ...)."""
+
+    def below(key: Any, child: Any) -> Any:
+        name = f"{path}.{key}" if path else str(key)
+        others = (other[key] for other in rest)
+        return tree_map_with_path(function, child, *others, is_leaf=is_leaf, path=name)
+
+    if is_leaf is None or not is_leaf(tree):
+        if isinstance(tree, list | tuple):
+            return _like(tree, [below(i, child) for i, child in enumerate(tree)])
+        if isinstance(tree, dict):
+            return {key: below(key, child) for key, child in tree.items()}
+    return function(path, tree, *rest)
 
 
 def tree_reduce(
@@ -33,24 +39,27 @@ def tree_reduce(
     return reduce(function, leaves, *([] if initializer is None else [initializer]))
 
 
-def tree_flatten(tree: Any, prefix: str = "", is_leaf: Any = None) -> list[tuple[str, Any]]:
-    """[(dotted name, leaf), ...]."""
+def tree_flatten(tree: Any, prefix: str = "", is_leaf: Any = None, destination: Any = None) -> Any:
+    """[(dotted name, leaf), ...]; or `destination`, a list or dict, with them added."""
+    flat = [] if destination is None else destination
+    if not isinstance(flat, list | dict):
+        raise ValueError(f"[tree_flatten] destination={flat!r}: expected a list, a dict or None")
     if is_leaf is None or not is_leaf(tree):
         if isinstance(tree, list | tuple):
             tree = dict(enumerate(tree))
         if isinstance(tree, dict):
-            flat: list[tuple[str, Any]] = []
             for key, value in tree.items():
-                flat += tree_flatten(value, f"{prefix}.{key}" if prefix else str(key), is_leaf)
+                tree_flatten(value, f"{prefix}.{key}" if prefix else str(key), is_leaf, flat)
             return flat
-    return [(prefix, tree)]
+    flat.update({prefix: tree}) if isinstance(flat, dict) else flat.append((prefix, tree))
+    return flat
 
 
-def tree_unflatten(items: Iterable[tuple[str, Any]]) -> Any:
+def tree_unflatten(items: Iterable[tuple[str, Any]] | dict[str, Any]) -> Any:
     """The tree that flattens to `items`; a level whose names are numbers becomes a list,
     with {} in the places of numbers left out."""
     branches: dict[str, list[tuple[str, Any]]] = {}
-    for name, value in items:
+    for name, value in items.items() if isinstance(items, dict) else items:
         first, _, rest = name.partition(".")
         branches.setdefault(first, []).append((rest, value))
     if list(branches) == [""]:
@@ -59,3 +68,40 @@ def tree_unflatten(items: Iterable[tuple[str, Any]]) -> Any:
         places = {int(k): v for k, v in branches.items()}
         return [tree_unflatten(places.get(i, [])) for i in range(max(places) + 1)]
     return {key: tree_unflatten(value) for key, value in branches.items()}
+
+
+def tree_merge(tree_a: Any, tree_b: Any, merge_fn: Callable[[Any, Any], Any] | None = None) -> Any:
+    """What is in either tree; leaves that are in both by merge_fn(a, b).
+
+    Raises:
+        ValueError: both have something in one place, and there is no `merge_fn`.
+    """
+    if _is_nothing(tree_a):
+        if tree_a is not None and tree_b is not None and _is_nothing(tree_b):
+            _same_kind(tree_a, tree_b)
+        return tree_a if tree_b is None else tree_b
+    if _is_nothing(tree_b):
+        return tree_a
+    if isinstance(tree_a, list | tuple) and isinstance(tree_b, list | tuple):
+        pairs = zip_longest(tree_a, tree_b)
+        return _like(tree_a, [tree_merge(a, b, merge_fn) for a, b in pairs])
+    if isinstance(tree_a, dict) and isinstance(tree_b, dict):
+        keys = dict.fromkeys([*tree_a, *tree_b])
+        return {k: tree_merge(tree_a.get(k), tree_b.get(k), merge_fn) for k in keys}
+    if merge_fn is None:
+        raise ValueError("[tree_merge] both trees have something in one place: give merge_fn")
+    return merge_fn(tree_a, tree_b)
+
+
+def _is_nothing(tree: Any) -> bool:
+    return tree is None or (isinstance(tree, list | dict | tuple) and not tree)
+
+
+def _same_kind(*trees: Any) -> None:
+    if len({type(tree) for tree in trees}) > 1:
+        raise ValueError(f"[tree_merge] {' and '.join(map(str, trees))} are of different kinds")
+
+
+def _like(tree: Any, children: list[Any]) -> Any:
+    """A list or tuple of the kind that `tree` is."""
+    return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)

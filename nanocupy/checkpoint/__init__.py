@@ -2,13 +2,13 @@
 
 from nanocupy.checkpoint.config import (
     ModelConfig,
-    Quantization,
     load_config,
     load_generation_config,
 )
 from nanocupy.checkpoint.convert import convert_gguf
 from nanocupy.checkpoint.header import TensorInfo
 from nanocupy.checkpoint.locate import resolve
+from nanocupy.checkpoint.quantization import Quantization
 from nanocupy.checkpoint.reader import Checkpoint
 from nanocupy.checkpoint.rope_config import RopeConfig
 

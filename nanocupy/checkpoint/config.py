@@ -19,23 +19,11 @@ from nanocupy.checkpoint.architectures import (
 )
 from nanocupy.checkpoint.fields import Fields
 from nanocupy.checkpoint.jsonfile import read_json, read_json_if_there
+from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
 
 MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """MLX's config["quantization"]: a default, and modules that differ (None: not quantised)."""
-
-    bits: int
-    group_size: int
-    overrides: dict[str, tuple[int, int] | None] = field(default_factory=dict)
-
-    def for_module(self, path: str) -> tuple[int, int] | None:
-        """(bits, group_size) of a module, if its weight is quantised at all."""
-        return self.overrides.get(path, (self.bits, self.group_size))
 
 
 @dataclass(frozen=True)
@@ -161,7 +149,7 @@ def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelCo
         mlp_bias=fields.flag("mlp_bias", False),
         hidden_act=fields.choice((named,), activations, activations[0]),
         dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
-        quantization=_quantization(fields.raw),
+        quantization=read_quantization(fields.raw),
         eos_token_ids=_eos(folder, fields.raw, vocab_size),
         bos_token_id=_bos(folder, fields.raw, vocab_size),
         raw=whole,
@@ -197,7 +185,7 @@ def _foreign(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelC
         mlp_bias=False,
         hidden_act="",
         dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
-        quantization=_quantization(raw),
+        quantization=read_quantization(raw),
         eos_token_ids=_eos(folder, raw, vocab_size),
         bos_token_id=_bos(folder, raw, vocab_size),
         raw=whole,
@@ -263,34 +251,6 @@ def _experts(fields: Fields, layers: int) -> dict[str, Any]:
         "normalise_experts": fields.flag("norm_topk_prob", False),
         "sparse_layers": tuple((i + 1) % step == 0 and i not in without for i in range(layers)),
     }
-
-
-def _quantization(raw: Mapping[str, Any]) -> Quantization | None:
-    """MLX's "quantization" (also written as "quantization_config" by it)."""
-    found = raw.get("quantization") or raw.get("quantization_config")
-    if not found:
-        return None
-    if not isinstance(found, dict):
-        raise ValueError(f"quantization must be an object, got {found!r}")
-    if method := found.get("quant_method"):
-        raise ValueError(f"quantization method {method!r} is not supported; MLX's affine is")
-    bits, group_size = _format(found)
-    overrides = {
-        path: _format(value) if isinstance(value, dict) else None
-        for path, value in found.items()
-        if isinstance(value, dict) or value is False
-    }
-    return Quantization(bits, group_size, overrides)
-
-
-def _format(raw: Mapping[str, Any]) -> tuple[int, int]:
-    bits, group_size, mode = raw.get("bits"), raw.get("group_size"), raw.get("mode", "affine")
-    if mode != "affine" or bits not in (4, 8) or group_size not in (32, 64, 128):
-        raise ValueError(
-            f"quantization mode {mode!r} with bits {bits!r} in groups of {group_size!r} is not "
-            f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is"
-        )
-    return int(bits), int(group_size)
 
 
 def _eos(folder: Path, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:

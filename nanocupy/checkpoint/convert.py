@@ -1,11 +1,8 @@
-"""convert_gguf: a Llama-family GGUF file to an ordinary Hugging Face folder, losing nothing."""
+"""convert_gguf: a GGUF file to an ordinary Hugging Face folder, losing nothing."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from nanocupy.checkpoint.gguf_file import GgufFile
 from nanocupy.checkpoint.gguf_model import GgufModel
 from nanocupy.checkpoint.gguf_tokenizer import GgufTokenizer
 from nanocupy.checkpoint.progress import Advance, bar
-from nanocupy.checkpoint.writer import write_safetensors
+from nanocupy.checkpoint.writer import new_folder, write_json, write_safetensors
 
 
 def convert_gguf(
@@ -24,25 +21,15 @@ def convert_gguf(
 ) -> Path:
     """Write the model in the GGUF file `src` as the folder `out`, which must not exist yet.
 
-    The weights are the same numbers: Q4_0, Q4_1 and Q8_0 become affine groups of 32 with 4 or 8
-    bits, F32, F16 and BF16 stay. The folder appears whole or not at all. Raises ValueError for
-    what is not supported, by name, before anything is written.
+    The weights are the same numbers: quantised blocks become affine groups of 4 or 8 bits (see
+    `gguf_blocks`), F32, F16 and BF16 stay. The folder appears whole or not at all. Raises
+    ValueError for what is not supported, by name, before anything is written.
     """
     src, out = Path(src), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists already; convert into a new folder")
     gguf = GgufFile(src)
     model, tokenizer = GgufModel(gguf), GgufTokenizer(gguf)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with new_folder(out) as partial:
         _write(partial, model, tokenizer, progress)
-        partial.chmod(0o755)
-        if out.exists():  # empty, as checked above; not every platform renames over a folder
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
@@ -59,13 +46,13 @@ def _write(folder: Path, model: GgufModel, tokenizer: GgufTokenizer, progress: b
         "pad_token_id": tokenizer.pad,
     }
     ids = {name: value for name, value in ids.items() if value not in (None, [])}
-    _json(folder / "config.json", {**config, **ids})
-    _json(folder / "generation_config.json", ids)
-    _json(folder / "tokenizer.json", tokenizer.tokenizer_json(), indent=None)
+    write_json(folder / "config.json", {**config, **ids})
+    write_json(folder / "generation_config.json", ids)
+    write_json(folder / "tokenizer.json", tokenizer.tokenizer_json(), indent=None)
     settings = tokenizer.tokenizer_config()
-    _json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
     roles = {role: token for role, token in settings.items() if role.endswith("_token")}
-    _json(folder / "special_tokens_map.json", roles)
+    write_json(folder / "special_tokens_map.json", roles)
     if tokenizer.chat_template:
         (folder / "chat_template.jinja").write_bytes(tokenizer.chat_template.encode())
     entries = model.entries()
@@ -81,7 +68,3 @@ def _counted(
     for name, array in tensors:
         yield name, array
         advance(array.nbytes)
-
-
-def _json(path: Path, value: object, indent: int | None = 2) -> None:
-    path.write_bytes(json.dumps(value, ensure_ascii=False, indent=indent).encode())

@@ -1,7 +1,14 @@
-"""A GGUF file: its metadata and its tensors as raw rows. The one place that imports gguf."""
+"""A GGUF file: its metadata and its tensors, checked completely before a tensor is touched.
+
+Nothing is trusted that the file's size does not vouch for: every count is held against the bytes
+that are left before anything is read or made for it, so a bad file is refused in bounded time and
+memory. What the format leaves open is taken as llama.cpp takes it (tensors lie one after another).
+"""
 
 from __future__ import annotations
 
+import mmap
+import struct
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,43 +17,94 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 
+MAX_METADATA = 1 << 28  # bytes before the tensors
+MAX_ITEMS = 1 << 22  # elements of an array: sixteen times the largest vocabularies
+MAX_KEYS, MAX_TENSORS, MAX_TEXT = 1 << 16, 1 << 17, 1 << 24
+_STRING, _ARRAY = 8, 9
+_SCALARS = dict(enumerate("BbHhIif?", 0)) | {10: "Q", 11: "q", 12: "d"}  # struct's letters
+
+KINDS: dict[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+}
+"""By their number: name, elements of a block, bytes of a block."""
+
 
 class GgufTensor(NamedTuple):
-    """A tensor as it lies in the file: `shape` in NumPy's order, `raw` mapped, read-only."""
+    """Where a tensor is: its bytes are [offset, offset + nbytes). `shape` is in NumPy's order."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    raw: NDArray[np.uint8]
-
-    @property
-    def rows(self) -> NDArray[np.uint8]:
-        """uint8 [N, bytes of a row]; a vector is one row."""
-        return self.raw.reshape(self.shape[0] if len(self.shape) == 2 else 1, -1)
+    nbytes: int
+    offset: int
 
 
 class GgufFile:
     """Metadata and tensors of a little-endian GGUF file, mapped.
 
-    Raises ValueError when it is not one.
+    Raises ValueError when it is not one, and says why.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        reader = _open(path)
-        self._fields = reader.fields
-        self.tensors = {t.name: _tensor(path, t) for t in reader.tensors}
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist or is no file")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ValueError(f"{path} is not a GGUF file: it does not start with 'GGUF'")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        cursor = _Cursor(self._map)
+        try:
+            self.version, tensors, keys = _counts(cursor)
+            self.metadata = _metadata(cursor, keys)
+            self.tensors = _tensors(cursor, tensors, self.metadata, len(self._map))
+        except _Bad as error:
+            raise ValueError(f"{path} is not a readable GGUF file: {error}") from error
+        self.read_keys: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._fields
+        return key in self.metadata
 
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
         """The metadata value of `key`, which must be a `kind`; ValueError if it is missing."""
-        if key not in self._fields:
+        self.read_keys.add(key)
+        if key not in self.metadata:
             if default is None:
                 raise ValueError(f"{self.path}: the GGUF metadata has no '{key}'")
             return default
-        value: Any = self._fields[key].contents()
+        value: Any = self.metadata[key]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -56,25 +114,162 @@ class GgufFile:
             )
         return value
 
+    def raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:
+        """The bytes of a tensor as rows, uint8 [rows, bytes of a row], mapped and read-only.
 
-def _open(path: Path) -> Any:
-    from gguf import GGUFReader
+        A vector is one row; a stack of matrices is the rows of all of them.
+        """
+        rows = int(np.prod(tensor.shape[:-1]))
+        flat = np.frombuffer(self._map, np.uint8, tensor.nbytes, tensor.offset)
+        return flat.reshape(rows, -1)
 
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ValueError(f"{path} is not a GGUF file: it does not start with 'GGUF'")
+
+class _Bad(Exception):
+    """What is wrong with the file."""
+
+
+class _Cursor:
+    """Reads one value after another, and never past the end."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data, self.at, self.end = data, 4, min(len(data), MAX_METADATA)
+
+    def take(self, nbytes: int, what: str) -> int:
+        """Step over `nbytes`; where they start."""
+        start = self.at
+        if nbytes > self.end - start:
+            where = "the file" if self.end == len(self.data) else f"the first {MAX_METADATA} bytes"
+            raise _Bad(f"{what} at byte {start} would end outside {where}")
+        self.at = start + nbytes
+        return start
+
+    def number(self, letter: str, what: str) -> Any:
+        start = self.take(struct.calcsize(f"<{letter}"), what)
+        return struct.unpack_from(f"<{letter}", self.data, start)[0]
+
+    def count(self, most: int, what: str) -> int:
+        found: int = self.number("Q", what)
+        if found > most:
+            raise _Bad(f"{what} is {found}, more than {most}")
+        return found
+
+    def text(self, what: str) -> str:
+        length = self.count(MAX_TEXT, f"the length of {what}")
+        start = self.take(length, what)
+        return _decoded(self.data[start : start + length], what)
+
+    def numbers(self, letter: str, count: int, what: str) -> list[Any]:
+        start = self.take(count * struct.calcsize(f"<{letter}"), what)
+        found: list[Any] = np.frombuffer(self.data, f"<{letter}", count, start).tolist()
+        return found
+
+    def texts(self, count: int, what: str) -> list[str]:
+        """As `text` a number of times, without a call for each."""
+        if 8 * count > self.end - self.at:
+            raise _Bad(f"{what} would hold {count} texts, more than fit into the file")
+        unpack, data, at, end = struct.Struct("<Q").unpack_from, self.data, self.at, self.end
+        found = []
+        for _ in range(count):
+            if at + 8 > end:
+                raise _Bad(f"{what} would end outside the file")
+            length = unpack(data, at)[0]
+            if length > end - at - 8:
+                raise _Bad(f"{what} would end outside the file")
+            found.append(data[at + 8 : at + 8 + length])
+            at += 8 + length
+        self.at = at
+        return [_decoded(raw, what) for raw in found]
+
+
+def _decoded(raw: bytes, what: str) -> str:
     try:
-        reader = GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OverflowError, MemoryError, TypeError) as error:
-        raise ValueError(f"{path} is not a readable GGUF file: {error}") from error
-    if reader.byte_order != "I":
-        raise ValueError(f"{path} is a big-endian GGUF file; only little-endian ones are supported")
-    return reader
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _Bad(f"{what} is not UTF-8: {error}") from error
 
 
-def _tensor(path: Path, tensor: Any) -> GgufTensor:
-    shape = tuple(int(n) for n in reversed(tensor.shape))
-    raw = np.asarray(tensor.data).reshape(-1).view(np.uint8)
-    if len(shape) > 2:
-        raise ValueError(f"{path}: tensor {tensor.name} has {len(shape)} dimensions, at most 2 do")
-    return GgufTensor(tensor.name, tensor.tensor_type.name, shape, raw)
+def _counts(cursor: _Cursor) -> tuple[int, int, int]:
+    """(version, number of tensors, number of keys)."""
+    version: int = cursor.number("I", "the version")
+    if version and version & 0xFFFF == 0:
+        raise _Bad("it is big-endian; only little-endian files are supported")
+    if version not in (2, 3):
+        raise _Bad(f"it has version {version}; 2 and 3 are supported")
+    tensors = cursor.count(MAX_TENSORS, "the number of tensors")
+    return version, tensors, cursor.count(MAX_KEYS, "the number of keys")
+
+
+def _metadata(cursor: _Cursor, keys: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(keys):
+        key = cursor.text("a key")
+        if key in found:
+            raise _Bad(f"the key {key!r} is there twice")
+        found[key] = _value(cursor, cursor.number("I", f"the type of {key!r}"), repr(key))
+    return found
+
+
+def _value(cursor: _Cursor, kind: int, what: str) -> Any:
+    if kind == _STRING:
+        return cursor.text(what)
+    if kind == _ARRAY:
+        inner: int = cursor.number("I", f"the type in {what}")
+        count = cursor.count(MAX_ITEMS, f"the length of {what}")
+        if inner == _STRING:
+            return cursor.texts(count, what)
+        return cursor.numbers(_letter(inner, what), count, what)
+    return cursor.number(_letter(kind, what), what)
+
+
+def _letter(kind: int, what: str) -> str:
+    if kind not in _SCALARS:
+        raise _Bad(f"{what} has values of the unknown or unsupported type {kind}")
+    return _SCALARS[kind]
+
+
+def _tensors(
+    cursor: _Cursor, count: int, metadata: dict[str, Any], size: int
+) -> dict[str, GgufTensor]:
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or alignment not in (8 << i for i in range(14)):
+        raise _Bad(f"general.alignment {alignment!r} is not a power of two from 8 to 65536")
+    entries = [_entry(cursor) for _ in range(count)]
+    start = -(-cursor.at // alignment) * alignment
+    found: dict[str, GgufTensor] = {}
+    expected = 0
+    for tensor in entries:
+        if tensor.name in found:
+            raise _Bad(f"the tensor {tensor.name!r} is there twice")
+        if tensor.offset != expected:
+            raise _Bad(f"tensor {tensor.name!r} starts at {tensor.offset}, not {expected}")
+        if start + expected + tensor.nbytes > size:
+            raise _Bad(
+                f"tensor {tensor.name!r} would end at byte {start + expected + tensor.nbytes}, "
+                f"the file at {size}"
+            )
+        found[tensor.name] = tensor._replace(offset=start + expected)
+        expected += -(-tensor.nbytes // alignment) * alignment
+    return found
+
+
+def _entry(cursor: _Cursor) -> GgufTensor:
+    """One entry of the list of tensors; its offset is from where the data starts."""
+    name = cursor.text("the name of a tensor")
+    dimensions: int = cursor.number("I", f"the dimensions of {name!r}")
+    if not 1 <= dimensions <= 4:
+        raise _Bad(f"tensor {name!r} has {dimensions} dimensions; 1 to 4 are supported")
+    shape = [int(cursor.number("Q", f"the shape of {name!r}")) for _ in range(dimensions)]
+    number: int = cursor.number("I", f"the type of {name!r}")
+    if number not in KINDS:
+        raise _Bad(f"tensor {name!r} has the unknown type {number}")
+    kind, block, block_bytes = KINDS[number]
+    elements = 1
+    for length in shape:
+        elements *= length
+        if not 0 < elements < 1 << 50:
+            raise _Bad(f"tensor {name!r} has the shape {shape}")
+    if shape[0] % block:
+        raise _Bad(f"tensor {name!r} has rows of {shape[0]}, not whole blocks of {block} ({kind})")
+    nbytes = elements // block * block_bytes
+    offset: int = cursor.number("Q", f"the offset of {name!r}")
+    return GgufTensor(name, kind, tuple(reversed(shape)), nbytes, offset)

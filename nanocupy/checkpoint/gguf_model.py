@@ -1,8 +1,7 @@
-"""A Llama-family GGUF file's network: config.json and tensors under Hugging Face's names."""
+"""A GGUF file's network: config.json and tensors under Hugging Face's names."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,97 +9,80 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint import affine
+from nanocupy.checkpoint.gguf_architectures import Keys, architecture, refuse_unread
+from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS, bias_dtype, to_affine
 from nanocupy.checkpoint.gguf_file import GgufFile, GgufTensor
+from nanocupy.checkpoint.gguf_rope import rope_fields
 from nanocupy.checkpoint.writer import Entry
 
 PLAIN = {"F32": 4, "F16": 2, "BF16": 2}
-SUPPORTED = (*PLAIN, *affine.BLOCK_FORMATS)
-
-_TOP = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_BLOCK = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-
-
-def module_of(name: str) -> str | None:
-    """Hugging Face's name for a GGUF tensor, without `.weight`; None if it is unknown."""
-    stem = name.rpartition(".")[0]
-    if stem in _TOP:
-        return _TOP[stem]
-    block = re.fullmatch(r"blk\.(\d+)\.(\w+)", stem)
-    if block is None or block[2] not in _BLOCK:
-        return None
-    return f"model.layers.{block[1]}.{_BLOCK[block[2]]}"
+SUPPORTED = (*PLAIN, *BLOCK_FORMATS)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A GGUF tensor and what becomes of it; `heads` > 0 where llama.cpp permuted its rows."""
+    """A matrix or vector of a GGUF tensor, and what becomes of it.
 
+    `heads` > 0 where llama.cpp permuted its rows; `expert` says which of a stack it is.
+    """
+
+    gguf: GgufFile
     tensor: GgufTensor
     module: str
     leaf: str
     heads: int
+    plus_one: bool
+    expert: int | None = None
 
     @property
-    def quantised(self) -> affine.BlockFormat | None:
-        return affine.BLOCK_FORMATS.get(self.tensor.kind)
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape if self.expert is None else self.tensor.shape[1:]
+
+    @property
+    def format(self) -> tuple[int, int] | None:
+        """(bits, group) where it is quantised."""
+        block = BLOCK_FORMATS.get(self.tensor.kind)
+        return (block.bits, block.group) if block else None
+
+    def rows(self) -> NDArray[np.uint8]:
+        """Its bytes in Hugging Face's order, uint8 [rows, bytes of a row]."""
+        rows = self.gguf.raw(self.tensor)
+        if self.expert is not None:
+            rows = rows[self.expert * self.shape[0] : (self.expert + 1) * self.shape[0]]
+        if self.heads and len(self.shape) == 1:  # a bias: one value is one row
+            rows = rows.reshape(self.shape[0], -1)
+        return unpermute(rows, self.heads) if self.heads else rows
 
     def read(self) -> dict[str, NDArray[Any]]:
         """The tensors it becomes, by their names in the safetensors file."""
-        rows = self.tensor.rows
-        if self.heads and len(self.tensor.shape) == 1:  # a bias: one value is one row
-            rows = rows.reshape(self.tensor.shape[0], -1)
-        if self.heads:
-            rows = unpermute(rows, self.heads)
-        if self.quantised is None:
-            itemsize = PLAIN[self.tensor.kind]
-            plain = np.ascontiguousarray(rows).view(f"<u{itemsize}")
-            return {f"{self.module}.{self.leaf}": plain.reshape(self.tensor.shape)}
-        return self._affine(rows)
-
-    def _affine(self, rows: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        kind, scales = self.tensor.kind, affine.block_scales(self.tensor.kind, rows)
-        biases = affine.block_biases(kind, rows)
-        if not (np.isfinite(scales).all() and np.isfinite(biases).all()):
-            raise ValueError(f"GGUF tensor {self.tensor.name} holds a scale that is not finite")
-        return {
-            f"{self.module}.weight": affine.block_weight(kind, rows),
-            f"{self.module}.scales": scales,
-            f"{self.module}.biases": biases,
-        }
+        if self.format:
+            try:
+                parts = to_affine(self.tensor.kind, self.rows())
+            except ValueError as error:
+                raise ValueError(f"GGUF tensor {self.tensor.name}: {error}") from error
+            return {f"{self.module}.{name}": part for name, part in parts._asdict().items()}
+        itemsize = PLAIN[self.tensor.kind]
+        plain: NDArray[Any] = np.ascontiguousarray(self.rows()).view(f"<u{itemsize}")
+        if self.plus_one:
+            plain = plain.view("<f4") - np.float32(1)
+        return {f"{self.module}.{self.leaf}": plain.reshape(self.shape)}
 
     def entries(self) -> dict[str, Entry]:
         """What `read` will give, without converting the weights."""
-        tensor, block = self.tensor, self.quantised
+        tensor, block = self.tensor, BLOCK_FORMATS.get(self.tensor.kind)
         if block is None:
-            return {
-                f"{self.module}.{self.leaf}": Entry(tensor.kind, tensor.shape, tensor.raw.nbytes)
-            }
-        rows, columns = tensor.shape
-        words, groups = columns * block.bits // 32, columns // affine.GROUP
-        bias = affine.block_biases(tensor.kind, tensor.rows).dtype
+            nbytes = int(np.prod(self.shape)) * PLAIN[tensor.kind]
+            return {f"{self.module}.{self.leaf}": Entry(tensor.kind, self.shape, nbytes)}
+        rows, columns = self.shape
+        words, groups = columns * block.bits // 32, columns // block.group
+        sizes = {"F16": 2, "F32": 4}
+        bias = "F32" if bias_dtype(tensor.kind, self.rows()) == np.float32 else "F16"
         return {
             f"{self.module}.weight": Entry("U32", (rows, words), rows * words * 4),
-            f"{self.module}.scales": Entry("F16", (rows, groups), rows * groups * 2),
-            f"{self.module}.biases": Entry(
-                "F16" if bias == np.float16 else "F32",
-                (rows, groups),
-                rows * groups * bias.itemsize,
-            ),
+            **{
+                f"{self.module}.{name}": Entry(kind, (rows, groups), rows * groups * sizes[kind])
+                for name, kind in (("scales", block.scales), ("biases", bias))
+            },
         }
 
 
@@ -118,48 +100,61 @@ class GgufModel:
 
     def __init__(self, gguf: GgufFile) -> None:
         self._gguf = gguf
-        arch = gguf.get("general.architecture", str)
-        if arch != "llama":
-            raise ValueError(f"{gguf.path}: architecture '{arch}' is not supported; 'llama' is")
-        if gguf.get("llama.expert_count", int, 0):
-            raise ValueError(f"{gguf.path}: mixtures of experts are not supported")
-        self._sources = self._map()
+        self.name, self.arch = architecture(gguf)
+        self._keys = Keys(gguf, self.name)
+        if gguf.get("split.count", int, 1) > 1:
+            raise ValueError(
+                f"{gguf.path} is one of {gguf.get('split.count', int)} files; put them together "
+                f"with llama.cpp's llama-gguf-split --merge"
+            )
+        self._sources = list(self._map())
 
-    def _map(self) -> list[_Source]:
-        tensors = [t for t in self._gguf.tensors.values() if t.name != "rope_freqs.weight"]
+    def _map(self) -> Iterator[_Source]:
+        tensors = [t for t in self._gguf.tensors.values() if t.name not in self.arch.ignored]
         kinds = sorted({t.kind for t in tensors} - set(SUPPORTED))
         if kinds:
             raise ValueError(
                 f"{self._gguf.path} holds tensors of type {', '.join(kinds)}; "
                 f"supported are {', '.join(SUPPORTED)}"
             )
-        unknown = [t.name for t in tensors if module_of(t.name) is None]
+        unknown = [t.name for t in tensors if self.arch.module(t.name) is None]
         if unknown:
-            raise ValueError(f"{self._gguf.path}: not tensors of a Llama: {', '.join(unknown)}")
-        odd = [t.name for t in tensors if t.kind not in PLAIN and len(t.shape) != 2]
-        if odd:
-            raise ValueError(f"{self._gguf.path}: quantised, yet no matrices: {', '.join(odd)}")
-        return [self._source(t) for t in tensors]
+            named = f"{', '.join(unknown[:8])}{' and more' if len(unknown) > 8 else ''}"
+            raise ValueError(f"{self._gguf.path}: not tensors of a '{self.name}': {named}")
+        for tensor in tensors:
+            yield from self._sources_of(tensor)
 
-    def _source(self, tensor: GgufTensor) -> _Source:
-        module = module_of(tensor.name)
+    def _sources_of(self, tensor: GgufTensor) -> Iterator[_Source]:
+        module, leaf = self.arch.module(tensor.name), tensor.name.rpartition(".")[2]
         assert module is not None
-        heads = {"attn_q": self._key("attention.head_count"), "attn_k": self.kv_heads}
-        permuted = heads.get(tensor.name.split(".")[-2], 0)
+        stack, dimensions = "{}" in module, len(tensor.shape)
+        if dimensions > (3 if stack else 2) or (tensor.kind not in PLAIN and dimensions < 2):
+            raise ValueError(
+                f"{self._gguf.path}: {tensor.name} is {tensor.kind} {tensor.shape}, which no "
+                f"weight of a '{self.name}' is"
+            )
+        one = self.arch.plus_one and leaf == "weight" and "norm" in module
+        if one and tensor.kind != "F32":
+            raise ValueError(f"{self._gguf.path}: {tensor.name} should be F32, not {tensor.kind}")
+        heads = self._permuted_heads(tensor)
+        if not stack:
+            yield _Source(self._gguf, tensor, module, leaf, heads, one)
+            return
+        for expert in range(tensor.shape[0]):
+            name = module.format(expert)
+            yield _Source(self._gguf, tensor, name, leaf, heads, one, expert)
+
+    def _permuted_heads(self, tensor: GgufTensor) -> int:
+        if not self.arch.permuted:
+            return 0
+        heads = {"attn_q": self._keys.heads, "attn_k": self._keys.kv_heads}
+        permuted = heads.get(tensor.name.split(".")[-2], 0) if tensor.name.count(".") > 1 else 0
         if permuted and tensor.shape[0] % (2 * permuted):
             raise ValueError(
                 f"{self._gguf.path}: {tensor.name} has {tensor.shape[0]} rows, "
                 f"which do not make {permuted} heads"
             )
-        return _Source(tensor, module, tensor.name.rpartition(".")[2], permuted)
-
-    def _key(self, name: str, default: int | None = None) -> int:
-        return self._gguf.get(f"llama.{name}", int, default)
-
-    @property
-    def kv_heads(self) -> int:
-        """Heads of keys and values."""
-        return self._key("attention.head_count_kv", self._key("attention.head_count"))
+        return permuted
 
     def entries(self) -> dict[str, Entry]:
         """Every tensor of the safetensors file, in the order `tensors` gives them."""
@@ -171,100 +166,55 @@ class GgufModel:
             yield from source.read().items()
 
     def config(self) -> dict[str, Any]:
-        """The contents of config.json."""
-        heads, hidden = self._key("attention.head_count"), self._key("embedding_length")
+        """The contents of config.json.
+
+        Raises:
+            ValueError: it says something about the maths that is not supported.
+        """
+        keys, tensors = self._keys, self._gguf.tensors
+        if "token_embd.weight" not in tensors:
+            raise ValueError(f"{self._gguf.path} has no tensor token_embd.weight")
         config: dict[str, Any] = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+            "architectures": [self.arch.class_name],
+            "model_type": self.arch.model_type,
             "hidden_act": "silu",
-            "hidden_size": hidden,
-            "intermediate_size": self._key("feed_forward_length"),
-            "num_hidden_layers": self._key("block_count"),
-            "num_attention_heads": heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self._key("attention.key_length", hidden // heads),
-            "max_position_embeddings": self._key("context_length"),
-            "rms_norm_eps": self._float("attention.layer_norm_rms_epsilon"),
-            "rope_theta": self._float("rope.freq_base", 10000.0),
-            "rope_scaling": self._rope_scaling(),
-            "vocab_size": self._gguf.tensors["token_embd.weight"].shape[0],
-            "tie_word_embeddings": "output.weight" not in self._gguf.tensors,
-            "attention_bias": "blk.0.attn_q.bias" in self._gguf.tensors,
-            "mlp_bias": "blk.0.ffn_gate.bias" in self._gguf.tensors,
+            "hidden_size": keys.count("embedding_length"),
+            "intermediate_size": keys.count("feed_forward_length"),
+            "num_hidden_layers": keys.count("block_count"),
+            "num_attention_heads": keys.heads,
+            "num_key_value_heads": keys.kv_heads,
+            "head_dim": keys.head_dim,
+            "max_position_embeddings": keys.count("context_length"),
+            "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
+            "vocab_size": tensors["token_embd.weight"].shape[0],
+            "tie_word_embeddings": "output.weight" not in tensors,
             "torch_dtype": self._dtype(),
+            **rope_fields(keys),
+            **self.arch.fields(keys),
         }
-        self._check_head_dim(config["head_dim"])
-        if quantization := self._quantization():
+        if keys.count("attention.value_length", keys.head_dim) != keys.head_dim:
+            raise ValueError(f"{self._gguf.path}: keys and values of different sizes")
+        refuse_unread(self._gguf, self.name)
+        if quantization := self.quantization():
             config["quantization"] = quantization
         return config
 
-    def _float(self, name: str, default: float | None = None) -> float:
-        # GGUF holds float32; its shortest text is the number that was meant (1e-05).
-        return float(str(np.float32(self._gguf.get(f"llama.{name}", float, default))))
-
-    def _check_head_dim(self, head_dim: int) -> None:
-        rotated = self._key("rope.dimension_count", head_dim)
-        value = self._key("attention.value_length", head_dim)
-        if rotated != head_dim or value != head_dim:
-            raise ValueError(
-                f"{self._gguf.path}: heads of {head_dim} with {rotated} rotated dimensions and "
-                f"values of {value} are not supported: the three must be equal"
-            )
-
     def _dtype(self) -> str:
-        kinds = [s.tensor.kind for s in self._sources if len(s.tensor.shape) == 2]
+        kinds = [s.tensor.kind for s in self._sources if len(s.shape) == 2]
         names = {"F32": "float32", "BF16": "bfloat16"}
-        return names.get(max(set(kinds), key=kinds.count), "float16")
+        common = max(sorted(set(kinds)), key=kinds.count) if kinds else ""
+        gemma = self.arch.plus_one and common not in PLAIN  # it overflows 16-bit floats
+        return "bfloat16" if gemma else names.get(common, "float16")
 
-    def _quantization(self) -> dict[str, Any] | None:
+    def quantization(self) -> dict[str, Any] | None:
         """MLX's config entry: the commonest format, and each module that differs from it."""
-        bits = {s.module: s.quantised.bits for s in self._sources if s.quantised}
-        if not bits:
+        formats = {s.module: s.format for s in self._sources if s.format}
+        if not formats:
             return None
-        common = max(sorted(set(bits.values())), key=list(bits.values()).count)
+        common = max(sorted(set(formats.values())), key=list(formats.values()).count)
         others = {
-            m: {"group_size": affine.GROUP, "bits": b} for m, b in bits.items() if b != common
+            module: {"group_size": group, "bits": bits}
+            for module, (bits, group) in formats.items()
+            if (bits, group) != common
         }
-        return {"group_size": affine.GROUP, "bits": common, **others}
-
-    def _rope_scaling(self) -> dict[str, Any] | None:
-        if "rope_freqs.weight" in self._gguf.tensors:
-            return self._llama3_rope(self._gguf.tensors["rope_freqs.weight"])
-        kind = self._gguf.get("llama.rope.scaling.type", str, "none")
-        if kind == "none":
-            return None
-        if kind != "linear":
-            raise ValueError(
-                f"{self._gguf.path}: rope scaling '{kind}' is not supported; "
-                f"'none', 'linear' and Llama 3's factors are"
-            )
-        return {"rope_type": "linear", "factor": self._float("rope.scaling.factor")}
-
-    def _llama3_rope(self, factors: GgufTensor) -> dict[str, Any]:
-        """GGUF keeps Llama 3's scaling as one factor per frequency; find the rule that gives it."""
-        given = factors.raw.view("<f4") if factors.kind == "F32" else np.zeros(0, np.float32)
-        theta = self._float("rope.freq_base", 10000.0)
-        rule = {
-            "rope_type": "llama3",
-            "factor": float(given.max(initial=1.0)),
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        }
-        expected = llama3_factors(theta, 2 * given.size, rule)
-        if not given.size or not np.allclose(given, expected, rtol=1e-4):
-            raise ValueError(
-                f"{self._gguf.path}: rope_freqs.weight is not Llama 3's scaling from 8192 tokens"
-            )
-        return rule
-
-
-def llama3_factors(theta: float, head_dim: int, rule: dict[str, Any]) -> NDArray[np.float64]:
-    """What Llama 3's rope scaling divides each of the head_dim / 2 frequencies by."""
-    wavelength = 2 * np.pi * theta ** (np.arange(0, head_dim, 2) / max(head_dim, 1))
-    low, high = rule["low_freq_factor"], rule["high_freq_factor"]
-    original = rule["original_max_position_embeddings"]
-    smooth = (original / wavelength - low) / (high - low)
-    middle = 1 / ((1 - smooth) / rule["factor"] + smooth)
-    factors = np.where(wavelength > original / low, rule["factor"], middle)
-    return np.where(wavelength < original / high, 1.0, factors)
+        return {"group_size": common[1], "bits": common[0], **others}

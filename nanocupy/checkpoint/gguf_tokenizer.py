@@ -3,48 +3,67 @@
 from __future__ import annotations
 
 from nanocupy.checkpoint.gguf_file import GgufFile
+from nanocupy.checkpoint.gguf_spm import spm_parts
 from nanocupy.checkpoint.pre_tokenizers import Json, PreTokenizer, pre_tokenizer
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # llama.cpp's token types
+_ENDS = (
+    *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<end_of_turn>"),
+    *("<|endoftext|>", "<|end_of_text|>", "<|end_of_role|>", "<EOT>", "_<EOT>"),
+)
+"""Control tokens that end an answer by what they are called, as llama.cpp has it."""
+_KEEP_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's, that take no spaces with them
 
 
 class GgufTokenizer:
-    """A byte-level BPE tokenizer read from GGUF metadata; ValueError for any other kind."""
+    """A tokenizer read from GGUF metadata: byte-level BPE ("gpt2") or SentencePiece ("llama").
+
+    Raises:
+        ValueError: it is of another kind, or its parts do not fit together.
+    """
 
     def __init__(self, gguf: GgufFile) -> None:
         model = gguf.get("tokenizer.ggml.model", str)
-        if model != "gpt2":
+        if model not in ("gpt2", "llama"):
             raise ValueError(
-                f"{gguf.path}: tokenizer.ggml.model is '{model}'; only byte-level BPE ('gpt2') is "
-                f"supported. Use the model's Hugging Face folder instead."
+                f"{gguf.path}: tokenizer.ggml.model is '{model}'; byte-level BPE ('gpt2') and "
+                f"SentencePiece ('llama') are supported. Use the model's Hugging Face folder."
             )
         self._gguf = gguf
-        self.pre: PreTokenizer = pre_tokenizer(gguf.get("tokenizer.ggml.pre", str))
+        self.pre: PreTokenizer | None = None
+        if model == "gpt2":
+            self.pre = pre_tokenizer(gguf.get("tokenizer.ggml.pre", str))
         self.tokens: list[str] = gguf.get("tokenizer.ggml.tokens", list)
         self.types: list[int] = gguf.get("tokenizer.ggml.token_type", list)
         self.chat_template: str = gguf.get("tokenizer.chat_template", str, "")
         self._check()
-        self.bos, self.eos = self._id("bos"), self._id("eos")
+        spm = self.pre is None
+        self.bos, self.eos = self._id("bos", 1 if spm else -1), self._id("eos", 2 if spm else -1)
         self.unk, self.pad = self._id("unknown"), self._id("padding")
 
     @property
     def end_ids(self) -> list[int]:
         """Every token that ends an answer: end of sequence, of turn, of message."""
-        ids = (self.eos, self._id("eot"), self._id("eom"))
+        ids = [self.eos, self._id("eot"), self._id("eom")]
+        kinds = zip(self.tokens, self.types, strict=True)
+        ids += [i for i, (t, kind) in enumerate(kinds) if kind == _CONTROL and t in _ENDS]
         return list(dict.fromkeys(i for i in ids if i is not None))
 
     def _check(self) -> None:
+        path = self._gguf.path
+        if not all(isinstance(t, str) for t in self.tokens):
+            raise ValueError(f"{path}: tokenizer.ggml.tokens holds what is not text")
         if len(self.types) != len(self.tokens):
-            raise ValueError(
-                f"{self._gguf.path}: {len(self.tokens)} tokens but {len(self.types)} token types"
-            )
+            raise ValueError(f"{path}: {len(self.tokens)} tokens but {len(self.types)} token types")
         if len(set(self.tokens)) != len(self.tokens):
-            raise ValueError(f"{self._gguf.path}: the vocabulary holds a token twice")
-        if _BYTE in self.types:
-            raise ValueError(f"{self._gguf.path}: byte tokens do not belong in a byte-level BPE")
+            raise ValueError(f"{path}: the vocabulary holds a token twice")
+        if self.pre and _BYTE in self.types:
+            raise ValueError(f"{path}: byte tokens do not belong in a byte-level BPE")
 
-    def _id(self, role: str) -> int | None:
-        token = self._gguf.get(f"tokenizer.ggml.{role}_token_id", int, -1)
+    def _id(self, role: str, default: int = -1) -> int | None:
+        token = self._gguf.get(f"tokenizer.ggml.{role}_token_id", int, default)
+        if token == 0xFFFFFFFF:  # llama.cpp's "none"
+            return None
         if token >= len(self.tokens):
             raise ValueError(f"{self._gguf.path}: {role} token {token} is not in the vocabulary")
         return token if token >= 0 else None
@@ -56,9 +75,22 @@ class GgufTokenizer:
             "truncation": None,
             "padding": None,
             "added_tokens": self._added_tokens(),
-            "normalizer": self.pre.normalizer,
-            "pre_tokenizer": self.pre.rule,
             "post_processor": self._post_processor(),
+            **(self._bpe(self.pre) if self.pre else self._spm()),
+        }
+
+    def _spm(self) -> Json:
+        prefix = self._gguf.get("tokenizer.ggml.add_space_prefix", bool, True)
+        scores = self._gguf.get("tokenizer.ggml.scores", list)
+        try:
+            return spm_parts(self.tokens, self.types, scores, space_prefix=prefix)
+        except ValueError as error:
+            raise ValueError(f"{self._gguf.path}: {error}") from error
+
+    def _bpe(self, pre: PreTokenizer) -> Json:
+        return {
+            "normalizer": pre.normalizer,
+            "pre_tokenizer": pre.rule,
             "decoder": {
                 "type": "ByteLevel",
                 "add_prefix_space": True,
@@ -73,7 +105,7 @@ class GgufTokenizer:
                 "end_of_word_suffix": None,
                 "fuse_unk": False,
                 "byte_fallback": False,
-                "ignore_merges": self.pre.ignore_merges,
+                "ignore_merges": pre.ignore_merges,
                 "vocab": self._vocab(),
                 "merges": self._merges(),
             },
@@ -96,21 +128,35 @@ class GgufTokenizer:
         return {token: i for i, (token, kind) in kinds if kind != _UNUSED}
 
     def _merges(self) -> list[list[str]]:
-        pairs = [merge.split(" ") for merge in self._gguf.get("tokenizer.ggml.merges", list)]
+        merges = self._gguf.get("tokenizer.ggml.merges", list)
+        pairs = [merge.split(" ") if isinstance(merge, str) else [] for merge in merges]
         if any(len(pair) != 2 or not all(pair) for pair in pairs):
             raise ValueError(f"{self._gguf.path}: tokenizer.ggml.merges holds what is not a pair")
         return pairs
 
     def _added_tokens(self) -> list[Json]:
-        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        rstrip = self._strips_spaces()
         return [
-            {"id": i, "content": token, **plain, "special": kind != _USER_DEFINED}
+            {
+                "id": i,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": rstrip and token not in _KEEP_SPACES,
+                "normalized": False,
+                "special": kind != _USER_DEFINED,
+            }
             for i, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
-            if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+            if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) and token
         ]
 
+    def _strips_spaces(self) -> bool:
+        """Phi-3's control tokens swallow spaces after them; GGUF does not say so, its name does."""
+        name = self._gguf.get("general.name", str, "").lower()
+        return self.pre is None and ("phi-3" in name or "phi3" in name)
+
     def _post_processor(self) -> Json | None:
-        before = self._wrapping("bos", self.bos, self.pre.add_bos)
+        before = self._wrapping("bos", self.bos, self.pre is None or self.pre.add_bos)
         after = self._wrapping("eos", self.eos, False)
         if not before and not after:
             return None

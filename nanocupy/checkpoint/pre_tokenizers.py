@@ -16,13 +16,17 @@ _GPT2: Json = {**_BYTES, "use_regex": True}
 _DIGITS: Json = {"type": "Digits", "individual_digits": True}
 
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-) + _SPACES
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_WORDS = (_ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|") + _SPACES
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+|[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*"
     rf"|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
+)
+_O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+{_ENDINGS}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*{_ENDINGS}?"
+    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 )
 
 
@@ -55,7 +59,13 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "llama-bpe": _LLAMA3,
     "llama3": _LLAMA3,
     "llama-v3": _LLAMA3,
+    "smaug-bpe": PreTokenizer(_split(_WORDS % r"\p{N}{1,3}")),
+    "dbrx": PreTokenizer(_split(_WORDS % r"\p{N}{1,3}")),
+    "olmo": PreTokenizer(_GPT2),
+    "phi-2": PreTokenizer(_GPT2),
+    "gpt-4o": PreTokenizer(_split(_O200K)),
     "qwen2": PreTokenizer(_split(_WORDS % r"\p{N}"), normalizer={"type": "NFC"}),
+    "deepseek-r1-qwen": PreTokenizer(_split(_WORDS % r"\p{N}")),
     "tekken": PreTokenizer(_split(_TEKKEN), ignore_merges=True, add_bos=True),
 }
 

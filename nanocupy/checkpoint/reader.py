@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nanocupy.checkpoint.canonical import Derived, canonical
 from nanocupy.checkpoint.config import ModelConfig, load_config
 from nanocupy.checkpoint.header import TensorInfo, read_header
 from nanocupy.checkpoint.jsonfile import read_json
@@ -32,6 +34,7 @@ DTYPES: dict[str, DTypeLike] = {
     "F32": np.float32,
     "F64": np.float64,
     "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
 }
 """What `Checkpoint.read` gives for each safetensors dtype that it reads."""
 
@@ -41,11 +44,13 @@ INDEX = "model.safetensors.index.json"
 class Checkpoint:
     """Every tensor of a Hugging Face folder: one safetensors file, or shards with an index.
 
-    Opening reads and checks the headers only; `read` gives views of the mapped files. Raises
-    ValueError, naming the file and what is wrong with it.
+    Opening reads and checks the headers only; `read` gives views of the mapped files. Weights in
+    other programs' quantised layouts are there as `checkpoint.canonical` has them, and
+    `config.quantization` says of each module what it is. Raises ValueError, naming the file and
+    what is wrong with it.
 
     Args:
-        foreign: see `load_config`.
+        foreign: see `load_config`; and experts in one tensor stay there.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, foreign: bool = False) -> None:
@@ -53,10 +58,12 @@ class Checkpoint:
         self.config: ModelConfig = load_config(self.folder, foreign=foreign)
         self._maps: dict[Path, mmap.mmap] = {}
         self._tensors: dict[str, TensorInfo] = {}
+        self._made: dict[str, Derived] = {}
         try:
             for path in weight_files(self.folder):
                 self._open(path)
             self._check_index()
+            self._made = self._canonical(stacked=foreign)
         except BaseException:
             self.close()
             raise
@@ -77,12 +84,27 @@ class Checkpoint:
     def read(self, name: str) -> NDArray[Any]:
         """The tensor as a read-only array over the mapped file; BF16 as ml_dtypes.bfloat16.
 
-        Its pages count as this process's memory only while the array is alive.
+        Its pages count as this process's memory only while the array is alive. What has another
+        layout in the file is made anew.
         """
-        info = self.info(name)
+        return self.later(name)()
+
+    def later(self, name: str) -> Callable[[], NDArray[Any]]:
+        """What gives the tensor when it is wanted: also after `close`."""
+        if made := self._made.get(name):
+            sources = [self._map(self._files[source]) for source in made.sources]
+            return lambda: made.make(*sources)
+        mapped = self._map(self.info(name))
+        return lambda: mapped
+
+    def is_made(self, name: str) -> bool:
+        """Whether a tensor has another layout in the file: reading it takes time and memory."""
+        return name in self._made
+
+    def _map(self, info: TensorInfo) -> NDArray[Any]:
         if info.dtype not in DTYPES:
             raise ValueError(
-                f"tensor '{name}' has dtype {info.dtype}, which is not read; "
+                f"tensor '{info.name}' has dtype {info.dtype}, which is not read; "
                 f"supported are {', '.join(DTYPES)}"
             )
         if info.file not in self._maps:
@@ -94,6 +116,28 @@ class Checkpoint:
             view = view.copy()
             view.flags.writeable = False
         return view
+
+    def _canonical(self, stacked: bool) -> dict[str, Derived]:
+        """Put tensors in the place of those that they are made of."""
+        self._files = self._tensors
+        quantization = self.config.quantization
+        try:
+            found = canonical(
+                quantization, self._files, lambda name: self._map(self._files[name]), stacked
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.folder}: {error}") from None
+        kept = {n: info for n, info in self._files.items() if n not in found.replaced}
+        made = {name: derived.info for name, derived in found.derived.items()}
+        if twice := kept.keys() & (made.keys() | found.parts.keys()):
+            raise ValueError(f"{self.folder} holds {', '.join(sorted(twice))} in two layouts")
+        self._tensors = kept | found.parts | made
+        if quantization and found.forms:
+            overrides = {**quantization.overrides, **found.forms}
+            self.config = replace(
+                self.config, quantization=replace(quantization, overrides=overrides)
+            )
+        return found.derived
 
     def account(self, expected: Mapping[str, Sequence[int]]) -> None:
         """Raise one ValueError that names every missing, unexpected and misshapen tensor."""

@@ -1,9 +1,13 @@
-"""Write a safetensors file tensor by tensor, so that a whole model is never in memory."""
+"""Write a model folder: safetensors tensor by tensor, so that a whole model is never in memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +37,62 @@ def write_safetensors(
             assert name == next(names) and array.nbytes == entries[name].nbytes, name
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         assert next(names, None) is None
+
+
+def write_shards(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    tensors: Iterable[tuple[str, NDArray[np.generic]]],
+    metadata: Mapping[str, str],
+    most: int,
+) -> None:
+    """`write_safetensors` in files of at most `most` bytes each, with an index if they are several.
+
+    A tensor is never divided, so one that is larger makes a file that is.
+    """
+    shards: list[dict[str, Entry]] = []
+    for name, entry in entries.items():
+        if not shards or sum(e.nbytes for e in shards[-1].values()) + entry.nbytes > most:
+            shards.append({})
+        shards[-1][name] = entry
+    if len(shards) == 1:
+        write_safetensors(folder / "model.safetensors", entries, tensors, metadata)
+        return
+    rest = iter(tensors)
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        write_safetensors(folder / file, shard, islice(rest, len(shard)), metadata)
+        weight_map |= dict.fromkeys(shard, file)
+    total = {"total_size": sum(entry.nbytes for entry in entries.values())}
+    index = {"metadata": total, "weight_map": weight_map}
+    write_json(folder / "model.safetensors.index.json", index)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `out` when the block ends, or vanishes where it raises.
+
+    Raises:
+        ValueError: there is something in `out` already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already; convert into a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if out.exists():  # empty, as checked above; not every platform renames over a folder
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, value: object, indent: int | None = 2) -> None:
+    """JSON in UTF-8."""
+    path.write_bytes(json.dumps(value, ensure_ascii=False, indent=indent).encode())
 
 
 def _header(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:

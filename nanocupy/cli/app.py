@@ -19,7 +19,7 @@ COMMANDS = {
     "chat": "talk to a model",
     "bench": "measure tokens/s, and how near they are to the machine's limit",
     "info": "show versions, CPU, devices and folders; or what a model holds",
-    "convert": "turn a GGUF file into a Hugging Face folder",
+    "convert": "quantise a model, or turn a GGUF file into a folder",
 }
 ALONE = ("info", "convert")  # nothing in these is shared out where mpirun starts them several times
 EXAMPLES = """\

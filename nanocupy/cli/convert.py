@@ -1,18 +1,22 @@
-"""Turn a GGUF file of the Llama family into an ordinary Hugging Face folder, losing nothing.
+"""Quantise a model into a folder that MLX and mlx-lm read too; or turn a GGUF file into a folder.
 
-4-bit (Q4_0, Q4_1) and 8-bit (Q8_0) blocks become affine-quantised safetensors in MLX's layout;
-other types stay what they are. The folder can be given to --model, and to other programs.
+Weights of floats become codes of 4 or 8 bits in groups along their inputs, rounded as MLX does.
+A GGUF file loses nothing: its blocks become codes of 4 bits (Q4_0, Q4_1, Q4_K) or 8 (the others),
+which are the same numbers, and other types stay what they are, unless --bits says otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nanocupy.cli.output import write, write_json
 
 EXAMPLES = """\
 examples:
+  nanocupy convert Qwen/Qwen3-0.6B ./qwen3-4bit
+  nanocupy convert ./model ./model-8bit --bits 8 --group-size 32
   nanocupy convert model.Q8_0.gguf ./model
   nanocupy generate --model ./model "Why is the sky blue?"
 """
@@ -20,21 +24,64 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `nanocupy convert`."""
-    parser.add_argument("source", metavar="SRC.gguf", type=Path, help="the GGUF file")
+    parser.add_argument("source", metavar="SRC", help="a folder, hub id, known name or GGUF file")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
+    parser.add_argument(
+        "--bits", type=int, choices=(4, 8), metavar="N",
+        help="bits of a weight, 4 or 8 (default: 4; of a GGUF file: its own)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--group-size", type=int, choices=(32, 64, 128), metavar="N",
+        help="weights that share a scale, 32, 64 or 128 (default: 64)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no bars")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, then say where the folder is."""
-    from nanocupy import checkpoint
+    """Convert, then say where the folder is, and what it cost."""
+    source = Path(args.source)
+    if source.suffix.lower() != ".gguf" and not source.is_file():
+        return _quantise(args, args.source)
+    if not source.is_file():
+        raise ValueError(f"SRC must be a GGUF file, got {args.source!r}: no such file")
+    from nanocupy.checkpoint import convert_gguf
 
-    if not args.source.is_file():
-        raise ValueError(f"SRC.gguf must be a GGUF file, got {str(args.source)!r}: no such file")
-    folder = checkpoint.convert_gguf(args.source, args.out, progress=args.progress)
+    if args.bits is args.group_size is None:
+        folder = convert_gguf(source, args.out, progress=args.progress)
+        return _say(args, {"folder": str(folder)}, "")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{args.out.name}-", dir=args.out.parent) as between:
+        folder = convert_gguf(source, Path(between) / "floats", progress=args.progress)
+        return _quantise(args, str(folder))
+
+
+def _quantise(args: argparse.Namespace, source: str) -> int:
+    from nanocupy.checkpoint import resolve
+    from nanocupy.models.convert import convert
+
+    made = convert(
+        resolve(source, progress=args.progress),
+        args.out,
+        bits=args.bits or 4,
+        group_size=args.group_size or 64,
+        progress=args.progress,
+    )
+    facts = {
+        "folder": str(made.folder),
+        "bits": made.bits,
+        "group_size": made.group_size,
+        "quantized": made.quantized,
+        "kept": made.kept,
+        "error": made.error,
+        "exact_error": made.exact_error,
+    }
+    return _say(args, facts, made.text())
+
+
+def _say(args: argparse.Namespace, facts: dict[str, object], text: str) -> int:
     if args.json:
-        write_json({"folder": str(folder)})
+        write_json(facts)
     else:
-        write(f"{folder}\n")
+        write(f"{facts['folder']}\n" + (f"{text}\n" if text else ""))
     return 0

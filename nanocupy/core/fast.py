@@ -45,6 +45,7 @@ from nanocupy.kernels import rms_norm as rms_norm_kernel
 from nanocupy.kernels import rope as rope_kernel
 from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
+from nanocupy.kernels import take_columns as columns_kernel
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
 from nanocupy.kernels.paged_attention import KVLayout
 
@@ -278,6 +279,33 @@ def packed_linear(x: array, weight: PackedWeight, bias: array | None = None) -> 
     return record(LINEAR, x, *([] if bias is None else [bias]), weight=weight, shape=shape)
 
 
+def _lower_take_columns(to: Lowering, node: Node) -> None:
+    x, index = to.inputs(node)
+    out = to.of(node).view
+    to.add(
+        to.rows(node),
+        lambda rows: columns_kernel.launch(
+            to.device, out, x.view, index.view, rows, x_stride=x.stride
+        ),
+    )
+
+
+TAKE_COLUMNS = Op(
+    "take_columns",
+    lambda x, index: x,
+    columns_kernel.reference,
+    _lower_take_columns,
+    row_wise=True,
+)
+
+
+def take_columns(x: array, index: array) -> array:
+    """x[..., index] for an index of all columns, int32 [k]; x f32 [..., k]."""
+    if x.shape[-1:] != index.shape:
+        raise ValueError(f"[take_columns] {index.shape} for x of shape {x.shape}")
+    return record(TAKE_COLUMNS, x, index)
+
+
 def _lower_embedding(to: Lowering, node: Node) -> None:
     (tokens,) = to.inputs(node)
     attrs, out = node.attrs, to.of(node).view
@@ -485,6 +513,7 @@ __all__ = [
     "sample",
     "scaled_dot_product_attention",
     "static",
+    "take_columns",
     "tile_rows",
 ]
 __getattr__ = refuse(__name__, "fast")

@@ -72,8 +72,9 @@ class Program:
         self.outputs = []
 
     def __repr__(self) -> str:
-        count = len(self._lowering.sized)
-        return f"Program({count} steps, {self.workspace_bytes} bytes of workspace)"
+        return (
+            f"Program({len(self._lowering.sized)} steps, {self.workspace_bytes} bytes of workspace)"
+        )
 
 
 # ---- the memory plan
@@ -133,8 +134,7 @@ def _owners(nodes: list[Node]) -> dict[Node, Node]:
     """Whose memory each node's value lies in."""
     owner: dict[Node, Node] = {}
     for node in nodes:
-        aliased = node.op is ITEM or node.op.alias
-        owner[node] = owner[node.inputs[0]] if aliased else node
+        owner[node] = owner[node.inputs[0]] if node.op is ITEM or node.op.alias else node
     return owner
 
 

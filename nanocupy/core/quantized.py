@@ -20,10 +20,15 @@ from nanocupy.core.products import gather_mm, matmul
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 _EPSILON = np.float32(1e-7)
+_TOGETHER = 1 << 18  # numbers that are quantised at a time: what a CPU keeps at hand
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     """Codes uint8 [..., k] as words uint32 [..., k*bits/32]."""
+    if bits == 8:
+        return np.ascontiguousarray(codes).view("<u4")
+    if bits == 4:
+        return np.ascontiguousarray(codes[..., 0::2] | codes[..., 1::2] << np.uint8(4)).view("<u4")
     stream = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
     flat = stream.reshape(*codes.shape[:-1], -1)
     return np.packbits(flat, axis=-1, bitorder="little").view("<u4")
@@ -37,9 +42,23 @@ def unpack_codes(words: np.ndarray, bits: int) -> np.ndarray:
     return np.packbits(stream, axis=-1, bitorder="little")[..., 0]
 
 
-def _quantize(w: np.ndarray, *, group_size: int, bits: int) -> tuple[np.ndarray, ...]:
+def quantize_rows(w: np.ndarray, group_size: int, bits: int) -> tuple[np.ndarray, ...]:
+    """(words uint32, scales f32, biases f32) of w [n, k], which is taken a few rows at a time."""
+    n, k = w.shape
+    words = np.empty((n, k * bits // 32), np.uint32)
+    scales, biases = (np.empty((n, k // group_size), np.float32) for _ in range(2))
+    step = max(1, _TOGETHER // max(k, 1))
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
+        groups = w[rows].astype(np.float32).reshape(-1, group_size)
+        codes, scale, bias = _quantize_groups(groups, bits)
+        words[rows] = pack_codes(codes.reshape(-1, k), bits)
+        scales[rows], biases[rows] = (x.reshape(-1, k // group_size) for x in (scale, bias))
+    return words, scales, biases
+
+
+def _quantize_groups(groups: np.ndarray, bits: int) -> tuple[np.ndarray, ...]:
     """The edge of larger magnitude is met exactly, and zero is a code."""
-    groups = w.astype(float32).reshape(*w.shape[:-1], -1, group_size)
     low, high = groups.min(-1, keepdims=True), groups.max(-1, keepdims=True)
     down = np.abs(low) > np.abs(high)
     scale = np.maximum((high - low) / np.float32(2**bits - 1), _EPSILON)
@@ -48,9 +67,18 @@ def _quantize(w: np.ndarray, *, group_size: int, bits: int) -> tuple[np.ndarray,
     steps = np.rint(edge / scale)
     scale = np.where(steps == 0, scale, edge / np.where(steps == 0, 1, steps))
     bias = np.where(steps == 0, np.float32(0), edge)
-    codes = np.clip(np.rint((groups - bias) / scale), 0, 2**bits - 1).astype(np.uint8)
-    words = pack_codes(codes.reshape(w.shape), bits)
-    return words, scale[..., 0].astype(w.dtype), bias[..., 0].astype(w.dtype)
+    codes = groups - bias
+    codes /= scale
+    np.rint(codes, out=codes)
+    return np.clip(codes, 0, 2**bits - 1, out=codes).astype(np.uint8), scale, bias
+
+
+def _quantize(w: np.ndarray, *, group_size: int, bits: int) -> tuple[np.ndarray, ...]:
+    rows = w.reshape(-1, w.shape[-1])
+    words, scales, biases = quantize_rows(rows, group_size, bits)
+    shape = w.shape[:-1]
+    numbers = (x.astype(w.dtype).reshape(*shape, -1) for x in (scales, biases))
+    return words.reshape(*shape, -1), *numbers
 
 
 def _quantize_specs(w: Spec, *, group_size: int, bits: int) -> list[Spec]:

@@ -39,6 +39,11 @@ class Bars:
 
         return tick
 
+    def say(self, text: str) -> None:
+        """A line that stays, where bars are shown."""
+        if self.shown:
+            print(text, file=sys.stderr)
+
     def _bars(self) -> Any:
         if self._progress is None:
             from rich.console import Console

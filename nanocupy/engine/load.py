@@ -20,6 +20,7 @@ from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
 from nanocupy.engine.speculation import most_drafted
 
+GROUP = 64  # inputs that are quantised together, where an option asks for it
 PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
 
 
@@ -138,6 +139,8 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
     file = options.model_file
     with Checkpoint(folder, foreign=file is not None) as checkpoint:
         config, made = checkpoint.config, None
+        if config.quantization and config.quantization.floats:
+            bars.say("8-bit floats are read as bfloat16, so they take twice the memory of the file")
         if file is not None:
             made, config = models.model_file.build(file, checkpoint)
         device = make_device(options, group, bars.tick("compiling kernels, once"))
@@ -145,7 +148,9 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
         numbers = precision(config, options, device.kind)
         kv = early_plan(config, device, options, numbers, group)
         network: Any = (
-            models.load(checkpoint) if made is None else models.model_file.load(made, checkpoint)
+            models.load(checkpoint, (options.quantize, GROUP) if options.quantize else None)
+            if made is None
+            else models.model_file.load(made, checkpoint)
         )
         network.shard(group)
         nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))

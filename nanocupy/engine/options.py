@@ -37,9 +37,9 @@ def _ranks(value: Any) -> Any:
 class EngineOptions(Checked):
     """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
 
-    On a CPU none of them changes a token of any answer, except `device`, `dtype` and `kv_dtype`
-    (the arithmetic) and the limits (`max_model_len`, the KV memory), which can end an answer
-    earlier. On a GPU the size of a step may change a rounding, and so may what decides it.
+    On a CPU none of them changes a token of any answer, except `device`, `dtype`, `kv_dtype` and
+    `quantize` (the arithmetic) and the limits (`max_model_len`, the KV memory), which can end an
+    answer earlier. On a GPU the size of a step may change a rounding, and so may what decides it.
     """
 
     max_model_len: int | None = integer(
@@ -69,6 +69,12 @@ class EngineOptions(Checked):
         ("auto", "float32", "bfloat16", "float16", "int8"),
         "how keys and values are stored; 'int8', on a CPU: half the memory of float16, and faster "
         "after long contexts",
+    )
+    quantize: int | None = choice(
+        None,
+        (4, 8),
+        "bits of the weights of a model that has floats, in groups of 64, as `nanocupy convert` "
+        "writes them; None = as they are",
     )
     device: str = choice(
         "auto",
@@ -115,3 +121,8 @@ class EngineOptions(Checked):
             )
         if self.num_kv_blocks is not None and self.kv_memory is not None:
             raise ValueError("[EngineOptions] give num_kv_blocks or kv_memory, not both")
+        if self.model_file is not None and self.quantize is not None:
+            raise ValueError(
+                "[EngineOptions] quantize is for nanocupy's own networks: with model_file, give a "
+                "folder that is quantised already, as mlx_lm.convert writes it"
+            )

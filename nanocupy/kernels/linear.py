@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Device, Launch, Rows
+from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels.base import FLOATS, CpuKernel
 from nanocupy.kernels.quantize import LARGEST, Codes
 
@@ -112,7 +112,7 @@ class PackedWeight:
 # ---- packing
 
 
-def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[PackedWeight]:
+def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[PackedWeight]:
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
@@ -131,7 +131,7 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[P
     assert all(format_of(weight, symmetric) == (form, size) for weight in weights)
     outputs = [len(weight[0] if isinstance(weight, tuple) else weight) for weight in weights]
     groups = [-(-n // GROUP) for n in outputs]
-    data = device.empty((sum(groups), form.group_bytes(size)), np.dtype(np.uint8))
+    data = device.memory.lasting((sum(groups), form.group_bytes(size)), np.uint8)
     meets = _met(form, activations)
     packed, row = [], 0
     for weight, n, count in zip(weights, outputs, groups, strict=True):
@@ -174,10 +174,11 @@ def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bit
     """The format of an affine weight as `pack` takes it. Raises ValueError if it is unknown."""
     size = codes.shape[1] * 32 // bits
     group = size // scales.shape[1]
-    if bits not in (4, 8) or group not in (32, 64, 128) or group * scales.shape[1] != size:
+    groups = (16, 32, 64, 128) if bits == 8 else (32, 64, 128)
+    if bits not in (4, 8) or group not in groups or group * scales.shape[1] != size:
         raise ValueError(
             f"[linear] {bits} bits in groups of {size / scales.shape[1]:g}: expected 4 or 8 bits "
-            "in groups of 32, 64 or 128"
+            "in groups of 32, 64 or 128, or 8 bits in groups of 16"
         )
     kind = FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
     return Format(kind, bits, group)

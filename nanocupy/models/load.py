@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
+import numpy as np
+
 from nanocupy import nn
-from nanocupy.checkpoint import Checkpoint
+from nanocupy.checkpoint import Checkpoint, Quantization
+from nanocupy.checkpoint.quantization import Form
+from nanocupy.checkpoint.reader import DTYPES
 from nanocupy.core import array
+from nanocupy.core.array import record
+from nanocupy.core.graph import Op
 from nanocupy.models import (
     gemma2,
     gemma3,
@@ -39,28 +46,110 @@ MODELS: dict[str, Any] = {
 """By model_type. `checkpoint.architectures` says how the configuration of each is read."""
 
 
-def load(checkpoint: Checkpoint) -> nn.Module:
-    """The model of a checkpoint.
+def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
+    """The model of a checkpoint. What has another layout in the file is made when it is packed.
+
+    Args:
+        quantize: (bits, group_size): quantise floats as `models.convert` does.
+
+    Raises:
+        ValueError: one error that names every tensor missing, unexpected or of another shape;
+            or the checkpoint is quantised already.
+    """
+    model, wanted = match(checkpoint)
+    adapt = getattr(model, "adapt", lambda _, value: value)
+    parameters = [n for n, _ in tree_flatten(model.parameters())]
+    found = [(n, adapt(n, _parameter(checkpoint, wanted[n]))) for n in parameters]
+    model.load_weights(found)
+    if quantize:
+        forms = to_quantize(checkpoint, model, quantize)
+        how = {p: {"bits": bits, "group_size": size} for p, (bits, size) in forms.items()}
+        nn.quantize(model, class_predicate=lambda path, _: how.get(path, False))
+    return model
+
+
+def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
+    """The model of a checkpoint without its weights, and what the checkpoint calls each of them.
 
     Raises:
         ValueError: one error that names every tensor missing, unexpected or of another shape.
     """
     config = checkpoint.config
-    model = MODELS[config.model_type](config)
+    model: nn.Module = MODELS[config.model_type](config)
     names = model.sanitize(checkpoint.names())
     wanted = {ours: theirs for theirs, ours in names.items()}
-    quantization = config.quantization
-    if quantization:
-        nn.quantize(
-            model,
-            lambda path, _: quantization.for_module(path) if f"{path}.scales" in wanted else None,
-        )
+    _quantized(model, config.quantization, wanted)
     expected = {wanted.get(n, n): a.shape for n, a in tree_flatten(model.parameters())}
     ignored = {n: checkpoint.info(n).shape for n in checkpoint.names() if n not in names}
     if config.tie_word_embeddings and "lm_head.weight" in names:
         ignored["lm_head.weight"] = checkpoint.info("lm_head.weight").shape
-    checkpoint.account({**expected, **ignored})
-    adapt = getattr(model, "adapt", lambda _, value: value)
-    parameters = [n for n, _ in tree_flatten(model.parameters())]
-    found = [(n, adapt(n, array(checkpoint.read(wanted[n])))) for n in parameters]
-    return model.load_weights(found)
+    checkpoint.account({**expected, **ignored, **_no_biases(checkpoint, expected)})
+    return model, wanted
+
+
+def to_quantize(checkpoint: Checkpoint, model: nn.Module, form: Form) -> dict[str, Form]:
+    """Which layers of a model of floats become codes: those whose inputs divide into groups, but
+    not the routers of experts.
+
+    Raises:
+        ValueError: the checkpoint is quantised already, or there is no such layer.
+    """
+    layers = [(path, layer) for path, layer in model.named_modules() if _is_weighted(layer)]
+    if codes := [path for path, layer in layers if "scales" in layer]:
+        raise ValueError(
+            f"{checkpoint.folder} is quantised already ({codes[0]}, say): give a model of floats"
+        )
+    wide = [p for p, layer in layers if layer.dims()[1] % form[1] == 0 and not p.endswith(".gate")]
+    if not wide:
+        raise ValueError(
+            f"{checkpoint.folder} has no layer whose inputs divide into groups of {form[1]}"
+        )
+    return dict.fromkeys(wide, form)
+
+
+def _is_weighted(layer: nn.Module) -> bool:
+    return hasattr(layer, "to_quantized")
+
+
+def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str]) -> None:
+    """Give the model quantised layers where the checkpoint has scales.
+
+    Args:
+        wanted: names in the checkpoint by names in the model.
+
+    Raises:
+        ValueError: inputs of experts are sorted by their groups.
+    """
+    ordered = {n.removesuffix(".order") for n in wanted if n.endswith(".order")}
+    if experts := [path for path in ordered if ".experts." in path]:
+        raise ValueError(
+            f"{min(experts)}: act-order (desc_act, actorder) is not supported for experts"
+        )
+
+    def form(path: str, _: nn.Module) -> tuple[int, int] | None:
+        scales = wanted.get(f"{path}.scales")
+        return how.for_module(scales.removesuffix(".scales")) if how and scales else None
+
+    nn.place_codes(model, form, ordered.__contains__)
+
+
+def _no_biases(checkpoint: Checkpoint, expected: Container[str]) -> dict[str, tuple[int, ...]]:
+    """Biases of zeros, which AutoGPTQ wrote for layers that have none."""
+    how = checkpoint.config.quantization
+    names = (n for n in checkpoint.names() if n.endswith(".bias") and n not in expected)
+    return {
+        name: checkpoint.info(name).shape
+        for name in names
+        if how and name.removesuffix(".bias") in how.overrides and not checkpoint.read(name).any()
+    }
+
+
+_READ = Op("read", lambda *, spec, read: spec, lambda *, spec, read: read())
+
+
+def _parameter(checkpoint: Checkpoint, name: str) -> array:
+    read = checkpoint.later(name)
+    if not checkpoint.is_made(name):
+        return array(read())
+    info = checkpoint.info(name)
+    return record(_READ, spec=(info.shape, np.dtype(DTYPES[info.dtype])), read=read)

@@ -289,19 +289,25 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
 
     Raises:
         ValueError: names every tensor that is missing, unexpected or of another shape.
+        NotImplementedError: a layer of the file's own has codes.
     """
     weights = {name: array(checkpoint.read(name)) for name in checkpoint.names()}
     inner, quantization = model.inner, checkpoint.config.quantization
+
+    def form(path: str, layer: Module) -> tuple[int, int] | None:
+        if not quantization or f"{path}.scales" not in weights:
+            return None
+        if not hasattr(layer, "coded"):
+            raise NotImplementedError(
+                f"[model_file] {model._door.name}: {path} ({type(layer).__name__}) has codes, and "
+                "only nn.Linear and nn.Embedding can: give a model of floats"
+            )
+        return quantization.for_module(path)
+
     with model._door.open():
         if hasattr(inner, "sanitize"):
             weights = inner.sanitize(weights)
-        if quantization:
-            nn.quantize(
-                inner,
-                lambda path, _: (
-                    quantization.for_module(path) if f"{path}.scales" in weights else None
-                ),
-            )
+        nn.place_codes(inner, form, lambda path: f"{path}.order" in weights)
         try:
             inner.load_weights(list(weights.items()))
         except ValueError as error:

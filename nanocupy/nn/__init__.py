@@ -1,30 +1,14 @@
-"""Layers, as `mlx.nn` has them."""
+"""Layers, as `mlx.nn` has them.
 
-from nanocupy.nn.activations import (
-    GELU,
-    ReLU,
-    ReLU2,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-    gelu,
-    gelu_approx,
-    gelu_fast_approx,
-    leaky_relu,
-    log_sigmoid,
-    log_softmax,
-    relu,
-    relu2,
-    relu6,
-    sigmoid,
-    silu,
-    softmax,
-    softplus,
-    tanh,
-)
+A name is loaded with its first use, so that an engine starts without what it does not need. What
+MLX has for training is refused by name.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from nanocupy.core.unsupported import refuse
+from nanocupy.nn.activations import gelu_approx, silu
 from nanocupy.nn.layers import (
     Embedding,
     Linear,
@@ -34,46 +18,61 @@ from nanocupy.nn.layers import (
     RoPE,
 )
 from nanocupy.nn.module import Module
-from nanocupy.nn.plain import Conv1d, Dropout, Identity, LayerNorm, Sequential
 from nanocupy.nn.prepare import prepare
-from nanocupy.nn.quantize import quantize
+from nanocupy.nn.quantize import place_codes, quantize
+
+_HOMES = {  # module: the names that it has for this one
+    "activations": (
+        "CELU ELU GELU GLU HardShrink HardTanh Hardswish LeakyReLU LogSigmoid LogSoftmax Mish "
+        "PReLU ReLU ReLU2 ReLU6 SELU SiLU Sigmoid Softmax Softmin Softplus Softshrink Softsign "
+        "Step Tanh celu elu gelu gelu_fast_approx glu hard_shrink hard_tanh hardswish "
+        "leaky_relu log_sigmoid log_softmax mish prelu relu relu2 relu6 selu sigmoid softmax "
+        "softmin softplus softshrink softsign step tanh"
+    ),
+    "containers": "Dropout Dropout2d Dropout3d Identity Sequential",
+    "convolution": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+    "normalization": "BatchNorm GroupNorm InstanceNorm LayerNorm",
+    "pooling": "AvgPool1d AvgPool2d AvgPool3d MaxPool1d MaxPool2d MaxPool3d",
+    "positional": "ALiBi SinusoidalPositionalEncoding",
+    "recurrent": "GRU LSTM RNN",
+    "transformer": (
+        "MultiHeadAttention Transformer TransformerDecoder TransformerDecoderLayer "
+        "TransformerEncoder TransformerEncoderLayer"
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+_refuse = refuse(
+    __name__,
+    "mlx.nn",
+    "AllToShardedLinear Bilinear FullyShardedModule QQLinear QuantizedAllToShardedLinear "
+    "QuantizedShardedToAllLinear ShardedToAllLinear Upsample average_gradients fully_shard init "
+    "losses value_and_grad",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        return _refuse(name)
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})
+
 
 __all__ = [
-    "GELU",
-    "Conv1d",
-    "Dropout",
     "Embedding",
-    "Identity",
-    "LayerNorm",
     "Linear",
     "Module",
     "QuantizedEmbedding",
     "QuantizedLinear",
     "RMSNorm",
-    "ReLU",
-    "ReLU2",
-    "ReLU6",
     "RoPE",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Softplus",
-    "Tanh",
-    "gelu",
     "gelu_approx",
-    "gelu_fast_approx",
-    "leaky_relu",
-    "log_sigmoid",
-    "log_softmax",
+    "place_codes",
     "prepare",
     "quantize",
-    "relu",
-    "relu2",
-    "relu6",
-    "sigmoid",
     "silu",
-    "softmax",
-    "softplus",
-    "tanh",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from nanocupy import core
 from nanocupy.core import array
@@ -37,6 +38,67 @@ def relu6(x: array) -> array:
     return core.minimum(relu(x), 6.0)
 
 
+def elu(x: array, alpha: float = 1.0) -> array:
+    """x, or below zero alpha * (exp(x) - 1)."""
+    return core.where(x > 0, x, alpha * (core.exp(x) - 1))
+
+
+def celu(x: array, alpha: float = 1.0) -> array:
+    """x, or below zero alpha * (exp(x / alpha) - 1)."""
+    return core.maximum(x, 0.0) + alpha * (core.exp(core.minimum(x, 0.0) / alpha) - 1)
+
+
+def selu(x: array) -> array:
+    """`elu` that keeps mean and variance (https://arxiv.org/abs/1706.02515)."""
+    return elu(x, 1.67326) * 1.0507
+
+
+def prelu(x: array, alpha: array) -> array:
+    """x, or below zero `alpha` of it."""
+    return core.maximum(0, x) + alpha * core.minimum(0, x)
+
+
+def hardswish(x: array) -> array:
+    """x * relu6(x + 3) / 6."""
+    return x * core.minimum(core.maximum(x + 3, 0), 6) / 6
+
+
+def hard_tanh(x: array, min_val: float = -1.0, max_val: float = 1.0) -> array:
+    """x between two bounds."""
+    return core.minimum(core.maximum(x, min_val), max_val)
+
+
+def hard_shrink(x: array, lambd: float = 0.5) -> array:
+    """x, or 0 where it is within `lambd` of 0."""
+    return core.where(core.abs(x) > lambd, x, 0)
+
+
+def softshrink(x: array, lambd: float = 0.5) -> array:
+    """x moved `lambd` towards 0, or 0 where it is nearer."""
+    return core.where(core.abs(x) > lambd, x - core.sign(x) * lambd, 0)
+
+
+def softsign(x: array) -> array:
+    """x / (1 + |x|)."""
+    return x / (1 + core.abs(x))
+
+
+def mish(x: array) -> array:
+    """x * tanh(softplus(x)) (https://arxiv.org/abs/1908.08681)."""
+    return x * core.tanh(softplus(x))
+
+
+def step(x: array, threshold: float = 0.0) -> array:
+    """1 from `threshold` on, or else 0."""
+    return core.where(x >= threshold, 1, 0)
+
+
+def glu(x: array, axis: int = -1) -> array:
+    """The first half times sigmoid of the second, along an axis."""
+    value, gate = core.split(x, 2, axis=axis)
+    return value * core.sigmoid(gate)
+
+
 def leaky_relu(x: array, negative_slope: float = 0.01) -> array:
     """x, or below zero `negative_slope` of it."""
     return core.maximum(negative_slope * x, x)
@@ -50,6 +112,11 @@ def log_sigmoid(x: array) -> array:
 def softmax(x: array, axis: int = -1) -> array:
     """`core.softmax` along one axis."""
     return core.softmax(x, axis)
+
+
+def softmin(x: array, axis: int = -1) -> array:
+    """softmax(-x)."""
+    return core.softmax(-x, axis)
 
 
 def log_softmax(x: array, axis: int = -1) -> array:
@@ -72,16 +139,47 @@ def gelu_fast_approx(x: array) -> array:
     return x * core.sigmoid(1.702 * x)
 
 
-def _module(name: str, function: Callable[[array], array]) -> type[Module]:
+def _module(name: str, function: Callable[..., array], **options: Any) -> type[Module]:
+    """A module that calls the function with options, which it is made with, in this order."""
+
+    def init(self: Module, *values: Any, **named: Any) -> None:
+        Module.__init__(self)
+        given = dict(zip(options, values, strict=False)) | named
+        if unknown := [*values[len(options) :], *(given.keys() - options.keys())]:
+            raise TypeError(f"{name}() has the options {list(options)}, not {unknown}")
+        for option, value in {**options, **given}.items():
+            setattr(self, option, value)
+
     def call(self: Module, x: array) -> array:
-        return function(x)
+        return function(x, **{option: getattr(self, option) for option in options})
 
-    return type(name, (Module,), {"__call__": call, "__doc__": function.__doc__})
+    about = {"__init__": init, "__call__": call, "__doc__": function.__doc__}
+    return type(name, (Module,), {**about, "__module__": __name__})
 
 
-ReLU, ReLU2, ReLU6 = _module("ReLU", relu), _module("ReLU2", relu2), _module("ReLU6", relu6)
-SiLU, Sigmoid, Tanh = _module("SiLU", silu), _module("Sigmoid", sigmoid), _module("Tanh", tanh)
-Softmax, Softplus = _module("Softmax", softmax), _module("Softplus", softplus)
+_PLAIN = {
+    "Hardswish": hardswish, "HardTanh": hard_tanh, "LogSigmoid": log_sigmoid,
+    "LogSoftmax": log_softmax, "Mish": mish, "ReLU": relu, "ReLU2": relu2, "ReLU6": relu6,
+    "SELU": selu, "SiLU": silu, "Sigmoid": sigmoid, "Softmax": softmax, "Softmin": softmin,
+    "Softplus": softplus, "Softsign": softsign, "Tanh": tanh,
+}  # fmt: skip
+globals().update({name: _module(name, function) for name, function in _PLAIN.items()})
+CELU, ELU = _module("CELU", celu, alpha=1.0), _module("ELU", elu, alpha=1.0)
+GLU, Step = _module("GLU", glu, axis=-1), _module("Step", step, threshold=0.0)
+HardShrink = _module("HardShrink", hard_shrink, lambd=0.5)
+LeakyReLU = _module("LeakyReLU", leaky_relu, negative_slope=0.01)
+Softshrink = _module("Softshrink", softshrink, lambd=0.5)
+
+
+class PReLU(Module):
+    """`prelu` with weights [num_parameters] (one, or one a channel) that start at `init`."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        super().__init__()
+        self.weight = core.full((num_parameters,), init)
+
+    def __call__(self, x: array) -> array:
+        return prelu(x, self.weight)
 
 
 _FORMS = {

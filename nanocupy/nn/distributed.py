@@ -176,7 +176,12 @@ def sum_gradients(group: Group) -> Callable[[array], array]:
 
 
 def input_step(layer: Weighted) -> int:
-    """A layer's inputs come apart at multiples of this: quantised together, or packed in pairs."""
+    """A layer's inputs come apart at multiples of this: quantised together, or packed in pairs.
+
+    Those that are sorted stay together.
+    """
+    if "order" in layer:
+        return layer.dims()[1]
     if hasattr(layer, "group_size"):
         return int(layer.group_size)
     return 2 if layer.weight.dtype.itemsize == 2 else 1

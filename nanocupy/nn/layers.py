@@ -30,6 +30,15 @@ class Weighted(Module):
         weight = self.weight.numpy()
         return (weight.dtype.str, weight.shape[1]), weight
 
+    def to_quantized(
+        self, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
+    ) -> Any:
+        """A layer with codes of this one's weight, which are made when they are wanted."""
+        made = self.coded(group_size or 64, bits or 4)
+        parts = core.quantize(self.weight, group_size, bits, mode)
+        made.weight, made.scales, made.biases = parts
+        return made.update({"bias": self.bias} if "bias" in self else {})
+
     def dims(self) -> tuple[int, int]:
         """(n, k), packed or not."""
         if self.packed is not None:
@@ -89,7 +98,7 @@ class Linear(Weighted):
         n, k = self.dims()
         return f"input_dims={k}, output_dims={n}, bias={'bias' in self}"
 
-    def to_quantized(self, group_size: int, bits: int) -> QuantizedLinear:
+    def coded(self, group_size: int, bits: int) -> QuantizedLinear:
         n, k = self.dims()
         return QuantizedLinear(k, n, "bias" in self, group_size, bits)
 
@@ -131,7 +140,7 @@ class Embedding(Weighted):
         n, k = self.dims()
         return f"{n}, {k}"
 
-    def to_quantized(self, group_size: int, bits: int) -> QuantizedEmbedding:
+    def coded(self, group_size: int, bits: int) -> QuantizedEmbedding:
         n, k = self.dims()
         return QuantizedEmbedding(n, k, group_size, bits)
 

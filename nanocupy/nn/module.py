@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from typing import Any
 
+from nanocupy import core
 from nanocupy.core import array
-from nanocupy.utils import tree_flatten, tree_map, tree_unflatten
+from nanocupy.utils import tree_flatten, tree_unflatten
+
+Filter = Callable[["Module", str, Any], bool]
+
+
+def _is_floating(dtype: Any) -> bool:
+    return core.issubdtype(dtype, core.floating)
 
 
 class Module(dict[str, Any]):
@@ -15,8 +23,6 @@ class Module(dict[str, Any]):
     Arrays, lists, dicts and modules set as attributes are children, found by name; everything else
     is an ordinary attribute. Parameters are the arrays whose names do not start with an underscore.
     """
-
-    training = False  # always: this engine only infers
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no __call__")
@@ -57,49 +63,135 @@ class Module(dict[str, Any]):
 
     # ---- walking
 
-    def _named_children(self) -> Iterator[tuple[str, Module]]:
-        for name, value in self.items():
-            yield from _modules(name, value)
+    @staticmethod
+    def is_module(value: Any) -> bool:
+        return isinstance(value, Module)
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    @staticmethod
+    def valid_child_filter(module: Module, key: str, value: Any) -> bool:
+        """Whether modules may lie in a value: a filter for `filter_and_map`."""
+        return isinstance(value, dict | list)
+
+    @staticmethod
+    def valid_parameter_filter(module: Module, key: str, value: Any) -> bool:
+        """Whether a value is a parameter, or parameters may lie in it."""
+        return isinstance(value, dict | list | array) and not key.startswith("_")
+
+    @staticmethod
+    def trainable_parameter_filter(module: Module, key: str, value: Any) -> bool:
+        """As `valid_parameter_filter`, without what is frozen."""
+        return Module.valid_parameter_filter(module, key, value) and key not in module._frozen
+
+    def filter_and_map(
+        self,
+        filter_fn: Filter,
+        map_fn: Callable[[Any], Any] | None = None,
+        is_leaf_fn: Filter | None = None,
+    ) -> dict[str, Any]:
+        """The tree of what lies in this module.
+
+        Args:
+            filter_fn: filter_fn(module, key, value) says whether a value is in the tree.
+            map_fn: what becomes of a leaf. None: it stays.
+            is_leaf_fn: as `filter_fn`: whether a value is a leaf. None: what is no module, dict or
+                list.
+        """
+        how = filter_fn, map_fn or (lambda x: x), is_leaf_fn or _holds_nothing
+        return {k: _mapped(self, k, v, *how) for k, v in self.items() if filter_fn(self, k, v)}
+
+    def parameters(self) -> dict[str, Any]:
+        """The tree of parameters."""
+        return self.filter_and_map(self.valid_parameter_filter)
+
+    def trainable_parameters(self) -> dict[str, Any]:
+        """The tree of parameters that are not frozen."""
+        return self.filter_and_map(self.trainable_parameter_filter)
+
+    def children(self) -> dict[str, Any]:
+        """The tree of modules directly in this one."""
+        return self.filter_and_map(self.valid_child_filter, is_leaf_fn=lambda m, k, v: is_module(v))
+
+    def leaf_modules(self) -> dict[str, Any]:
+        """The tree of modules in which no modules lie."""
+        return self.filter_and_map(
+            self.valid_child_filter,
+            is_leaf_fn=lambda m, k, v: is_module(v) and not v._named_children(),
+        )
+
+    def _named_children(self) -> list[tuple[str, Module]]:
+        return [(n, m) for n, m in tree_flatten(self.children(), is_leaf=is_module) if is_module(m)]
+
+    def named_modules(self) -> list[tuple[str, Module]]:
         """(dotted path, module) of this module and all inside it, parents first."""
-        yield prefix, self
+        found: list[tuple[str, Module]] = [("", self)]
         for name, child in self._named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            found += [(f"{name}.{path}" if path else name, m) for path, m in child.named_modules()]
+        return found
 
     def modules(self) -> list[Module]:
         return [module for _, module in self.named_modules()]
 
-    def children(self) -> dict[str, Any]:
-        """The direct children that are modules, or lists or dicts of them."""
-        return {k: v for k, v in self.items() if any(True for _ in _modules(k, v))}
-
-    def parameters(self) -> Any:
-        """The tree of parameters."""
-        return _parameters(self)
-
-    def apply(self, function: Callable[[array], array]) -> Module:
-        """Replace every parameter by `function` of it."""
-        return self.update(tree_map(function, self.parameters()))
-
-    # ---- loading
-
-    def update(self, tree: Any) -> Module:  # type: ignore[override]
-        """Put the tree's arrays in the places of the same names."""
-        _update(self, tree)
+    def apply_to_modules(self, apply_fn: Callable[[str, Module], Any]) -> Module:
+        """Call apply_fn(path, module) for this module and all inside it."""
+        for path, module in self.named_modules():
+            apply_fn(path, module)
         return self
 
-    def load_weights(self, weights: list[tuple[str, array]], strict: bool = True) -> Module:
-        """Put named arrays in their places.
+    # ---- changing what lies in it
+
+    def apply(self, map_fn: Callable[[array], array], filter_fn: Filter | None = None) -> Module:
+        """Replace every parameter (or what `filter_fn` takes) by `map_fn` of it."""
+        return self.update(self.filter_and_map(filter_fn or self.valid_parameter_filter, map_fn))
+
+    def set_dtype(self, dtype: Any, predicate: Callable[[Any], bool] | None = _is_floating) -> None:
+        """Cast the parameters whose dtype `predicate` takes; None: all."""
+        self.apply(lambda x: x.astype(dtype) if predicate is None or predicate(x.dtype) else x)
+
+    def update(self, parameters: Any, strict: bool = True) -> Module:  # type: ignore[override]
+        """Put a tree's arrays in the places of the same names.
+
+        Raises:
+            ValueError: with `strict`, where there is no such place, or no array for it.
+        """
+        _update(self, parameters, strict, array)
+        return self
+
+    def update_modules(self, modules: Any, strict: bool = True) -> Module:
+        """As `update`, for modules in the places of modules."""
+        _update(self, modules, strict, Module)
+        return self
+
+    @property
+    def state(self) -> Module:
+        """The dict that this module is: what `compile(inputs=...)` takes."""
+        return self
+
+    # ---- files
+
+    def load_weights(
+        self, file_or_weights: str | os.PathLike[str] | list[tuple[str, array]], strict: bool = True
+    ) -> Module:
+        """Put named arrays, or those of an .npz or .safetensors file, in their places.
 
         Raises:
             ValueError: with `strict`, naming every missing, unexpected and misshapen array.
         """
+        if isinstance(file_or_weights, str | os.PathLike):
+            file_or_weights = list(core.load(os.fspath(file_or_weights)).items())
         if strict:
-            _account(dict(tree_flatten(self.parameters())), dict(weights))
-        if weights:
-            self.update(tree_unflatten(weights))
+            _account(dict(tree_flatten(self.parameters())), dict(file_or_weights))
+        if file_or_weights:
+            self.update(tree_unflatten(file_or_weights), strict=False)
         return self
+
+    def save_weights(self, file: str | os.PathLike[str]) -> None:
+        """Write the parameters to an .npz or a .safetensors file."""
+        path = os.fspath(file)
+        writers = {".npz": core.savez, ".safetensors": core.save_safetensors}
+        if (write := writers.get(os.path.splitext(path)[1])) is None:
+            raise ValueError(f"[save_weights] file={path!r}: expected a name in {list(writers)}")
+        parameters = dict(tree_flatten(self.parameters()))
+        write(path, parameters) if write is core.save_safetensors else write(path, **parameters)
 
     def replace(self, path: str, module: Module) -> None:
         """Put another module at a dotted path."""
@@ -112,40 +204,112 @@ class Module(dict[str, Any]):
         else:
             place[last] = module
 
+    # ---- flags
+
+    @property
+    def training(self) -> bool:
+        """No: this engine only infers."""
+        return False
+
     def train(self, mode: bool = True) -> Module:
-        """There is nothing to switch: this engine only infers."""
         if mode:
-            raise NotImplementedError("[train] nanocupy only infers")
+            raise NotImplementedError("[train] nanocupy only infers: there are no gradients")
         return self
 
     def eval(self) -> Module:
+        """There is nothing to switch: see `training`."""
         return self
 
+    @property
+    def _frozen(self) -> set[str]:
+        return self.__dict__.setdefault("_frozen_keys", set())
 
-def _modules(name: str, value: Any) -> Iterator[tuple[str, Module]]:
+    def freeze(
+        self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False
+    ) -> Module:
+        """Leave parameters out of `trainable_parameters`.
+
+        Args:
+            recurse: those of modules inside, too.
+            keys: only parameters of these names. None: all.
+            strict: raise KeyError for a key that no module has.
+        """
+        for module in self._with(keys, recurse, strict):
+            module._frozen.update(module._own() if keys is None else _names(keys))
+        return self
+
+    def unfreeze(
+        self, *, recurse: bool = True, keys: str | list[str] | None = None, strict: bool = False
+    ) -> Module:
+        """Undo `freeze`."""
+        for module in self._with(keys, recurse, strict):
+            module._frozen.difference_update(list(module._frozen) if keys is None else _names(keys))
+        return self
+
+    def _own(self) -> list[str]:
+        """The names of the parameters that lie in no module inside."""
+        found = self.filter_and_map(
+            lambda m, k, v: not is_module(v) and self.valid_parameter_filter(m, k, v)
+        )
+        return [name for name, _ in tree_flatten(found)]
+
+    def _with(self, keys: str | list[str] | None, recurse: bool, strict: bool) -> list[Module]:
+        """The modules to go through, once the keys are known to be in one of them."""
+        modules = self.modules() if recurse else [self]
+        if strict and keys is not None:
+            for key in _names(keys):
+                if not any(key in module for module in modules):
+                    raise KeyError(f"[freeze] no module here has {key!r}")
+        return modules
+
+
+is_module = Module.is_module
+
+
+def _names(keys: str | list[str]) -> list[str]:
+    return [keys] if isinstance(keys, str) else list(keys)
+
+
+def _holds_nothing(module: Module, key: str, value: Any) -> bool:
+    return not isinstance(value, dict | list)
+
+
+def _mapped(
+    module: Module, key: str, value: Any, keep: Filter, change: Callable[[Any], Any], leaf: Filter
+) -> Any:
+    """What `filter_and_map` makes of one value; in lists and dicts, {} of what is left out."""
+    if leaf(module, key, value):
+        return change(value)
     if isinstance(value, Module):
-        yield name, value
-    elif isinstance(value, dict | list | tuple):
-        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _modules(f"{name}.{key}", child)
+        return value.filter_and_map(keep, change, leaf)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    inner = {
+        k: _mapped(module, f"{key}.{k}", v, keep, change, leaf)
+        if keep(module, f"{key}.{k}", v)
+        else {}
+        for k, v in items
+    }
+    return inner if isinstance(value, dict) else list(inner.values())
 
 
-def _parameters(value: Any) -> Any:
-    if isinstance(value, dict):
-        found = {k: _parameters(v) for k, v in value.items() if not str(k).startswith("_")}
-        return {k: v for k, v in found.items() if v is not None}
-    if isinstance(value, list | tuple):
-        return [{} if (found := _parameters(v)) is None else found for v in value]
-    return value if isinstance(value, array) else None
-
-
-def _update(place: Any, tree: Any) -> None:
+def _update(place: Any, tree: Any, strict: bool, kind: type) -> None:
+    """Put the tree's values of a kind where place has values of that kind."""
+    if not isinstance(tree, dict | list):
+        if strict:
+            raise ValueError(f"[update] {type(tree).__name__} given: expected a dict or a list")
+        return
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        if isinstance(value, dict | list):
-            if key in place if isinstance(place, dict) else key < len(place):
-                _update(place[key], value)
-        elif value is not None:
+        if not (key in place if isinstance(place, dict) else key < len(place)):
+            if strict:
+                raise ValueError(f"[update] there is no {key!r} in {type(place).__name__}")
+        elif isinstance(place[key], kind) and (isinstance(value, kind) or kind is array):
+            if strict and not isinstance(value, kind):
+                raise ValueError(f"[update] {type(value).__name__} given for the array {key!r}")
             place[key] = value
+        elif isinstance(place[key], dict | list):
+            _update(place[key], value, strict, kind)
+        elif strict and value != {}:
+            raise ValueError(f"[update] {type(value).__name__} given for {key!r}")
 
 
 def _account(expected: dict[str, array], given: dict[str, array]) -> None:

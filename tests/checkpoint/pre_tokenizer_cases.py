@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 LETTERS = "aAsStTlLvVéß中你かПא٣½²Ⅷ1234'’\".,!?;:-_/\\()<|>$+=~^`@#&* \t\n\r\u00a0\u3000\u0301😀"
 
@@ -38,6 +39,7 @@ TEXTS = [
     ),
     *("$1", "a$b", "=a", "_a_", "(a)", "<|a|>", "a_b", "#a", "@a.b", "a+b=1", "~~a", "`a`", "^^"),
     *("😀a", "a😀", "😀😀", " 😀", "1😀1", "中😀", "!😀\n"),
+    *("aaaaa", "aaaaaaa", "ab  a1é", "  aa", "a<think>a", " <s> a", "bbaA1中 aba", "aab éa\n\nb"),
 ]
 
 
@@ -58,3 +60,11 @@ def merges() -> list[str]:
             inside[f"{''.join(parts[:end])} {parts[end]}"] = None
     words = ["".join(letters_of(letter)) for letter in LETTERS]
     return [*inside, *(f"{a} {b}" for a, b in itertools.product(words, repeat=2))]
+
+
+def options(name: str) -> dict[str, Any]:
+    """What `tiny.write_gguf` takes for a name of the goldens."""
+    if not name.startswith("spm"):
+        return {"pre": name, "merges": merges()}
+    bare = [("tokenizer.ggml.add_space_prefix", False)]
+    return {"tokenizer": "llama", "pre": "default", "extra": bare if name == "spm_bare" else ()}

@@ -173,7 +173,7 @@ def test_quantization_is_mlx(tmp_path: Path) -> None:
         ({"layer_types": ["sliding_attention"] * 16}, "layer_types .* with windows of"),
         ({"eos_token_id": 128256}, "below vocab_size 128256, got 128256"),
         ({"eos_token_id": [[1]]}, "eos_token_id must be a token"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "method 'gptq' is not supported"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "method 'hqq' is not supported"),
         ({"quantization": {"bits": 3, "group_size": 64}}, "bits 3 in groups of 64"),
         ({"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}, "mode 'mxfp4'"),
         ({"quantization": {"bits": 4, "group_size": 32, "x": {"bits": 2}}}, "bits 2"),

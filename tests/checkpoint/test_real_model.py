@@ -16,7 +16,7 @@ def test_config(real_model: Path) -> None:
     assert shape == (576, 1536, 30)
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (9, 3, 64)
     assert config.rope.theta == 100000.0 and config.max_position_embeddings == 8192
-    assert config.tie_word_embeddings and config.eos_token_ids == (2,)
+    assert config.tie_word_embeddings and config.eos_token_ids == (2, 0)
     assert config.quantization is not None
     assert config.quantization.for_module("model.embed_tokens") == (8, 32)
     assert config.quantization.for_module("model.layers.0.self_attn.q_proj") == (4, 32)

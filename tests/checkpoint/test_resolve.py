@@ -49,11 +49,9 @@ def known(tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch) -> locat
     model = locate.KnownModel(
         name="tiny",
         hub_id="owner/tiny",
-        package="tiny_llm",
         version="1.0",
-        file=FILE,
+        pieces=(locate.Piece("tiny_llm", FILE, len(gguf)),),
         sha256=hashlib.sha256(gguf).hexdigest(),
-        wheel_nbytes=len(gguf),
     )
     monkeypatch.setattr(locate, "MODELS", (model,))
     monkeypatch.setenv("NANOCUPY_CACHE", str(tmp_path / "cache"))
@@ -180,6 +178,7 @@ def test_two_processes_at_once(known: locate.KnownModel, tmp_path: Path) -> None
     fields = {f: getattr(known, f) for f in known.__dataclass_fields__}
     code = (
         "from nanocupy.checkpoint import locate, resolve\n"
+        "from nanocupy.checkpoint.locate import Piece\n"
         f"locate.MODELS = (locate.KnownModel(**{fields!r}),)\n"
         "print(resolve('tiny', progress=False))"
     )
@@ -222,13 +221,44 @@ def test_local_folders_are_used_as_they_are(tmp_path: Path) -> None:
     tiny.write_gguf(tmp_path / "m.gguf")
     folder = locate.convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
     assert resolve(folder) == resolve(str(folder)) == folder
-    with pytest.raises(ValueError, match=r"nanocupy convert .*m\.gguf"):
-        resolve(tmp_path / "m.gguf")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no config"):
-        resolve(tmp_path)
+        resolve(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"a Hugging Face folder or a \.gguf file"):
+        resolve(folder / "config.json")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"no \.safetensors"):
         resolve(folder)
+
+
+def test_a_gguf_file_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOCUPY_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "models").mkdir()
+    file = tmp_path / "models" / "m.gguf"
+    tiny.write_gguf(file)
+    folder = resolve(file)
+    assert Checkpoint(folder).config.hidden_size == tiny.HIDDEN
+    before = (folder / "config.json").stat().st_mtime_ns
+    assert resolve(file) == resolve(str(file)) == resolve(file.parent) == folder
+    assert (folder / "config.json").stat().st_mtime_ns == before
+    tiny.write_gguf(file, "Q8_0")  # another file of that name
+    assert resolve(file) != folder
+    tiny.write_gguf(file.with_name("n.gguf"))
+    with pytest.raises(ValueError, match="give one of its 2 GGUF files"):
+        resolve(file.parent)
+
+
+def test_a_model_in_several_wheels(
+    known: locate.KnownModel, tmp_path: Path, gguf: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    middle = len(gguf) // 2
+    make_wheel(tmp_path / "index", gguf[:middle], "tiny_part1")
+    make_wheel(tmp_path / "index", gguf[middle:], "tiny_part2")
+    pieces = tuple(locate.Piece(f"tiny_part{i}", FILE, middle) for i in (1, 2))
+    model = replace(known, name="parts", hub_id="owner/parts", pieces=pieces)
+    monkeypatch.setattr(locate, "MODELS", (model,))
+    assert Checkpoint(resolve("parts")).config.hidden_size == tiny.HIDDEN
+    assert left_overs(tmp_path / "cache") == [model.folder.name]
 
 
 @pytest.mark.parametrize(

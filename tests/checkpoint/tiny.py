@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,24 @@ def vocabulary(merges: Sequence[str] = MERGES) -> tuple[list[str], list[int], li
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokens = [*special, *byte_letters(), *(m.replace(" ", "") for m in merges), "<think>"]
     return tokens, [3] * 3 + [1] * (256 + len(merges)) + [4], list(merges)
+
+
+def spm_vocabulary() -> tuple[list[str], list[int], list[float]]:
+    """Pieces, types and scores: control tokens, bytes, runs of spaces, and pieces of 1-4 letters
+    of which some can be made in several ways."""
+    rng = random.Random(5)
+    letters = "▁abcABC12'!.é中你ПAa\n"
+    some = {"".join(rng.choices("▁abA1é中", k=rng.randint(2, 4))) for _ in range(150)}
+    made = sorted(some | {"▁▁", "aa", "aaa", "aaaa"})
+    rng.shuffle(made)
+    order = [*made, *sorted(set(letters))]  # single letters have the lowest scores
+    control = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    data = [f"<0x{byte:02X}>" for byte in range(256)]
+    user = ["  ", "   ", "<think>", "\n\n"]
+    tokens = [*control, *data, *user, *order]
+    types = [2, 3, 3, 3, 3, *[6] * 256, *[4] * 4, *[1] * len(order)]
+    scores = [0.0] * (len(tokens) - len(order)) + [-float(i) for i in range(len(order))]
+    return tokens, types, scores
 
 
 def weights(rng: np.random.Generator, vocab_size: int = 263) -> dict[str, NDArray[np.float32]]:
@@ -69,7 +88,8 @@ def write_gguf(
 ) -> dict[str, NDArray[np.float32]]:
     """Write a tiny Llama; matrices as `kind`, vectors as F32. Returns what it holds, float32."""
     if tensors is None:
-        tensors = weights(np.random.default_rng(0), len(vocabulary(merges)[0]))
+        count = len((spm_vocabulary() if tokenizer == "llama" else vocabulary(merges))[0])
+        tensors = weights(np.random.default_rng(0), count)
     writer = gguf.GGUFWriter(path, arch)
     writer.add_block_count(LAYERS)
     writer.add_context_length(256)
@@ -91,12 +111,16 @@ def write_gguf(
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter, model: str, pre: str, merges: Sequence[str]) -> None:
-    tokens, types, _ = vocabulary(merges)
     writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre(pre)
+    if model == "llama":
+        tokens, types, scores = spm_vocabulary()
+        writer.add_token_scores(scores)
+    else:
+        tokens, types, _ = vocabulary(merges)
+        writer.add_token_merges(list(merges))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(list(merges))
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_chat_template(TEMPLATE)

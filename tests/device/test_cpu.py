@@ -20,6 +20,7 @@ from device.chains import chain
 from nanocupy.device.base import KernelError, Launch, fixed_rows
 from nanocupy.device.cpu import jit, threads
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.cpu.memory import HUGE_PAGE, SLAB
 from nanocupy.kernels import elementwise, take_rows
 
 
@@ -186,6 +187,29 @@ def test_memory_is_counted_whoever_asks() -> None:
     assert device.memory_active() == 2000 * 400
     del arrays
     assert device.memory_active() == 0
+
+
+def test_lasting_arrays_lie_side_by_side_in_huge_pages() -> None:
+    memory = CpuDevice(threads=1).memory
+    arrays = [memory.lasting((n, 3), np.float32) for n in (5, 100_000, 0, 7)]
+    first, second, _, last = [a.ctypes.data for a in arrays]
+    assert (first % HUGE_PAGE, second - first, last - second) == (0, 64, 1_200_000)
+    assert memory.active == sum(a.nbytes for a in arrays)
+    large = memory.lasting((SLAB // 4 + 1,), np.float32)
+    assert large.ctypes.data % HUGE_PAGE == 0
+    for a in (*arrays, large):
+        assert not a.any()
+        a[...] = 1
+    del arrays, a, large
+    assert memory.active == 0
+
+
+def test_a_slab_is_left_for_the_next_when_it_is_full() -> None:
+    memory = CpuDevice(threads=1).memory
+    arrays = [memory.lasting((SLAB // 5 * 2,), np.uint8) for _ in range(6)]
+    for n, a in enumerate(arrays):
+        a[...] = n
+    assert [set(a[:: 1 << 20]) for a in arrays] == [{n} for n in range(6)]
 
 
 def test_memory_is_counted_and_given_back() -> None:

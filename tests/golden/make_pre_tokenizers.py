@@ -1,4 +1,5 @@
-"""Make pre_tokenizers.json: how llama.cpp splits texts under each name of `tokenizer.ggml.pre`.
+"""Make pre_tokenizers.json: how llama.cpp splits texts under each name of `tokenizer.ggml.pre`, and
+under SentencePiece with and without a space before (`spm`, `spm_bare`).
 
 pip install llama-cpp-python gguf
 PYTHONPATH=.:tests python tests/golden/make_pre_tokenizers.py
@@ -21,9 +22,9 @@ def main() -> None:
     """Write the goldens beside this file."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in PRE_TOKENIZERS:
+        for name in (*PRE_TOKENIZERS, "spm", "spm_bare"):
             path = Path(folder) / f"{name}.gguf"
-            tiny.write_gguf(path, pre=name, merges=cases.merges())
+            tiny.write_gguf(path, **cases.options(name))
             model = Llama(str(path), vocab_only=True, verbose=False)
             found[name] = [model.tokenize(text.encode(), special=True) for text in cases.TEXTS]
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(ids)}" for name, ids in found.items())

@@ -27,6 +27,8 @@ FORMATS = [
     "q4_128_f32",
     "s4_32_f16",
     "s8_64_bf16",
+    "s8_16_f32",
+    "q8_16_f32",
 ]
 KINDS = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 

@@ -133,7 +133,7 @@ def quantised(case: str) -> tuple[Callable[[], Any], ModelConfig]:
 
     def made() -> Any:
         model = models.MODELS[config.model_type](config)
-        nn.quantize(model, lambda *_: (4, 32))
+        nn.place_codes(model, lambda *_: (4, 32))
         fill(model)
         return model
 

@@ -41,7 +41,7 @@ def test_the_ids_of_200_hard_strings(real: Tokenizer) -> None:
 
 
 def test_the_default_models_ids(real: Tokenizer) -> None:
-    assert (real.vocab_size, real.bos_id, real.eos_ids) == (49152, 1, (2,))
+    assert (real.vocab_size, real.bos_id, real.eos_ids) == (49152, 1, (2, 0))
     assert real.encode("Hi") == real.encode("Hi", add_special=False)  # adds no BOS
     assert len(real.special_ids) == 17
 

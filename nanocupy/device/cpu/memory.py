@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 
 import numpy as np
 
 CACHE_LINE = 64
 HUGE_PAGE = 2 << 20
+SLAB = 32 * HUGE_PAGE
 
 
 class Memory:
@@ -20,6 +22,7 @@ class Memory:
     def __init__(self) -> None:
         self._alive: dict[int, int] = {}  # bytes by allocation: a sum could lose a thread's part
         self._ids = itertools.count()
+        self._slab, self._lock = memoryview(b""), threading.Lock()
 
     @property
     def active(self) -> int:
@@ -28,14 +31,45 @@ class Memory:
 
     def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         """A zeroed array of `shape`, its first byte on a cache line."""
-        kind = np.dtype(dtype)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        align = HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else CACHE_LINE
-        raw = np.zeros(nbytes + align, np.uint8)
-        start = -raw.ctypes.data % align
+        nbytes = _size(shape, dtype)
+        return self._counted(_zeros(nbytes), nbytes).view(dtype).reshape(shape)
+
+    def lasting(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+        """As `empty`, for what lives as long as its neighbours, as a model's weights do.
+
+        Arrays too small for huge pages of their own lie side by side in slabs of them; a slab is
+        let go with the last array in it. A stream of weights in pages of 4 KB is a third slower
+        than one in huge pages: each page is looked up, and none is read ahead past its end.
+        """
+        nbytes = _size(shape, dtype)
+        if nbytes >= SLAB:
+            return self.empty(shape, dtype)
+        with self._lock:
+            if len(self._slab) < nbytes:
+                self._slab = _zeros(SLAB).data
+            part, self._slab = (
+                self._slab[:nbytes],
+                self._slab[-(-nbytes // CACHE_LINE) * CACHE_LINE :],
+            )
+        return self._counted(np.frombuffer(part, np.uint8), nbytes).view(dtype).reshape(shape)
+
+    def _counted(self, raw: np.ndarray, nbytes: int) -> np.ndarray:
+        """The bytes, counted as long as they or a view of them are alive."""
         self._alive[id := next(self._ids)] = nbytes
         weakref.finalize(raw, self._alive.pop, id)
-        return raw[start : start + nbytes].view(kind).reshape(shape)
+        return raw
+
+
+def _size(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def _zeros(nbytes: int) -> np.ndarray:
+    """Aligned bytes. An array of its own: views of it keep it alive, and know no other."""
+    align = HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else CACHE_LINE
+    raw = np.zeros(nbytes + align, np.uint8)
+    start = -raw.ctypes.data % align
+    return np.frombuffer(raw.data[start : start + nbytes], np.uint8)
 
 
 class CpuMailbox:

@@ -1,0 +1,104 @@
+"""The arithmetic of other programs' packings: words of int32 to affine codes and zero points.
+
+A matrix [N, K] has N outputs. Everything comes as a file has it, and goes as `checkpoint.affine`
+says. Words are little-endian; as int32 they are signed, so they are read as uint32 or as bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from nanocupy.checkpoint.affine import pack
+
+Words = NDArray[np.int32]
+Codes = NDArray[np.uint8]
+AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
+"""Which eighth of an AWQ word holds column 0, 1, ...: it packs columns 0, 2, 4, 6, 1, 3, 5, 7."""
+
+
+def low_first(words: Words, bits: int) -> Codes:
+    """Words [rows, W], the first code in the lowest bits -> codes [rows, W * 32 / bits]."""
+    octets = np.ascontiguousarray(words).view(np.uint8)
+    if bits == 8:
+        return octets
+    codes = np.empty((len(octets), 2 * octets.shape[1]), np.uint8)
+    codes[:, 0::2] = octets & np.uint8(15)
+    codes[:, 1::2] = octets >> np.uint8(4)
+    return codes
+
+
+def awq_codes(words: Words) -> Codes:
+    """AWQ's words along N, int32 [rows, N/8] -> codes [rows, N]."""
+    codes = low_first(words, 4).reshape(len(words), -1, 8)
+    return codes[..., AWQ_ORDER].reshape(len(words), -1)
+
+
+def awq_weight(words: Words) -> NDArray[np.uint32]:
+    """qweight int32 [K, N/8] -> words [N, K/8]."""
+    return pack(np.ascontiguousarray(awq_codes(words).T), 4)
+
+
+def gptq_weight(words: Words, bits: int, order: NDArray[Any] | None) -> NDArray[np.uint32]:
+    """qweight int32 [K*bits/32, N], packed along K -> words [N, K*bits/32].
+
+    Args:
+        order: which input each column of the result is for, int [K]. None: they stay.
+    """
+    rows = np.ascontiguousarray(words.T)
+    return rows.view(np.uint32) if order is None else reordered(rows, bits, order)
+
+
+def reordered(words: Words, bits: int, order: NDArray[Any]) -> NDArray[np.uint32]:
+    """Words [N, K*bits/32] with their columns in another order."""
+    return pack(low_first(words, bits)[:, order], bits)
+
+
+def gptq_zeros(words: Words, bits: int, version: int) -> Codes:
+    """qzeros int32 [groups, N*bits/32] -> zero points [N, groups]. Version 1 stores one less.
+
+    A zero point of 0 was stored as -1, in as many bits as there are.
+    """
+    zeros = low_first(words, bits)
+    if version == 1:
+        zeros = (zeros + np.uint8(1)) & np.uint8((1 << bits) - 1)
+    return np.ascontiguousarray(zeros.T)
+
+
+def compressed_zeros(words: Words, bits: int, rows: int) -> Codes:
+    """weight_zero_point int32 [N*bits/32, groups], packed along N -> zero points [N, groups].
+
+    Like the codes they are stored with 2^(bits-1) added, which cancels.
+    """
+    return np.ascontiguousarray(low_first(words.T, bits).T[:rows])
+
+
+def spread(numbers: NDArray[Any], times: int) -> NDArray[Any]:
+    """[N, groups] for groups that are so many times as small."""
+    return np.repeat(numbers, times, axis=1) if times > 1 else np.ascontiguousarray(numbers)
+
+
+def biases(scales: NDArray[Any], zeros: NDArray[Any] | int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """-zero * scale [N, groups]: what w = code*scale + bias has for (code - zero) * scale."""
+    exact = scales.astype(np.float32) * -np.asarray(zeros, np.float32)
+    with np.errstate(over="ignore"):
+        stored = exact.astype(dtype)
+    if not np.array_equal(stored.astype(np.float32), exact):
+        raise ValueError(f"scales of up to {np.abs(scales).max()} have biases beyond {dtype}")
+    return stored
+
+
+def floats(weight: NDArray[Any], scales: NDArray[Any], block: tuple[int, int]) -> NDArray[Any]:
+    """fp8 [N, K] times a scale for each `block` -> bf16, rounded once."""
+    n, k = weight.shape
+    out = np.empty(weight.shape, ml_dtypes.bfloat16)
+    columns = np.repeat(scales.astype(np.float32), block[1], axis=1)[:, :k]
+    step = max(1, (1 << 18) // max(k, 1))
+    for start in range(0, n, step):  # so that a large matrix is not there as f32
+        rows = slice(start, min(start + step, n))
+        each = columns[np.arange(rows.start, rows.stop) // block[0]]
+        out[rows] = weight[rows].astype(np.float32) * each
+    return out

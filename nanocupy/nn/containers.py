@@ -1,0 +1,59 @@
+"""Modules around other modules, and those that do nothing, as `mlx.nn` has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanocupy.core import array
+from nanocupy.nn.module import Module
+
+
+class Identity(Module):
+    """x, whatever else it is made with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def __call__(self, x: array) -> array:
+        return x
+
+
+class Dropout(Module):
+    """x: nothing is dropped while inferring.
+
+    Args:
+        p: the part of the elements that training would drop, from 0 to less than 1.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"[{type(self).__name__}] p={p}: expected 0 <= p < 1")
+        self.p = p
+
+    def __call__(self, x: array) -> array:
+        return x
+
+    def _extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Dropout2d(Dropout):
+    """x: no channel is dropped while inferring."""
+
+
+class Dropout3d(Dropout):
+    """x: no channel is dropped while inferring."""
+
+
+class Sequential(Module):
+    """Modules and functions, one after the other."""
+
+    def __init__(self, *modules: Any) -> None:
+        super().__init__()
+        self.layers = list(modules)
+
+    def __call__(self, x: array) -> array:
+        for module in self.layers:
+            x = module(x)
+        return x

@@ -1,0 +1,35 @@
+"""A quantised linear layer whose inputs come in the order of their groups (GPTQ's act-order)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanocupy import core
+from nanocupy.core import array, fast
+from nanocupy.nn.layers import QuantizedLinear
+
+
+class OrderedLinear(QuantizedLinear):
+    """y = x[..., order] W^T (+ b): column c of the weight is for input order[c], int32 [k]."""
+
+    def __init__(
+        self, input_dims: int, output_dims: int, bias: bool, group_size: int, bits: int
+    ) -> None:
+        super().__init__(input_dims, output_dims, bias, group_size, bits)
+        self.order = core.zeros((input_dims,), core.int32)
+
+    def __call__(self, x: array) -> array:
+        return super().__call__(fast.take_columns(x, self.order))
+
+    def to_pack(self) -> tuple[Any, Any]:
+        """Those of one order may share a buffer: they read the same rows."""
+        key, weight = super().to_pack()
+        return (*key, self.order.numpy().tobytes()), weight
+
+
+def share_order(layers: list[Any], device: Any) -> None:
+    """Put the order that layers have in common on the device, once."""
+    if isinstance(layers[0], OrderedLinear):
+        order = fast.static(device.asarray(layers[0].order.numpy()))
+        for layer in layers:
+            layer.order = order

@@ -1,0 +1,66 @@
+"""nanocupy convert: from floats, from a GGUF file of floats, and from what has codes already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from checkpoint import packers, tiny
+from golden import prove_mlx_lm
+from nanocupy.models import convert
+
+
+def test_a_folder(cli, tmp_path: Path) -> None:
+    prove_mlx_lm.draw(tmp_path / "source", "qwen3")
+    ran = cli("convert", str(tmp_path / "source"), str(tmp_path / "out"), "--no-progress")
+    assert ran.code == 0 and ran.err == ""
+    folder, text = ran.out.splitlines()
+    assert folder == str(tmp_path / "out") and "weights have 4 bits in groups of 64" in text
+    ran = cli("convert", str(tmp_path / "source"), str(tmp_path / "o8"), "--bits", "8", "--json")
+    said = json.loads(ran.out)
+    assert (said["bits"], said["group_size"], said["folder"]) == (8, 64, str(tmp_path / "o8"))
+    assert 0.001 < said["exact_error"] < said["error"] < 0.02
+    assert said["quantized"] == 15 and said["kept"] == 9
+    again = cli("convert", str(tmp_path / "o8"), str(tmp_path / "o4"))
+    assert again.code == 2 and "is quantised already" in again.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o8", "out", "source"]
+
+
+def test_a_bar(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts the bytes of the source, and comes to its end."""
+    seen: list[tuple[str, int | None, bool, list[int]]] = []
+
+    @contextmanager
+    def bar(title: str, total: int | None, wanted: bool) -> Iterator[Callable[[int], None]]:
+        seen.append((title, total, wanted, []))
+        yield seen[-1][3].append
+
+    monkeypatch.setattr(convert, "bar", bar)
+    prove_mlx_lm.draw(tmp_path / "source", "llama")
+    for number, flags in enumerate(([], ["--no-progress"])):
+        cli("convert", str(tmp_path / "source"), str(tmp_path / f"out{number}"), *flags)
+    [(title, total, shown, steps), (*_, hidden, _)] = seen
+    assert title == "Quantising" and shown and not hidden
+    assert len(steps) == 20 and sum(steps) == total
+    weights = load_file(tmp_path / "source" / packers.WEIGHTS)
+    assert total == sum(value.nbytes for value in weights.values())
+
+
+def test_a_gguf_file(cli, tmp_path: Path) -> None:
+    """As it is, or with bits; the same as if its floats had been a folder."""
+    source, floats = tmp_path / "tiny.gguf", tmp_path / "floats"
+    tiny.write_gguf(source, "F16")
+    assert cli("convert", str(source), str(floats), "--no-progress").out == f"{floats}\n"
+    for path in (source, floats):
+        out = tmp_path / f"{path.name}-4"
+        assert cli("convert", str(path), str(out), "--group-size", "32").code == 0
+    one, other = (load_file(tmp_path / f"{n}-4" / packers.WEIGHTS) for n in ("tiny.gguf", "floats"))
+    assert [*one] == [*other] and all(np.array_equal(one[n], other[n]) for n in one)
+    assert one["model.layers.0.mlp.down_proj.weight"].dtype == np.uint32
+    assert not list(tmp_path.glob(".*"))
