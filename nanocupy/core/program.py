@@ -41,13 +41,12 @@ class Program:
         for rule in RULES if rules is None else rules:
             roots = rule(roots)
         nodes = topological(roots)
-        lowering = Lowering(device)
+        self._lowering = lowering = Lowering(device)
         self.workspace_bytes = _place(nodes, roots, lowering)
         for node in nodes:
             if node.op.lower:
                 node.op.lower(lowering, node)
         self.outputs = [lowering.of(n).view[: size(n.shape)].reshape(n.shape) for n in roots]
-        self._lowering = lowering
 
     def launches(self, sizes: Sizes = ()) -> list[Launch]:
         """Every kernel launch, in order.
@@ -73,7 +72,7 @@ class Program:
 
     def __repr__(self) -> str:
         return (
-            f"Program({len(self._lowering.sized)} steps, {self.workspace_bytes} bytes of workspace)"
+            f"Program({len(self._lowering.sized)} steps, {self.workspace_bytes} bytes in between)"
         )
 
 
