@@ -50,7 +50,7 @@ class Checkpoint:
     what is wrong with it.
 
     Args:
-        foreign: see `load_config`; and experts in one tensor stay there.
+        foreign: see `load_config`. Weights of all experts in one tensor stay so.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, foreign: bool = False) -> None:

@@ -193,7 +193,7 @@ def _attention(device: Any, rows: int) -> Case:
     """Decode: one row after CONTEXT tokens. Prefill: the last rows of CONTEXT tokens."""
     blocks = CONTEXT // 16
     layout = paged_attention.KVLayout(blocks + 1, KV_HEADS, HEAD_DIM, 16, np.float16)
-    pages = layout.empty(device)
+    [pages] = layout.empty(device)
     q = device.empty((rows, HEADS, HEAD_DIM), np.float32)
     q[:] = np.random.default_rng(3).standard_normal(q.shape)
     positions = device.asarray(np.arange(CONTEXT - rows, CONTEXT, dtype=np.int32))

@@ -150,7 +150,7 @@ def _linears(device: Any) -> Iterator[Any]:
 
 def _attention(device: Any, rows: Rows, layout: KVLayout) -> Iterator[Any]:
     index, tables = device.empty((256,), np.int32), device.empty((4, 8), np.int32)
-    pages, table = layout.empty(device), device.empty((128, layout.head_dim), F32)
+    [pages], table = layout.empty(device), device.empty((128, layout.head_dim), F32)
     usual = layout.head_dim in COMMON_HEAD_DIMS and F32 != layout.activations == layout.dtype
     for group in GROUPS if usual else FEW_GROUPS:
         heads = group * layout.kv_heads
