@@ -75,17 +75,6 @@ class Node:
         return f"{self.op.name}{list(self.shape)}"
 
 
-def like_numpy(function: Callable[..., Any]) -> Callable[..., Spec]:
-    """Ask NumPy for the result's shape and dtype, on arrays of no memory."""
-
-    def infer(*specs: Spec, **attrs: Any) -> Spec:
-        blank = [np.broadcast_to(np.zeros((), d), tuple(int(n) for n in s)) for s, d in specs]
-        out = np.asarray(function(*blank, **attrs))
-        return out.shape, out.dtype
-
-    return infer
-
-
 def width(shape: Shape) -> int:
     """Elements of one row: the product of all dimensions but the first."""
     return int(np.prod([int(d) for d in shape[1:]], dtype=np.int64))

@@ -44,13 +44,12 @@ class Program:
             roots = rule(roots)
         nodes = topological(roots)
         debug.graph("program", nodes)
-        lowering = Lowering(device)
+        self._lowering = lowering = Lowering(device)
         self.workspace_bytes = _place(nodes, roots, lowering)
         for node in nodes:
             if node.op.lower:
                 node.op.lower(lowering, node)
         self.outputs = [lowering.of(n).view[: size(n.shape)].reshape(n.shape) for n in roots]
-        self._lowering = lowering
 
     def launches(self, sizes: Sizes = ()) -> list[Launch]:
         """Every kernel launch, in order.
@@ -135,8 +134,7 @@ def _owners(nodes: list[Node]) -> dict[Node, Node]:
     """Whose memory each node's value lies in."""
     owner: dict[Node, Node] = {}
     for node in nodes:
-        aliased = node.op is ITEM or node.op.alias
-        owner[node] = owner[node.inputs[0]] if aliased else node
+        owner[node] = owner[node.inputs[0]] if node.op is ITEM or node.op.alias else node
     return owner
 
 

@@ -291,20 +291,25 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
 
     Raises:
         ValueError: names every tensor that is missing, unexpected or of another shape.
+        NotImplementedError: a layer of the file's own has codes.
     """
     weights = {name: parameter(checkpoint, name) for name in checkpoint.names()}
     inner, quantization = model.inner, checkpoint.config.quantization
+
+    def form(path: str, layer: Module) -> tuple[int, int] | None:
+        if not quantization or f"{path}.scales" not in weights:
+            return None
+        if not hasattr(layer, "coded"):
+            raise NotImplementedError(
+                f"[model_file] {model._door.name}: {path} ({type(layer).__name__}) has codes, and "
+                "only nn.Linear and nn.Embedding can: give a model of floats"
+            )
+        return quantization.for_module(path)
+
     with model._door.open():
         if hasattr(inner, "sanitize"):
             weights = inner.sanitize(weights)
-        if quantization:
-            nn.place_codes(
-                inner,
-                lambda path, _: (
-                    quantization.for_module(path) if f"{path}.scales" in weights else None
-                ),
-                lambda path: f"{path}.order" in weights,
-            )
+        nn.place_codes(inner, form, lambda path: f"{path}.order" in weights)
         for name in no_biases(checkpoint, dict(tree_flatten(inner.parameters()))):
             weights.pop(name, None)
         try:

@@ -64,9 +64,10 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
     weights = [layer.to_pack()[1] for layer in layers]
     for layer, packed in zip(layers, fast.pack(device, weights, activations), strict=True):
         layer.packed = packed
-        for name in ("scales", "biases"):
+        for name in ("weight", "scales", "biases"):
             layer.pop(name, None)
-        layer.weight = fast.packed_matrix(packed)
+        if "order" not in layer:  # its columns are where the model thinks they are
+            layer.weight = fast.packed_matrix(packed)
     share_order(layers)
 
 

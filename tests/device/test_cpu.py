@@ -231,7 +231,7 @@ def test_thread_counts_outside_the_range_are_refused(count: int) -> None:
 
 def test_arguments_are_arrays_and_integers() -> None:
     device = CpuDevice(threads=1)
-    kernel = elementwise.CPU_ADD
+    kernel, _ = elementwise.BINARY["add"]
     with pytest.raises(TypeError, match=r"1\.5"):
         device.capture([Launch(kernel, (1.5,))])
     with pytest.raises(ValueError, match="contiguous"):

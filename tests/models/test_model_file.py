@@ -18,8 +18,8 @@ import pytest
 
 from checkpoint.tiny import write_gguf
 from device.needs import needs_compiler
-from nanocupy import LLM, SamplingParams
-from nanocupy.checkpoint import convert_gguf
+from nanocupy import LLM, SamplingParams, nn
+from nanocupy.checkpoint import Checkpoint, convert_gguf
 from nanocupy.engine.options import EngineOptions
 from nanocupy.models import model_file
 from ranks import Place
@@ -283,6 +283,27 @@ def test_what_does_not_fit_is_refused_with_the_reason(why: str, folder: Path, wr
     text, kind, said = REFUSED[why]
     with pytest.raises(kind, match=said):
         answers(folder, model_file="no_such_file" if text is None else write(text))
+
+
+def test_codes_of_a_layer_of_its_own_are_refused(write: Any) -> None:
+    """mlx-lm's experts are one, in one tensor, which stays so for a file that knows it so."""
+    folder = Path(__file__).parents[1] / "golden" / "mlx_lm" / "mixtral"
+    with Checkpoint(folder, foreign=True) as checkpoint:
+        stacks = [name for name in checkpoint.names() if name.endswith("switch_mlp.up_proj.scales")]
+        assert stacks and len(checkpoint.info(stacks[0]).shape) == 3
+
+        class Experts(nn.Module):
+            def to_quantized(self, **_: Any) -> None: ...
+
+        inner = nn.Module()
+        path, place = stacks[0].removesuffix(".scales").split("."), inner
+        for name in path[:-1]:
+            place[name] = nn.Module()
+            place = place[name]
+        place[path[-1]] = Experts()
+        made = model_file.FileModel(model_file.Door(write(FILE)), inner, (), 1)
+        with pytest.raises(NotImplementedError, match=r"switch_mlp.up_proj \(Experts\) has codes"):
+            model_file.load(made, checkpoint)
 
 
 def test_mlx_lm_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
