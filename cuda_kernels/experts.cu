@@ -50,11 +50,12 @@ __global__ void choose_experts(int* __restrict__ picks, float* __restrict__ weig
   }
 }
 
-// A block an expert: the places of `picks` that have it, ascending. Block 0 counts all places, too.
+// A block an expert: the places of `picks` that have it, ascending; rows of picks are `stride` apart.
+// Block 0 counts all places, too.
 template <int THREADS>
 __global__ void list_pairs(int* __restrict__ lists, i64* __restrict__ counts,
                            const int* __restrict__ picks, const i64* __restrict__ rows, int chosen,
-                           int capacity) {
+                           int capacity, i64 stride) {
   __shared__ int found[THREADS / WARP];
   const int expert = blockIdx.x, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   const int pairs = int(*rows) * chosen;
@@ -62,7 +63,7 @@ __global__ void list_pairs(int* __restrict__ lists, i64* __restrict__ counts,
   int count = 0;
   for (int base = 0; base < pairs; base += THREADS) {
     const int pair = base + threadIdx.x;
-    const bool wanted = pair < pairs && picks[pair] == expert;
+    const bool wanted = pair < pairs && picks[pair / chosen * stride + pair % chosen] == expert;
     const unsigned votes = __ballot_sync(ALL_LANES, wanted);
     if (lane == 0) found[warp] = __popc(votes);
     __syncthreads();

@@ -4,6 +4,7 @@ from nanocupy.checkpoint.config import (
     ModelConfig,
     load_config,
     load_generation_config,
+    parse_config,
 )
 from nanocupy.checkpoint.convert import convert_gguf
 from nanocupy.checkpoint.header import TensorInfo
@@ -21,5 +22,6 @@ __all__ = [
     "convert_gguf",
     "load_config",
     "load_generation_config",
+    "parse_config",
     "resolve",
 ]

@@ -42,6 +42,7 @@ _NAMES = {dtype: name for name, dtype in FLOATS.items()} | {
     np.dtype(np.uint32): "U32",
     np.dtype(np.int32): "I32",
 }
+_OF_KEYS = (".k_scale", ".v_scale")  # of keys and values in 8 bits, which are cached otherwise here
 _STACK = ".switch_mlp."  # what mlx-lm calls the weights of all experts
 
 
@@ -69,15 +70,22 @@ class Canonical:
     forms: dict[str, Form | None] = field(default_factory=dict)
 
 
-def canonical(quantization: Quantization | None, tensors: Tensors, read: Read) -> Canonical:
+def canonical(
+    quantization: Quantization | None, tensors: Tensors, read: Read, stacked: bool = False
+) -> Canonical:
     """What a checkpoint's tensors stand for.
+
+    Args:
+        stacked: leave weights of all experts in one tensor as they are.
 
     Raises:
         ValueError: a module's tensors do not fit each other, or are in groups that are not run.
     """
     found = Canonical()
-    _unstack(found, quantization, tensors)
+    if not stacked:
+        _unstack(found, quantization, tensors)
     if quantization and quantization.packing in _MARKS:
+        found.replaced |= {name for name in tensors if name.endswith(_OF_KEYS)}
         mark, add = _MARKS[quantization.packing]
         for name in tensors:
             if name.endswith(mark):
@@ -92,7 +100,7 @@ def _unstack(found: Canonical, quantization: Quantization | None, tensors: Tenso
     """x.switch_mlp.up_proj.weight [experts, ...] is x.experts.0.up_proj.weight, ..."""
     for name, info in tensors.items():
         before, stack, after = name.partition(_STACK)
-        if not stack or len(info.shape) < 2:
+        if not stack or len(info.shape) < 2 or not info.nbytes:
             continue
         found.replaced.add(name)
         for expert in range(info.shape[0]):
@@ -134,9 +142,10 @@ class Packed:
         if name not in self.tensors:
             raise ValueError(f"tensor '{name}' is missing")
         info = self.tensors[name]
-        wanted = len(info.shape) == 2 if shape is None else info.shape == shape
+        matrix = len(info.shape) == 2 and all(info.shape)
+        wanted = matrix if shape is None else info.shape == shape
         if info.dtype not in dtypes.split() or not wanted:
-            says = shape or "two dimensions"
+            says = "two dimensions" if shape is None else shape
             raise ValueError(
                 f"tensor '{name}' is {info.dtype} {info.shape}: expected {dtypes} and {says}"
             )
@@ -180,7 +189,8 @@ class Packed:
             return None
         self.need(leaf, "I32", (k,))
         of = self.value(leaf)
-        if not np.array_equal(np.bincount(of[of >= 0], minlength=count), [k // count] * count):
+        known = (of >= 0).all() and (of < count).all()
+        if not known or (np.bincount(of, minlength=count) != k // count).any():
             raise ValueError(
                 f"tensor '{self.module}.{leaf}' must put {k} inputs into {count} equal groups"
             )
@@ -262,8 +272,9 @@ def _packed(of: Packed) -> None:
         lambda w: w.view(np.uint32) if order is None else unpack.reordered(w, bits, order),
     )
     zeros = "weight_zero_point" if of.has("weight_zero_point") else ""
+    whole = bool(zeros) and of.tensors[f"{of.module}.{zeros}"].dtype == "I8"  # of early versions
     if zeros:
-        of.need(zeros, "I32", (-(-n * bits // 32), count))
+        of.need(zeros, *(("I8", (n, count)) if whole else ("I32", (-(-n * bits // 32), count))))
     _zeros(of, scales, shape, times, (zeros, lambda z: unpack.compressed_zeros(z, bits, n)), False)
     of.drop("input_scale", "output_scale")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,25 @@ def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> Mod
         foreign: of a model that somebody else's code makes of it: what it is made of is zeros here.
     """
     folder = Path(folder)
-    whole = read_json(folder / "config.json")
+    whole, read = read_json(folder / "config.json"), _foreign if foreign else _config
+    return _read_as(read, whole, folder / "config.json", folder)
+
+
+def parse_config(whole: dict[str, Any], source: Path) -> ModelConfig:
+    """The configuration in the object `whole` that `source` holds, which is all there is."""
+    return _read_as(_config, whole, source, None)
+
+
+def _read_as(
+    read: Callable[[Path | None, dict[str, Any], dict[str, Any]], ModelConfig],
+    whole: dict[str, Any],
+    source: Path,
+    folder: Path | None,
+) -> ModelConfig:
     try:
-        return (_foreign if foreign else _config)(folder, whole, _text_model(whole))
+        return read(folder, whole, _text_model(whole))
     except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
 
 
 def load_generation_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -115,7 +129,7 @@ def _text_model(raw: dict[str, Any]) -> dict[str, Any]:
     return {k: raw[k] for k in outer if k in raw} | inner
 
 
-def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
+def _config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise ValueError(
@@ -163,7 +177,7 @@ def _config(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelCo
 _LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
 
-def _foreign(folder: Path, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
+def _foreign(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
     """What the engine needs to know beside the network itself."""
     fields = Fields(raw)
     vocab_size = fields.count("vocab_size", MOST_TOKENS)
@@ -253,22 +267,28 @@ def _experts(fields: Fields, layers: int) -> dict[str, Any]:
     }
 
 
-def _eos(folder: Path, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
+def _eos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
     """Every token that ends an answer, from the first file that says so."""
-    generation = load_generation_config(folder).get("eos_token_id")
-    for said in (generation, raw.get("eos_token_id"), _tokenizer_id(folder, "eos_token")):
+    generation, tokenizer = _said_elsewhere(folder, "eos_token")
+    for said in (generation, raw.get("eos_token_id"), tokenizer):
         if said is not None:
             ids = said if isinstance(said, list) else [said]
             return tuple(dict.fromkeys(_token(i, "eos_token_id", vocab_size) for i in ids))
     return ()
 
 
-def _bos(folder: Path, raw: Mapping[str, Any], vocab_size: int) -> int | None:
-    generation = load_generation_config(folder).get("bos_token_id")
-    for said in (raw.get("bos_token_id"), generation, _tokenizer_id(folder, "bos_token")):
+def _bos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> int | None:
+    for said in (raw.get("bos_token_id"), *_said_elsewhere(folder, "bos_token")):
         if said is not None:
             return _token(said, "bos_token_id", vocab_size)
     return None
+
+
+def _said_elsewhere(folder: Path | None, role: str) -> tuple[Any, int | None]:
+    """A token's id by generation_config.json, and by tokenizer_config.json."""
+    if folder is None:
+        return None, None
+    return load_generation_config(folder).get(f"{role}_id"), _tokenizer_id(folder, role)
 
 
 def _token(value: object, name: str, vocab_size: int) -> int:

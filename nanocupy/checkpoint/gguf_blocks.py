@@ -35,10 +35,11 @@ CHUNK = 1 << 22  # elements that are taken apart at a time
 
 
 class BlockFormat(NamedTuple):
-    """What the blocks of a type become: codes of `bits` in groups of `group`.
+    """What the blocks of a type become: codes of `bits` in groups of `group`, scales as "F16" or
+    "F32". Symmetric: half the codes is zero.
 
     `read` takes blocks uint8 [n, bytes of a block], and gives codes [n, elements], scales [n,
-    elements / group] and biases, or None where the codes' middle is zero.
+    elements / group] and biases, or None where it is symmetric.
     """
 
     nbytes: int
@@ -46,6 +47,7 @@ class BlockFormat(NamedTuple):
     bits: int
     group: int
     scales: str
+    symmetric: bool
     read: Callable[[Bytes], Groups]
 
 
@@ -86,7 +88,7 @@ def bias_dtype(kind: str, rows: Bytes) -> np.dtype[np.floating]:
     block = BLOCK_FORMATS[kind]
     if block.scales == "F32":
         return np.dtype(np.float32)
-    if kind in ("Q4_1", "Q5_1"):
+    if not block.symmetric:
         return np.dtype(np.float16)
     return _middle(_half(rows.reshape(-1, block.nbytes), 0), block.bits).dtype
 
@@ -201,16 +203,16 @@ def _iq4_xs(b: Bytes) -> Groups:
 
 
 BLOCK_FORMATS = {
-    "Q4_0": BlockFormat(18, 32, 4, 32, "F16", _q4_0),
-    "Q4_1": BlockFormat(20, 32, 4, 32, "F16", _q4_1),
-    "Q5_0": BlockFormat(22, 32, 8, 32, "F16", _q5_0),
-    "Q5_1": BlockFormat(24, 32, 8, 32, "F16", _q5_1),
-    "Q8_0": BlockFormat(34, 32, 8, 32, "F16", _q8_0),
-    "Q2_K": BlockFormat(84, 256, 8, 16, "F32", _q2_k),
-    "Q3_K": BlockFormat(110, 256, 8, 16, "F32", _q3_k),
-    "Q4_K": BlockFormat(144, 256, 4, 32, "F32", _q4_k),
-    "Q5_K": BlockFormat(176, 256, 8, 32, "F32", _q5_k),
-    "Q6_K": BlockFormat(210, 256, 8, 16, "F32", _q6_k),
-    "IQ4_NL": BlockFormat(18, 32, 8, 32, "F16", _iq4_nl),
-    "IQ4_XS": BlockFormat(136, 256, 8, 32, "F32", _iq4_xs),
+    "Q4_0": BlockFormat(18, 32, 4, 32, "F16", True, _q4_0),
+    "Q4_1": BlockFormat(20, 32, 4, 32, "F16", False, _q4_1),
+    "Q5_0": BlockFormat(22, 32, 8, 32, "F16", True, _q5_0),
+    "Q5_1": BlockFormat(24, 32, 8, 32, "F16", False, _q5_1),
+    "Q8_0": BlockFormat(34, 32, 8, 32, "F16", True, _q8_0),
+    "Q2_K": BlockFormat(84, 256, 8, 16, "F32", False, _q2_k),
+    "Q3_K": BlockFormat(110, 256, 8, 16, "F32", True, _q3_k),
+    "Q4_K": BlockFormat(144, 256, 4, 32, "F32", False, _q4_k),
+    "Q5_K": BlockFormat(176, 256, 8, 32, "F32", False, _q5_k),
+    "Q6_K": BlockFormat(210, 256, 8, 16, "F32", True, _q6_k),
+    "IQ4_NL": BlockFormat(18, 32, 8, 32, "F16", True, _iq4_nl),
+    "IQ4_XS": BlockFormat(136, 256, 8, 32, "F32", True, _iq4_xs),
 }

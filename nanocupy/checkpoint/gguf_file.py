@@ -8,6 +8,7 @@ memory. What the format leaves open is taken as llama.cpp takes it (tensors lie 
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -62,37 +63,56 @@ KINDS: dict[int, tuple[str, int, int]] = {
 
 
 class GgufTensor(NamedTuple):
-    """Where a tensor is: its bytes are [offset, offset + nbytes). `shape` is in NumPy's order."""
+    """Where a tensor is: its bytes are [offset, offset + nbytes) of the file `part`, counted from
+    0. `shape` is in NumPy's order."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
     nbytes: int
     offset: int
+    part: int = 0
 
 
 class GgufFile:
-    """Metadata and tensors of a little-endian GGUF file, mapped.
+    """Metadata and tensors of a little-endian GGUF file, or of the files it was split into, mapped.
 
-    Raises ValueError when it is not one, and says why.
+    Args:
+        path: the file; of several, the first (`...-00001-of-00003.gguf`).
+
+    Raises:
+        ValueError: it is not one, and why.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise ValueError(f"{path} does not exist or is no file")
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ValueError(f"{path} is not a GGUF file: it does not start with 'GGUF'")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        cursor = _Cursor(self._map)
-        try:
-            self.version, tensors, keys = _counts(cursor)
-            self.metadata = _metadata(cursor, keys)
-            self.tensors = _tensors(cursor, tensors, self.metadata, len(self._map))
-        except _Bad as error:
-            raise ValueError(f"{path} is not a readable GGUF file: {error}") from error
+        first = _Part(path)
+        self.metadata, self.tensors = first.metadata, first.tensors
+        self._maps = [first.map]
         self.read_keys: set[str] = set()
+        for number, name in enumerate(self._others(), 1):
+            self._add(_Part(name), number)
+
+    def _others(self) -> list[Path]:
+        """The other files of a model that was split."""
+        count, number = self.get("split.count", int, 1), self.get("split.no", int, 0)
+        if count < 2:
+            return []
+        names = part_names(self.path.name)
+        if number != 0 or len(names) != count or names[0] != self.path.name:
+            raise ValueError(
+                f"{self.path} is file {number + 1} of {count}: give the first, "
+                f"named NAME-00001-of-{count:05}.gguf, with the others beside it"
+            )
+        return [self.path.with_name(name) for name in names[1:]]
+
+    def _add(self, part: _Part, number: int) -> None:
+        if part.metadata.get("split.no") != number:
+            raise ValueError(f"{part.path} is not file {number + 1} of {self.path}")
+        if twice := self.tensors.keys() & part.tensors.keys():
+            raise ValueError(f"{part.path}: tensor {min(twice)!r} is in another file, too")
+        self._maps.append(part.map)
+        self.tensors |= {n: tensor._replace(part=number) for n, tensor in part.tensors.items()}
 
     def __contains__(self, key: str) -> bool:
         return key in self.metadata
@@ -120,8 +140,47 @@ class GgufFile:
         A vector is one row; a stack of matrices is the rows of all of them.
         """
         rows = int(np.prod(tensor.shape[:-1]))
-        flat = np.frombuffer(self._map, np.uint8, tensor.nbytes, tensor.offset)
+        flat = np.frombuffer(self._maps[tensor.part], np.uint8, tensor.nbytes, tensor.offset)
         return flat.reshape(rows, -1)
+
+    def let_go(self, tensor: GgufTensor) -> None:
+        """Take a tensor's pages out of this process; who still reads them gets them again."""
+        data, page = self._maps[tensor.part], mmap.PAGESIZE
+        start, end = tensor.offset // page * page, tensor.offset + tensor.nbytes
+        if hasattr(data, "madvise"):  # Windows has no such call
+            data.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
+_SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
+
+def part_names(name: str) -> list[str]:
+    """Of a file that is one of several, the names of all; else itself."""
+    found = _SPLIT.fullmatch(name)
+    if not found:
+        return [name]
+    count = int(found[3])
+    return [f"{found[1]}-{i:05}-of-{found[3]}.gguf" for i in range(1, count + 1)]
+
+
+class _Part:
+    """One file: what it says, and its bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist or is no file")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ValueError(f"{path} is not a GGUF file: it does not start with 'GGUF'")
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        cursor = _Cursor(self.map)
+        try:
+            tensors, keys = _counts(cursor)
+            self.metadata = _metadata(cursor, keys)
+            self.tensors = _tensors(cursor, tensors, self.metadata, len(self.map))
+        except _Bad as error:
+            raise ValueError(f"{path} is not a readable GGUF file: {error}") from error
 
 
 class _Bad(Exception):
@@ -188,15 +247,15 @@ def _decoded(raw: bytes, what: str) -> str:
         raise _Bad(f"{what} is not UTF-8: {error}") from error
 
 
-def _counts(cursor: _Cursor) -> tuple[int, int, int]:
-    """(version, number of tensors, number of keys)."""
+def _counts(cursor: _Cursor) -> tuple[int, int]:
+    """(number of tensors, number of keys)."""
     version: int = cursor.number("I", "the version")
     if version and version & 0xFFFF == 0:
         raise _Bad("it is big-endian; only little-endian files are supported")
     if version not in (2, 3):
         raise _Bad(f"it has version {version}; 2 and 3 are supported")
     tensors = cursor.count(MAX_TENSORS, "the number of tensors")
-    return version, tensors, cursor.count(MAX_KEYS, "the number of keys")
+    return tensors, cursor.count(MAX_KEYS, "the number of keys")
 
 
 def _metadata(cursor: _Cursor, keys: int) -> dict[str, Any]:

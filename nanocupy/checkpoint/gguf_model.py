@@ -102,11 +102,6 @@ class GgufModel:
         self._gguf = gguf
         self.name, self.arch = architecture(gguf)
         self._keys = Keys(gguf, self.name)
-        if gguf.get("split.count", int, 1) > 1:
-            raise ValueError(
-                f"{gguf.path} is one of {gguf.get('split.count', int)} files; put them together "
-                f"with llama.cpp's llama-gguf-split --merge"
-            )
         self._sources = list(self._map())
 
     def _map(self) -> Iterator[_Source]:
@@ -156,6 +151,24 @@ class GgufModel:
             )
         return permuted
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors."""
+        return sum(int(np.prod(source.shape)) for source in self._sources)
+
+    @property
+    def loaded_nbytes(self) -> int:
+        """Bytes of the weights once they are imported, without what kernels do not store."""
+        total = 0.0
+        for source in self._sources:
+            block, count = BLOCK_FORMATS.get(source.tensor.kind), int(np.prod(source.shape))
+            if block is None:
+                total += count * PLAIN[source.tensor.kind]
+            else:
+                numbers = (1 if block.symmetric else 2) * (4 if block.scales == "F32" else 2)
+                total += count * (block.bits / 8 + numbers / block.group)
+        return int(total)
+
     def entries(self) -> dict[str, Entry]:
         """Every tensor of the safetensors file, in the order `tensors` gives them."""
         return {k: e for source in self._sources for k, e in source.entries().items()}
@@ -164,6 +177,7 @@ class GgufModel:
         """Every tensor, converted one at a time."""
         for source in self._sources:
             yield from source.read().items()
+            self._gguf.let_go(source.tensor)
 
     def config(self) -> dict[str, Any]:
         """The contents of config.json.

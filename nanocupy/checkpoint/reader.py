@@ -50,7 +50,7 @@ class Checkpoint:
     what is wrong with it.
 
     Args:
-        foreign: see `load_config`.
+        foreign: see `load_config`. Weights of all experts in one tensor stay so.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, foreign: bool = False) -> None:
@@ -63,7 +63,7 @@ class Checkpoint:
             for path in weight_files(self.folder):
                 self._open(path)
             self._check_index()
-            self._made = self._canonical()
+            self._made = self._canonical(stacked=foreign)
         except BaseException:
             self.close()
             raise
@@ -117,12 +117,14 @@ class Checkpoint:
             view.flags.writeable = False
         return view
 
-    def _canonical(self) -> dict[str, Derived]:
+    def _canonical(self, stacked: bool) -> dict[str, Derived]:
         """Put tensors in the place of those that they are made of."""
         self._files = self._tensors
         quantization = self.config.quantization
         try:
-            found = canonical(quantization, self._files, lambda name: self._map(self._files[name]))
+            found = canonical(
+                quantization, self._files, lambda name: self._map(self._files[name]), stacked
+            )
         except ValueError as error:
             raise ValueError(f"{self.folder}: {error}") from None
         kept = {n: info for n, info in self._files.items() if n not in found.replaced}

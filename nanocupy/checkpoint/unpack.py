@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nanocupy.checkpoint.affine import pack
 
-Words = NDArray[np.int32]
+Words = NDArray[np.integer]
 Codes = NDArray[np.uint8]
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Which eighth of an AWQ word holds column 0, 1, ...: it packs columns 0, 2, 4, 6, 1, 3, 5, 7."""
@@ -60,19 +60,21 @@ def reordered(words: Words, bits: int, order: NDArray[Any]) -> NDArray[np.uint32
 def gptq_zeros(words: Words, bits: int, version: int) -> Codes:
     """qzeros int32 [groups, N*bits/32] -> zero points [N, groups]. Version 1 stores one less.
 
-    A zero point of 0 was stored as -1, in as many bits as there are.
+    Whole words were made less by a word of ones, so a zero point of 0 borrowed from the next.
     """
-    zeros = low_first(words, bits)
     if version == 1:
-        zeros = (zeros + np.uint8(1)) & np.uint8((1 << bits) - 1)
-    return np.ascontiguousarray(zeros.T)
+        ones = sum(1 << shift for shift in range(0, 32, bits))
+        words = np.ascontiguousarray(words).view(np.uint32) + np.uint32(ones)
+    return np.ascontiguousarray(low_first(words, bits).T)
 
 
 def compressed_zeros(words: Words, bits: int, rows: int) -> Codes:
     """weight_zero_point int32 [N*bits/32, groups], packed along N -> zero points [N, groups].
 
-    Like the codes they are stored with 2^(bits-1) added, which cancels.
+    Like the codes they are stored with 2^(bits-1) added, which cancels; int8 [N, groups] are not.
     """
+    if words.dtype == np.int8:
+        return (words.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
     return np.ascontiguousarray(low_first(words.T, bits).T[:rows])
 
 
@@ -95,7 +97,7 @@ def floats(weight: NDArray[Any], scales: NDArray[Any], block: tuple[int, int]) -
     """fp8 [N, K] times a scale for each `block` -> bf16, rounded once."""
     n, k = weight.shape
     out = np.empty(weight.shape, ml_dtypes.bfloat16)
-    columns = np.repeat(scales.astype(np.float32), block[1], axis=1)[:, :k]
+    columns = np.repeat(scales.astype(np.float32), min(block[1], k), axis=1)[:, :k]
     step = max(1, (1 << 18) // max(k, 1))
     for start in range(0, n, step):  # so that a large matrix is not there as f32
         rows = slice(start, min(start + step, n))

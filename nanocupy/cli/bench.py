@@ -97,7 +97,7 @@ def _figures(
     args: argparse.Namespace, batch: Load, kv_dtype: str, found: dict[str, float]
 ) -> dict[str, Any]:
     """The medians that were found, beside what they are measured against."""
-    facts, limit = ModelFacts(args.model), found["limit"]
+    facts, limit = ModelFacts(args.model, getattr(args, "quantize", None)), found["limit"]
     kv, weights = facts.kv_bytes_per_token(kv_dtype), facts.bytes_per_step
     return {
         "prefill": [

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return _quantise(args, args.source)
     if not source.is_file():
         raise ValueError(f"SRC must be a GGUF file, got {args.source!r}: no such file")
-    from nanocupy.checkpoint import convert_gguf
+    from nanocupy.checkpoint import convert_gguf, load_config
 
     if args.bits is args.group_size is None:
         folder = convert_gguf(source, args.out, progress=args.progress)
@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{args.out.name}-", dir=args.out.parent) as between:
         folder = convert_gguf(source, Path(between) / "floats", progress=args.progress)
+        if load_config(folder).quantization:
+            raise ValueError(f"{source} has codes already: leave out --bits and --group-size")
         return _quantise(args, str(folder))
 
 

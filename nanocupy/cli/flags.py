@@ -42,7 +42,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """`--model`, the same in every command that loads one."""
     parser.add_argument(
         "-m", "--model", default=DEFAULT_MODEL, metavar="NAME",
-        help=f"a known name, a folder or a hub id (default: {DEFAULT_MODEL})",
+        help=f"a known name, a folder, a GGUF file or a hub id (default: {DEFAULT_MODEL})",
     )  # fmt: skip
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from nanocupy.cli.output import size, table, write, write_json
@@ -13,7 +15,7 @@ from nanocupy.cli.output import size, table, write, write_json
 EXAMPLES = """\
 examples:
   nanocupy info                     this machine
-  nanocupy info smollm2-135m        a model: known name, folder or hub id
+  nanocupy info smollm2-135m        a model: known name, folder, GGUF file or hub id
   nanocupy info --json
 """
 PACKAGES = (
@@ -40,10 +42,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def model_facts(model: str) -> dict[str, Any]:
-    """Architecture, parameters, bytes by storage type and the cost of a token of context."""
-    from nanocupy.cli.model import ModelFacts
+    """Architecture, parameters, bytes by storage type, the cost of a token of context, whether it
+    fits here, and what it says about prompts and sampling."""
+    from nanocupy.checkpoint.locate import only_on_the_hub
+    from nanocupy.cli.model import ModelFacts, gguf_report, hub_report
 
-    return ModelFacts(model).report()
+    path = Path(model).expanduser()
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        return gguf_report(path)
+    return hub_report(model) if only_on_the_hub(model) else ModelFacts(model).report()
 
 
 def machine_facts() -> dict[str, Any]:
@@ -88,7 +95,8 @@ def devices() -> dict[str, str]:
 def _rows(facts: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in facts.items():
-        name = f"{above} {key}".strip().replace("_", " ")
+        plain = key.replace("_", " ") if key.islower() else key  # but Q4_K
+        name = f"{above} {plain}".strip()
         if isinstance(value, dict):
             rows += _rows(value, name)
         else:
@@ -98,7 +106,11 @@ def _rows(facts: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
 
 def _text(name: str, value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(value)
+        return " ".join(map(str, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, str) and name == "template":
+        return json.dumps(value, ensure_ascii=False)[1:-1]
     if isinstance(value, int):
         return f"{value:,} ({size(value)})" if "bytes" in name else f"{value:,}"
     return str(value)

@@ -1,4 +1,7 @@
-"""What a model on disk holds: parameters, bytes by how they are stored, bytes one token needs."""
+"""What a model on disk holds: parameters, bytes by how they are stored, bytes one token needs.
+
+Only headers and small files are read, so a model larger than memory can be looked into.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nanocupy.checkpoint import ModelConfig, TensorInfo
+    from nanocupy.checkpoint import Checkpoint, ModelConfig, TensorInfo
+    from nanocupy.text.chat_template import ChatTemplate
 
 EMBEDDING = "model.embed_tokens."
 
 
 class ModelFacts:
-    """Facts about a known name, a folder or a hub id; only headers are read."""
+    """Facts about a known name, a folder or a hub id; only headers are read.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        quantize: bits, where floats are quantised on loading: `bytes_per_step` is of the codes.
+        folder: where its files are. Default: where `resolve` says.
+    """
+
+    def __init__(
+        self, model: str, quantize: int | None = None, *, folder: Path | None = None
+    ) -> None:
         from nanocupy import checkpoint
 
         self.name = model
-        self.folder: Path = checkpoint.resolve(model)
+        self.folder: Path = folder or checkpoint.resolve(model)
         with checkpoint.Checkpoint(self.folder) as weights:
             self.config: ModelConfig = weights.config
             self.tensors: dict[str, TensorInfo] = {n: weights.info(n) for n in weights.names()}
+            if quantize:
+                self._quantise(weights, quantize)
+
+    def _quantise(self, weights: Checkpoint, bits: int) -> None:
+        from nanocupy.engine.load import GROUP
+        from nanocupy.models.load import match, to_quantize
+
+        model, wanted = match(weights)
+        for path in to_quantize(weights, model, (bits, GROUP)):
+            info = self.tensors[wanted[f"{path}.weight"]]
+            values = math.prod(info.shape)
+            numbers = 2 * info.nbytes // GROUP  # scales and biases have the weight's dtype
+            self.tensors[info.name] = info._replace(nbytes=values * bits // 8 + numbers)
 
     def bits(self, name: str) -> int | None:
         """Bits per element of an affine-quantised weight, its scales and its biases; else None."""
         module, _, leaf = name.rpartition(".")
-        if leaf not in ("weight", "scales", "biases") or f"{module}.scales" not in self.tensors:
+        if (
+            leaf not in ("weight", "scales", "biases", "order")
+            or f"{module}.scales" not in self.tensors
+        ):
             return None
         assert self.config.quantization is not None
         how = self.config.quantization.for_module(module)
@@ -67,29 +94,121 @@ class ModelFacts:
 
     def kv_bytes_per_token(self, dtype: str) -> int:
         """Bytes of keys and values of one token of context."""
-        from nanocupy.engine.memory import bytes_per_token
-
-        config = self.config
-        shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
-        return bytes_per_token(*shape, dtype)
+        return kv_bytes_per_token(self.config, dtype)
 
     def report(self) -> dict[str, Any]:
         """For `nanocupy info MODEL`."""
-        config = self.config
+        from nanocupy.checkpoint import load_generation_config
+        from nanocupy.text import load_chat_template
+
+        whole = sum(self.nbytes.values())
         return {
             "model": self.name,
             "folder": str(self.folder),
-            "architecture": config.model_type,
-            "layers": config.num_hidden_layers,
-            "hidden_size": config.hidden_size,
-            "attention_heads": config.num_attention_heads,
-            "kv_heads": config.num_key_value_heads,
-            "head_dim": config.head_dim,
-            "vocabulary": config.vocab_size,
-            "context": config.max_position_embeddings,
-            "parameters": self.parameters,
-            "bytes": self.nbytes | {"all": sum(self.nbytes.values())},
-            "kv_bytes_per_token": {
-                dtype: self.kv_bytes_per_token(dtype) for dtype in ("int8", "float16", "float32")
-            },
+            **sizes(self.config, self.parameters, self.nbytes | {"all": whole}, whole),
+            "generation": generation(self.config, load_generation_config(self.folder)),
+            "template": preview(load_chat_template(self.folder)),
         }
+
+
+def hub_report(model: str) -> dict[str, Any]:
+    """For `nanocupy info owner/name`: the weights stay where they are, but for their headers."""
+    from tempfile import TemporaryDirectory
+
+    from nanocupy.checkpoint.hub import without_weights
+
+    with TemporaryDirectory() as scratch:
+        said = ModelFacts(model, folder=without_weights(model, Path(scratch))).report()
+    return {**said, "folder": "on the hub"}
+
+
+def gguf_report(path: Path) -> dict[str, Any]:
+    """For `nanocupy info FILE.gguf`, without importing it."""
+    from nanocupy.checkpoint import parse_config
+    from nanocupy.checkpoint.gguf_file import GgufFile
+    from nanocupy.checkpoint.gguf_model import GgufModel
+    from nanocupy.checkpoint.gguf_tokenizer import GgufTokenizer
+    from nanocupy.text.chat_template import ChatTemplate
+
+    gguf = GgufFile(path)
+    model, tokenizer = GgufModel(gguf), GgufTokenizer(gguf)
+    raw = model.config() | {"eos_token_id": tokenizer.end_ids, "bos_token_id": tokenizer.bos}
+    config = parse_config(raw, path)
+    nbytes: Counter[str] = Counter()
+    for tensor in gguf.tensors.values():
+        nbytes[tensor.kind] += tensor.nbytes
+    source, texts = tokenizer.chat_template, tokenizer.tokenizer_config()
+    template = ChatTemplate.from_source(source, texts) if source else None
+    held = nbytes | Counter(all=sum(nbytes.values()))
+    return {
+        "model": str(path),
+        **sizes(config, model.parameters, dict(held), model.loaded_nbytes),
+        "generation": generation(config, {}),
+        "template": preview(template),
+    }
+
+
+def kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
+    """Bytes of keys and values of one token of context."""
+    from nanocupy.engine.memory import bytes_per_token
+
+    shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+    return bytes_per_token(*shape, dtype)
+
+
+def sizes(
+    config: ModelConfig, parameters: int, nbytes: dict[str, int], loaded: int
+) -> dict[str, Any]:
+    """The network's numbers, and whether it fits here."""
+    return {
+        "architecture": config.model_type,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "attention_heads": config.num_attention_heads,
+        "kv_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "vocabulary": config.vocab_size,
+        "context": config.max_position_embeddings,
+        "parameters": parameters,
+        "bytes": nbytes,
+        "kv_bytes_per_token": {
+            dtype: kv_bytes_per_token(config, dtype) for dtype in ("int8", "float16", "float32")
+        },
+        "here": fits(config, loaded),
+    }
+
+
+def fits(config: ModelConfig, loaded: int) -> dict[str, Any]:
+    """Whether weights of `loaded` bytes fit into this machine's memory, or what its container has
+    of it, and for how many tokens of context (of float16) there is room beside them."""
+    from nanocupy.engine.memory import available_memory, total_memory
+
+    free = available_memory()
+    tokens = max(0, free - loaded) // kv_bytes_per_token(config, "float16")
+    return {
+        "memory_bytes": total_memory(),
+        "available_bytes": free,
+        "weights_bytes": loaded,
+        "fits": loaded < free,
+        "room_for_tokens": tokens,
+        "whole_contexts": tokens // config.max_position_embeddings,
+    }
+
+
+def generation(config: ModelConfig, said: dict[str, Any]) -> dict[str, Any]:
+    """What a request has where it does not say: sampling, and the tokens that end an answer."""
+    from nanocupy.engine.frontend import SAMPLING_DEFAULTS
+
+    names = ("do_sample", *SAMPLING_DEFAULTS)
+    own = {name: said[name] for name in names if said.get(name) is not None}
+    return {**own, "end_tokens": list(config.eos_token_ids)}
+
+
+def preview(template: ChatTemplate | None) -> str | None:
+    """The prompt of a short conversation; None without a template."""
+    if template is None:
+        return None
+    try:
+        return template.render([{"role": "user", "content": "Hello"}])
+    except ValueError as error:
+        return f"cannot be rendered: {error}"

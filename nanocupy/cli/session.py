@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nanocupy.cli.flags import SAMPLING, engine_options, given
+from nanocupy.cli.output import note
 
 if TYPE_CHECKING:
     from nanocupy import LLM, SamplingParams
@@ -61,14 +62,35 @@ def check_sampling(args: argparse.Namespace) -> None:
 
 
 def sampling(args: argparse.Namespace, session: Session) -> SamplingParams:
-    """The flags, else what the model's own generation_config.json says, else SAMPLING."""
+    """The flags, else what the model's own generation_config.json says, else SAMPLING; told to a
+    person, for answers go by it."""
     from nanocupy import SamplingParams
 
     said = session.llm.generation_config
     ours = {name: value for name, value in SAMPLING.items() if said.get(name) is None}
     if said.get("do_sample") is False:
         ours.pop("temperature", None)
-    return session.llm.default_params(**ours | given(args, SamplingParams))
+    params = session.llm.default_params(**ours | given(args, SamplingParams))
+    note(_announcement(params, session.llm.end_tokens, said, given(args, SamplingParams)))
+    return params
+
+
+def _announcement(
+    params: SamplingParams, ends: list[str], said: dict[str, Any], flags: dict[str, Any]
+) -> str:
+    """What sampling goes by and who says so, and what ends an answer."""
+    from nanocupy.engine.frontend import SAMPLING_DEFAULTS
+
+    told = []
+    for name in (*SAMPLING_DEFAULTS, "max_tokens"):
+        value = getattr(params, name)
+        if value == type(params).__dataclass_fields__[name].default and name not in flags:
+            continue  # off
+        greedy = name == "temperature" and said.get("do_sample") is False
+        own = greedy or said.get(name) is not None
+        whose = "" if name in flags or not own else " (the model's)"
+        told.append(f"{name} {value}{whose}")
+    return f"[{', '.join(told)}; ends with {' or '.join(ends) or 'nothing'}]"
 
 
 def stream(session: Session, prompt: str | Messages, params: SamplingParams) -> Iterator[Chunk]:

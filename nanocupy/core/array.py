@@ -11,6 +11,7 @@ import numpy as np
 
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
 from nanocupy.core.memory import hold
+from nanocupy.device.base import Rows
 
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
@@ -72,6 +73,9 @@ class array:
         if isinstance(value, Node):
             self.node = value
             return
+        if isinstance(value, array) and dtype in (None, value.dtype):
+            self.node = value.node
+            return
         host = np.asarray(value.numpy() if isinstance(value, array) else value)
         if dtype is not None:
             host = host.astype(dtype)
@@ -95,7 +99,9 @@ class array:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        """Elements; of an array with symbolic rows those of one row, as of a single token."""
+        known = [1 if isinstance(d, Rows) else d for d in self.shape]
+        return int(np.prod(known, dtype=np.int64))
 
     @property
     def nbytes(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.dtypes import together
 from nanocupy.core.graph import Op, Spec
+from nanocupy.core.layout import concatenate
 from nanocupy.core.paged import PagedView, SlidingWindow, paged_attention
 from nanocupy.core.specs import wide
 
@@ -81,8 +82,11 @@ def scaled_dot_product_attention(
                 "[paged_attention] a mask or sinks: rows attend to their own past only"
             )
         sizes = [size for size in (mask.size if mask else 0, k.cache.window) if size]
-        window = min(sizes, default=0)
-        return paged_attention(q, k.fresh, v.fresh, k.cache, scale, window, softcap)
+        window, size, values = min(sizes, default=0), k.shape[-1], v.fresh
+        if v.shape[-1] < size:  # pages have room for keys: fill it with anything, and leave it out
+            values = concatenate([values] * -(-size // v.shape[-1]), axis=-1)[..., :size]
+        out = paged_attention(q, k.fresh, values, k.cache, scale, window, softcap)
+        return out[..., : v.shape[-1]]
     if isinstance(mask, str) and mask != "causal":
         raise ValueError(
             f"[scaled_dot_product_attention] mask={mask!r}: expected 'causal' or an array"

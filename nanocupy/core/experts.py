@@ -7,7 +7,7 @@ are launches of their own; on CUDA one launch is for all experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,7 +170,7 @@ def _lower_on_cuda(to: Lowering, node: Node) -> None:
             normalised=normalised,
             logits_stride=place.stride,
         )
-        yield cuda.launch_list(device, scratch.of, scratch.picks, rows)
+        yield cuda.launch_list(device, scratch.of, scratch.picks, rows, chosen, picks_stride=chosen)
         start = 0
         for weights in parts:
             into, how = both[start:], {"share": chosen, "out_stride": 2 * hidden}
@@ -251,3 +251,105 @@ def dense_experts(
     """The same of weights that are not packed: all experts for all rows, by NumPy."""
     parts = [part for expert in experts for part in expert]
     return record(_DENSE, x, logits, *parts, chosen=chosen, normalised=normalised)
+
+
+# ---- one linear of each expert, where somebody else has chosen
+
+
+def _lower_switch(to: Lowering, node: Node) -> None:
+    (source, index), weights = node.inputs, node.attrs["weights"]
+    rows, picked, first = to.rows(node), to.of(index), weights[0]
+    chosen, vectors = width(index.shape), width(source.shape) // first.k
+    if chosen % vectors or index.dtype.itemsize != 4 or first.codes:
+        raise NotImplementedError(
+            f"[gather_mm] {source.shape} with indices {index.dtype} {index.shape} in a Program"
+        )
+    x = to.contiguous(source, to.of(source))[: int(rows) * vectors * first.k]
+    lower = _switch_on_cuda if to.device.kind == "cuda" else _switch_on_cpu
+    made = lower(to, int(rows) * chosen, weights, x.reshape(-1, first.k), to.of(node).view)
+    how = {"chosen": chosen, "share": chosen // vectors, "picks_stride": picked.stride}
+    to.add(rows, lambda rows: made(rows, picked.view, **how))
+
+
+_Launches = Callable[..., Iterator[Launch]]
+
+
+def _switch_on_cuda(
+    to: Lowering, most: int, weights: Sequence[PackedWeight], x: Any, out: Any
+) -> _Launches:
+    device, table = to.device, cuda.weights_of(to.device, weights)
+    places = to.shared(
+        ("places", len(weights), most),
+        lambda: cuda.Places(
+            device.empty((len(weights), most), np.int32),
+            device.empty((len(weights) + 1,), np.int64),
+        ),
+    )
+
+    def launches(
+        rows: Rows, picks: Any, chosen: int, share: int, picks_stride: int
+    ) -> Iterator[Launch]:
+        how = {"picks_stride": picks_stride}
+        yield cuda.launch_list(device, places, picks, rows, chosen, **how)
+        each = Rows(int(rows) * chosen, rows.count)  # a row may name an expert again
+        where = {"share": share, "out_stride": table.one.n}
+        yield cuda.launch_product(device, out, x, table, places, each, **where)
+
+    return launches
+
+
+def _switch_on_cpu(
+    to: Lowering, most: int, weights: Sequence[PackedWeight], x: Any, out: Any
+) -> _Launches:
+    device, count, first = to.device, len(weights), weights[0]
+    words = first.k * x.dtype.itemsize // 4  # rows are copied as words of 32 bits
+    lists, sources, counts, own_x, y = to.shared(
+        ("switch", count, most, words, first.n),
+        lambda: (
+            device.empty((count, most), np.int32),
+            device.empty((count, most), np.int32),
+            device.empty((count,), np.int64),
+            device.empty((most, words), np.float32),
+            device.empty((most, first.n), np.float32),
+        ),
+    )
+    x = x.view(np.float32)
+
+    def launches(
+        rows: Rows, picks: Any, chosen: int, share: int, picks_stride: int
+    ) -> Iterator[Launch]:
+        where = {"picks_stride": picks_stride}
+        yield kernel.launch_list_places(
+            device, lists, sources, counts, picks, rows, chosen, share, **where
+        )
+        place = {"x_stride": 4 * words, "out_stride": 4 * first.n}
+        for number, weight in enumerate(weights):
+            own = Rows(most, counts[number : number + 1])
+            yield take_rows.launch(device, own_x, x, sources[number], own)
+            yield from linear.launch(device, weight, own_x, y, own, **place)
+            yield kernel.launch_put(device, out, y, lists[number], own, first.n)
+
+    return launches
+
+
+SWITCH = Op(
+    "switch_linear",
+    lambda x, index, *, weights, shape: (shape, np.dtype(np.float32)),
+    None,
+    _lower_switch,
+    row_wise=True,
+)
+
+
+def switch_linear(
+    x: array, index: array, weights: Sequence[PackedWeight], shape: Sequence[int]
+) -> array:
+    """x [rows, ..., k] by the weights [n, k] that index [rows, ..., chosen] names.
+
+    A row has one vector for all that it has chosen, or one for each.
+
+    Args:
+        shape: of the result: [rows, ..., chosen, ..., n].
+    """
+    x = astype(x, ACTIVATIONS[weights[0].activations])
+    return record(SWITCH, x, index, weights=tuple(weights), shape=tuple(shape))

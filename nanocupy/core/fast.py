@@ -6,6 +6,7 @@ Two things are not arrays: a `PagedCache` (keys and values in blocks, in a devic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ from nanocupy.core.specs import same, wide
 from nanocupy.core.unsupported import refuse
 from nanocupy.device.base import Rows
 from nanocupy.kernels import embedding as embedding_kernel
+from nanocupy.kernels import layer_norm as layer_norm_kernel
 from nanocupy.kernels import linear as linear_kernel
 from nanocupy.kernels import quantize as quantize_kernel
 from nanocupy.kernels import rms_norm as rms_norm_kernel
@@ -56,15 +58,35 @@ def _no_leaf(**_: Any) -> Spec:
 STATIC = Op("static", _no_leaf)
 
 
-def static(buffer: Any, shape: tuple[int, ...] | None = None, limit: int | None = None) -> array:
+def static(
+    buffer: Any,
+    shape: tuple[int, ...] | None = None,
+    limit: int | None = None,
+    fixed: bool = False,
+) -> array:
     """A device buffer as an array that a Program reads where it lies, at the contents of each run.
 
     Args:
         shape: of the array, perhaps with symbolic rows. Default: the buffer's.
         limit: every value will be below it (for positions: how long the tables must be).
+        fixed: its contents never change.
     """
     spec = (shape or buffer.shape, buffer.dtype)
-    return array(Node(STATIC, (), {"buffer": buffer, "limit": limit}, [spec]))
+    return array(Node(STATIC, (), {"buffer": buffer, "limit": limit, "fixed": fixed}, [spec]))
+
+
+PACKED = Op("packed weight", _no_leaf)
+
+
+def packed_matrix(weight: PackedWeight) -> array:
+    """A packed weight as the array [n, k] that it was: good for `x @ array.T`, and nothing else."""
+    return array(Node(PACKED, (), {"weight": weight}, [((weight.n, weight.k), float32)]))
+
+
+def packed_stack(weights: Sequence[PackedWeight]) -> array:
+    """Packed weights as the array [count, n, k] that they were, good for `gather_mm`."""
+    shape = (len(weights), weights[0].n, weights[0].k)
+    return array(Node(PACKED, (), {"weights": tuple(weights)}, [(shape, float32)]))
 
 
 # ---- norms and activations
@@ -139,7 +161,21 @@ def _layer_norm_numpy(x: np.ndarray, *affine: np.ndarray, eps: float) -> np.ndar
     return np.asarray(out).astype(x.dtype)
 
 
-_LAYER_NORM = Op("layer_norm", same, _layer_norm_numpy)
+def _lower_layer_norm(to: Lowering, node: Node) -> None:
+    if node.dtype != np.float32 or width(node.shape) != node.shape[-1]:
+        raise NotImplementedError(f"[layer_norm] of {node.dtype} {node.shape} in a Program")
+    x, weight, *bias = to.inputs(node)
+    size, out, eps = node.shape[-1], to.of(node).view, node.attrs["eps"]
+    shift = bias[0].view if bias else to.constant(np.zeros(size, np.float32))
+    to.add(
+        to.rows(node),
+        lambda rows: layer_norm_kernel.launch(
+            to.device, out, x.view, weight.view, shift, eps, rows, size, x_stride=x.stride
+        ),
+    )
+
+
+_LAYER_NORM = Op("layer_norm", same, _layer_norm_numpy, _lower_layer_norm, row_wise=True)
 
 
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> array:
@@ -210,6 +246,8 @@ QUANTIZE = Op(
 
 def _lower_linear(to: Lowering, node: Node) -> None:
     x, out, weight = to.of(node.inputs[0]), to.of(node), node.attrs["weight"]
+    if width(node.shape) != weight.n:
+        raise NotImplementedError(f"[linear] to {node.shape}: one vector a row in a Program")
     bias = to.of(node.inputs[1]).view if len(node.inputs) > 1 else None
     place: dict[str, Any] = {"x_stride": x.stride_bytes, "out_stride": out.stride_bytes}
     to.add(
@@ -272,6 +310,8 @@ def take_columns(x: array, index: array) -> array:
 def _lower_embedding(to: Lowering, node: Node) -> None:
     (tokens,) = to.inputs(node)
     attrs, out = node.attrs, to.of(node).view
+    if width(node.inputs[0].shape) != 1:
+        raise NotImplementedError(f"[embedding] to {node.shape}: one token a row in a Program")
     table = {"first": attrs["first"], "vocabulary": attrs["vocabulary"]}
     to.add(
         to.rows(node),

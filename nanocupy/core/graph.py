@@ -28,6 +28,7 @@ class Op:
         lower: `lower(lowering, node)` appends the launches that compute the node. None: only NumPy.
         alias: the output is the input's memory, seen differently: costs nothing in a Program.
         row_wise: row i of the output depends on row i of every input that has rows.
+        moves: the output's elements are the inputs', in other places.
         effect: changes something besides its output: never merged or dropped, and the order of
             effects stays. (One that is row_wise, too, may be done for fewer rows: see `rules`.)
         steps: `steps(*values)`: the operation as steps of a chain (see `chains`), if it has any.
@@ -39,6 +40,7 @@ class Op:
     lower: Callable[..., None] | None = None
     alias: Callable[..., Any] | None = None
     row_wise: bool = False
+    moves: bool = False
     effect: bool = False
     steps: Callable[..., Any] | None = None
 

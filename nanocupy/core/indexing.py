@@ -145,13 +145,13 @@ def _is_int(part: Any) -> bool:
     return isinstance(part, int | np.integer) and not isinstance(part, bool)
 
 
-_SETITEM = Op("setitem", lambda x, value, *arrays, key, how: x, _updated)
+SETITEM = Op("setitem", lambda x, value, *arrays, key, how: x, _updated)
 
 
 def updated(x: array, key: Any, value: Any, how: Any = None) -> array:
     template, arrays = _key(key if isinstance(key, tuple) else (key,), x.ndim)
     value = _without_ones(astype(value, x.dtype))
-    return record(_SETITEM, x, value, *arrays, key=template, how=how)
+    return record(SETITEM, x, value, *arrays, key=template, how=how)
 
 
 def _without_ones(value: array) -> array:
@@ -233,7 +233,7 @@ def _put_along(x: np.ndarray, indices: np.ndarray, values: np.ndarray, *, axis: 
     return out
 
 
-_TAKE_ALONG = Op("take_along_axis", _along, _take_along)
+_TAKE_ALONG = Op("take_along_axis", _along, _take_along, rowwise.take_along, row_wise=True)
 _PUT_ALONG = Op("put_along_axis", lambda x, *_, axis: x, _put_along)
 
 

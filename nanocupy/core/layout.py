@@ -28,7 +28,12 @@ from nanocupy.core.specs import (
 
 # ---- the same elements seen in another way
 
-_BROADCAST = seen("broadcast_to", lambda x, *, shape: np.broadcast_to(x, shape))
+BROADCAST = Op(
+    "broadcast_to",
+    lambda spec, *, shape: (shape, spec[1]),
+    lambda x, *, shape: np.broadcast_to(x, shape),
+    moves=True,
+)
 _DIAGONAL = seen("diagonal", lambda x, **how: x.diagonal(**how))
 _FLIP = seen("flip", lambda x, *, axis: np.flip(x, axis))
 _VIEW = Op(
@@ -42,7 +47,7 @@ def broadcast_to(x: Any, /, shape: Sequence[int]) -> array:
     """`numpy.broadcast_to`."""
     x = as_array(x)
     wanted = broadcast(x.shape, tuple(shape))  # MLX, too, lets dimensions of one stay larger
-    return x if wanted == x.shape else _BROADCAST(x, shape=wanted)
+    return x if wanted == x.shape else record(BROADCAST, x, shape=wanted)
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
@@ -196,7 +201,7 @@ def _joined(*specs: Spec, axis: int) -> Spec:
     return resized(shape, axis, int(np.sum([s[axis] for s, _ in specs]))), dtype
 
 
-_CONCATENATE = Op("concatenate", _joined, lambda *xs, axis: np.concatenate(xs, axis))
+_CONCATENATE = Op("concatenate", _joined, lambda *xs, axis: np.concatenate(xs, axis), moves=True)
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> array:

@@ -110,11 +110,15 @@ def _unary(
 
 
 def _binary(
-    name: str, becomes: Becomes = kept, function: Any = None, dtype: Any = None
+    name: str,
+    becomes: Becomes = kept,
+    function: Any = None,
+    dtype: Any = None,
+    lower: Any = None,
 ) -> Callable[[Any, Any], array]:
     """An operation of two arrays, which first become one dtype."""
     function = function or getattr(np, name)
-    return _of_two(_op(name, widely(function, dtype), dtype), becomes)
+    return _of_two(_op(name, widely(function, dtype), dtype, lower), becomes)
 
 
 def _of_two(op: Op, becomes: Becomes = kept) -> Callable[[Any, Any], array]:
@@ -174,8 +178,10 @@ def _whole(name: str) -> Callable[[Any], array]:
 
 # ---- the table: one input
 
-abs, square, sign = _unary("abs"), _unary("square"), _unary("sign", function=_sign)
-negative, positive = _unary("negative", partial(_no_bool, "negative")), as_array
+abs, sign = _unary("abs"), _unary("sign", function=_sign)
+square = _unary("square", lower=rowwise.square)
+negative = _unary("negative", partial(_no_bool, "negative"), lower=rowwise.negative)
+positive = as_array
 ceil, floor, trunc = _whole("ceil"), _whole("floor"), _whole("trunc")
 exp, expm1 = _unary("exp", floating), _unary("expm1", floating)
 log, log2 = _unary("log", floating), _unary("log2", floating)
@@ -184,7 +190,8 @@ sqrt = _unary("sqrt", floating)
 rsqrt = _unary("rsqrt", floating, lambda x: 1 / np.sqrt(x))
 reciprocal = _unary("reciprocal", floating, lambda x: 1 / x)
 sigmoid = _unary("sigmoid", floating, lambda x: 1 / (1 + np.exp(-x)))
-erf, erfinv = _unary("erf", floating, special.erf), _unary("erfinv", floating, special.erfinv)
+erf = _unary("erf", floating, special.erf)
+erfinv = _unary("erfinv", floating, special.erfinv)
 sin, cos, tan = (_unary(n, floating) for n in ("sin", "cos", "tan"))
 sinh, cosh = _unary("sinh", floating), _unary("cosh", floating)
 tanh = _unary("tanh", floating)
@@ -203,8 +210,10 @@ GELU = _op("gelu", widely(gelu_reference), lower=rowwise.unary("gelu"))
 
 ADD = _op("add", widely(np.add), lower=rowwise.binary("add"))
 MULTIPLY = _op("multiply", widely(np.multiply), lower=rowwise.product)
-add, multiply, subtract = _of_two(ADD), _of_two(MULTIPLY), _binary("subtract")
-divide = _binary("divide", floating)
+add, multiply = _of_two(ADD), _of_two(MULTIPLY)
+subtract = _binary("subtract", lower=rowwise.difference)
+DIVIDE = _op("divide", widely(np.divide))
+divide = _of_two(DIVIDE, floating)
 _power = _binary("power")
 floor_divide = _binary("floor_divide", function=_floor_divide)
 remainder = _binary("remainder")

@@ -116,6 +116,12 @@ class PagedView:
     def dtype(self) -> Any:
         return self.fresh.dtype
 
+    def astype(self, dtype: Any) -> PagedView:
+        """Itself, where it has the dtype already."""
+        if dtype != self.dtype:
+            raise NotImplementedError(f"[paged_attention] keys or values as {dtype}")
+        return self
+
 
 def _lower_attention(to: Lowering, node: Node) -> None:
     if to.device.kind == "cuda":

@@ -29,7 +29,7 @@ def _matmul_spec(x: Spec, y: Spec) -> Spec:
     return (*broadcast(a[:-2], b[:-2]), *rows, *columns), x[1]
 
 
-_MATMUL = Op("matmul", _matmul_spec, widely(np.matmul))
+MATMUL = Op("matmul", _matmul_spec, widely(np.matmul))
 
 
 def _floats(name: str, *values: Any) -> list[array]:
@@ -42,7 +42,7 @@ def _floats(name: str, *values: Any) -> list[array]:
 
 def matmul(x: Any, y: Any) -> array:
     """`numpy.matmul`."""
-    return record(_MATMUL, *_floats("matmul", x, y))
+    return record(MATMUL, *_floats("matmul", x, y))
 
 
 def addmm(c: Any, a: Any, b: Any, /, alpha: float = 1.0, beta: float = 1.0) -> array:
@@ -154,6 +154,17 @@ def _chosen(x: array, indices: Any) -> array:
     return take(reshape(x, (-1, *x.shape[-2:])), indices, 0)
 
 
+def _gather_mm_spec(a: Spec, b: Spec, places: Spec) -> Spec:
+    return _matmul_spec(a, ((*places[0], *b[0][-2:]), b[1]))
+
+
+def _gather_mm(a: np.ndarray, b: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return widely(np.matmul)(a, b.reshape(-1, *b.shape[-2:])[places])
+
+
+GATHER_MM = Op("gather_mm", _gather_mm_spec, _gather_mm)
+
+
 def gather_mm(
     a: Any, b: Any, /, lhs_indices: Any = None, rhs_indices: Any = None, *,
     sorted_indices: bool = False,
@@ -161,6 +172,8 @@ def gather_mm(
     """a[lhs_indices] @ b[rhs_indices] of matrices, by their places in the lists that dimensions
     before the last two make; None is all of them."""
     a, b = _floats("gather_mm", a, b)
+    if lhs_indices is None and rhs_indices is not None:
+        return record(GATHER_MM, a, b, as_array(rhs_indices))
     return matmul(_chosen(a, lhs_indices), _chosen(b, rhs_indices))
 
 

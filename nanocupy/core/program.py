@@ -18,6 +18,7 @@ from nanocupy.core.graph import CONSTANT, ITEM, Node, size, topological, width
 from nanocupy.core.lowering import Lowering, Operand, Sizes
 from nanocupy.core.rules import RULES, Rule
 from nanocupy.core.tracing import expanded
+from nanocupy.core.within_rows import fold_constants
 from nanocupy.device.base import Launch
 
 
@@ -38,7 +39,7 @@ class Program:
         self, outputs: Sequence[array], device: Any, rules: Sequence[Rule] | None = None
     ) -> None:
         self.device = device
-        roots = expanded([a.node for a in outputs])
+        roots = fold_constants(expanded([a.node for a in outputs]), device)
         for rule in RULES if rules is None else rules:
             roots = rule(roots)
         nodes = topological(roots)

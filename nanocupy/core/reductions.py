@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nanocupy.core import ops
+from nanocupy.core import ops, rowwise
 from nanocupy.core.array import array, as_array, bool_, float32, int32, record, uint32
 from nanocupy.core.dtypes import astype, floating, summed
 from nanocupy.core.graph import Op, Spec
@@ -19,7 +19,7 @@ class Reduction(Protocol):
 
 
 def _reduction(
-    name: str, becomes: Becomes, function: Any = None, *, of_none: bool = True
+    name: str, becomes: Becomes, function: Any = None, *, of_none: bool = True, lower: Any = None
 ) -> Reduction:
     """A reduction over axes.
 
@@ -27,6 +27,7 @@ def _reduction(
         becomes: the dtype of the result, from that of x.
         function: `function(x, axis=..., keepdims=...)` in NumPy. None: the one with this name.
         of_none: whether a reduction of no elements has a value.
+        lower: to a kernel.
     """
     function = function or getattr(np, name)
 
@@ -38,7 +39,7 @@ def _reduction(
         shape, dtype = spec
         return reduced(shape, axis, keepdims), becomes(dtype)
 
-    op = Op(name, infer, run)
+    op = Op(name, infer, run, lower, row_wise=lower is not None)
 
     def call(x: Any, /, axis: Axes = None, keepdims: bool = False, **more: Any) -> array:
         x = as_array(x)
@@ -95,7 +96,8 @@ def _logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
     return value if keepdims else np.squeeze(value, axis)
 
 
-sum, prod = _reduction("sum", summed, _sum), _reduction("prod", summed, _prod)
+sum = _reduction("sum", summed, _sum, lower=rowwise.total)
+prod = _reduction("prod", summed, _prod)
 mean = _reduction("mean", floating, _mean)
 max, min = _reduction("max", kept, of_none=False), _reduction("min", kept, of_none=False)
 all, any = _reduction("all", _bool), _reduction("any", _bool)
@@ -159,7 +161,9 @@ def _softmax(x: np.ndarray, *, axis: tuple[int, ...]) -> np.ndarray:
     return np.asarray(weights / weights.sum(axis, keepdims=True))
 
 
-_SOFTMAX = Op("softmax", lambda spec, *, axis: spec, _softmax)
+_SOFTMAX = Op(
+    "softmax", lambda spec, *, axis: spec, _softmax, rowwise.along("softmax"), row_wise=True
+)
 
 
 def softmax(x: Any, /, axis: Axes = None, *, precise: bool = False) -> array:

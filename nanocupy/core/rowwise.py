@@ -3,40 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from ml_dtypes import bfloat16
 
 from nanocupy.core.graph import CONSTANT, Node, width
 from nanocupy.core.lowering import Lowering
+from nanocupy.device.base import Device
 from nanocupy.kernels import cast as cast_kernel
-from nanocupy.kernels import elementwise, take_rows
+from nanocupy.kernels import elementwise, routing, take_rows
 
 Lower = Callable[[Lowering, Node], None]
 
 
 def binary(name: str) -> Lower:
-    """An elementwise kernel of two inputs of one shape."""
+    """An elementwise kernel of two inputs of one shape, or of one and the same vector for every
+    row."""
 
     def lower(to: Lowering, node: Node) -> None:
         x, y = node.inputs
+        for rows, other in () if name == "divide" else ((x, y), (y, x)):
+            vector = _vector(to, node, other)
+            if vector is not None and rows.shape == node.shape:
+                _launch(to, node, name, rows, vector)
+                return
         widths = {width(n.shape) for n in (x, y, node)}
-        if len(widths) > 1 or len(x.shape) == 0 or x.shape[0] != y.shape[0]:
-            raise NotImplementedError(
-                f"[{node.op.name}] broadcasting {x.shape} with {y.shape} in a Program"
-            )
-        _elementwise(name, to, node, ("x", "y"))
+        if len(widths) > 1 or not x.shape or not y.shape or x.shape[0] != y.shape[0]:
+            raise _broadcasts(node)
+        _elementwise(name, to, node)
 
     return lower
 
 
+def _broadcasts(node: Node) -> NotImplementedError:
+    x, y = (n.shape for n in node.inputs)
+    return NotImplementedError(f"[{node.op.name}] broadcasting {x} with {y} in a Program")
+
+
+def _vector(to: Lowering, node: Node, source: Node) -> np.ndarray | None:
+    """What the source is for every row of the node, f32 [width]; None if that is not known before a
+    Program runs."""
+    value = known(to.device, source)
+    shape = (1, *map(int, node.shape[1:]))
+    if value is None or node.dtype != np.float32 or len(value.shape) > len(shape):
+        return None
+    if len(value.shape) == len(shape) and value.shape[0] != 1:
+        return None
+    return np.array(np.broadcast_to(value, shape), np.float32).reshape(-1)
+
+
+def known(device: Device, node: Node) -> np.ndarray | None:
+    """The value of a leaf that never changes: a constant, or what a layer has on the device."""
+    if node.op is CONSTANT:
+        return np.asarray(node.attrs["value"])
+    if node.attrs.get("fixed"):
+        return np.array(device.read(node.attrs["buffer"])).reshape(node.shape)
+    return None
+
+
+def _launch(to: Lowering, node: Node, name: str, rows: Node, vector: np.ndarray) -> None:
+    """`name` of rows and one vector for all of them."""
+    if rows.dtype != np.float32:
+        raise NotImplementedError(f"[{node.op.name}] of {rows.dtype} in a Program")
+    x, out, size = to.of(rows), to.of(node).view, width(node.shape)
+    fixed = to.constant(vector)
+    to.add(
+        to.rows(node),
+        lambda rows: elementwise.launch_binary(
+            to.device, name, out, x.view, fixed, rows, size, x_stride=x.stride, y_stride=0
+        ),
+    )
+
+
 def product(to: Lowering, node: Node) -> None:
-    """Two inputs of one shape, or one times a number."""
+    """Two inputs of one shape, or one times a number or a vector."""
     for x, y in (node.inputs, node.inputs[::-1]):
         if y.op is CONSTANT and y.shape == () and x.dtype == node.dtype == np.float32:
             _scale(to, node, x, float(y.attrs["value"]))
             return
     binary("mul")(to, node)
+
+
+def difference(to: Lowering, node: Node) -> None:
+    """Less a number or a vector."""
+    x, y = node.inputs
+    vector = _vector(to, node, y)
+    if vector is None or x.shape != node.shape:
+        raise _broadcasts(node)
+    _launch(to, node, "add", x, -vector)
+
+
+def negative(to: Lowering, node: Node) -> None:
+    if node.dtype != np.float32:
+        raise NotImplementedError(f"[negative] of {node.dtype} in a Program")
+    _scale(to, node, node.inputs[0], -1.0)
+
+
+def square(to: Lowering, node: Node) -> None:
+    if node.dtype != np.float32:
+        raise NotImplementedError(f"[square] of {node.dtype} in a Program")
+    x, out, size = to.of(node.inputs[0]), to.of(node).view, width(node.shape)
+    place: dict[str, Any] = {"x_stride": x.stride, "y_stride": x.stride}
+    to.add(
+        to.rows(node),
+        lambda rows: elementwise.launch_binary(
+            to.device, "mul", out, x.view, x.view, rows, size, **place
+        ),
+    )
 
 
 def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
@@ -51,17 +125,34 @@ def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
 
 def unary(name: str) -> Lower:
     """An elementwise kernel of one input."""
-    return lambda to, node: _elementwise(name, to, node, ("x",))
+    return lambda to, node: _apply(name, to, node)
 
 
-def _elementwise(name: str, to: Lowering, node: Node, inputs: tuple[str, ...]) -> None:
+def _apply(name: str, to: Lowering, node: Node) -> None:
+    """To the first input."""
     if node.dtype != np.float32:
         raise NotImplementedError(f"[{node.op.name}] of {node.dtype} in a Program")
-    places = to.inputs(node)
-    strides = {f"{i}_stride": p.stride for i, p in zip(inputs, places, strict=True)}
-    views = [to.of(node).view, *(p.view for p in places)]
-    launch, size = getattr(elementwise, f"launch_{name}"), width(node.shape)
-    to.add(to.rows(node), lambda rows: launch(to.device, *views, rows, size, **strides))
+    x, out, size = to.of(node.inputs[0]), to.of(node).view, width(node.shape)
+    to.add(
+        to.rows(node),
+        lambda rows: elementwise.launch_unary(
+            to.device, name, out, x.view, rows, size, x_stride=x.stride
+        ),
+    )
+
+
+def _elementwise(name: str, to: Lowering, node: Node) -> None:
+    """Of two inputs of one shape."""
+    if node.dtype != np.float32:
+        raise NotImplementedError(f"[{node.op.name}] of {node.dtype} in a Program")
+    (x, y), out, size = to.inputs(node), to.of(node).view, width(node.shape)
+    place: dict[str, Any] = {"x_stride": x.stride, "y_stride": y.stride}
+    to.add(
+        to.rows(node),
+        lambda rows: elementwise.launch_binary(
+            to.device, name, out, x.view, y.view, rows, size, **place
+        ),
+    )
 
 
 def take(to: Lowering, node: Node) -> None:
@@ -87,4 +178,73 @@ def cast(to: Lowering, node: Node) -> None:
     to.add(
         to.rows(node),
         lambda rows: cast_kernel.launch(to.device, out, x.view, rows, size, x_stride=x.stride),
+    )
+
+
+# ---- inside rows, as routers do
+
+
+def _vectors(node: Node, source: Node) -> int:
+    """How many vectors along the last axis a row of the source has.
+
+    Raises:
+        NotImplementedError: the node works along another axis, or on another dtype.
+    """
+    axis = node.attrs["axis"]
+    last = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+    if last != len(source.shape) - 1 or last == 0 or source.dtype != np.float32:
+        raise NotImplementedError(
+            f"[{node.op.name}] of {source.dtype} {source.shape} along {axis} in a Program"
+        )
+    return width(source.shape) // int(source.shape[-1])
+
+
+def along(name: str) -> Lower:
+    """softmax or argsort of vectors."""
+
+    def lower(to: Lowering, node: Node) -> None:
+        source = node.inputs[0]
+        vectors, x, out = _vectors(node, source), to.of(source), to.of(node).view
+        launch, size = getattr(routing, f"launch_{name}"), int(source.shape[-1])
+        to.add(
+            to.rows(node),
+            lambda rows: launch(to.device, out, x.view, rows, vectors, size, x_stride=x.stride),
+        )
+
+    return lower
+
+
+def take_along(to: Lowering, node: Node) -> None:
+    source, index = node.inputs
+    vectors, out, x, wanted = _vectors(node, source), to.of(node), to.of(source), to.of(index)
+    if index.shape[:-1] != source.shape[:-1] or index.dtype.itemsize != 4:
+        raise NotImplementedError(f"[take_along_axis] {source.shape} at {index.shape} in a Program")
+    sizes = int(source.shape[-1]), int(index.shape[-1])
+    strides: dict[str, Any] = {"x_stride": x.stride, "index_stride": wanted.stride}
+    to.add(
+        to.rows(node),
+        lambda rows: routing.launch_take_along(
+            to.device, out.view, x.view, wanted.view, rows, vectors, *sizes, **strides
+        ),
+    )
+
+
+def total(to: Lowering, node: Node) -> None:
+    """The sum over one axis inside rows."""
+    source, axes = node.inputs[0], node.attrs["axis"]
+    if len(axes) != 1 or axes[0] == 0 or source.dtype != np.float32:
+        raise NotImplementedError(
+            f"[sum] of {source.dtype} {source.shape} over {axes} in a Program"
+        )
+    shape = [int(d) for d in source.shape]
+    outer, count, inner = (
+        int(np.prod(part, dtype=np.int64))
+        for part in (shape[1 : axes[0]], shape[axes[0] : axes[0] + 1], shape[axes[0] + 1 :])
+    )
+    x, out = to.of(source), to.of(node).view
+    to.add(
+        to.rows(node),
+        lambda rows: routing.launch_sum(
+            to.device, out, x.view, rows, outer, count, inner, x_stride=x.stride
+        ),
     )

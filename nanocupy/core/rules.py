@@ -29,6 +29,7 @@ from nanocupy.core.graph import CONSTANT, ITEM, Node, item, topological, width
 from nanocupy.core.indexing import TAKE
 from nanocupy.core.paged import PAGED_ATTENTION
 from nanocupy.core.shapes import SLICE
+from nanocupy.core.within_rows import within_rows
 from nanocupy.device.base import Rows
 
 Outputs = list[Node]
@@ -324,6 +325,7 @@ def elementwise_chains(outputs: Outputs) -> Outputs:
 
 RULES: Sequence[Rule] = (
     common_subexpressions,
+    within_rows,
     gather_rows_first,
     one_linear,
     residual_and_norm,

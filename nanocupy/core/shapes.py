@@ -24,7 +24,9 @@ def _reshape_shape(old: Shape, new: tuple[int, ...]) -> Shape:
         total = int(np.prod([int(d) for d in old], dtype=np.int64))
         if known == 0 or total % known:
             raise ValueError(f"[reshape] cannot reshape {old} to {new}")
-        new = tuple(total // known if d == -1 else d for d in new)
+        rows = old[0] if old and isinstance(old[0], Rows) and new[0] == -1 else None
+        left = rows if rows is not None and total // known == rows else total // known
+        new = tuple(left if d == -1 else d for d in new)
     if np.prod([int(d) for d in new], dtype=np.int64) != np.prod(
         [int(d) for d in old], dtype=np.int64
     ):
@@ -49,6 +51,7 @@ TRANSPOSE = Op(
     lambda x, *, axes: x.transpose(axes),
     alias=lowering.transpose,
     row_wise=True,
+    moves=True,
 )
 
 
@@ -122,6 +125,7 @@ SLICE = Op(
     lambda x, *, axis, start, stop: _slice(x, axis, start, stop),
     alias=lowering.slice_axis,
     row_wise=True,
+    moves=True,
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, record, uint32
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
@@ -24,6 +25,8 @@ _ARGSORT = Op(
     "argsort",
     _indices,
     lambda x, *, axis: np.argsort(wide(x), axis, kind="stable").astype(uint32),
+    rowwise.along("argsort"),
+    row_wise=True,
 )
 _SEARCH = Op(
     "searchsorted",

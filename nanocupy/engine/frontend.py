@@ -43,7 +43,7 @@ class Frontend:
     """
 
     def __init__(self, model: str | PathLike[str], *, comm: Any = None, **options: Any) -> None:
-        """Load `model`: a known name, a folder or a hub id. Options: see EngineOptions.
+        """Load `model`, see `checkpoint.resolve`. Options: see EngineOptions.
 
         Args:
             comm: for programs that use MPI themselves: an mpi4py communicator of the processes that
@@ -88,6 +88,11 @@ class Frontend:
         own = self.generation_config.get("eos_token_id") or ()
         own = [own] if isinstance(own, int) else own
         return {*own, *self.config.eos_token_ids, *self.tokenizer.eos_ids}
+
+    @property
+    def end_tokens(self) -> list[str]:
+        """The tokens that end an answer, as text."""
+        return [self.tokenizer.token_text(i) for i in sorted(self._eos_ids())]
 
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams as the model's generation_config has them; what is given wins."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,19 +148,36 @@ def total_memory() -> int:
     return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _containers())])
 
 
-def _containers() -> Iterator[tuple[int, int]]:
-    """(limit, used) bytes of the control groups that have a limit."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            yield int(Path(limit).read_text()), int(Path(used).read_text())
-        except (OSError, ValueError):
+def _containers(
+    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[tuple[int, int]]:
+    """(limit, used) bytes of the control groups this process is in, those that have a limit.
+
+    What files left in memory and nobody reads is not used: it goes when memory is wanted.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
             continue
+        base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        if not controllers:  # the second version
+            base, limit, used = root, "memory.max", "memory.current"
+        place = PurePosixPath(path)
+        for group in (place, *place.parents):
+            folder = base / group.relative_to("/")
+            try:
+                most, now = (int((folder / name).read_text()) for name in (limit, used))
+                stat = dict(
+                    row.split() for row in (folder / "memory.stat").read_text().splitlines()
+                )
+            except (OSError, ValueError):  # not visible from inside, or "max"
+                continue
+            idle = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+            yield most, max(now - idle, 0)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

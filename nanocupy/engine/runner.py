@@ -55,7 +55,7 @@ class ModelRunner:
         if device.kind == "cuda":
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
         self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan, self.vocab_size)
-        self.pages = [plan.layout.empty(device) for _ in range(plan.layers)]
+        self.pages = plan.layout.empty(device, plan.layers)
         self.program = Program(self._record(model), device)
         self.captured = options.capture
         self._graphs: list[Any] = []

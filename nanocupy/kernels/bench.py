@@ -178,7 +178,7 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     turn = rope.launch(device, out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
     launches = {
         "rms_norm": (rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
-        "add": (elementwise.launch_add(device, out, x, x, count, HIDDEN), HIDDEN, 3, 1),
+        "add": (elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN), HIDDEN, 3, 1),
         "silu_mul": (silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
         "quantize": (quantize.launch(x, record, count, MLP, codes, 4 * MLP), MLP, 2, 6),
         "rope": (turn, HIDDEN, 2, 3),
@@ -193,7 +193,7 @@ def _attention(device: Any, rows: int) -> Case:
     """Decode: one row after CONTEXT tokens. Prefill: the last rows of CONTEXT tokens."""
     blocks = CONTEXT // 16
     layout = paged_attention.KVLayout(blocks + 1, KV_HEADS, HEAD_DIM, 16, np.float16)
-    pages = layout.empty(device)
+    [pages] = layout.empty(device)
     q = device.empty((rows, HEADS, HEAD_DIM), np.float32)
     q[:] = np.random.default_rng(3).standard_normal(q.shape)
     positions = device.asarray(np.arange(CONTEXT - rows, CONTEXT, dtype=np.int32))

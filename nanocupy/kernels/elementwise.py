@@ -1,12 +1,15 @@
-"""Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x), gelu (by the tanh
-formula), tanh, scale x * a number.
+"""Elementwise operations on f32 rows: add x + y, mul x * y, divide x / y, maximum (where x is NaN,
+NaN), silu x * sigmoid(x), gelu (by the tanh formula), tanh, sigmoid, erf (within 5e-7), scale x * a
+number.
 
 out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
-says how far (default: width). add_bias, on CUDA only, adds one vector to every row, in place.
+says how far (default: width; 0: the same vector for every row). add_bias, on CUDA only, adds one
+vector to every row, in place.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,24 @@ import numpy as np
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels.base import CpuKernel, CudaKernel
 
-CPU_ADD, CPU_MUL, CPU_SILU, CPU_GELU, CPU_TANH, CPU_SCALE = (
-    CpuKernel(f"elementwise:{op}") for op in ("add", "mul", "silu", "gelu", "tanh", "scale")
-)
-CUDA_ADD, CUDA_MUL, CUDA_SILU, CUDA_GELU, CUDA_TANH, CUDA_SCALE, CUDA_ADD_BIAS = (
-    CudaKernel("elementwise", op)
-    for op in ("add", "mul", "silu", "gelu", "tanh_rows", "scale", "add_bias")
-)
+CPU_SCALE, CUDA_SCALE = CpuKernel("elementwise:scale"), CudaKernel("elementwise", "scale")
+CUDA_ADD_BIAS = CudaKernel("elementwise", "add_bias")
+BINARY = {
+    name: (CpuKernel(f"elementwise:{name}"), CudaKernel("elementwise", name))
+    for name in ("add", "mul", "divide", "maximum")
+}
+"""The operations of two inputs, by name: on the CPU, on CUDA."""
+UNARY = {
+    name: (CpuKernel(f"elementwise:{name}"), CudaKernel("elementwise", named))
+    for name, named in {
+        "silu": "silu",
+        "gelu": "gelu",
+        "tanh": "tanh_rows",  # the others are names of C
+        "sigmoid": "sigmoid",
+        "erf": "erf_rows",
+    }.items()
+}
+"""The operations of one input, by name: on the CPU, on CUDA."""
 CUDA_BLOCK = 256  # threads, four elements each
 GELU_SLOPE, GELU_CUBE = (2 / np.pi) ** 0.5, 0.044715
 
@@ -31,6 +45,14 @@ def add_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def mul_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x * y
+
+
+def divide_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(x / y)
+
+
+def maximum_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(np.where(y > x, y, x))
 
 
 def silu_reference(x: np.ndarray) -> np.ndarray:
@@ -55,6 +77,17 @@ def tanh_reference(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.tanh(x))
 
 
+def sigmoid_reference(x: np.ndarray) -> np.ndarray:
+    """x f32 -> f32: 1 / (1 + exp(-x))."""
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def erf_reference(x: np.ndarray) -> np.ndarray:
+    """x f32 -> f32."""
+    return np.asarray(np.vectorize(math.erf, otypes=[np.float32])(x))
+
+
 def cuda_grid(rows: Rows, width: int) -> tuple[int, int, int]:
     """Blocks for rows of `width`: one or more a row."""
     return int(rows), -(-width // (4 * CUDA_BLOCK)), 1
@@ -75,8 +108,9 @@ def _launch(
     return Launch(kernels[0], (*arrays, rows.count, width, *(4 * s for s in apart)))
 
 
-def launch_add(
+def launch_binary(
     device: Any,
+    name: str,
     out: Any,
     x: Any,
     y: Any,
@@ -86,44 +120,22 @@ def launch_add(
     x_stride: int | None = None,
     y_stride: int | None = None,
 ) -> Launch:
-    """out = x + y on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_ADD, CUDA_ADD), (out, x, y), rows, width, (x_stride, y_stride))
+    """out = `name` of x and y, one of `BINARY`, on the first `rows` rows of `width` f32."""
+    return _launch(device, BINARY[name], (out, x, y), rows, width, (x_stride, y_stride))
 
 
-def launch_mul(
+def launch_unary(
     device: Any,
+    name: str,
     out: Any,
     x: Any,
-    y: Any,
     rows: Rows,
     width: int,
     *,
     x_stride: int | None = None,
-    y_stride: int | None = None,
 ) -> Launch:
-    """out = x * y on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_MUL, CUDA_MUL), (out, x, y), rows, width, (x_stride, y_stride))
-
-
-def launch_silu(
-    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
-) -> Launch:
-    """out = silu(x) on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_SILU, CUDA_SILU), (out, x), rows, width, (x_stride,))
-
-
-def launch_gelu(
-    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
-) -> Launch:
-    """out = gelu(x) on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_GELU, CUDA_GELU), (out, x), rows, width, (x_stride,))
-
-
-def launch_tanh(
-    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
-) -> Launch:
-    """out = tanh(x) on the first `rows` rows of `width` f32."""
-    return _launch(device, (CPU_TANH, CUDA_TANH), (out, x), rows, width, (x_stride,))
+    """out = `name` of x, one of `UNARY`, on the first `rows` rows of `width` f32."""
+    return _launch(device, UNARY[name], (out, x), rows, width, (x_stride,))
 
 
 def launch_scale(

@@ -4,6 +4,12 @@
     list_rows        for each expert the rows that chose it, ascending, and how many
     add_rows         out[rows[i]] += weights[rows[i], expert] * y[i]
 
+and, where somebody else has chosen:
+
+    list_places      lists[e] = the places of picks (its indices, flat) that have e, ascending; how
+                     many; and sources[e] = those places // share
+    put_rows         out[index[i]] = y[i]
+
 logits, weights f32 [rows, experts]; out f32 [rows, width]; lists int32 [experts, capacity], counts
 int64 [experts]; y f32 [count, width]. Of equal logits the lower expert is chosen; `normalised`:
 weights are divided by their sum. Experts add in ascending order, each by one fma, so a row depends
@@ -20,8 +26,9 @@ import numpy as np
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels.base import CpuKernel
 
-CHOOSE, LIST, ADD = (
-    CpuKernel(f"experts:{name}") for name in ("choose_experts", "list_rows", "add_rows")
+CHOOSE, LIST, ADD, LIST_PLACES, PUT = (
+    CpuKernel(f"experts:{name}")
+    for name in ("choose_experts", "list_rows", "add_rows", "list_places", "put_rows")
 )
 
 
@@ -65,3 +72,26 @@ def launch_add(
     """Args: weights [rows, experts]; rows: how many of `index`."""
     args = (out, y, index, weights, rows.count, weights.shape[1], expert, width)
     return Launch(ADD, args)
+
+
+def launch_list_places(
+    device: Any,
+    lists: Any,
+    sources: Any,
+    counts: Any,
+    picks: Any,
+    rows: Rows,
+    chosen: int,
+    share: int,
+    *,
+    picks_stride: int,
+) -> Launch:
+    """Args: picks int32, `chosen` of each row; lists, sources int32 [experts, capacity]."""
+    experts, capacity = lists.shape
+    place = (experts, capacity, chosen, 4 * picks_stride, share)
+    return Launch(LIST_PLACES, (lists, sources, counts, picks, rows.count, *place))
+
+
+def launch_put(device: Any, out: Any, y: Any, index: Any, rows: Rows, width: int) -> Launch:
+    """out[index[i]] = y[i] for i below the number of `rows`; both without gaps."""
+    return Launch(PUT, (out, y, index, rows.count, width, 4 * width))

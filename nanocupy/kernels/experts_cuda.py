@@ -91,9 +91,12 @@ def launch_choose(
     return Launch(CudaKernel("experts", "choose_experts"), args, (int(rows), 1, 1), 32)
 
 
-def launch_list(device: Any, places: Places, picks: Any, rows: Rows) -> Launch:
+def launch_list(
+    device: Any, places: Places, picks: Any, rows: Rows, chosen: int, *, picks_stride: int
+) -> Launch:
+    """Args: chosen, picks_stride: of each row, and elements from row to row."""
     experts, capacity = places.lists.shape
-    sizes = np.int32(picks.shape[1]), np.int32(capacity)
+    sizes = np.int32(chosen), np.int32(capacity), np.int64(picks_stride)
     args = (places.lists, places.counts, picks, rows.count, *sizes)
     kernel = CudaKernel("experts", f"list_pairs<{_LIST_BLOCK}>")
     return Launch(kernel, args, (experts, 1, 1), _LIST_BLOCK)

@@ -12,7 +12,7 @@ last w tokens count; with a softcap c a score s becomes c * tanh(s / c).
     V [blocks][kv_heads][block_size / 16][16 tokens][head_dim]
 
 or in 8 bits, each such tile with its tokens' scales behind it, f32 [16]: a token of a KV head is
-round(x / scale), scale = max|x| / 127.
+round(x / scale), scale = max|x| / 127. Block b of the next layer comes right after block b of this.
 
 On CUDA K and V are both [blocks][kv_heads][block_size][head_dim], and q and out may be f16 or bf16:
 see `paged_attention_cuda`.
@@ -39,6 +39,7 @@ from nanocupy.kernels.base import FLOATS, CpuKernel
 
 CHUNK = 256  # tokens reduced before they join the rest
 MAX_QUERIES = 12  # queries that a unit of work holds at most
+LINES = 2048  # bytes: blocks that lie twice as far apart, or a multiple, share lines of L1
 F32 = np.dtype(np.float32)
 KINDS = FLOATS | {np.dtype(np.int8): "i8"}
 CPU = {kind: CpuKernel(f"paged_attention:attend_{kind}") for kind in KINDS.values()}
@@ -103,13 +104,30 @@ class KVLayout:
         tokens = self.blocks * self.kv_heads * self.block_size
         return 2 * tokens * token_bytes(self.head_dim, self.dtype)
 
-    def empty(self, device: Any) -> tuple[Any, Any]:
-        """(K, V), zeroed."""
-        v_shape = self.shape
-        if self.device == "cpu" and self.kind != "i8":
+    def empty(self, device: Any, layers: int = 1) -> list[tuple[Any, Any]]:
+        """(K, V) of each layer, zeroed.
+
+        On the CPU the layers' parts of a block lie together: of the memory set aside, only what
+        tokens have filled is ever touched, and whole pages of it.
+        """
+        if self.device == "cuda":
+            return [
+                (device.empty(self.shape, self.dtype), device.empty(self.shape, self.dtype))
+                for _ in range(layers)
+            ]
+        k_shape = v_shape = self.shape
+        if self.kind != "i8":
             *outer, size, tokens = self.shape
             v_shape = (*outer, tokens, size)
-        return device.empty(self.shape, self.dtype), device.empty(v_shape, self.dtype)
+        part = self.nbytes // (2 * self.blocks)
+        stride = 2 * layers * part
+        stride += LINES if stride % (2 * LINES) == 0 else 0
+        memory = device.empty((self.blocks, stride), np.uint8)
+        flat = [memory[:, i * part : (i + 1) * part].view(self.dtype) for i in range(2 * layers)]
+        return [
+            (k.reshape(k_shape), v.reshape(v_shape))
+            for k, v in zip(flat[0::2], flat[1::2], strict=True)
+        ]
 
     def read(
         self, k_cache: Any, v_cache: Any, table: np.ndarray, length: int
@@ -221,8 +239,10 @@ def launch(
     width = heads * layout.head_dim
     per_row = 4 * (width if q_stride is None else q_stride)
     floats = device.asarray(np.array([scale, softcap], np.float32))
-    arrays = (out, q, k_cache, v_cache, block_tables, positions, seqs, rows.count, floats, scratch)
+    caches = k_cache[0], v_cache[0]
+    arrays = (out, q, *caches, block_tables, positions, seqs, rows.count, floats, scratch)
     shape = (heads, layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
-    place = (max_seqs, max_blocks, window, 4 * q_offset, per_row, scratch.shape[1])
+    strides = per_row, scratch.shape[1], k_cache.strides[0]
+    place = (max_seqs, max_blocks, window, 4 * q_offset, *strides)
     args = (*arrays, *shape, *place, *quantize.rounding(out, codes, width))
     return [Launch(CPU[layout.kind], args), Launch(CPU_MERGE, args)]

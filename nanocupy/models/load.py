@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any
-
-import numpy as np
 
 from nanocupy import nn
 from nanocupy.checkpoint import Checkpoint, Quantization
 from nanocupy.checkpoint.quantization import Form
-from nanocupy.checkpoint.reader import DTYPES
-from nanocupy.core import array
-from nanocupy.core.array import record
-from nanocupy.core.graph import Op
 from nanocupy.models import (
     gemma2,
     gemma3,
@@ -27,6 +20,7 @@ from nanocupy.models import (
     qwen3_moe,
     smollm3,
 )
+from nanocupy.models.parameter import no_biases, parameter
 from nanocupy.utils import tree_flatten
 
 MODELS: dict[str, Any] = {
@@ -59,7 +53,7 @@ def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
     model, wanted = match(checkpoint)
     adapt = getattr(model, "adapt", lambda _, value: value)
     parameters = [n for n, _ in tree_flatten(model.parameters())]
-    found = [(n, adapt(n, _parameter(checkpoint, wanted[n]))) for n in parameters]
+    found = [(n, adapt(n, parameter(checkpoint, wanted[n]))) for n in parameters]
     model.load_weights(found)
     if quantize:
         forms = to_quantize(checkpoint, model, quantize)
@@ -83,7 +77,7 @@ def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
     ignored = {n: checkpoint.info(n).shape for n in checkpoint.names() if n not in names}
     if config.tie_word_embeddings and "lm_head.weight" in names:
         ignored["lm_head.weight"] = checkpoint.info("lm_head.weight").shape
-    checkpoint.account({**expected, **ignored, **_no_biases(checkpoint, expected)})
+    checkpoint.account({**expected, **ignored, **no_biases(checkpoint, expected)})
     return model, wanted
 
 
@@ -97,12 +91,14 @@ def to_quantize(checkpoint: Checkpoint, model: nn.Module, form: Form) -> dict[st
     layers = [(path, layer) for path, layer in model.named_modules() if _is_weighted(layer)]
     if codes := [path for path, layer in layers if "scales" in layer]:
         raise ValueError(
-            f"{checkpoint.folder} is quantised already ({codes[0]}, say): give a model of floats"
+            f"[quantize] {checkpoint.folder} is quantised already ({codes[0]}, say): take it as it "
+            "is, or give a model of floats"
         )
     wide = [p for p, layer in layers if layer.dims()[1] % form[1] == 0 and not p.endswith(".gate")]
     if not wide:
         raise ValueError(
-            f"{checkpoint.folder} has no layer whose inputs divide into groups of {form[1]}"
+            f"[quantize] {checkpoint.folder} has no layer whose inputs divide into groups of "
+            f"{form[1]}"
         )
     return dict.fromkeys(wide, form)
 
@@ -131,25 +127,3 @@ def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str
         return how.for_module(scales.removesuffix(".scales")) if how and scales else None
 
     nn.place_codes(model, form, ordered.__contains__)
-
-
-def _no_biases(checkpoint: Checkpoint, expected: Container[str]) -> dict[str, tuple[int, ...]]:
-    """Biases of zeros, which AutoGPTQ wrote for layers that have none."""
-    how = checkpoint.config.quantization
-    names = (n for n in checkpoint.names() if n.endswith(".bias") and n not in expected)
-    return {
-        name: checkpoint.info(name).shape
-        for name in names
-        if how and name.removesuffix(".bias") in how.overrides and not checkpoint.read(name).any()
-    }
-
-
-_READ = Op("read", lambda *, spec, read: spec, lambda *, spec, read: read())
-
-
-def _parameter(checkpoint: Checkpoint, name: str) -> array:
-    read = checkpoint.later(name)
-    if not checkpoint.is_made(name):
-        return array(read())
-    info = checkpoint.info(name)
-    return record(_READ, spec=(info.shape, np.dtype(DTYPES[info.dtype])), read=read)

@@ -28,7 +28,9 @@ import numpy as np
 from nanocupy import nn
 from nanocupy.checkpoint import Checkpoint, ModelConfig
 from nanocupy.core import array
+from nanocupy.models.parameter import no_biases, parameter
 from nanocupy.nn import Module
+from nanocupy.utils import tree_flatten
 
 _ONE_AT_A_TIME = threading.RLock()  # sys.modules is everybody's
 _CACHES = ("KVCache", "RotatingKVCache")  # of mlx-lm, whose part the engine's paged caches can take
@@ -171,26 +173,28 @@ class Probe:
 
 
 def look(door: Door, model: Any, config: ModelConfig) -> ModelConfig:
-    """The configuration with what a token of the model shows.
+    """The configuration with what a token of the model shows; its "layers" are those with a cache.
 
     Raises:
         NotImplementedError: its layers are not all alike, or want other caches.
     """
     with door.refusing():
-        probes = [Probe() for _ in model.layers]
+        windows = _windows(model)
+        probes = [Probe() for _ in windows]
         logits = model(array(np.zeros((1, 1), np.int32)), cache=probes)
-        windows = _windows(model, len(probes))
+        counts = [len(probe.seen) for probe in probes]
         shapes = {shape for probe in probes for shape in probe.seen}
-        if len(shapes) != 1 or any(len(probe.seen) != 1 for probe in probes):
-            counts = [len(probe.seen) for probe in probes]
+        if len(shapes) != 1 or {*counts} != {1}:
             raise NotImplementedError(
-                "the engine keeps one kind of keys and values of every layer; layers stored "
-                f"{counts} times, shapes {sorted(shapes)}"
+                "the engine keeps one kind of keys and values for each cache; it was given some "
+                f"{counts} times, of the shapes {sorted(shapes)}"
             )
         ((keys, values),) = shapes
-        if keys != values or len(keys) != 4 or keys[0] != 1 or keys[2] != 1:
+        alike = keys[:3] == values[:3] == (1, keys[1], 1) and len(keys) == len(values) == 4
+        if not alike or values[3] > keys[3]:
             raise NotImplementedError(
-                f"keys {keys} and values {values}: the engine keeps both alike, [1, heads, 1, size]"
+                f"keys {keys} and values {values}: the engine keeps [1, heads, 1, size], values of "
+                "which are not larger"
             )
     return replace(
         config,
@@ -203,16 +207,15 @@ def look(door: Door, model: Any, config: ModelConfig) -> ModelConfig:
     )
 
 
-def _windows(model: Any, layers: int) -> tuple[int, ...]:
-    """Of the layers, as the caches that the file itself would make have them; 0 for none."""
+def _windows(model: Any) -> tuple[int, ...]:
+    """Of each cache that the file itself would make; 0 for none."""
     if not hasattr(model, "make_cache"):
-        return (0,) * layers
+        return (0,) * len(model.layers)
     caches = model.make_cache()
-    kinds = [type(cache).__name__ for cache in caches]
-    if len(kinds) != layers or any(kind not in _CACHES for kind in kinds):
+    others = {type(cache).__name__: None for cache in caches if type(cache).__name__ not in _CACHES}
+    if others:
         raise NotImplementedError(
-            f"{layers} layers want caches of the kinds {', '.join(dict.fromkeys(kinds))} "
-            f"({len(kinds)}): the engine has one of keys and values for each layer"
+            f"it wants caches of its own ({', '.join(others)}): the engine has keys and values"
         )
     if any(getattr(cache, "keep", 0) for cache in caches):
         raise NotImplementedError("a window that keeps the first tokens")
@@ -239,8 +242,9 @@ class FileModel(Module):
         return logits
 
     @property
-    def layers(self) -> Any:
-        return self.inner.layers
+    def layers(self) -> Sequence[Any]:
+        """One for each cache."""
+        return self._windows
 
     def shard(self, group: Any) -> None:
         """By the file's own `shard`, which divides evenly.
@@ -288,7 +292,7 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
     Raises:
         ValueError: names every tensor that is missing, unexpected or of another shape.
     """
-    weights = {name: array(checkpoint.read(name)) for name in checkpoint.names()}
+    weights = {name: parameter(checkpoint, name) for name in checkpoint.names()}
     inner, quantization = model.inner, checkpoint.config.quantization
     with model._door.open():
         if hasattr(inner, "sanitize"):
@@ -299,6 +303,15 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
                 lambda path, _: (
                     quantization.for_module(path) if f"{path}.scales" in weights else None
                 ),
+                lambda path: f"{path}.order" in weights,
             )
-        inner.load_weights(list(weights.items()))
+        for name in no_biases(checkpoint, dict(tree_flatten(inner.parameters()))):
+            weights.pop(name, None)
+        try:
+            inner.load_weights(list(weights.items()))
+        except ValueError as error:
+            raise ValueError(
+                f"[model_file] {model._door.name}: the tensors of {checkpoint.folder} do not fit: "
+                f"{error}"
+            ) from error
     return model

@@ -114,6 +114,11 @@ def kv_heads_of(config: Any, group: Group) -> int:
 
 def shard_decoder(model: Any, group: Group) -> None:
     """All of a model whose parts have Llama's names."""
+    if group.size() > 1 and any("order" in module for module in model.modules()):
+        raise ValueError(
+            "[shard] inputs that are sorted by their groups (act-order: desc_act, actorder) cannot "
+            f"be divided over {group.size()} ranks: start one process"
+        )
     for layer in model.layers:
         shard_attention(layer.self_attn, group)
         for name in ("mlp", "block_sparse_moe"):

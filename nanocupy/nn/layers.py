@@ -35,8 +35,7 @@ class Weighted(Module):
     ) -> Any:
         """A layer with codes of this one's weight, which are made when they are wanted."""
         made = self.coded(group_size or 64, bits or 4)
-        parts = core.quantize(self.weight, group_size, bits, mode)
-        made.weight, made.scales, made.biases = parts
+        made.weight, made.scales, made.biases = core.quantize(self.weight, group_size, bits, mode)
         return made.update({"bias": self.bias} if "bias" in self else {})
 
     def dims(self) -> tuple[int, int]:
@@ -137,8 +136,7 @@ class Embedding(Weighted):
         return x @ self.dense().T
 
     def _extra_repr(self) -> str:
-        n, k = self.dims()
-        return f"{n}, {k}"
+        return "{}, {}".format(*self.dims())
 
     def coded(self, group_size: int, bits: int) -> QuantizedEmbedding:
         n, k = self.dims()

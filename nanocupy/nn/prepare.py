@@ -44,6 +44,8 @@ def prepare(
             if tick:
                 tick(done, len(buffers))
     for module in modules:
+        if hasattr(module, "num_experts"):
+            _pack_stack(module, device, activations)
         _upload(module, device)
     return model
 
@@ -61,9 +63,18 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
     weights = [layer.to_pack()[1] for layer in layers]
     for layer, packed in zip(layers, fast.pack(device, weights, activations), strict=True):
         layer.packed = packed
-        for name in ("weight", "scales", "biases"):
+        for name in ("scales", "biases"):
             layer.pop(name, None)
+        layer.weight = fast.packed_matrix(packed)
     share_order(layers, device)
+
+
+def _pack_stack(module: Module, device: Any, activations: str) -> None:
+    """The weights [experts, n, k] of one layer of a mixture, as mlx-lm's files have them."""
+    weight = module.get("weight")
+    if isinstance(weight, array) and weight.ndim == 3 and "scales" not in module:
+        packed = [fast.pack(device, [each], activations)[0] for each in weight.numpy()]
+        module.weight = fast.packed_stack(packed)
 
 
 def _upload(module: Module, device: Any) -> None:
@@ -72,8 +83,8 @@ def _upload(module: Module, device: Any) -> None:
         if (
             isinstance(value, array)
             and not name.startswith("_")
-            and value.node.op is not fast.STATIC
+            and value.node.op not in (fast.STATIC, fast.PACKED)
         ):
             host = value.numpy().astype(np.float32)
             buffer = device.asarray(np.pad(host.reshape(-1), (0, -host.size % 32)))
-            module[name] = fast.static(buffer[: host.size].reshape(host.shape))
+            module[name] = fast.static(buffer[: host.size].reshape(host.shape), fixed=True)

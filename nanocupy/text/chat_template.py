@@ -41,9 +41,19 @@ class ChatTemplate:
         source = template_source(folder)
         if source is None:
             raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
+        self._set(source, special_token_texts(folder))
+
+    @classmethod
+    def from_source(cls, source: str, texts: Mapping[str, str]) -> ChatTemplate:
+        """A template by itself; `texts` are those of bos_token, eos_token, ..."""
+        made = cls.__new__(cls)
+        made._set(source, texts)
+        return made
+
+    def _set(self, source: str, texts: Mapping[str, str]) -> None:
         self.source = source
         self._template = Template(source)
-        self._texts = special_token_texts(folder)
+        self._texts = texts
 
     def render(
         self,

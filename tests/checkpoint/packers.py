@@ -21,13 +21,14 @@ from nanocupy.checkpoint.writer import Entry, write_safetensors
 Array = np.ndarray
 Tensors = dict[str, Array]
 WEIGHTS = "model.safetensors"
-HIDDEN, HEADS, KV_HEADS, MLP, LAYERS = 128, 4, 2, 192, 2
+HIDDEN, HEADS, KV_HEADS, MLP, LAYERS = 192, 6, 2, 320, 2
 BF16, F8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 NAMES = {
     np.dtype(np.float32): "F32",
     np.dtype(np.float16): "F16",
     BF16: "BF16",
     F8: "F8_E4M3",
+    np.dtype(np.int8): "I8",
     np.dtype(np.int32): "I32",
     np.dtype(np.int64): "I64",
     np.dtype(np.uint32): "U32",
@@ -86,7 +87,8 @@ def awq(group: int, dtype: Any = np.float16, zero: int | None = None) -> Kind:
     return Kind({**said, "version": "gemm", "modules_to_not_convert": None}, make)
 
 
-# ---- GPTQ: s[g] * (q - z[g]), g = g_idx[k]; qweight along K, qzeros along N; version 1 has z - 1
+# ---- GPTQ: s[g] * (q - z[g]), g = g_idx[k]; qweight along K, qzeros along N; version 1 has words
+# of zero points less a word of ones, as GPTQModel writes and reads them
 
 
 def gptq(
@@ -106,10 +108,10 @@ def gptq(
             groups = rng.permutation(groups)
         q, s = drawn((k, n), bits, rng), scale((k // each, n), bits, rng, dtype)
         z = np.full(s.shape, 1 << (bits - 1)) if sym else drawn(s.shape, bits, rng)
-        stored = z - 1 if version == 1 else z
+        ones = {4: 0x11111111, 8: 0x01010101}[bits] if version == 1 else 0
         tensors = {
             "qweight": np.ascontiguousarray(words(q.T, bits).T),
-            "qzeros": words(stored & ((1 << bits) - 1), bits),
+            "qzeros": (words(z, bits).view(np.uint32) - np.uint32(ones)).view(np.int32),
             "scales": s,
             "bias": np.zeros(n, dtype),  # as AutoGPTQ wrote for every layer
         }
@@ -128,8 +130,16 @@ def gptq(
 
 
 def compressed(
-    bits: int, group: int | None, *, asym: bool = False, order: bool = False, dtype: Any = BF16
+    bits: int,
+    group: int | None,
+    *,
+    asym: bool = False,
+    order: bool = False,
+    dtype: Any = BF16,
+    early: bool = False,
 ) -> Kind:
+    """early: zero points are not packed."""
+
     def make(n: int, k: int, rng: np.random.Generator) -> tuple[Tensors, Array]:
         each, half = group or k, 1 << (bits - 1)
         groups = rng.permutation(k) // each if order else np.arange(k) // each
@@ -140,7 +150,9 @@ def compressed(
             "weight_scale": s,
             "weight_shape": np.array([n, k], np.int64),
         }
-        if asym:
+        if early:
+            tensors["weight_zero_point"] = z.astype(np.int8)
+        elif asym:
             tensors["weight_zero_point"] = np.ascontiguousarray(words((z + half).T, bits).T)
         if order:
             tensors["weight_g_idx"] = groups.astype(np.int32)
@@ -192,6 +204,12 @@ def floats(strategy: str, dtype: Any = BF16) -> Kind:
     return Kind(_scheme("float-quantized", weights, {"num_bits": 8, "type": "float"}), make)
 
 
+def whole_fp8() -> Kind:
+    """fp8 with one scale a matrix, as AutoFP8 wrote it for vLLM."""
+    said = {"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}
+    return Kind(said, floats("tensor", np.float32).make)
+
+
 def fp8() -> Kind:
     """Hugging Face's fp8, in blocks that the matrices are no multiples of."""
 
@@ -208,33 +226,33 @@ def _blocks(
     n: int, k: int, rng: np.random.Generator, dtype: Any, block: tuple[int, int] = (32, 64)
 ) -> tuple[Array, Array]:
     s = scale((-(-n // block[0]), -(-k // block[1])), 0, rng, dtype)
-    wide = np.empty((n, k), np.float32)
-    for i in range(n):
-        for j in range(k):
-            wide[i, j] = s[i // block[0], j // block[1]]
+    wide = s[np.arange(n)[:, None] // block[0], np.arange(k) // block[1]].astype(np.float32)
     return s, wide
 
 
 KINDS = {
     "awq": awq(32),
-    "awq, one zero point": awq(64, zero=8),
+    "awq, one zero point": awq(32, zero=8),
     "gptq": gptq(4, 32),
-    "gptq, sym": gptq(4, 64, sym=True),
+    "gptq, sym": gptq(4, 32, sym=True),
     "gptq, act-order": gptq(4, 32, order=True),
     "gptq, 8 bits": gptq(8, 32, dtype=BF16),
-    "gptq, 8 bits, sym, one group, no g_idx": gptq(8, -1, sym=True, g_idx=False),
+    "gptq, 8 bits, sym, one group, no g_idx": gptq(8, -1, sym=True, g_idx=False, dtype=BF16),
     "gptq_v2": gptq(4, 32, 2),
-    "gptq_v2, 8 bits, act-order": gptq(8, 64, 2, order=True),
-    "compressed-tensors": compressed(4, 32),
-    "compressed-tensors, asymmetric": compressed(4, 64, asym=True),
-    "compressed-tensors, 8 bits, channel": compressed(8, None, dtype=np.float16),
-    "compressed-tensors, 8 bits, asymmetric, channel": compressed(8, None, asym=True),
-    "compressed-tensors, actorder": compressed(4, 32, order=True),
+    "gptq_v2, 8 bits, act-order": gptq(8, 32, 2, order=True),
+    "compressed-tensors": compressed(4, 32, dtype=np.float16),
+    "compressed-tensors, asymmetric": compressed(4, 32, asym=True),
+    "compressed-tensors, early": compressed(4, 32, asym=True, early=True),
+    "compressed-tensors, 8 bits, channel": compressed(8, None),
+    "compressed-tensors, 8 bits, asymmetric": compressed(8, 32, asym=True),
+    "compressed-tensors, actorder": compressed(4, 32, order=True, dtype=np.float16),
     "fp8, tensor": floats("tensor"),
     "fp8, channel": floats("channel"),
     "fp8, block": floats("block"),
     "fp8 of transformers": fp8(),
+    "fp8 of AutoFP8": whole_fp8(),
 }
+"""Few forms of what they are read as, so that few kernels are compiled for them."""
 
 # ---- whole models
 

@@ -176,7 +176,7 @@ def test_quantization_is_mlx(tmp_path: Path) -> None:
         ({"quantization_config": {"quant_method": "hqq"}}, "method 'hqq' is not supported"),
         ({"quantization": {"bits": 3, "group_size": 64}}, "bits 3 in groups of 64"),
         ({"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}, "mode 'mxfp4'"),
-        ({"quantization": {"bits": 4, "group_size": 32, "x": {"bits": 2}}}, "bits 2"),
+        ({"quantization": {"bits": 4, "group_size": 32, "x": {"bits": 2}}}, "of 'x' .* bits 2"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, fields: dict[str, Any], message: str) -> None:

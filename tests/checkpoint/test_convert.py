@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from checkpoint import tiny
 from checkpoint.gguf_folder import permute
-from nanocupy.checkpoint import affine, convert_gguf, gguf_blocks
+from nanocupy.checkpoint import affine, convert_gguf, gguf_blocks, resolve
 from nanocupy.checkpoint.gguf_architectures import ARCHITECTURES
 from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS, to_affine
 from nanocupy.checkpoint.gguf_file import KINDS as KINDS_BY_NUMBER
@@ -167,7 +167,7 @@ def test_llama3_rope_factors_are_recognised(tmp_path: Path) -> None:
         ({"tokenizer": "bert"}, "tokenizer.ggml.model is 'bert'; byte-level BPE"),
         ({"extra": [("llama.expert_count", 8)]}, "not tensors of a 'llama': blk.0.ffn_gate.weight"),
         ({"extra": [("llama.rope.scaling.type", "yarn")]}, "rope scaling 'yarn'"),
-        ({"extra": [("split.count", 3)]}, "one of 3 files"),
+        ({"extra": [("split.count", 3)]}, "file 1 of 3: give the first, named NAME-00001-of-00003"),
         ({"extra": [("llama.rope.dimension_count", 8)]}, "8 rotated dimensions"),
     ],
 )
@@ -178,6 +178,51 @@ def test_what_is_not_supported_is_refused_by_name(
     with pytest.raises(ValueError, match=message):
         convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def split(path: Path, out: Path, parts: int) -> Path:
+    """The same model in several files, as llama.cpp's llama-gguf-split writes them; the first."""
+    reader = gguf.GGUFReader(path)
+    for part in range(parts):
+        writer = gguf.GGUFWriter(out / f"m-{part + 1:05}-of-{parts:05}.gguf", "llama")
+        if part == 0:
+            for name, value in reader.fields.items():
+                if not name.startswith("GGUF.") and name != "general.architecture":
+                    sub = value.types[-1] if value.types[0] == gguf.GGUFValueType.ARRAY else None
+                    writer.add_key_value(name, value.contents(), value.types[0], sub)
+        writer.add_key_value("split.no", part, gguf.GGUFValueType.UINT16)
+        writer.add_key_value("split.count", parts, gguf.GGUFValueType.UINT16)
+        for tensor in list(reader.tensors)[part::parts]:
+            writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return out / f"m-00001-of-{parts:05}.gguf"
+
+
+def test_a_model_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOCUPY_CACHE", str(tmp_path / "cache"))
+    tiny.write_gguf(tmp_path / "m.gguf")
+    whole = convert_gguf(tmp_path / "m.gguf", tmp_path / "whole", progress=False)
+    (tmp_path / "parts").mkdir()
+    first = split(tmp_path / "m.gguf", tmp_path / "parts", 3)
+    joined = convert_gguf(first, tmp_path / "joined", progress=False)
+    for name in ("config.json", "tokenizer.json", "generation_config.json"):
+        assert (joined / name).read_bytes() == (whole / name).read_bytes()
+    want, got = (load_file(folder / "model.safetensors") for folder in (whole, joined))
+    assert want.keys() == got.keys()
+    assert all(np.array_equal(got[name], array) for name, array in want.items())
+    assert resolve(first.parent) == resolve(first)
+    second, third = (first.with_name(f"m-0000{i}-of-00003.gguf") for i in (2, 3))
+    with pytest.raises(ValueError, match="file 2 of 3: give the first"):
+        convert_gguf(second, tmp_path / "out", progress=False)
+    second.write_bytes(third.read_bytes())
+    with pytest.raises(ValueError, match=r"m-00002.* is not file 2 of"):
+        convert_gguf(first, tmp_path / "out", progress=False)
+    second.unlink()
+    with pytest.raises(ValueError, match=r"m-00002.* does not exist"):
+        convert_gguf(first, tmp_path / "out", progress=False)
 
 
 def test_files_that_are_not_gguf_are_refused(tmp_path: Path) -> None:

@@ -6,19 +6,24 @@ llama.cpp's converter would.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 
 import nanocupy.core as mx
 from checkpoint import tiny
 from checkpoint.gguf_folder import to_gguf
+from checkpoint.test_convert import HALVES
+from models.test_llama import logits, runner
 from nanocupy import models
 from nanocupy.checkpoint import Checkpoint, convert_gguf
+from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "architectures"
 TOKENS = np.array([[5, 9, 31, 2, 60, 17, 17, 33, 8, 1, 44, 45, 46, 20, 3, 7] * 3], np.int32)
@@ -89,6 +94,60 @@ def test_quantised_experts_and_fused_weights(case: str, tmp_path: Path) -> None:
     want, _ = dense_logits(folder)
     got, _ = dense_logits(back)
     np.testing.assert_allclose(got, want, atol=0.05 * np.abs(want).max())
+
+
+K_QUANTS = ("Q4_K", "Q6_K", "Q5_K", "Q3_K", "Q2_K", "IQ4_XS", "Q5_0", "Q5_1")
+
+
+def test_every_type_in_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random blocks of all types in one model, beside the numbers that the gguf library makes of
+    them: in exact mode what a Program gives for float32 weights, and near it by default."""
+    monkeypatch.setattr(tiny, "HIDDEN", 256)
+    monkeypatch.setattr(tiny, "MLP", 256)
+    rng, matrices = np.random.default_rng(4), itertools.count()
+    made: dict[str, tuple[np.ndarray, gguf.GGMLQuantizationType]] = {}
+
+    def blocks(writer: gguf.GGUFWriter, name: str, array: np.ndarray, kind: str) -> np.ndarray:
+        if array.ndim == 1:
+            writer.add_tensor(name, array)
+            return array
+        if name not in made:
+            made[name] = random_blocks(K_QUANTS[next(matrices) % len(K_QUANTS)], array.shape, rng)
+        raw, of = made[name]
+        plain = gguf.quants.dequantize(raw, of)
+        if kind == "F32":
+            writer.add_tensor(name, plain)
+        else:
+            writer.add_tensor(name, raw, raw_dtype=of)
+        return plain
+
+    monkeypatch.setattr(tiny, "_add", blocks)
+    found = {}
+    for kind in ("F32", "all"):
+        tiny.write_gguf(tmp_path / f"{kind}.gguf", kind)
+        folder = convert_gguf(tmp_path / f"{kind}.gguf", tmp_path / kind, progress=False)
+        with Checkpoint(folder) as checkpoint:
+            for dtype in ("exact", "auto"):
+                run = runner(models.load(checkpoint), checkpoint.config, dtype=dtype)
+                found[kind, dtype] = logits(run, TOKENS[0].tolist(), 16)
+    want = found["F32", "exact"]
+    largest = np.abs(want).max()
+    assert len(made) > len(K_QUANTS) and largest > 0.1
+    np.testing.assert_allclose(found["all", "exact"], want, atol=3e-5 * largest)
+    np.testing.assert_allclose(found["all", "auto"], want, atol=1e-2 * largest)
+
+
+def random_blocks(
+    kind: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> tuple[np.ndarray, gguf.GGMLQuantizationType]:
+    """Blocks of random bytes with small scales, as rows, and their type."""
+    block = BLOCK_FORMATS[kind]
+    size = shape[-1] // block.elements, block.nbytes
+    raw = rng.integers(0, 256, (*shape[:-1], *size), dtype=np.uint8)
+    for at in HALVES[kind]:
+        small = rng.uniform(1e-4, 3e-4, raw.shape[:-1]).astype("<f2")
+        raw[..., at : at + 2] = small[..., None].view(np.uint8)
+    return raw.reshape(*shape[:-1], -1), gguf.GGMLQuantizationType[kind]
 
 
 def test_factors_that_no_rule_gives_are_kept(tmp_path: Path) -> None:

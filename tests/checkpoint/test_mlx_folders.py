@@ -62,12 +62,12 @@ def test_as_mlx_lm_has_it(case: str) -> None:
 
 
 def test_all_forms_in_one_model(tmp_path: Path) -> None:
-    """Layers of 4 and 8 bits in groups of 32, 64 and 128, and floats."""
+    """Layers of 4 and 8 bits in groups of 32 and 64, and floats."""
     source = tmp_path / "source"
     prove_mlx_lm.draw(source, "llama")
     forms: dict[str, Any] = {
         "model.embed_tokens": (8, 32),
-        "model.layers.0.self_attn.q_proj": (4, 128),
+        "model.layers.0.self_attn.q_proj": (4, 32),
         "model.layers.0.self_attn.k_proj": None,
         "model.layers.1.mlp.down_proj": (8, 64),
         "model.layers.1.mlp.up_proj": (4, 32),
@@ -160,3 +160,9 @@ def test_too_few_experts_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_local_experts": 5}))
     with pytest.raises(ValueError, match=r"missing .*experts\.4\.up_proj\.weight"):
         loaded(tmp_path)
+
+
+def test_experts_stay_together_for_somebody_else_s_model_file() -> None:
+    with Checkpoint(FOLDER / "mixtral", foreign=True) as checkpoint:
+        name = "model.layers.0.block_sparse_moe.switch_mlp.up_proj.weight"
+        assert checkpoint.info(name).shape == (4, 64, 8)

@@ -3,12 +3,15 @@ models beside the ones that they stand for."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nanocupy.core as mx
 from checkpoint import packers
@@ -17,7 +20,11 @@ from device.needs import needs_compiler
 from models.test_llama import logits, runner
 from nanocupy import LLM, SamplingParams, models
 from nanocupy.checkpoint import Checkpoint, load_config
+from nanocupy.checkpoint.canonical import canonical
+from nanocupy.checkpoint.header import TensorInfo
+from nanocupy.checkpoint.quantization import read_quantization
 from nanocupy.distributed import Group
+from nanocupy.kernels import linear
 from nanocupy.nn.ordered import OrderedLinear
 from ranks import Place, on_threads
 
@@ -79,6 +86,14 @@ def test_generates(tmp_path: Path, name: str) -> None:
     assert alone == both
 
 
+def test_eight_bit_floats_are_told_of(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("fp8, tensor", "awq"):
+        packers.write(tmp_path / name[:3], KINDS[name])
+        with LLM(tmp_path / name[:3], progress=True, **SMALL):
+            said = capfd.readouterr().err
+        assert ("8-bit floats are read as bfloat16" in said) == (name == "fp8, tensor")
+
+
 AWQ, GPTQ = KINDS["awq"].config, KINDS["gptq"].config
 PACKED, FLOAT = KINDS["compressed-tensors"].config, KINDS["fp8, channel"].config
 FP8 = KINDS["fp8 of transformers"].config
@@ -123,7 +138,7 @@ def scheme(config: dict[str, Any], outer: dict[str, Any] | None = None, **weight
             {**PACKED, "config_groups": {**PACKED["config_groups"], **FLOAT["config_groups"]}},
             "'pack-quantized' with float weights of 8 bits and quantised activations",
         ),
-        ({**FP8, "weight_block_size": None}, "8-bit floats in blocks of None"),
+        ({**FP8, "weight_block_size": 128}, "8-bit floats in blocks of 128"),
         ({**FP8, "weight_block_size": [0, 128]}, r"blocks of \[0, 128\]"),
         ({**FP8, "fmt": "e5m2"}, "fp8 in 'e5m2'"),
         *(
@@ -170,7 +185,7 @@ def broken(folder: Path, name: str, change: Any) -> None:
         (
             "awq",
             lambda t: t.update(qzeros=t["qzeros"][:, :-1].copy()),
-            r"expected I32 and \(4, 16\)",
+            r"expected I32 and \(6, 24\)",
         ),
         ("awq", lambda t: t.update(scales=t["scales"][:, :-8].copy()), "scales' is F16"),
         ("awq", lambda t: t.update(qweight=t["qweight"].view(np.float32)), "qweight' is F32"),
@@ -178,15 +193,15 @@ def broken(folder: Path, name: str, change: Any) -> None:
         (
             "gptq, act-order",
             lambda t: t["g_idx"].__setitem__(0, 7),
-            "128 inputs into 4 equal groups",
+            "192 inputs into 6 equal groups",
         ),
-        ("gptq, act-order", lambda t: t["g_idx"].fill(0), "128 inputs into 4 equal groups"),
-        ("gptq, act-order", lambda t: t["g_idx"].fill(-1), "128 inputs into 4 equal groups"),
+        ("gptq, act-order", lambda t: t["g_idx"].fill(0), "192 inputs into 6 equal groups"),
+        ("gptq, act-order", lambda t: t["g_idx"].fill(-1), "192 inputs into 6 equal groups"),
         ("gptq", lambda t: t["bias"].fill(1), "unexpected .*q_proj.bias"),
         (
             "compressed-tensors",
-            lambda t: t.update(weight_shape=np.array([128, 120])),
-            r"weight_packed' is I32 \(128, 16\)|120 inputs of 4 bits",
+            lambda t: t.update(weight_shape=np.array([192, 120])),
+            r"weight_packed' is I32 \(192, 24\)|120 inputs of 4 bits",
         ),
         (
             "compressed-tensors",
@@ -197,7 +212,7 @@ def broken(folder: Path, name: str, change: Any) -> None:
         (
             "compressed-tensors",
             lambda t: t.update(weight_scale=np.repeat(t["weight_scale"], 2, 1)),
-            "128 inputs of 4 bits in 8 groups; supported are",
+            "192 inputs of 4 bits in 12 groups; supported are",
         ),
         (
             "fp8, channel",
@@ -217,6 +232,14 @@ def test_tensors_that_do_not_fit_are_named(
     broken(tmp_path / "model", name, change)
     with pytest.raises(ValueError, match=said):
         loaded(tmp_path / "model")
+
+
+def test_scales_of_keys_and_values_are_let_be(tmp_path: Path) -> None:
+    broken(tmp_path / "model", "fp8, channel", lambda t: t.update(k_scale=np.ones(1, np.float32)))
+    loaded(tmp_path / "model")
+    broken(tmp_path / "other", "fp8, channel", lambda t: t.update(z_scale=np.ones(1, np.float32)))
+    with pytest.raises(ValueError, match=r"unexpected .*q_proj.z_scale"):
+        loaded(tmp_path / "other")
 
 
 def test_scales_too_large_for_their_dtype_are_refused(tmp_path: Path) -> None:
@@ -264,7 +287,7 @@ def test_ranks_share_out_what_is_in_order(tmp_path: Path) -> None:
 
     for got in on_threads(2, work):
         np.testing.assert_allclose(got, whole, atol=1e-5 * np.abs(whole).max())
-    with pytest.raises(ValueError, match="groups of 128 inputs that stay together"):
+    with pytest.raises(ValueError, match=r"act-order.* cannot be divided over 2 ranks"):
         loaded(tmp_path / "gptq")[0].shard(Place(0, 2))
 
 
@@ -311,3 +334,108 @@ def test_sorted_experts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(said))
     with pytest.raises(ValueError, match=r"act-order .* is not supported for experts"):
         loaded(tmp_path)
+
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "packings.npz"
+SAID = {
+    "awq": "awq",
+    "gptq, 4 bits": "gptq",
+    "gptq, 8 bits": "gptq, 8 bits",
+    "gptq_v2, 4 bits": "gptq_v2",
+    "pack-quantized, 4 bits": "compressed-tensors",
+    "pack-quantized, 4 bits, asymmetric": "compressed-tensors, asymmetric",
+    "pack-quantized, 8 bits, channel": "compressed-tensors, 8 bits, channel",
+    "pack-quantized, 4 bits, actorder": "compressed-tensors, actorder",
+    "float-quantized, tensor": "fp8, tensor",
+    "float-quantized, channel": "fp8, channel",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_as_other_programs_pack(tmp_path: Path, name: str) -> None:
+    """Modules that compressed-tensors and vLLM packed: what they say that they stand for."""
+    kinds = {np.dtype(np.uint16): packers.BF16, np.dtype(np.uint8): packers.F8}
+    with np.load(GOLDEN) as file:
+        found = {n.rpartition("/")[2]: file[n] for n in file if n.rpartition("/")[0] == name}
+    want = found.pop("dense")
+    tensors = {f"m.{n}": t.view(kinds.get(t.dtype, t.dtype)) for n, t in found.items()}
+    packers.save(tmp_path / packers.WEIGHTS, tensors)
+    config = packers.config(quantization_config=KINDS[SAID[name]].config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with Checkpoint(tmp_path) as checkpoint:
+        parts = {n.removeprefix("m."): checkpoint.read(n) for n in checkpoint.names()}
+        form = checkpoint.config.quantization.for_module("m")
+        for n in checkpoint.names():
+            info = checkpoint.info(n)
+            assert info.shape == checkpoint.read(n).shape
+            assert info.nbytes == checkpoint.read(n).nbytes
+    if form is None:
+        np.testing.assert_array_equal(parts["weight"], want.astype(packers.BF16))
+        return
+    got = linear.dequantize(parts["weight"], parts["scales"], parts["biases"], form[0])
+    order = parts.get("order", np.arange(want.shape[1]))
+    assert ("order" in parts) == ("actorder" in name)
+    np.testing.assert_array_equal(got, want[:, order])
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 200) | st.sampled_from(["", "int", "gptq"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_config_is_read_or_refused(data: st.DataObject) -> None:
+    """One field is something else, at any depth."""
+    config = json.loads(json.dumps(KINDS[data.draw(st.sampled_from([*KINDS]))].config))
+    place = config
+    while True:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not (isinstance(place[key], dict) and place[key] and data.draw(st.booleans())):
+            break
+        place = place[key]
+    place[key] = data.draw(ANYTHING)
+    with contextlib.suppress(ValueError):
+        found = read_quantization({"quantization_config": config})
+        assert found is None or found.bits in (4, 8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_tensors_are_read_or_refused(data: st.DataObject) -> None:
+    """One tensor has another shape, dtype or values, or is not there."""
+    kind = KINDS[data.draw(st.sampled_from([*KINDS]))]
+    tensors, _ = kind.make(32, 64, np.random.default_rng(0))
+    leaf = data.draw(st.sampled_from(sorted(tensors)))
+    shape = tuple(data.draw(st.lists(st.sampled_from([0, 1, 2, 4, 8, 32, 64]), max_size=3)))
+    dtype = data.draw(st.sampled_from([t.dtype for t in tensors.values()]))
+    bits = data.draw(st.sampled_from([0, 1, 0x7F, 0xFF]))
+    values = np.full(shape, bits, np.uint8)
+    tensors[leaf] = np.repeat(values[..., None], dtype.itemsize, -1).view(dtype)[..., 0]
+    if data.draw(st.booleans()) and len(tensors) > 1:
+        del tensors[data.draw(st.sampled_from(sorted(tensors)))]
+    named = {f"m.{n}": t for n, t in tensors.items()}
+    infos = {
+        n: TensorInfo(n, packers.NAMES[t.dtype], t.shape, t.nbytes, Path("x"), 0)
+        for n, t in named.items()
+    }
+    with contextlib.suppress(ValueError), np.errstate(all="ignore"):
+        found = canonical(
+            read_quantization({"quantization_config": kind.config}), infos, named.__getitem__
+        )
+        for made in found.derived.values():
+            value = made.make(*(named[source] for source in made.sources))
+            assert value.shape == made.info.shape and value.nbytes == made.info.nbytes
+
+
+@pytest.mark.parametrize("name", ["awq", "gptq, act-order", "fp8 of transformers"])
+def test_somebody_else_s_model_file_has_them_too(tmp_path: Path, name: str) -> None:
+    packers.write(tmp_path / "model", KINDS[name])
+    greedy = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    tokens = []
+    for file in (None, "checkpoint.llama_file"):
+        with LLM(tmp_path / "model", model_file=file, dtype="exact", **SMALL) as llm:
+            tokens.append(llm.generate(TOKENS, greedy)[0].outputs[0].token_ids)
+    assert tokens[0] == tokens[1]

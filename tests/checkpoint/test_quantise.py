@@ -16,7 +16,9 @@ from golden import prove_mlx_lm
 from nanocupy import LLM, SamplingParams, models
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.core.quantized import quantize_rows
+from nanocupy.distributed import Group
 from nanocupy.models.convert import Converted, convert
+from ranks import on_threads
 
 CASES = prove_mlx_lm.CASES
 TOKENS = prove_mlx_lm.TOKENS
@@ -55,8 +57,8 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
 def test_every_architecture(drawn: Any, tmp_path: Path, case: str) -> None:
     """What a folder holds is what `quantize` makes on loading; routers and norms stay."""
     source = drawn(case)
-    for bits, group in ((4, 64), (8, 32)):
-        out = tmp_path / str(bits)
+    for bits, group in ((4, 64), (8, 32), (4, 128)):
+        out = tmp_path / f"{bits}-{group}"
         made = converted(source, out, bits=bits, group_size=group)
         assert np.array_equal(logits(out), logits(source, (bits, group)))
         held = tensors(out)
@@ -151,6 +153,19 @@ def test_an_engine_has_the_same_tokens(tmp_path: Path) -> None:
         for a, b in zip(*outs, strict=True):
             assert a.outputs[0].token_ids == b.outputs[0].token_ids
             assert a.outputs[0].logprobs == b.outputs[0].logprobs
+
+
+def test_ranks_share_out_what_is_quantised_on_loading(drawn: Any) -> None:
+    whole = logits(drawn("qwen3"), (4, 32))
+
+    def work(group: Group) -> np.ndarray:
+        with Checkpoint(drawn("qwen3")) as checkpoint:
+            made = models.load(checkpoint, (4, 32))
+        made.shard(group)
+        return np.asarray(made(ours.array(np.array([TOKENS], np.int32))).numpy())
+
+    for got in on_threads(2, work):
+        np.testing.assert_allclose(got, whole, atol=1e-5 * np.abs(whole).max())
 
 
 def test_eight_bit_floats_convert_as_what_they_stand_for(tmp_path: Path) -> None:

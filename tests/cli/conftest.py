@@ -32,6 +32,7 @@ class FakeLLM:
     stop_after: int | None = None  # Ctrl-C arrives after so many tokens
     error: str | None = None
     guesses: tuple[int, int] = (0, 0)
+    end_tokens = ("<|im_end|>", "</s>")
 
     def __init__(self, model: str, **options: Any) -> None:
         EngineOptions(**options)

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from checkpoint import packers, tiny
 from golden import prove_mlx_lm
+from nanocupy.cli.model import ModelFacts
 from nanocupy.models import convert
 
 
@@ -30,6 +31,17 @@ def test_a_folder(cli, tmp_path: Path) -> None:
     again = cli("convert", str(tmp_path / "o8"), str(tmp_path / "o4"))
     assert again.code == 2 and "is quantised already" in again.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o8", "out", "source"]
+
+
+@pytest.mark.parametrize("case", ["llama", "mixtral"])
+def test_bench_counts_the_bytes_of_codes(case: str, tmp_path: Path) -> None:
+    """Of a model that is quantised on loading, as of the folder that `convert` writes."""
+    prove_mlx_lm.draw(tmp_path / "source", case)
+    for bits in (4, 8):
+        convert.convert(tmp_path / "source", tmp_path / str(bits), bits=bits, progress=False)
+        facts = ModelFacts(str(tmp_path / "source"), bits)
+        assert facts.bytes_per_step == ModelFacts(str(tmp_path / str(bits))).bytes_per_step
+        assert facts.bytes_per_step < 0.7 * ModelFacts(str(tmp_path / "source")).bytes_per_step
 
 
 def test_a_bar(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,4 +75,7 @@ def test_a_gguf_file(cli, tmp_path: Path) -> None:
     one, other = (load_file(tmp_path / f"{n}-4" / packers.WEIGHTS) for n in ("tiny.gguf", "floats"))
     assert [*one] == [*other] and all(np.array_equal(one[n], other[n]) for n in one)
     assert one["model.layers.0.mlp.down_proj.weight"].dtype == np.uint32
-    assert not list(tmp_path.glob(".*"))
+    tiny.write_gguf(source, "Q8_0")
+    ran = cli("convert", str(source), str(tmp_path / "out"), "--bits", "4")
+    assert ran.code == 2 and "has codes already: leave out --bits" in ran.err
+    assert not list(tmp_path.glob(".*")) and not (tmp_path / "out").exists()

@@ -8,6 +8,9 @@ import json
 
 import pytest
 
+from nanocupy import LLM
+from nanocupy.cli import session
+
 
 def test_the_answer_is_all_there_is_on_stdout(cli, fake) -> None:
     ran = cli("generate", "Why is the sky blue?")
@@ -69,6 +72,30 @@ def test_flags_beat_the_model_s_file_which_beats_the_defaults(cli, fake) -> None
     params = fake.seen[0][1]
     assert (params.temperature, params.top_k, params.top_p) == (0, 20, 0.9)
     assert params.stop == ("x", "y") and params.max_tokens == 1024
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "told"),
+    [
+        ({}, (), "[temperature 0.2, top_p 0.9, max_tokens 1024; ends with <|im_end|> or </s>]"),
+        (
+            {"temperature": 0.6, "top_k": 20, "do_sample": True},
+            ("--top-k", "0"),
+            "[temperature 0.6 (the model's), top_k 0, top_p 0.9, max_tokens 1024; ends with",
+        ),
+        ({"do_sample": False}, (), "[temperature 0.0 (the model's), "),
+    ],
+)
+def test_what_sampling_goes_by_is_told_at_the_start(
+    cli, fake, file, words, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.generation_config = file
+    if "do_sample" in file:
+        fake.default_params = LLM.default_params
+    notes: list[str] = []
+    monkeypatch.setattr(session, "note", notes.append)
+    assert cli("generate", *words, "Hi").code == 0
+    assert notes[0].startswith(told)
 
 
 def test_logit_bias_and_seed(cli, fake) -> None:

@@ -131,7 +131,7 @@ def test_pages_refuse_what_they_were_not_made_for() -> None:
     layout = fast.KVLayout(5, 2, 16, 16, np.float32)
     rows = [fast.static(device.empty((4,), np.int32)) for _ in range(3)]
     meta = fast.PagedMeta(*rows, block_tables=device.empty((1, 4), np.int32))
-    cache = fast.PagedCache(layout, *layout.empty(device), meta)
+    cache = fast.PagedCache(layout, *layout.empty(device)[0], meta)
 
     def attend(heads: int, kv_heads: int, length: int, head_dim: int) -> mx.array:
         q, k = (mx.zeros((4, n, length, head_dim)) for n in (heads, kv_heads))

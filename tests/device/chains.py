@@ -17,7 +17,9 @@ def chain(device: CpuDevice, length: int, rows: int = 37, width: int = 48) -> tu
     one = device.asarray(np.ones((rows, width), np.float32))
     values = [device.empty((rows, width), np.float32) for _ in range(2)]
     launches = [
-        elementwise.launch_add(device, values[(i + 1) % 2], values[i % 2], one, count, width)
+        elementwise.launch_binary(
+            device, "add", values[(i + 1) % 2], values[i % 2], one, count, width
+        )
         for i in range(length)
     ]
     return launches, values[0], values[length % 2]

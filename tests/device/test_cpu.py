@@ -250,7 +250,7 @@ device = CpuDevice(threads=2)
 x = device.asarray(np.arange(32, dtype=np.float32).reshape(2, 16))
 out = device.empty((2, 16), np.float32)
 rows = fixed_rows(device, 2)
-device.capture([elementwise.launch_add(device, out, x, x, rows, 16)]).run()
+device.capture([elementwise.launch_binary(device, "add", out, x, x, rows, 16)]).run()
 assert (out == 2 * x).all()
 assert "numba" not in sys.modules or "mended" in sys.argv
 """

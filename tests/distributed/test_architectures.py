@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from device.needs import needs_compiler
+from models.test_model_file import FILE
 from mpirun import needs_mpi, program
 
 pytestmark = needs_mpi
@@ -50,3 +52,20 @@ def test_two_ranks_answer_as_one(folder: Path) -> None:
 def test_two_emulated_gpus_answer_as_one(folder: Path) -> None:
     """Norms over all heads, fused projections, caps and scales, a mixture."""
     agree(folder, ["gemma2", "granite", "mixtral", "olmo2", "phi3"], **EMULATED)
+
+
+def test_a_model_file_divides_by_its_own_shard(
+    tiny_f16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four query and two KV heads; the file's tokens on two ranks are our own model's on one."""
+    (tmp_path / "file_of_a_test.py").write_text(FILE)
+    (tmp_path / "model").symlink_to(tiny_f16)
+    before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{before}")
+
+    def tokens(ranks: int, **options: Any) -> list[list[int]]:
+        given = [str(tmp_path), '["model"]', json.dumps(EXACT | options), json.dumps(PROMPTS)]
+        found = json.loads(program(ranks, "architectures.py", *given))["model"]
+        return [answer for answer, _ in found]
+
+    assert tokens(2, model_file="file_of_a_test") == tokens(1)

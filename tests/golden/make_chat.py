@@ -148,6 +148,68 @@ LOOPS = """{% macro show(part) %}({{ part.type }}{{ ':' ~ part.text if part.text
 {{ messages | map(attribute='role') | join(', ') }} {{ messages | length }} {{ dict(a=1) | tojson }}
 {{ messages[::-1] | selectattr('role', 'equalto', 'user') | list | length }} {{ range(3) | list }}"""
 
+LAST_QUERY = """{%- set ns = namespace(looking=true, last=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.looking and message.role == "user" and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
+        {%- set ns.looking = false %}
+        {%- set ns.last = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set thought = '' %}
+    {%- set content = message.content if message.content is not none else '' %}
+    {%- if message.role == "assistant" and '</think>' in content %}
+        {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
+        {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if thought and loop.index0 > ns.last %}{{- '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' }}{% endif %}
+    {{- content }}
+    {%- if message.tool_calls %}
+        {%- for call in message.tool_calls %}
+            {%- if (loop.first and content) or (not loop.first) %}{{- '\\n' }}{% endif %}
+            {{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+            {{- call.function.arguments if call.function.arguments is string else call.function.arguments | tojson }}
+            {{- '}\\n</tool_call>' }}
+        {%- endfor %}
+    {%- endif %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"""
+
+DATED = """{{- bos_token }}
+{%- if not date_string is defined %}{%- set date_string = "26 Jul 2024" %}{%- endif %}
+{%- if not tools is defined %}{%- set tools = none %}{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|head|>system<|/head|>\\n\\nToday: " + date_string + "\\n\\n" + system_message + "<|eot|>" }}
+{%- if tools is not none and messages | length != 0 %}
+    {%- set first = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+    {{- '<|head|>user<|/head|>\\n\\nFunctions:\\n\\n' }}
+    {%- for t in tools %}{{- t | tojson(indent=4) }}{{- "\\n\\n" }}{%- endfor %}
+    {{- first + "<|eot|>" }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if 'tool_calls' in message %}
+        {%- if not message.tool_calls|length == 1 %}{{- raise_exception("one at a time") }}{%- endif %}
+        {%- set call = message.tool_calls[0].function %}
+        {{- '<|head|>assistant<|/head|>\\n\\n{"name": "' + call.name + '", "parameters": ' ~ (call.arguments | tojson) ~ "}<|eot|>" }}
+    {%- elif message.role == "tool" or message.role == "ipython" %}
+        {{- "<|head|>ipython<|/head|>\\n\\n" }}
+        {%- if message.content is mapping or message.content is iterable %}{{- message.content | tojson }}{%- else %}{{- message.content }}{%- endif %}
+        {{- "<|eot|>" }}
+    {%- else %}
+        {{- '<|head|>' + message['role'] + '<|/head|>\\n\\n'+ message['content'] | trim + '<|eot|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|head|>assistant<|/head|>\\n\\n' }}{%- endif %}"""
+
 CASES: list[tuple[str, str, list[dict[str, Any]], dict[str, Any]]] = [
     ("chatml", CHATML, HI, {}),
     ("chatml talk", CHATML, TALK, {}),
@@ -162,6 +224,10 @@ CASES: list[tuple[str, str, list[dict[str, Any]], dict[str, Any]]] = [
     ("no tools", WITH_TOOLS, CALLS, {}),
     ("thinking", THINKING, TALK, {}),
     ("not thinking", THINKING, TALK, {"enable_thinking": False}),
+    ("last query", LAST_QUERY, TALK, {}),
+    ("last query, calls", LAST_QUERY, CALLS, {"tools": TOOLS}),
+    ("dated", DATED, TALK, {}),
+    ("dated, calls", DATED, CALLS, {"tools": TOOLS, "date_string": "1 Jan 2025"}),
     ("loops", LOOPS, PARTS, {}),
     ("loops over text", LOOPS, TALK + PARTS, {}),
 ]

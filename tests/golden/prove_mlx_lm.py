@@ -20,8 +20,9 @@ import numpy as np
 ARCHITECTURES = Path(__file__).parent / "architectures"
 CASES = (
     "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "smollm3", "olmo2", "granite",
-    "qwen3_moe", "mixtral",
+    "qwen3_moe", "mixtral", "gemma3 inside",
 )  # fmt: skip
+INSIDE = " inside"  # a model that sees
 # (a square: mlx-lm rounds its root, which Gemma multiplies with, to bfloat16)
 SIZES = {"hidden_size": 256, "intermediate_size": 192, "head_dim": 32}
 SIZES |= {"num_attention_heads": 8, "num_key_value_heads": 2}
@@ -56,20 +57,29 @@ def draw(folder: Path, case: str) -> None:
     from nanocupy.utils import tree_flatten
 
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config_of(case), indent=2))
-    config, rng = load_config(folder), np.random.default_rng(0)
-    made = models.MODELS[config.model_type](config)
+    inner = config_of(case.removesuffix(INSIDE))
+    outer = {"model_type": "gemma3", "text_config": inner, "vision_config": {}, "vocab_size": 64}
+    config = outer if case.endswith(INSIDE) else inner
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    args, rng = load_config(folder), np.random.default_rng(0)
     tensors: dict[str, np.ndarray] = {}
-    for name, place in tree_flatten(made.parameters()):
+    for name, place in tree_flatten(models.MODELS[args.model_type](args).parameters()):
         spread = 0.3 if place.ndim == 1 else 0.15
-        centre = 1.0 if "norm" in name and not config.model_type.startswith("gemma") else 0.0
+        centre = 1.0 if "norm" in name and not args.model_type.startswith("gemma") else 0.0
         value = rng.standard_normal(place.shape) * spread + centre
-        if config.model_type == "mixtral":
-            for ours, theirs in (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")):
-                name = name.replace(f".{ours}.", f".{theirs}.")
-        tensors[name] = value.astype(ml_dtypes.bfloat16)
+        tensors[theirs(name, args.model_type, case)] = value.astype(ml_dtypes.bfloat16)
     entries = {n: Entry("BF16", t.shape, t.nbytes) for n, t in tensors.items()}
     write_safetensors(folder / "model.safetensors", entries, iter(tensors.items()), {})
+
+
+def theirs(name: str, model_type: str, case: str) -> str:
+    """What transformers calls a parameter."""
+    if case.endswith(INSIDE):
+        return name.replace("model.", "model.language_model.", 1)
+    if model_type == "mixtral":
+        for ours, other in (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")):
+            name = name.replace(f".{ours}.", f".{other}.")
+    return name
 
 
 def make(root: Path) -> None:
@@ -102,7 +112,7 @@ def check(root: Path) -> None:
             want = np.load(folder / "logits.npy")
             apart = np.abs(got - want).max() / np.abs(want).max()
             same = (got.argmax(-1) == want.argmax(-1)).all()
-            print(f"{case:10} {bits} bits: {apart:.1e} of the largest logit apart, argmax {same}")
+            print(f"{case:13} {bits} bits: {apart:.1e} of the largest logit apart, argmax {same}")
             assert apart < 2e-5 and same
 
 

@@ -17,9 +17,26 @@ from nanocupy.kernels import elementwise, silu_mul
 EDGES = np.array(
     [0, -0.0, 1e-45, 87, -87, -87.4, 88.7, -104, 1e38, -3e38, np.inf, -np.inf, np.nan], np.float32
 )
+
+
+def unary(name: str) -> Any:
+    """As the launches of two inputs are called."""
+    return lambda device, out, *how, **place: elementwise.launch_unary(
+        device, name, out, *how, **place
+    )
+
+
+def binary(name: str) -> Any:
+    return lambda device, out, *how, **place: elementwise.launch_binary(
+        device, name, out, *how, **place
+    )
+
+
 OPS = {
-    "add": (elementwise.launch_add, elementwise.add_reference),
-    "mul": (elementwise.launch_mul, elementwise.mul_reference),
+    **{
+        name: (binary(name), getattr(elementwise, f"{name}_reference"))
+        for name in elementwise.BINARY
+    },
     "silu_mul": (silu_mul.launch, silu_mul.reference),
     "gelu_mul": (
         partial(silu_mul.launch, activation="gelu"),
@@ -27,9 +44,7 @@ OPS = {
     ),
 }
 UNARY = {
-    "silu": (elementwise.launch_silu, elementwise.silu_reference),
-    "gelu": (elementwise.launch_gelu, elementwise.gelu_reference),
-    "tanh": (elementwise.launch_tanh, np.tanh),
+    name: (unary(name), getattr(elementwise, f"{name}_reference")) for name in elementwise.UNARY
 }
 
 
@@ -66,7 +81,7 @@ def test_two_inputs(run: Any, rows: int, width: int, op: str) -> None:
 def test_one_input(run: Any, rows: int, width: int, op: str) -> None:
     launch, reference = UNARY[op]
     x = normal(rows, width)
-    near_zero = 2e-7 if op == "tanh" else 1e-36
+    near_zero = {"tanh": 2e-7, "erf": 5e-7}.get(op, 1e-36)
     np.testing.assert_allclose(apply(run, launch, x), reference(x), rtol=5e-6, atol=near_zero)
 
 
@@ -87,10 +102,11 @@ def test_times_a_number(run: Any, rows: int, width: int, factor: float) -> None:
 
 def test_tanh_and_gelu_at_the_edges(run: Any) -> None:
     large = np.array([[20, -20, 1e30, -1e30, 0]], np.float32)
-    assert np.array_equal(apply(run, elementwise.launch_tanh, large), [[1, -1, 1, -1, 0]])
-    got = apply(run, elementwise.launch_gelu, large[:, :2])
+    assert np.array_equal(apply(run, unary("tanh"), large), [[1, -1, 1, -1, 0]])
+    got = apply(run, unary("gelu"), large[:, :2])
     np.testing.assert_allclose(got, [[20, 0]], atol=1e-12)
     nan = np.full((1, 3), np.nan, np.float32)
+    assert np.isnan(apply(run, binary("maximum"), nan, np.zeros_like(nan))).all()
     for launch, _ in UNARY.values():
         assert np.isnan(apply(run, launch, nan)).all()
 
@@ -103,7 +119,7 @@ def test_gelu_is_the_tanh_formula() -> None:
 
 
 def test_silu_at_the_edges(run: Any) -> None:
-    got = apply(run, elementwise.launch_silu, EDGES[None])[0]
+    got = apply(run, unary("silu"), EDGES[None])[0]
     with np.errstate(invalid="ignore"):
         want = np.where(np.isneginf(EDGES), EDGES, elementwise.silu_reference(EDGES))
     np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-36)
@@ -114,7 +130,7 @@ def test_silu_at_the_edges(run: Any) -> None:
 def test_a_fused_product_is_the_two_in_turn(run: Any, width: int, op: str) -> None:
     gate, up = normal(6, width), normal(6, width, seed=1)
     want = apply(run, UNARY[op][0], gate)
-    want = apply(run, elementwise.launch_mul, want, up)
+    want = apply(run, OPS["mul"][0], want, up)
     assert apply(run, OPS[f"{op}_mul"][0], gate, up).tobytes() == want.tobytes()
 
 
@@ -139,11 +155,11 @@ def test_a_row_does_not_depend_on_its_company(run: Any, op: str) -> None:
     assert apply(run, launch, x, y).tobytes() == np.concatenate(alone).tobytes()
 
 
-@pytest.mark.parametrize("op", ["add", "mul", *UNARY])
+@pytest.mark.parametrize("op", [*elementwise.BINARY, *UNARY])
 def test_rows_may_lie_apart(run: Any, op: str) -> None:
     wide = [normal(5, 60, seed=s) for s in range(1 if op in UNARY else 2)]
     close = [np.ascontiguousarray(x[:, :37]) for x in wide]
-    launch = getattr(elementwise, f"launch_{op}")
+    launch = unary(op) if op in UNARY else OPS[op][0]
     strides = {f"{name}_stride": 60 for name in ("x", "y")[: len(wide)]}
     apart = apply(run, launch, *wide, width=37, **strides)
     assert apart.tobytes() == apply(run, launch, *close).tobytes()

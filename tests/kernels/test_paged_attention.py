@@ -59,7 +59,7 @@ class Case:
 
     def fill(self, device: CpuDevice) -> tuple[Any, Any]:
         """A cache with every token of every sequence."""
-        k_cache, v_cache = self.layout.empty(device)
+        _, (k_cache, v_cache), _ = self.layout.empty(device, 3)
         for cache in (k_cache, v_cache):
             cache[...] = -1 if self.kind == "i8" else self.stale  # as a scale -1 is a NaN
         slots = [self.slot(s, p) for s, n in enumerate(self.lengths) for p in range(n)]
@@ -149,6 +149,20 @@ def test_agrees_with_numpy(
     starts = [max(0, n - rows) for n, rows in spans]
     shape = (*heads, size, kind, block_size)
     Case(lengths, starts, *shape, window=window, softcap=softcap).check(run)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_layers_share_memory_block_by_block(kind: str, layers: int) -> None:
+    layout, device = pa.KVLayout(6, 2, 32, 32, KINDS[kind]), CpuDevice(1)
+    caches = [cache for pair in layout.empty(device, layers) for cache in pair]
+    for n, cache in enumerate(caches):
+        cache.view(np.uint8)[...] = n
+    for n, cache in enumerate(caches):
+        assert (cache.view(np.uint8) == n).all()
+    first = [cache[2].ctypes.data for cache in caches]
+    assert first == sorted(first) and first[-1] < caches[0][3].ctypes.data
+    assert layers * layout.nbytes <= device.memory_active() <= layers * layout.nbytes + 6 * pa.LINES
 
 
 @pytest.mark.parametrize("window", [0, 70])

@@ -24,7 +24,8 @@ def values(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_write_rounds_and_skips(kind: str) -> None:
     layout, device = KVLayout(4, 2, 32, 32, KINDS[kind]), CpuDevice(2)
-    pages, both = layout.empty(device), values(7, 3, 2, 32)
+    layers, both = layout.empty(device, 3), values(7, 3, 2, 32)
+    pages = layers[1]
     flat = device.asarray(both).reshape(-1)
     where, rows = device.asarray(SLOTS), fixed_rows(device, 6)
     strides = {"k_stride": 192, "v_stride": 192}
@@ -35,6 +36,7 @@ def test_write_rounds_and_skips(kind: str) -> None:
     want[SLOTS[WRITTEN]] = stored(both, kind)[WRITTEN]
     np.testing.assert_array_equal(k, want[:, 1])
     np.testing.assert_array_equal(v, want[:, 2])
+    assert not any(np.asarray(x).any() for x in (*layers[0], *layers[2]))
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -51,7 +53,7 @@ def test_turns_as_rope_and_writes(run: Any, kind: str, dims: int, traditional: b
         return flat, flat[32 * heads :], flat[32 * (heads + 2) :]
 
     def fused(device: CpuDevice) -> Any:
-        out, pages = device.empty((6, heads, 32), np.float32), layout.empty(device)
+        out, [pages] = device.empty((6, heads, 32), np.float32), layout.empty(device)
         numbers = [device.asarray(x) for x in (positions, SLOTS, table)]
         launch = rope_write.launch(
             device, layout, out, *pages, *parts(device), *numbers, fixed_rows(device, 6),
@@ -60,7 +62,7 @@ def test_turns_as_rope_and_writes(run: Any, kind: str, dims: int, traditional: b
         return [launch], [out, *pages]
 
     def apart(device: CpuDevice) -> Any:
-        out, pages = device.empty((6, heads, 32), np.float32), layout.empty(device)
+        out, [pages] = device.empty((6, heads, 32), np.float32), layout.empty(device)
         q, k, v = parts(device)
         turned, rows = device.empty((6, 2, 32), np.float32), fixed_rows(device, 6)
         angles = (device.asarray(positions), device.asarray(table), rows)
@@ -84,7 +86,7 @@ def test_what_is_outside_is_refused(slot: int, position: int, code: int) -> None
     table = device.asarray(rope.table(rope.frequencies(16, 1e4), 8))
     numbers = [device.asarray(np.array([n], np.int32)) for n in (position, slot)]
     launch = rope_write.launch(
-        device, layout, out, *layout.empty(device), x, x, x, *numbers, table,
+        device, layout, out, *layout.empty(device)[0], x, x, x, *numbers, table,
         fixed_rows(device, 1), heads=1,
     )  # fmt: skip
     with pytest.raises(KernelError, match=rf"rope_write.*code {code}"):

@@ -12,34 +12,25 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-import nanocupy
 import nanocupy.core as mx
 from models.test_llama import CONFIG, LLAMA3, TOKENS, logits, runner
-from nanocupy import nn, utils
+from nanocupy import nn
 from nanocupy.checkpoint import ModelConfig, RopeConfig
 from nanocupy.distributed import Group
+from nanocupy.models import model_file
 from nanocupy.models.llama import Model
-from nanocupy.nn import distributed, layers
 from nanocupy.utils import tree_flatten
 from ranks import on_threads
 
-ALIASES = {
-    "mlx": nanocupy,
-    "mlx.core": mx,
-    "mlx.nn": nn,
-    "mlx.nn.layers": layers,
-    "mlx.nn.layers.distributed": distributed,
-    "mlx.utils": utils,
-}
+ALIASES = model_file.mlx_names()
 
 
 def folder() -> Path | None:
@@ -50,32 +41,11 @@ def folder() -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-@contextmanager
-def known_as(aliases: dict[str, Any]) -> Iterator[None]:
+def known_as(aliases: dict[str, Any]) -> AbstractContextManager[None]:
     """While these modules are MLX, mlx-lm's model files can be imported, anew."""
-
-    def package(name: str, path: Path) -> ModuleType:
-        made = ModuleType(name)
-        made.__path__ = [str(path)]
-        return made
-
-    def ours(name: str) -> bool:
-        return name.partition(".")[0] in ("mlx", "mlx_lm")
-
     home = folder()
     assert home is not None
-    before = {name: module for name, module in sys.modules.items() if ours(name)}
-    for name in before:
-        del sys.modules[name]
-    sys.modules.update(aliases)
-    sys.modules["mlx_lm"] = package("mlx_lm", home)
-    sys.modules["mlx_lm.models"] = package("mlx_lm.models", home / "models")
-    try:
-        yield
-    finally:
-        for name in [n for n in sys.modules if ours(n)]:
-            del sys.modules[name]
-        sys.modules.update(before)
+    return model_file.known_as(aliases, home)
 
 
 @pytest.fixture(scope="module")
@@ -162,35 +132,6 @@ def test_paged_agrees_with_dense(mlx_lm: Any, name: str, changed: dict[str, Any]
     for chunk in (40, 7, 1):
         paged = logits(runner(made, config_of(changed)), TOKENS, chunk)
         np.testing.assert_allclose(paged, want, atol=2e-5 * np.abs(want).max(), rtol=0)
-
-
-# Files of other architectures that run as they are, and what their configurations want besides.
-OTHERS: dict[str, dict[str, Any]] = {
-    "ernie4_5": {"use_bias": False},
-    "exaone": {"num_layers": 2, "layer_norm_epsilon": 1e-5},
-    "exaone4": {"rope_scaling": None, "sliding_window": None, "sliding_window_pattern": None},
-    "glm": {},
-    "glm4": {"partial_rotary_factor": 0.5},
-    "helium": {},
-    "hunyuan_v1_dense": {},
-    "internlm3": {"bias": False, "qkv_bias": True},
-    "mimo": {"num_nextn_predict_layers": 0},
-    "nanbeige": {},
-    "olmo2": {},
-    "phi3": {"partial_rotary_factor": 0.5},
-    "qwen": {"kv_channels": 16, "no_bias": True, "num_key_value_heads": 4},
-    "qwen2": {},
-    "smollm3": {"no_rope_layer_interval": 2, "no_rope_layers": None},
-    "telechat3": {},
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_files_of_other_architectures_run(mlx_lm: Any, name: str) -> None:
-    changed = {"attention_bias": False, "mlp_bias": False, "layer_norm_eps": 1e-5} | OTHERS[name]
-    made = filled(model(importlib.import_module(f"mlx_lm.models.{name}"), name, **changed))
-    want, got = dense(made), logits(runner(made, config_of(changed)), TOKENS, 7)
-    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max(), rtol=0)
 
 
 def test_heads_that_the_pages_were_not_made_for_are_refused(mlx_lm: Any) -> None:

@@ -267,10 +267,15 @@ def run(device: CpuDevice, config: ModelConfig, group: Group, **how: Any) -> np.
 
 
 def paged(
-    made: nn.Module, config: ModelConfig, device: CpuDevice, tokens: list[int], group: Group
+    made: nn.Module,
+    config: ModelConfig,
+    device: CpuDevice,
+    tokens: list[int],
+    group: Group,
+    dtype: str = "exact",
 ) -> np.ndarray:
     """Of a model that is this rank's part already."""
-    options = EngineOptions(device="cpu", dtype="exact", threads=device.threads, num_kv_blocks=4)
+    options = EngineOptions(device="cpu", dtype=dtype, threads=device.threads, num_kv_blocks=4)
     numbers = precision(config, options, "cpu")
     nn.prepare(made, device, numbers.weights_meet)
     pages = plan(config, options, numbers, None, "cpu", group)

@@ -22,7 +22,8 @@ TILES = CHUNK // 16
 OUT, Q, K, V, TABLES, POSITIONS, SEQS, ROWS, FLOATS, SCRATCH = range(10)
 HEADS, KV_HEADS, SIZE, BLOCK_SIZE, BLOCKS = range(10, 15)
 MAX_SEQS, MAX_BLOCKS, WINDOW, Q_OFFSET, Q_STRIDE, SCRATCH_STRIDE = range(15, 21)
-OUT_STRIDE, OUT_GROUP, OUT_KIND, OUT_ZERO = range(21, 25)  # how rows are written
+BLOCK_STRIDE = 21  # bytes from block to block of K, and of V
+OUT_STRIDE, OUT_GROUP, OUT_KIND, OUT_ZERO = range(22, 26)  # how rows are written
 
 # fields of a cursor, in bytes. Costs count from the step's first unit.
 BEGIN, STOP, PASS = 0, 8, 16  # the thread's share, and the cost of all runs of one part

@@ -10,6 +10,7 @@ from nanocupy.device.cpu.simd import (
     vabs,
     vexp,
     vexp_negative,
+    vfma,
     vload,
     vload_first,
     vmax,
@@ -50,28 +51,67 @@ def vtanh(x):
     return one - two / (vexp(two * x) + one)
 
 
-def add(a, thread, threads):
-    """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
-    first, last, rest = share(a[4], thread, threads)
-    end = 64 * last
-    for row in range(load_i64(a[3])):
-        out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
-        for i in range(first, last):
-            vstore(out + 64 * i, vload(x + 64 * i) + vload(y + 64 * i))
-        vstore_first(out + end, rest, vload_first(x + end, rest) + vload_first(y + end, rest))
-    return 0
+@fn
+def vsigmoid(x):
+    """1 / (1 + exp(-x))."""
+    one = vsplat(f4(1))
+    return one / (one + vexp(vneg(x)))
 
 
-def mul(a, thread, threads):
-    """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
-    first, last, rest = share(a[4], thread, threads)
-    end = 64 * last
-    for row in range(load_i64(a[3])):
-        out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
-        for i in range(first, last):
-            vstore(out + 64 * i, vload(x + 64 * i) * vload(y + 64 * i))
-        vstore_first(out + end, rest, vload_first(x + end, rest) * vload_first(y + end, rest))
-    return 0
+@fn
+def verf(x):
+    """Within 3e-7: 1 - t * p(t) * exp(-x^2), t = 1 / (1 + 0.3275911 |x|), by Abramowitz and Stegun,
+    7.1.26; then the sign."""
+    limit, one = vsplat(f4(-10)), vsplat(f4(1))
+    x = vneg(vmax(limit, vneg(vmax(limit, x))))
+    size = vabs(x)
+    t = one / (one + vsplat(f4(0.3275911)) * size)
+    p = vfma(vsplat(f4(1.061405429)), t, vsplat(f4(-1.453152027)))
+    p = vfma(p, t, vsplat(f4(1.421413741)))
+    p = vfma(p, t, vsplat(f4(-0.284496736)))
+    p = vfma(p, t, vsplat(f4(0.254829592))) * t
+    sign = x / vmax(size, vsplat(f4(1e-30)))
+    return sign * (one - p * vexp_negative(vneg(size * size)))
+
+
+@fn
+def vadd(x, y):
+    return x + y
+
+
+@fn
+def vmul(x, y):
+    return x * y
+
+
+@fn
+def vdiv(x, y):
+    return x / y
+
+
+@fn
+def vlargest(x, y):
+    """NaN in x stays."""
+    return vmax(y, x)
+
+
+def _binary(function):
+    def kernel(a, thread, threads):
+        """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
+        first, last, rest = share(a[4], thread, threads)
+        end = 64 * last
+        for row in range(load_i64(a[3])):
+            out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
+            for i in range(first, last):
+                vstore(out + 64 * i, function(vload(x + 64 * i), vload(y + 64 * i)))
+            tail = function(vload_first(x + end, rest), vload_first(y + end, rest))
+            vstore_first(out + end, rest, tail)
+        return 0
+
+    return kernel
+
+
+add, mul, divide, maximum = _binary(vadd), _binary(vmul), _binary(vdiv), _binary(vlargest)
 
 
 def _unary(function):
@@ -90,6 +130,7 @@ def _unary(function):
 
 
 silu, gelu, tanh = _unary(vsilu), _unary(vgelu), _unary(vtanh)
+sigmoid, erf = _unary(vsigmoid), _unary(verf)
 
 
 def scale(a, thread, threads):

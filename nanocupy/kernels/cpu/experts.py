@@ -104,3 +104,32 @@ def add_rows(a, thread, threads):
         tail = vfma(vload_first(y + end, rest), weight, vload_first(out + end, rest))
         vstore_first(out + end, rest, tail)
     return 0
+
+
+def list_places(a, thread, threads):
+    """a: lists i32 [experts, capacity], sources i32 [experts, capacity], counts i64 [experts],
+    picks i32, rows*, experts, capacity, chosen of each row, picks stride (bytes), share."""
+    experts, chosen, rows = a[5], a[7], load_i64(a[4])
+    for e in range(experts * thread // threads, experts * (thread + 1) // threads):
+        count = i8t(0)
+        for row in range(rows):
+            for c in range(chosen):
+                if load_i32(a[3] + a[8] * row + 4 * c) == e:
+                    place, at = chosen * row + c, 4 * (a[6] * e + count)
+                    store_i32(a[0] + at, place)
+                    store_i32(a[1] + at, place // a[9])
+                    count += 1
+        store_i64(a[2] + 8 * e, count)
+    return 0
+
+
+def put_rows(a, thread, threads):
+    """a: out, y [count, width] f32, index i32 [count], count*, width, out stride (bytes)."""
+    width, count = a[4], load_i64(a[3])
+    for i in range(count * thread // threads, count * (thread + 1) // threads):
+        out, y = a[0] + a[5] * load_i32(a[2] + 4 * i), a[1] + 4 * width * i
+        for v in range(width // 16):
+            vstore(out + 64 * v, vload(y + 64 * v))
+        end, rest = 64 * (width // 16), i4(width % 16)
+        vstore_first(out + end, rest, vload_first(y + end, rest))
+    return 0

@@ -45,6 +45,7 @@ from nanocupy.kernels.cpu.attention_plan import (
     AT,
     BEFORE,
     BLOCK_SIZE,
+    BLOCK_STRIDE,
     BLOCKS,
     CHUNK,
     CHUNK0,
@@ -169,7 +170,7 @@ def find_tiles(a, scratch, first, last, tile_bytes):
         block = load_i32(table + 4 * index)
         if block < 0 or block >= a[BLOCKS]:
             return 2
-        place = tile_bytes * ((block * a[KV_HEADS] + kv_head) * per_block + tile)
+        place = block * a[BLOCK_STRIDE] + tile_bytes * (kv_head * per_block + tile)
         store_i64(scratch + KEYS + 8 * t, a[K] + place)
         store_i64(scratch + VALUES + 8 * t, a[V] + place)
         tile += 1

@@ -98,7 +98,7 @@ def _kernel(kind: str) -> Any:
     def rope_write(a, thread, threads):
         """a: q out, K cache, V cache, q, k, v, positions i32, slots i32, table, rows*, KV heads,
         head_dim, heads, dims, positions in the table, whether pairs are adjacent, block size,
-        blocks, q stride, k stride, v stride, scratch, scratch stride (bytes).
+        blocks, q stride, k stride, v stride, scratch, scratch stride, block stride (bytes).
 
         Without a table heads and dims are 0. A row with slot -1 is not written. Code 1: a position
         outside the table; 2: a slot outside the cache.
@@ -128,7 +128,7 @@ def _kernel(kind: str) -> Any:
                 return 2
             block = slot // block_size
             place = slot - block * block_size
-            offset = tile * ((block * kv_heads + head) * (block_size // 16) + place // 16)
+            offset = block * a[23] + tile * (head * (block_size // 16) + place // 16)
             k, v = (a[4] + a[19] * row + 4 * size * head, a[5] + a[20] * row + 4 * size * head)
             if dims > 0:
                 rotate(scratch, k, table, size, dims, adjacent)

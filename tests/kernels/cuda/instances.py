@@ -16,14 +16,17 @@ import numpy as np
 from nanocupy.device.base import Launch, Rows
 from nanocupy.kernels import (
     cast,
+    columns,
     elementwise,
     embedding,
     experts_cuda,
+    layer_norm,
     linear,
     paged_attention_cuda,
     rms_norm,
     rope,
     rope_write,
+    routing,
     sample,
     silu_mul,
     take_rows,
@@ -91,11 +94,16 @@ def _all(device: Any, rows: Rows) -> Iterator[Any]:
 def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     x = device.empty((256, 64), F32)
     index = device.empty((256,), np.int32)
-    yield elementwise.launch_add(device, x, x, x, rows, 64)
-    yield elementwise.launch_mul(device, x, x, x, rows, 64)
-    yield elementwise.launch_silu(device, x, x, rows, 64)
-    yield elementwise.launch_gelu(device, x, x, rows, 64)
-    yield elementwise.launch_tanh(device, x, x, rows, 64)
+    for name in elementwise.BINARY:
+        yield elementwise.launch_binary(device, name, x, x, x, rows, 64)
+    yield routing.launch_softmax(device, x, x, rows, 1, 64, x_stride=64)
+    yield routing.launch_argsort(device, index, x, rows, 1, 64, x_stride=64)
+    along = {"x_stride": 64, "index_stride": 1}
+    yield routing.launch_take_along(device, x, x, index, rows, 1, 64, 1, **along)
+    yield routing.launch_sum(device, x, x, rows, 1, 2, 32, x_stride=64)
+    for name in elementwise.UNARY:
+        yield elementwise.launch_unary(device, name, x, x, rows, 64)
+    yield columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
     yield elementwise.launch_scale(device, x, x, 2.0, rows, 64)
     yield elementwise.launch_add_bias(device, x, x, rows, 64)
     table = device.empty((128, 64), F32)
@@ -114,6 +122,7 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
 def _norms(device: Any, rows: Rows) -> Iterator[Any]:
     for size in (64, 576, 2048, 8192):
         x, weight = device.empty((256, size), F32), device.empty((size,), F32)
+        yield layer_norm.launch(device, x, x, weight, weight, 1e-5, rows, size)
         for dtype in COMPUTE:
             out = device.empty((256, size), dtype)
             yield rms_norm.launch(device, out, x, weight, 1e-5, rows)
@@ -141,7 +150,7 @@ def _linears(device: Any) -> Iterator[Any]:
 
 def _attention(device: Any, rows: Rows, layout: KVLayout) -> Iterator[Any]:
     index, tables = device.empty((256,), np.int32), device.empty((4, 8), np.int32)
-    pages, table = layout.empty(device), device.empty((128, layout.head_dim), F32)
+    [pages], table = layout.empty(device), device.empty((128, layout.head_dim), F32)
     usual = layout.head_dim in COMMON_HEAD_DIMS and F32 != layout.activations == layout.dtype
     for group in GROUPS if usual else FEW_GROUPS:
         heads = group * layout.kv_heads
@@ -179,7 +188,7 @@ def _experts(device: Any, rows: Rows) -> Iterator[Any]:
     )
     how = {"experts": count, "normalised": True, "logits_stride": count}
     yield experts_cuda.launch_choose(device, picks, numbers, numbers, rows, **how)
-    yield experts_cuda.launch_list(device, places, picks, rows)
+    yield experts_cuda.launch_list(device, places, picks, rows, chosen, picks_stride=chosen)
     y = device.empty((256 * chosen, n), F32)
     for dtype in COMPUTE:
         x = device.empty((256, k), dtype)

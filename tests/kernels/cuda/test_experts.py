@@ -37,7 +37,7 @@ def choose(
         how = {"experts": many, "normalised": normalised, "logits_stride": many + 5}
         launches = [
             kernel.launch_choose(device, picks, weights, device.asarray(wide), rows, **how),
-            kernel.launch_list(device, places, picks, rows),
+            kernel.launch_list(device, places, picks, rows, chosen, picks_stride=chosen),
         ]
         return launches, [picks, weights, places.lists, places.counts]
 
