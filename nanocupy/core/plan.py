@@ -50,7 +50,7 @@ class Plan:
         self, inputs: Sequence[Node], outputs: Sequence[Node], device: Any = None, name: str = ""
     ) -> None:
         self.inputs, self.name, self.recorded = list(inputs), name, list(outputs)
-        roots = common_subexpressions(fold_constants(list(outputs)))
+        roots = common_subexpressions(folded(list(outputs)))
         self.outputs = fuse(roots)
         self.specs = [n.specs[0] for n in self.outputs]
         self._device = device
@@ -145,7 +145,7 @@ def run_only_in_programs(op: Op, *_: Any, **__: Any) -> Any:
     raise NotImplementedError(f"[{op.name}] has no NumPy form: it runs only in a Program")
 
 
-def fold_constants(outputs: list[Node]) -> list[Node]:
+def folded(outputs: list[Node]) -> list[Node]:
     """What depends on constants alone is one, unless it is large."""
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
