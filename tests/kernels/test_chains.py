@@ -30,7 +30,7 @@ FUNCTIONS: dict[
     "tanh": (np.tanh, 2.0),
     "erf": (ERF, 1.5),
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 2.5),
-    "silu": (lambda x: x / (1 + np.exp(-x)), 3.0),
+    "silu": (lambda x: x / (1 + np.exp(-x)), 3.5),
 }
 
 
