@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,27 @@ def test_a_kernel_is_kept_for_later_starts(tmp_path: Any, monkeypatch: Any) -> N
     monkeypatch.setattr(again, "_compile", lambda: pytest.fail("compiled again"))
     monkeypatch.setattr(jit, "_loaded", {})
     assert again.address
+
+
+@pytest.mark.skipif(find_spec("cupy") is None, reason="needs CuPy and NVRTC, no GPU")
+def test_the_true_compiler_takes_generated_cuda() -> None:
+    """A chain of every sort of step, over every way of lying."""
+    from cupy.cuda import nvrtc
+
+    from nanocupy.device.cuda.compiler import compile_file
+    from nanocupy.device.cuda.toolkit import cuda_headers
+
+    def everything(x: Any, y: Any, z: Any, b: Any) -> Any:
+        floats = [getattr(functions, n)(x) for n in (*FUNCTIONS, "gelu", "rsqrt", "sign", "isinf")]
+        floats += [functions.rounding(op)(y) for op in ("floor", "ceil", "trunc", "rint")]
+        ints = [functions.bitwise(op)(z, z + 3) for op in ("and", "or", "xor", "shl", "shr")]
+        total = functions.maximum(x, y).cast("bf16")
+        for value in (*floats, *ints, ~z, -z, z.abs(), ~b, functions.where(b, x, y)):
+            total = total + value.cast("f32").cast("f16")
+        return total / y - functions.floor_divide(x, y)
+
+    chain = chain_of(everything, ("f32", "bf16", "i64", "bool"), "f16")
+    loops = Loops(2, ("row", "far", "one", "all"))
+    source = chains.cuda_source(chain, loops, "everything")
+    made = compile_file(nvrtc, "everything", ["everything"], 80, cuda_headers(), text=source)
+    assert made.code and "error" not in made.log
