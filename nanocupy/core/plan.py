@@ -62,6 +62,7 @@ class Plan:
         self.steps = [] if whole else self._steps([n for n in nodes if n.op is not CONSTANT])
         self._whole = whole
         self._outs = [self._place[n] for n in self.outputs]
+        self._timed = debug.level() >= 2
         debug.graph(name, [*self.inputs, *nodes])
 
     def __call__(self, values: list[Any]) -> list[Any]:
@@ -71,7 +72,7 @@ class Plan:
             return self._whole(*values)
         slots = [*values, *self._values[len(values) :]]
         values.clear()
-        clock = debug.Clock(self.name) if debug.level() >= 2 else None
+        clock = debug.Clock(self.name) if self._timed else None
         for step in self.steps:
             reads = [slots[i] for i in step.inputs]
             more = dict(step.node.attrs)

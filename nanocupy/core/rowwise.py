@@ -23,7 +23,7 @@ def binary(name: str) -> Lower:
 
     def lower(to: Lowering, node: Node) -> None:
         x, y = node.inputs
-        for rows, other in () if name == "divide" else ((x, y), (y, x)):
+        for rows, other in ((x, y), (y, x)):
             vector = _vector(to, node, other)
             if vector is not None and rows.shape == node.shape:
                 _launch(to, node, name, rows, vector)
