@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanocupy.core.array import array, as_array, constant, eval
+from nanocupy.core.array import array, constant, eval
 from nanocupy.core.graph import CONSTANT, Node, Spec, item, topological
 from nanocupy.core.plan import Plan
 from nanocupy.core.rules import rebuild
@@ -159,7 +159,7 @@ def compile(
         if key not in plans:
             plans[key] = plan_of(kind, (args, kwargs), specs)
         record, plan = plans[key]
-        results = _apply(plan, nodes, [args[i] for i in donate], name)
+        results = _apply(plan, nodes, [args[i] for i in donate if i < len(args)], name)
         for (container, place, _), result in zip(
             _state(outputs), results[record.returned :], strict=True
         ):
@@ -172,9 +172,13 @@ def compile(
 def _apply(plan: Plan, nodes: list[Node], gifts: list[Any], name: str) -> list[array]:
     """The outputs, still to be computed; at once if something is given away."""
     if gifts:
-        given = [as_array(g).node for g in gifts]
+        given: list[array] = []
+        flatten(gifts, given)
         eval([array(n) for n in nodes])
-        values = [give_away(n, name) if n in given else n.attrs["value"] for n in nodes]
+        values = [n.attrs["value"] for n in nodes]
+        for node in {a.node for a in given}:
+            if node in nodes:
+                give_away(node, name)
         return [array(constant(v)) for v in plan(values)]
     if not plan.outputs:
         return []

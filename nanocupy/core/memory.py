@@ -54,7 +54,24 @@ class Heap:
         self._holders: dict[int, int] = {}
         self._free: dict[int, list[np.ndarray]] = {}
         self._active = self._peak = self._cached = 0
-        self.memory_limit, self.cache_limit = _machine() * 3 // 2, _machine() // 8
+        self._limits: dict[str, int] = {}
+
+    def limit(self, name: str) -> int:
+        """Of "memory" or of "cache": what was set, or a part of the machine's memory."""
+        if name not in self._limits:
+            self._limits[name] = _machine() * 3 // 2 if name == "memory" else _machine() // 8
+        return self._limits[name]
+
+    def set_limit(self, name: str, limit: int) -> int:
+        """The limit there was."""
+        if not isinstance(limit, int) or limit < 0:
+            raise ValueError(
+                f"[set_{name}_limit] limit={limit!r}: expected a number of bytes, 0 or more"
+            )
+        old, self._limits[name] = self.limit(name), limit
+        if name == "cache" and self._cached > limit:
+            self.clear()
+        return old
 
     # ---- figures
 
@@ -100,7 +117,7 @@ class Heap:
             if kept:
                 self._cached -= need
                 return np.asarray(_Piece(kept.pop()))
-        if self.active + self._cached + need > self.memory_limit:
+        if self.active + self._cached + need > self.limit("memory"):
             self.clear()
         raw = np.empty(need + ALIGN, np.uint8)
         start = -raw.ctypes.data % ALIGN
@@ -108,7 +125,7 @@ class Heap:
 
     def give(self, piece: np.ndarray) -> None:
         with self._lock:
-            if self._cached + piece.nbytes <= self.cache_limit:
+            if self._cached + piece.nbytes <= self.limit("cache"):
                 self._free.setdefault(piece.nbytes, []).append(piece)
                 self._cached += piece.nbytes
 
@@ -185,7 +202,7 @@ def clear_cache() -> None:
 
 def get_memory_limit() -> int:
     """See `set_memory_limit`."""
-    return _heap.memory_limit
+    return _heap.limit("memory")
 
 
 def set_memory_limit(limit: int) -> int:
@@ -194,19 +211,9 @@ def set_memory_limit(limit: int) -> int:
     Returns:
         The limit there was.
     """
-    old, _heap.memory_limit = _heap.memory_limit, _whole("set_memory_limit", limit)
-    return old
+    return _heap.set_limit("memory", limit)
 
 
 def set_cache_limit(limit: int) -> int:
     """The most bytes that are kept; 0 keeps nothing. Returns the limit there was."""
-    old, _heap.cache_limit = _heap.cache_limit, _whole("set_cache_limit", limit)
-    if _heap.cached > limit:
-        _heap.clear()
-    return old
-
-
-def _whole(name: str, limit: int) -> int:
-    if not isinstance(limit, int) or limit < 0:
-        raise ValueError(f"[{name}] limit={limit!r}: expected a number of bytes, 0 or more")
-    return limit
+    return _heap.set_limit("cache", limit)

@@ -7,6 +7,7 @@ the order, the chains (`chains.fuse`), and when every value is let go of.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from sys import getrefcount
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from nanocupy.core.array import array, constant, run
 from nanocupy.core.chains import FUSED, fuse
 from nanocupy.core.custom import CUSTOM
 from nanocupy.core.fast import static
-from nanocupy.core.graph import CONSTANT, Node, Spec, item, size, topological
+from nanocupy.core.graph import CONSTANT, Node, Op, Spec, item, size, topological
 from nanocupy.core.program import Program
 from nanocupy.core.rules import common_subexpressions, rebuild, same
 
@@ -49,17 +50,19 @@ class Plan:
         self, inputs: Sequence[Node], outputs: Sequence[Node], device: Any = None, name: str = ""
     ) -> None:
         self.inputs, self.name, self.recorded = list(inputs), name, list(outputs)
-        roots = common_subexpressions(fold_constants(list(outputs)))
+        roots = common_subexpressions(folded(list(outputs)))
         self.outputs = fuse(roots)
         self.specs = [n.specs[0] for n in self.outputs]
         self._device = device
-        nodes = [n for n in topological(self.outputs) if n not in set(inputs)]
+        given = set(inputs)
+        nodes = [n for n in topological(self.outputs) if n not in given]
         whole = device and _whole(self.inputs, roots, device)
         self._place = {n: i for i, n in enumerate([*self.inputs, *nodes])}
         self._values = [n.attrs["value"] if n.op is CONSTANT else None for n in self._place]
         self.steps = [] if whole else self._steps([n for n in nodes if n.op is not CONSTANT])
         self._whole = whole
         self._outs = [self._place[n] for n in self.outputs]
+        self._timed = debug.level() >= 2
         debug.graph(name, [*self.inputs, *nodes])
 
     def __call__(self, values: list[Any]) -> list[Any]:
@@ -69,7 +72,7 @@ class Plan:
             return self._whole(*values)
         slots = [*values, *self._values[len(values) :]]
         values.clear()
-        clock = debug.Clock(self.name) if debug.level() >= 2 else None
+        clock = debug.Clock(self.name) if self._timed else None
         for step in self.steps:
             reads = [slots[i] for i in step.inputs]
             more = dict(step.node.attrs)
@@ -105,9 +108,7 @@ class Plan:
     def _function(self, node: Node) -> Callable[..., Any]:
         if self._device and node.op in (FUSED, CUSTOM):
             return _one_on_device(node, self._device)
-        if node.op.numpy is None:
-            raise NotImplementedError(f"[{node.op.name}] has no NumPy form: it cannot be compiled")
-        return node.op.numpy
+        return node.op.numpy or partial(run_only_in_programs, node.op)
 
     def _reused(self, step: Step, slots: list[Any], reads: list[Any]) -> Any:
         """An input that nobody else has, as memory for the result: None if there is none."""
@@ -115,20 +116,37 @@ class Plan:
         if len(step.node.specs) > 1:
             return None
         for place in step.dead:
+            references = _references(slots, place)
             x = slots[place]
             fits = x.dtype.itemsize == dtype.itemsize and x.shape == shape
-            # in slots, in reads, as x, as the argument; the memory: in x, as the argument
-            if fits and x.flags.carray and getrefcount(x) == 4 and _free(x):
+            if fits and x.flags.carray and references in _ALONE:
                 return (x.view(dtype),)
         return None
 
 
-def _free(x: np.ndarray) -> bool:
-    """Whether no other array lies in the memory of x."""
-    return x.base is None or (isinstance(x.base, np.ndarray) and getrefcount(x.base) == 2)
+def _references(holders: list[Any], place: int) -> tuple[int, int]:
+    """How many refer to an array in a list, and to the array whose part it is, if it is one."""
+    x = holders[place]
+    return getrefcount(x), 0 if x.base is None else getrefcount(x.base)
 
 
-def fold_constants(outputs: list[Node]) -> list[Node]:
+def _alone() -> set[tuple[int, int]]:
+    """The same of arrays that are in `slots` and `reads` and nowhere else, whatever else Python
+    counts."""
+    slots = [np.empty(2), np.empty(2)[:1]]
+    reads = list(slots)
+    return {_references(slots, place) for place in range(len(reads))}
+
+
+_ALONE = _alone()
+
+
+def run_only_in_programs(op: Op, *_: Any, **__: Any) -> Any:
+    """What stands for a NumPy form that does not exist: a plan may be made, and not run."""
+    raise NotImplementedError(f"[{op.name}] has no NumPy form: it runs only in a Program")
+
+
+def folded(outputs: list[Node]) -> list[Node]:
     """What depends on constants alone is one, unless it is large."""
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:

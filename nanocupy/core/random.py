@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import ops, sorting
-from nanocupy.core.array import array, as_array, float32, int32, record, uint32
+from nanocupy.core.array import array, as_array, eval, float32, int32, record, uint32
 from nanocupy.core.dtypes import astype
 from nanocupy.core.graph import Op
 from nanocupy.core.indexing import take
 from nanocupy.core.reductions import argmax
 from nanocupy.core.shapes import expand_dims
 from nanocupy.core.specs import broadcast, elements, normal_axis, resized
+from nanocupy.core.tracing import recording
 from nanocupy.core.types import finfo
 from nanocupy.core.unsupported import refuse
 
 __all__ = [
     "bernoulli", "categorical", "gumbel", "key", "laplace", "normal", "permutation", "randint",
-    "seed", "split", "truncated_normal", "uniform",
+    "seed", "split", "state", "truncated_normal", "uniform",
 ]  # fmt: skip
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -72,36 +73,33 @@ def key(seed: int) -> array:
     return array(np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32))
 
 
+state = [key(time.time_ns() // 1000)]
+"""The key that is split where none is given: `inputs` and `outputs` of a compiled function that
+draws numbers."""
+
+
 def split(key: Any, num: int = 2) -> array:
     """So many keys of one: uint32 [num, 2]."""
     return record(_BITS, _checked(key), shape=(num, 2))
 
 
-class _Global:
-    """The key that is split where none is given."""
-
-    def __init__(self) -> None:
-        self.key: array | None = None
-
-    def next(self) -> array:
-        if self.key is None:
-            seed(time.time_ns() // 1000)
-        pair = split(self.key).numpy()
-        self.key = array(pair[0])
-        return array(pair[1])
-
-
-_global = _Global()
+def _next() -> array:
+    """A key from the global one, which is split: recorded, inside a compiled function."""
+    pair = split(state[0])
+    if not recording():
+        eval(pair)
+    state[0] = pair[0]
+    return pair[1]
 
 
 def seed(seed: int) -> None:
     """Start the global key from a number."""
-    _global.key = key(seed)
+    state[0] = key(seed)
 
 
 def _checked(key: Any) -> array:
     if key is None:
-        return _global.next()
+        return _next()
     key = as_array(key)
     if key.shape != (2,) or key.dtype != uint32:
         raise ValueError(f"[random] a key is uint32 [2], not {key.dtype} {list(key.shape)}")

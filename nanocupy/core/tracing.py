@@ -48,11 +48,9 @@ def placeholder(spec: Spec, function: str) -> Node:
     return Node(PLACEHOLDER, (), {"function": function}, [spec])
 
 
-def give_away(node: Node, function: str) -> Any:
-    """The value of an evaluated node, which has none from now on."""
-    value = node.attrs["value"]
+def give_away(node: Node, function: str) -> None:
+    """An evaluated node has no value from now on."""
     node.op, node.attrs = DONATED, {"function": function}
-    return value
 
 
 def expanded(outputs: Outputs) -> Outputs:

@@ -25,9 +25,9 @@ def flatten(tree: Any, arrays: list[array]) -> Any:
     if isinstance(tree, np.ndarray):
         arrays.append(array(tree))
         return array
-    if isinstance(tree, list | tuple):
+    if type(tree) is list or isinstance(tree, tuple):
         return type(tree), tuple([flatten(child, arrays) for child in tree])
-    if isinstance(tree, dict):
+    if type(tree) is dict:
         return dict, tuple([(key, flatten(child, arrays)) for key, child in tree.items()])
     if tree is None or isinstance(tree, bool | int | float | str | np.generic | np.dtype):
         return type(tree), repr(tree)
@@ -51,6 +51,10 @@ def replaced(tree: Any, arrays: Iterator[Any]) -> Any:
 
 def places(tree: Any) -> list[Place]:
     """Where a tree that is state, and may hold other things, too, has arrays."""
+    if not isinstance(tree, dict | list | tuple):
+        raise ValueError(
+            f"[compile] inputs and outputs are dicts and lists of arrays, not {type(tree).__name__}"
+        )
     found: list[Place] = []
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, child in items:

@@ -55,11 +55,6 @@ class CudaKernel:
     def name(self) -> str:
         return self.expression.partition("<")[0]
 
-    @property
-    def text(self) -> str | None:
-        """The source, where it is no file."""
-        return None
-
 
 @dataclass(frozen=True)
 class WrittenKernel(CudaKernel):
@@ -67,14 +62,10 @@ class WrittenKernel(CudaKernel):
 
     Args:
         file: what to call the source in messages and in the cache.
-        written: the source.
+        text: the source.
     """
 
-    written: str
-
-    @property
-    def text(self) -> str:
-        return self.written
+    text: str
 
 
 class Gemm:

@@ -211,6 +211,8 @@ def test_a_record_is_made_once_for_every_kind_of_call() -> None:
     assert len(calls) == 5
     with pytest.raises(ValueError, match="not object"):
         function({"x": x}, object())
+    with pytest.raises(ValueError, match="dicts and lists"):
+        mx.compile(lambda: None, inputs=x)()
 
 
 def test_state_is_read_and_written() -> None:
@@ -227,6 +229,17 @@ def test_state_is_read_and_written() -> None:
     state["count"] = mx.array(10.0)
     assert step(mx.array(1.0)).tolist() == [33, 44]
     assert state["many"][0].tolist() == [3, 4]
+
+
+def test_random_numbers_are_drawn_anew_where_the_key_is_state() -> None:
+    state = mx.random.state
+    draw = mx.compile(lambda: mx.random.uniform(shape=(3,)), inputs=state, outputs=state)
+    mx.random.seed(7)
+    want = [mx.random.uniform(shape=(3,)).tolist() for _ in range(3)]
+    mx.random.seed(7)
+    assert [draw().tolist() for _ in range(3)] == want and want[0] != want[1]
+    frozen = mx.compile(lambda: mx.random.uniform(shape=(3,)))
+    assert frozen().tolist() == frozen().tolist()
 
 
 def test_captured_arrays_are_constants_unless_they_are_named() -> None:
@@ -360,6 +373,8 @@ def test_a_donated_argument_is_gone_and_its_memory_used() -> None:
         x.tolist()
     with pytest.raises(ValueError, match="donated"):
         (x + 1).item()
+    z = mx.array([1.0])
+    assert mx.compile(lambda x, y: x + y, donate=(0, 1))(z, z).item() == 2
 
 
 def test_memory_that_somebody_sees_is_not_donated() -> None:

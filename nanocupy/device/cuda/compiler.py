@@ -49,7 +49,8 @@ class Compiler:
         wanted: dict[tuple[str, str | None], set[str]] = {}
         for kernel in kernels:
             if (kernel.file, kernel.expression) not in self._loaded:
-                wanted.setdefault((kernel.file, kernel.text), set()).add(kernel.expression)
+                written = getattr(kernel, "text", None)
+                wanted.setdefault((kernel.file, written), set()).add(kernel.expression)
         programs = [
             Program(self._toolkit, self._capability, file, tuple(sorted(names)), text)
             for (file, text), names in wanted.items()
