@@ -357,6 +357,12 @@ def vmax(b: Any, x: Any, y: Any) -> Any:
     return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
+@op(F, F, F, F)
+def vpick(b: Any, x: Any, negative: Any, other: Any) -> Any:
+    """Lane by lane: `negative` where x < 0, else `other`."""
+    return b.select(b.fcmp_ordered("<", x, const(VF, 0.0)), negative, other)
+
+
 @op(I, I, I)
 def iadd(b: Any, x: Any, y: Any) -> Any:
     return b.add(x, y)

@@ -15,6 +15,7 @@ from nanocupy.device.cpu.simd import (
     vload_first,
     vmax,
     vneg,
+    vpick,
     vsplat,
     vstore,
     vstore_first,
@@ -33,7 +34,7 @@ def share(width, thread, threads):
 def vsilu(x):
     """x * sigmoid(x), from exp(-|x|) so that nothing overflows."""
     e = vexp_negative(vneg(vabs(x)))
-    return vmax(x * e, x) / (vsplat(f4(1)) + e)
+    return vpick(x, x * e, x) / (vsplat(f4(1)) + e)
 
 
 @fn
@@ -41,7 +42,7 @@ def vgelu(x):
     """x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3): the tanh formula, likewise."""
     cube = vsplat(f4(0.044715)) * x * x * x
     e = vexp_negative(vneg(vabs(vsplat(f4(1.5957691216057308)) * (x + cube))))
-    return vmax(x * e, x) / (vsplat(f4(1)) + e)
+    return vpick(x, x * e, x) / (vsplat(f4(1)) + e)
 
 
 @fn
