@@ -22,6 +22,7 @@ from nanocupy.kernels.base import WrittenKernel
 
 CUDA_BLOCK = 256
 SERIAL = 16_384  # elements that one thread is done with before another would have woken
+MOST_WALKS = 1024  # shapes and strides that one chain remembers
 STREAM = 16 << 20  # bytes of results that no cache keeps for who reads them next
 _KERNEL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
@@ -180,6 +181,8 @@ class HostChain:
         count = sum(kernel.loops.counts(self.chain).values())
         words = ctypes.c_int64 * count
         walk = Walk(shape, math.prod(shape), kernel, _KERNEL(kernel.address), numbers, words)
+        if len(self._walks) >= MOST_WALKS:
+            self._walks.clear()
         return self._walks.setdefault(key, walk)
 
 
