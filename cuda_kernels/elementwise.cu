@@ -39,36 +39,12 @@ __global__ void mul(float* out, const float* x, const float* y, const i64* rows,
   map(out, width, x, x_stride, y, y_stride, rows, width, [](float a, float b) { return a * b; });
 }
 
-__global__ void divide(float* out, const float* x, const float* y, const i64* rows, int width,
-                       i64 x_stride, i64 y_stride) {
-  map(out, width, x, x_stride, y, y_stride, rows, width, [](float a, float b) { return a / b; });
-}
-
-__global__ void maximum(float* out, const float* x, const float* y, const i64* rows, int width,
-                        i64 x_stride, i64 y_stride) {
-  map(out, width, x, x_stride, y, y_stride, rows, width,
-      [](float a, float b) { return b > a ? b : a; });  // NaN in x stays
-}
-
 __global__ void silu(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
   map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return silu_of(a); });
 }
 
 __global__ void gelu(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
   map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return gelu_of(a); });
-}
-
-__global__ void tanh_rows(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
-  map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return tanhf(a); });
-}
-
-__global__ void sigmoid(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
-  map(out, width, x, x_stride, x, x_stride, rows, width,
-      [](float a, float) { return 1 / (1 + expf(-a)); });
-}
-
-__global__ void erf_rows(float* out, const float* x, const i64* rows, int width, i64 x_stride) {
-  map(out, width, x, x_stride, x, x_stride, rows, width, [](float a, float) { return erff(a); });
 }
 
 __global__ void scale(float* out, const float* x, const i64* rows, int width, i64 x_stride,

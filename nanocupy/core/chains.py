@@ -19,6 +19,7 @@ import numpy as np
 from nanocupy.core.graph import Node, Op, Shape, Spec, item, topological, width
 from nanocupy.core.lowering import Lowering, Operand
 from nanocupy.core.memory import empty
+from nanocupy.core.rewriting import same
 from nanocupy.core.specs import broadcast
 from nanocupy.device.base import Rows
 from nanocupy.device.chain import DTYPES, KINDS, Chain
@@ -178,12 +179,8 @@ def fuse(outputs: Sequence[Node], least: int = 1) -> list[Node]:
             made |= _merge(unit, made, wanted)
         else:
             inputs = tuple([made[n] for n in unit.inputs])
-            made[unit] = unit if inputs == unit.inputs else _again(unit, inputs)
+            made[unit] = same(unit, inputs)
     return [made[n] for n in outputs]
-
-
-def _again(node: Node, inputs: tuple[Node, ...]) -> Node:
-    return Node(node.op, inputs, node.attrs, node.specs, node.order)
 
 
 def _fusable(node: Node) -> bool:

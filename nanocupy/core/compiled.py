@@ -10,7 +10,7 @@ from typing import Any
 from nanocupy.core.array import array, constant, eval
 from nanocupy.core.graph import CONSTANT, Node, Spec, item, topological
 from nanocupy.core.plan import Plan
-from nanocupy.core.rules import rebuild
+from nanocupy.core.rewriting import rebuild
 from nanocupy.core.tracing import COMPILED, PLACEHOLDER, give_away, placeholder, recorded, recording
 from nanocupy.core.trees import flatten, places, replaced
 from nanocupy.device.base import Rows

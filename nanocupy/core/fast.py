@@ -24,7 +24,7 @@ from nanocupy.core.array import (
 from nanocupy.core.attention import scaled_dot_product_attention
 from nanocupy.core.custom import custom_kernel
 from nanocupy.core.dtypes import astype, rounded
-from nanocupy.core.graph import Node, Op, Spec, item, width
+from nanocupy.core.graph import Node, Op, item, leaf, width
 from nanocupy.core.lowering import Lowering
 from nanocupy.core.paged import (
     PagedCache,
@@ -49,12 +49,7 @@ from nanocupy.kernels import silu_mul as silu_mul_kernel
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
 from nanocupy.kernels.paged_attention import KVLayout
 
-
-def _no_leaf(**_: Any) -> Spec:
-    raise AssertionError("a leaf is made with its spec")
-
-
-STATIC = Op("static", _no_leaf)
+STATIC = Op("static", leaf)
 
 
 def static(
@@ -74,7 +69,7 @@ def static(
     return array(Node(STATIC, (), {"buffer": buffer, "limit": limit, "fixed": fixed}, [spec]))
 
 
-PACKED = Op("packed weight", _no_leaf)
+PACKED = Op("packed weight", leaf)
 
 
 def packed_matrix(weight: PackedWeight) -> array:

@@ -111,11 +111,12 @@ def topological(roots: Sequence[Node]) -> list[Node]:
 # Two leaf operations: an array that exists, and an output of a node with several.
 
 
-def _leaf(**_: Any) -> Spec:
+def leaf(**_: Any) -> Spec:
+    """The `infer` of leaves."""
     raise AssertionError("a leaf is made with its spec")
 
 
-CONSTANT = Op("constant", _leaf, numpy=lambda *, value, **_: value)
+CONSTANT = Op("constant", leaf, numpy=lambda *, value, **_: value)
 ITEM = Op("item", lambda *_, index: None, numpy=lambda values, *, index: values[index])
 
 

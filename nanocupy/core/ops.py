@@ -179,8 +179,8 @@ def _whole(name: str) -> Callable[[Any], array]:
 # ---- the table: one input
 
 abs, sign = _unary("abs"), _unary("sign", function=_sign)
-square = _unary("square", lower=rowwise.square)
-negative = _unary("negative", partial(_no_bool, "negative"), lower=rowwise.negative)
+square = _unary("square")
+negative = _unary("negative", partial(_no_bool, "negative"))
 positive = as_array
 ceil, floor, trunc = _whole("ceil"), _whole("floor"), _whole("trunc")
 exp, expm1 = _unary("exp", floating), _unary("expm1", floating)

@@ -20,7 +20,8 @@ from nanocupy.core.custom import CUSTOM
 from nanocupy.core.fast import static
 from nanocupy.core.graph import CONSTANT, Node, Op, Spec, item, size, topological
 from nanocupy.core.program import Program
-from nanocupy.core.rules import common_subexpressions, rebuild, same
+from nanocupy.core.rewriting import rebuild, same
+from nanocupy.core.rules import common_subexpressions
 
 FOLDED = 1 << 20  # bytes of the largest value that is computed beforehand
 

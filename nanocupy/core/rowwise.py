@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from ml_dtypes import bfloat16
 
 from nanocupy.core.graph import CONSTANT, Node, width
 from nanocupy.core.lowering import Lowering
-from nanocupy.device.base import Device
+from nanocupy.device.base import Launch
 from nanocupy.kernels import cast as cast_kernel
 from nanocupy.kernels import elementwise, routing, take_rows
 
 Lower = Callable[[Lowering, Node], None]
+
+
+# ---- elementwise: what is refused here is a chain (`chains.lowering`)
 
 
 def binary(name: str) -> Lower:
@@ -24,24 +28,24 @@ def binary(name: str) -> Lower:
         x, y = node.inputs
         widths = {width(n.shape) for n in (x, y, node)}
         if len(widths) > 1 or not x.shape or not y.shape or x.shape[0] != y.shape[0]:
-            raise _broadcasts(node)
-        _elementwise(name, to, node)
+            raise NotImplementedError(f"[{node.op.name}] broadcasting")
+        _launch(to, node, partial(elementwise.launch_binary, to.device, name))
 
     return lower
 
 
-def _broadcasts(node: Node) -> NotImplementedError:
-    x, y = (n.shape for n in node.inputs)
-    return NotImplementedError(f"[{node.op.name}] broadcasting {x} with {y} in a Program")
+def unary(name: str) -> Lower:
+    """An elementwise kernel of one input."""
+    return lambda to, node: _launch(to, node, partial(elementwise.launch_unary, to.device, name))
 
 
-def known(device: Device, node: Node) -> np.ndarray | None:
-    """The value of a leaf that never changes: a constant, or what a layer has on the device."""
-    if node.op is CONSTANT:
-        return np.asarray(node.attrs["value"])
-    if node.attrs.get("fixed"):
-        return np.array(device.read(node.attrs["buffer"])).reshape(node.shape)
-    return None
+def _launch(to: Lowering, node: Node, launch: Callable[..., Launch]) -> None:
+    if node.dtype != np.float32:
+        raise NotImplementedError(f"[{node.op.name}] of {node.dtype}")
+    sources, out, size = to.inputs(node), to.of(node).view, width(node.shape)
+    views = [x.view for x in sources]
+    strides = dict(zip(("x_stride", "y_stride"), [x.stride for x in sources], strict=False))
+    to.add(to.rows(node), lambda rows: launch(out, *views, rows, size, **strides))
 
 
 def product(to: Lowering, node: Node) -> None:
@@ -51,25 +55,6 @@ def product(to: Lowering, node: Node) -> None:
             _scale(to, node, x, float(y.attrs["value"]))
             return
     binary("mul")(to, node)
-
-
-def negative(to: Lowering, node: Node) -> None:
-    if node.dtype != np.float32:
-        raise NotImplementedError(f"[negative] of {node.dtype} in a Program")
-    _scale(to, node, node.inputs[0], -1.0)
-
-
-def square(to: Lowering, node: Node) -> None:
-    if node.dtype != np.float32:
-        raise NotImplementedError(f"[square] of {node.dtype} in a Program")
-    x, out, size = to.of(node.inputs[0]), to.of(node).view, width(node.shape)
-    place: dict[str, Any] = {"x_stride": x.stride, "y_stride": x.stride}
-    to.add(
-        to.rows(node),
-        lambda rows: elementwise.launch_binary(
-            to.device, "mul", out, x.view, x.view, rows, size, **place
-        ),
-    )
 
 
 def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
@@ -82,36 +67,7 @@ def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
     )
 
 
-def unary(name: str) -> Lower:
-    """An elementwise kernel of one input."""
-    return lambda to, node: _apply(name, to, node)
-
-
-def _apply(name: str, to: Lowering, node: Node) -> None:
-    """To the first input."""
-    if node.dtype != np.float32:
-        raise NotImplementedError(f"[{node.op.name}] of {node.dtype} in a Program")
-    x, out, size = to.of(node.inputs[0]), to.of(node).view, width(node.shape)
-    to.add(
-        to.rows(node),
-        lambda rows: elementwise.launch_unary(
-            to.device, name, out, x.view, rows, size, x_stride=x.stride
-        ),
-    )
-
-
-def _elementwise(name: str, to: Lowering, node: Node) -> None:
-    """Of two inputs of one shape."""
-    if node.dtype != np.float32:
-        raise NotImplementedError(f"[{node.op.name}] of {node.dtype} in a Program")
-    (x, y), out, size = to.inputs(node), to.of(node).view, width(node.shape)
-    place: dict[str, Any] = {"x_stride": x.stride, "y_stride": y.stride}
-    to.add(
-        to.rows(node),
-        lambda rows: elementwise.launch_binary(
-            to.device, name, out, x.view, y.view, rows, size, **place
-        ),
-    )
+# ---- whole rows
 
 
 def take(to: Lowering, node: Node) -> None:

@@ -7,14 +7,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from nanocupy.core.graph import ITEM, Node, Op, Spec
-from nanocupy.core.rules import Outputs, rebuild, same
-
-
-def _leaf(**_: Any) -> Spec:
-    raise AssertionError("a leaf is made with its spec")
+from nanocupy.core.graph import ITEM, Node, Op, Spec, leaf
+from nanocupy.core.rewriting import Outputs, rebuild, same
 
 
 def _no_value(*, function: str) -> NoReturn:
@@ -33,9 +29,9 @@ def _donated(*, function: str) -> NoReturn:
 
 
 # An argument of a function that is being recorded.
-PLACEHOLDER = Op("argument", _leaf, _no_value, effect=True)
+PLACEHOLDER = Op("argument", leaf, _no_value, effect=True)
 # What an evaluated array becomes that was given away.
-DONATED = Op("donated", _leaf, _donated, effect=True)
+DONATED = Op("donated", leaf, _donated, effect=True)
 # A call of a compiled function: `plan` computes the outputs from the inputs.
 COMPILED = Op(
     "compiled",

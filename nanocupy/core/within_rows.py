@@ -14,11 +14,11 @@ from nanocupy.core import ops
 from nanocupy.core.array import array, constant
 from nanocupy.core.experts import switch_linear
 from nanocupy.core.fast import PACKED, pack, packed_linear, static
-from nanocupy.core.graph import CONSTANT, Node, Op, topological, width
+from nanocupy.core.graph import CONSTANT, Node, Op, width
 from nanocupy.core.indexing import SETITEM, TAKE
 from nanocupy.core.lowering import Lowering, Operand
 from nanocupy.core.products import GATHER_MM, MATMUL
-from nanocupy.core.rowwise import known
+from nanocupy.core.rewriting import rebuild, same
 from nanocupy.core.shapes import TRANSPOSE
 from nanocupy.device.base import Device, Rows
 from nanocupy.kernels import columns
@@ -34,26 +34,33 @@ def fold_constants(outputs: list[Node], device: Device) -> list[Node]:
 
     Exact: by the operations' NumPy forms, as an array without a Program has it.
     """
-    new: dict[Node, Node] = {}
-    for node in topological(outputs):
-        inputs = tuple(new[n] for n in node.inputs)
-        new[node] = node
-        if inputs != node.inputs:
-            new[node] = Node(node.op, inputs, node.attrs, node.specs, node.order)
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         pure = node.op.numpy and not node.op.effect and len(node.specs) == 1
         if inputs and pure and all(_never_changes(n) for n in inputs):
             assert node.op.numpy is not None
-            values = [known(device, n) for n in inputs]
-            new[node] = _leaf(np.asarray(node.op.numpy(*values, **node.attrs)), device)
-        elif node.op is ops.ADD and node.dtype.kind == "i":
-            new[node] = _less_nothing(new[node])
-        elif node.op is MATMUL and _never_changes(inputs[1]) and len(inputs[1].shape) == 2:
-            new[node] = _by_a_matrix(inputs[0], known(device, inputs[1]), device)
-    return [new[n] for n in outputs]
+            values = [_known(device, n) for n in inputs]
+            return _leaf(np.asarray(node.op.numpy(*values, **node.attrs)), device)
+        if node.op is ops.ADD and node.dtype.kind == "i":
+            return _less_nothing(same(node, inputs))
+        if node.op is MATMUL and _never_changes(inputs[1]) and len(inputs[1].shape) == 2:
+            return _by_a_matrix(inputs[0], _known(device, inputs[1]), device)
+        return same(node, inputs)
+
+    return rebuild(outputs, make)
 
 
 def _never_changes(node: Node) -> bool:
     return node.op is CONSTANT or bool(node.attrs.get("fixed"))
+
+
+def _known(device: Device, node: Node) -> np.ndarray | None:
+    """The value of a leaf that never changes: a constant, or what a layer has on the device."""
+    if node.op is CONSTANT:
+        return np.asarray(node.attrs["value"])
+    if node.attrs.get("fixed"):
+        return np.array(device.read(node.attrs["buffer"])).reshape(node.shape)
+    return None
 
 
 def _leaf(value: np.ndarray, device: Device) -> Node:
@@ -85,19 +92,13 @@ def _by_a_matrix(x: Node, matrix: np.ndarray | None, device: Device) -> Node:
 def within_rows(outputs: list[Node]) -> list[Node]:
     """Slices and transposes that are not one piece of a row, concatenation and the like: COLUMNS.
     x @ w.T of a packed weight is a linear; part of a row times numbers is the row times numbers."""
-    new: dict[Node, Node] = {}
-    for node in topological(outputs):
-        inputs = tuple(new[n] for n in node.inputs)
-        made = node
-        if inputs != node.inputs:
-            made = Node(node.op, inputs, node.attrs, node.specs, node.order)
-        rule = _RULES.get(node.op, _moved if node.op.moves else _as_it_is)
-        new[node] = rule(made)
-    return [new[n] for n in outputs]
 
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        rule = _RULES.get(node.op, _moved if node.op.moves else None)
+        made = same(node, inputs)
+        return rule(made) if rule else made
 
-def _as_it_is(node: Node) -> Node:
-    return node
+    return rebuild(outputs, make)
 
 
 def _moved(node: Node) -> Node:

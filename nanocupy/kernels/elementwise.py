@@ -1,6 +1,5 @@
-"""Elementwise operations on f32 rows: add x + y, mul x * y, divide x / y, maximum (where x is NaN,
-NaN), silu x * sigmoid(x), gelu (by the tanh formula), tanh, sigmoid, erf (within 5e-7), scale x * a
-number.
+"""Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x), gelu (by the tanh
+formula), scale x * a number. Others are chains: `kernels/chains.py`.
 
 out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
 says how far (default: width; 0: the same vector for every row). add_bias, on CUDA only, adds one
@@ -9,7 +8,6 @@ vector to every row, in place.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -21,18 +19,12 @@ CPU_SCALE, CUDA_SCALE = CpuKernel("elementwise:scale"), CudaKernel("elementwise"
 CUDA_ADD_BIAS = CudaKernel("elementwise", "add_bias")
 BINARY = {
     name: (CpuKernel(f"elementwise:{name}"), CudaKernel("elementwise", name))
-    for name in ("add", "mul", "divide", "maximum")
+    for name in ("add", "mul")
 }
 """The operations of two inputs, by name: on the CPU, on CUDA."""
 UNARY = {
-    name: (CpuKernel(f"elementwise:{name}"), CudaKernel("elementwise", named))
-    for name, named in {
-        "silu": "silu",
-        "gelu": "gelu",
-        "tanh": "tanh_rows",  # the others are names of C
-        "sigmoid": "sigmoid",
-        "erf": "erf_rows",
-    }.items()
+    name: (CpuKernel(f"elementwise:{name}"), CudaKernel("elementwise", name))
+    for name in ("silu", "gelu")
 }
 """The operations of one input, by name: on the CPU, on CUDA."""
 CUDA_BLOCK = 256  # threads, four elements each
@@ -45,14 +37,6 @@ def add_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def mul_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x * y
-
-
-def divide_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.asarray(x / y)
-
-
-def maximum_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.asarray(np.where(y > x, y, x))
 
 
 def silu_reference(x: np.ndarray) -> np.ndarray:
@@ -71,21 +55,6 @@ def gelu_reference(x: np.ndarray) -> np.ndarray:
 
 def scale_reference(x: np.ndarray, factor: float) -> np.ndarray:
     return x * np.float32(factor)
-
-
-def tanh_reference(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.tanh(x))
-
-
-def sigmoid_reference(x: np.ndarray) -> np.ndarray:
-    """x f32 -> f32: 1 / (1 + exp(-x))."""
-    with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-x)))
-
-
-def erf_reference(x: np.ndarray) -> np.ndarray:
-    """x f32 -> f32."""
-    return np.asarray(np.vectorize(math.erf, otypes=[np.float32])(x))
 
 
 def cuda_grid(rows: Rows, width: int) -> tuple[int, int, int]:

@@ -8,12 +8,9 @@ from nanocupy.device.cpu.simd import (
     fn,
     i4,
     vabs,
-    vexp,
     vexp_negative,
-    vfma,
     vload,
     vload_first,
-    vmax,
     vneg,
     vpick,
     vsplat,
@@ -46,36 +43,6 @@ def vgelu(x):
 
 
 @fn
-def vtanh(x):
-    """1 - 2 / (exp(2x) + 1)."""
-    one, two = vsplat(f4(1)), vsplat(f4(2))
-    return one - two / (vexp(two * x) + one)
-
-
-@fn
-def vsigmoid(x):
-    """1 / (1 + exp(-x))."""
-    one = vsplat(f4(1))
-    return one / (one + vexp(vneg(x)))
-
-
-@fn
-def verf(x):
-    """Within 3e-7: 1 - t * p(t) * exp(-x^2), t = 1 / (1 + 0.3275911 |x|), by Abramowitz and Stegun,
-    7.1.26; then the sign."""
-    limit, one = vsplat(f4(-10)), vsplat(f4(1))
-    x = vneg(vmax(limit, vneg(vmax(limit, x))))
-    size = vabs(x)
-    t = one / (one + vsplat(f4(0.3275911)) * size)
-    p = vfma(vsplat(f4(1.061405429)), t, vsplat(f4(-1.453152027)))
-    p = vfma(p, t, vsplat(f4(1.421413741)))
-    p = vfma(p, t, vsplat(f4(-0.284496736)))
-    p = vfma(p, t, vsplat(f4(0.254829592))) * t
-    sign = x / vmax(size, vsplat(f4(1e-30)))
-    return sign * (one - p * vexp_negative(vneg(size * size)))
-
-
-@fn
 def vadd(x, y):
     return x + y
 
@@ -83,17 +50,6 @@ def vadd(x, y):
 @fn
 def vmul(x, y):
     return x * y
-
-
-@fn
-def vdiv(x, y):
-    return x / y
-
-
-@fn
-def vlargest(x, y):
-    """NaN in x stays."""
-    return vmax(y, x)
 
 
 def _binary(function):
@@ -112,7 +68,7 @@ def _binary(function):
     return kernel
 
 
-add, mul, divide, maximum = _binary(vadd), _binary(vmul), _binary(vdiv), _binary(vlargest)
+add, mul = _binary(vadd), _binary(vmul)
 
 
 def _unary(function):
@@ -130,8 +86,7 @@ def _unary(function):
     return kernel
 
 
-silu, gelu, tanh = _unary(vsilu), _unary(vgelu), _unary(vtanh)
-sigmoid, erf = _unary(vsigmoid), _unary(verf)
+silu, gelu = _unary(vsilu), _unary(vgelu)
 
 
 def scale(a, thread, threads):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 from nanocupy.device.cpu.raw import load_f32, load_i64
 from nanocupy.device.cpu.simd import (
     f4,
@@ -18,6 +16,7 @@ from nanocupy.device.cpu.simd import (
     vstore_first,
     vsum,
 )
+from nanocupy.kernels.cpu.rms_norm import inverse_rms
 
 
 @fn
@@ -35,7 +34,7 @@ def norm(out, x, weight, bias, size, eps):
         squares = vfma(v, v, squares)
     last = vfirst(rest, last - mean, zero)
     squares = vfma(last, last, squares)
-    scale = vsplat(f4(1) / f4(sqrt(vsum(squares) / f4(size) + eps)))
+    scale = inverse_rms(squares, size, eps)
     for i in range(whole):
         v = (vload(x + 64 * i) - mean) * scale * vload(weight + 64 * i)
         vstore(out + 64 * i, v + vload(bias + 64 * i))

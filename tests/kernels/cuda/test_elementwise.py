@@ -1,4 +1,4 @@
-"""add, mul, silu, gelu, tanh, scale, silu_mul, gelu_mul, cast, add_bias and take_rows on CUDA."""
+"""add, mul, silu, gelu, scale, silu_mul, gelu_mul, cast, add_bias and take_rows on CUDA."""
 
 from __future__ import annotations
 
@@ -89,19 +89,8 @@ def test_agrees_with_numpy(cuda: Any, op: str, rows: int, width: int, gaps: Any)
     inputs = [normal(rows, stride, seed=i) for i, stride in enumerate(how.values())]
     got = apply(cuda, launch, *inputs, width=width, **how)
     want = reference(*(x[:, :width] for x in inputs))
-    rough = {
-        "silu": 2e-6,
-        "tanh": 2e-6,
-        "gelu": 1e-5,
-        "sigmoid": 1e-5,
-        "erf": 5e-6,
-    }  # exp of a number that is itself rounded
+    rough = {"silu": 2e-6, "gelu": 1e-5}  # exp of a number that is itself rounded
     np.testing.assert_allclose(got, want, rtol=rough.get(op.removesuffix("_mul"), 0), atol=0)
-
-
-def test_the_larger_of_nan_is_nan(cuda: Any) -> None:
-    got = apply(cuda, OPS["maximum"][0], EDGES[None], np.zeros_like(EDGES)[None], width=len(EDGES))
-    np.testing.assert_array_equal(got[0], np.maximum(EDGES, 0))
 
 
 @pytest.mark.parametrize("op", sorted(elementwise.UNARY))
