@@ -78,7 +78,7 @@ class Plan:
             reads = [slots[i] for i in step.inputs]
             more = dict(step.node.attrs)
             if step.node.op is FUSED and step.function is FUSED.numpy:
-                more["out"] = self._reused(step, slots, reads)
+                more["out"] = self._reused(step, slots)
             if clock:
                 slots[step.out] = clock.time(step, reads, more)
             else:
@@ -111,7 +111,7 @@ class Plan:
             return _one_on_device(node, self._device)
         return node.op.numpy or partial(run_only_in_programs, node.op)
 
-    def _reused(self, step: Step, slots: list[Any], reads: list[Any]) -> Any:
+    def _reused(self, step: Step, slots: list[Any]) -> Any:
         """An input that nobody else has, as memory for the result: None if there is none."""
         shape, dtype = step.node.specs[0]
         if len(step.node.specs) > 1:
