@@ -1,4 +1,4 @@
-"""Other programs' quantised weights as the one layout that is run: see `checkpoint.affine`.
+"""Other programs' quantised weights as the one layout that is run: see `kernels.affine`.
 
 A module's qweight, qzeros, scales, ... stand for its weight, scales and biases, and where inputs
 were sorted by their groups (act-order) for `order`, the input that each column is for. Weights of

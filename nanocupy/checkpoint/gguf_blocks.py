@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint.affine import pack
+from nanocupy.kernels.affine import pack
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.floating]
@@ -52,7 +52,7 @@ class BlockFormat(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """A matrix [N, K] in affine groups along K, as `checkpoint.affine` lays it out."""
+    """A matrix [N, K] in affine groups along K, as `kernels.affine` lays it out."""
 
     weight: NDArray[np.uint32]
     scales: Numbers

@@ -1,6 +1,6 @@
 """The arithmetic of other programs' packings: words of int32 to affine codes and zero points.
 
-A matrix [N, K] has N outputs. Everything comes as a file has it, and goes as `checkpoint.affine`
+A matrix [N, K] has N outputs. Everything comes as a file has it, and goes as `kernels.affine`
 says. Words are little-endian; as int32 they are signed, so they are read as uint32 or as bytes.
 """
 
@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint.affine import pack
+from nanocupy.kernels.affine import pack, unpack
 
 Words = NDArray[np.integer]
 Codes = NDArray[np.uint8]
@@ -20,20 +20,9 @@ AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Which eighth of an AWQ word holds column 0, 1, ...: it packs columns 0, 2, 4, 6, 1, 3, 5, 7."""
 
 
-def low_first(words: Words, bits: int) -> Codes:
-    """Words [rows, W], the first code in the lowest bits -> codes [rows, W * 32 / bits]."""
-    octets = np.ascontiguousarray(words).view(np.uint8)
-    if bits == 8:
-        return octets
-    codes = np.empty((len(octets), 2 * octets.shape[1]), np.uint8)
-    codes[:, 0::2] = octets & np.uint8(15)
-    codes[:, 1::2] = octets >> np.uint8(4)
-    return codes
-
-
 def awq_codes(words: Words) -> Codes:
     """AWQ's words along N, int32 [rows, N/8] -> codes [rows, N]."""
-    codes = low_first(words, 4).reshape(len(words), -1, 8)
+    codes = unpack(words, 4).reshape(len(words), -1, 8)
     return codes[..., AWQ_ORDER].reshape(len(words), -1)
 
 
@@ -54,7 +43,7 @@ def gptq_weight(words: Words, bits: int, order: NDArray[Any] | None) -> NDArray[
 
 def reordered(words: Words, bits: int, order: NDArray[Any]) -> NDArray[np.uint32]:
     """Words [N, K*bits/32] with their columns in another order."""
-    return pack(low_first(words, bits)[:, order], bits)
+    return pack(unpack(words, bits)[:, order], bits)
 
 
 def gptq_zeros(words: Words, bits: int, version: int) -> Codes:
@@ -65,7 +54,7 @@ def gptq_zeros(words: Words, bits: int, version: int) -> Codes:
     if version == 1:
         ones = sum(1 << shift for shift in range(0, 32, bits))
         words = np.ascontiguousarray(words).view(np.uint32) + np.uint32(ones)
-    return np.ascontiguousarray(low_first(words, bits).T)
+    return np.ascontiguousarray(unpack(words, bits).T)
 
 
 def compressed_zeros(words: Words, bits: int, rows: int) -> Codes:
@@ -75,7 +64,7 @@ def compressed_zeros(words: Words, bits: int, rows: int) -> Codes:
     """
     if words.dtype == np.int8:
         return (words.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
-    return np.ascontiguousarray(low_first(words.T, bits).T[:rows])
+    return np.ascontiguousarray(unpack(words.T, bits).T[:rows])
 
 
 def spread(numbers: NDArray[Any], times: int) -> NDArray[Any]:

@@ -1,8 +1,6 @@
-"""Weights in MLX's affine codes, as `mlx.core` has them: w = code * scale + bias in groups.
+"""Weights in MLX's affine codes (`kernels.affine`), as `mlx.core` has them.
 
-A row of codes is one stream of bits, the first code in the lowest, in words of 32: weight uint32
-[..., n, k*bits/32], scales and biases [..., n, k/group_size]. Products take the weight apart first;
-what an engine runs on is `fast.packed_linear`.
+Products take the weight apart first; what an engine runs on is `fast.packed_linear`.
 """
 
 from __future__ import annotations
@@ -17,29 +15,11 @@ from nanocupy.core.dtypes import astype
 from nanocupy.core.graph import Op, Spec, item
 from nanocupy.core.layout import matrix_transpose
 from nanocupy.core.products import gather_mm, matmul
+from nanocupy.kernels import affine
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 _EPSILON = np.float32(1e-7)
 _TOGETHER = 1 << 18  # numbers that are quantised at a time: what a CPU keeps at hand
-
-
-def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes uint8 [..., k] as words uint32 [..., k*bits/32]."""
-    if bits == 8:
-        return np.ascontiguousarray(codes).view("<u4")
-    if bits == 4:
-        return np.ascontiguousarray(codes[..., 0::2] | codes[..., 1::2] << np.uint8(4)).view("<u4")
-    stream = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
-    flat = stream.reshape(*codes.shape[:-1], -1)
-    return np.packbits(flat, axis=-1, bitorder="little").view("<u4")
-
-
-def unpack_codes(words: np.ndarray, bits: int) -> np.ndarray:
-    """The inverse of `pack_codes`."""
-    raw = np.ascontiguousarray(words, "<u4").view(np.uint8)
-    stream = np.unpackbits(raw, axis=-1, bitorder="little")
-    stream = stream.reshape(*words.shape[:-1], -1, bits)
-    return np.packbits(stream, axis=-1, bitorder="little")[..., 0]
 
 
 def quantize_rows(w: np.ndarray, group_size: int, bits: int) -> tuple[np.ndarray, ...]:
@@ -52,7 +32,7 @@ def quantize_rows(w: np.ndarray, group_size: int, bits: int) -> tuple[np.ndarray
         rows = slice(start, start + step)
         groups = w[rows].astype(np.float32).reshape(-1, group_size)
         codes, scale, bias = _quantize_groups(groups, bits)
-        words[rows] = pack_codes(codes.reshape(-1, k), bits)
+        words[rows] = affine.pack(codes.reshape(-1, k), bits)
         scales[rows], biases[rows] = (x.reshape(-1, k // group_size) for x in (scale, bias))
     return words, scales, biases
 
@@ -90,7 +70,7 @@ def _quantize_specs(w: Spec, *, group_size: int, bits: int) -> list[Spec]:
 def _dequantize(
     words: np.ndarray, scales: np.ndarray, biases: np.ndarray, *, group_size: int, bits: int
 ) -> np.ndarray:
-    codes = unpack_codes(words, bits)
+    codes = affine.unpack(words, bits)
     groups = codes.reshape(*scales.shape, group_size).astype(float32)
     wide = groups * scales[..., None].astype(float32) + biases[..., None].astype(float32)
     return wide.reshape(codes.shape).astype(scales.dtype)

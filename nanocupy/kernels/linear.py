@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.base import Launch, Rows
+from nanocupy.kernels import affine
 from nanocupy.kernels.base import FLOATS, CpuKernel
 from nanocupy.kernels.quantize import LARGEST, Codes
 
@@ -255,16 +256,9 @@ def _spread(words: np.ndarray) -> np.ndarray:
 # ---- references
 
 
-def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """MLX's uint32 words [N, K*bits/32] -> codes uint8 [N, K]."""
-    shifts = np.arange(0, 32, bits, dtype=np.uint32)
-    words = codes[:, :, None] >> shifts & ((1 << bits) - 1)
-    return words.astype(np.uint8).reshape(codes.shape[0], -1)
-
-
 def dequantize(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> np.ndarray:
     """The affine weight as f32 [N, K]: code*scale + bias, rounded once."""
-    q = unpack(codes, bits).astype(np.float64)
+    q = affine.unpack(codes, bits).astype(np.float64)
     s, b = (
         np.repeat(t.astype(np.float64), q.shape[1] // t.shape[1], axis=1) for t in (scales, biases)
     )

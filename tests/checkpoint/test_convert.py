@@ -13,13 +13,13 @@ from safetensors.numpy import load_file
 
 from checkpoint import tiny
 from checkpoint.gguf_folder import permute
-from nanocupy.checkpoint import affine, convert_gguf, gguf_blocks, resolve
+from nanocupy.checkpoint import convert_gguf, gguf_blocks, resolve
 from nanocupy.checkpoint.gguf_architectures import ARCHITECTURES
 from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS, to_affine
 from nanocupy.checkpoint.gguf_file import KINDS as KINDS_BY_NUMBER
 from nanocupy.checkpoint.gguf_model import unpermute
 from nanocupy.checkpoint.gguf_rope import llama3_factors
-from nanocupy.kernels import linear
+from nanocupy.kernels import affine, linear
 
 
 def matrix(folder: Path, module: str) -> NDArray[np.float32]:
@@ -37,8 +37,14 @@ def test_pack_puts_element_0_in_the_lowest_bits() -> None:
     q = np.arange(16, dtype=np.uint8).reshape(2, 8)
     assert affine.pack(q, 4)[0, 0] == 0x76543210
     assert affine.pack(q, 8)[0, 0] == 0x03020100
-    for bits in (4, 8):
-        np.testing.assert_array_equal(linear.unpack(affine.pack(q, bits), bits), q)
+    words = affine.pack(np.arange(32, dtype=np.uint8) % 8, 3)
+    assert words.tolist() == [0x88FAC688, 0xC688FAC6, 0xFAC688FA]
+    for bits in (2, 3, 4, 5, 6, 8):
+        codes = np.random.default_rng(bits).integers(1 << bits, size=(2, 3, 64)).astype(np.uint8)
+        words = affine.pack(codes, bits)
+        assert words.shape == (2, 3, 2 * bits)
+        np.testing.assert_array_equal(affine.unpack(words, bits), codes)
+        np.testing.assert_array_equal(affine.unpack(words.view(np.int32), bits), codes)
 
 
 KINDS = {kind: gguf.GGMLQuantizationType[kind] for kind in BLOCK_FORMATS}
