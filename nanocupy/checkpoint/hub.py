@@ -181,6 +181,8 @@ def _reason(asked: HubId, error: Exception) -> str:
         return f"{asked.repo} has no file '{asked.file}'"
     if "RepositoryNotFoundError" in names or status & {401, 404}:
         return f"{where} has no {asked.repo}, or it is private: check the name, or set HF_TOKEN"
+    if names & {"UnsupportedProtocol", "MissingSchema", "InvalidSchema", "InvalidURL"}:
+        return f"HF_ENDPOINT='{where}' is no address: expected one such as https://huggingface.co"
     if names & {"ConnectError", "ConnectionError", "ConnectTimeout", "TimeoutException"}:
         return f"{where} cannot be reached"
     said = str(error).strip().splitlines()[:1]

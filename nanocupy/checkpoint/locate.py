@@ -33,6 +33,8 @@ def resolve(
 
     Raises ValueError when there is no such model or it cannot be had.
     """
+    if not isinstance(model, str | os.PathLike) or not str(model):
+        raise ValueError(f"a model must be a name, a folder, a file or a hub id, got {model!r}")
     if revision is not None:
         model = _pinned(str(model), revision)
     text = str(model)
@@ -48,6 +50,17 @@ def resolve(
         f"no model '{model}': neither a folder or GGUF file, nor a hub id (owner/name), "
         f"nor one of: {', '.join(known.name for known in MODELS)}"
     )
+
+
+def gguf_file(model: str, *, progress: bool = True) -> Path | None:
+    """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
+    not imported. None: it is something else."""
+    path, asked = Path(model).expanduser(), hub.parse(model)
+    if model and path.is_dir():
+        return None if (path / "config.json").is_file() else _only_gguf(path)
+    if not path.exists() and asked is not None and asked.file:
+        return _snapshot(model, progress)
+    return path if path.is_file() else None
 
 
 def only_on_the_hub(model: str) -> bool:
@@ -72,14 +85,21 @@ def _local(path: Path, progress: bool) -> Path:
     if not path.is_dir():
         return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
-        ggufs = sorted(path.glob("*.gguf"))
-        if ggufs and part_names(ggufs[0].name) == [path.name for path in ggufs]:
-            return _local_gguf(ggufs[0], progress)
-        hint = f"; give one of its {len(ggufs)} GGUF files" if ggufs else ""
+        if gguf := _only_gguf(path):
+            return _local_gguf(gguf, progress)
+        count = len(list(path.glob("*.gguf")))
+        hint = f"; give one of its {count} GGUF files" if count else ""
         raise ValueError(f"{path} is not a model folder: it has no config.json{hint}")
     if not any(path.glob("*.safetensors")):
         raise ValueError(f"{path} is not a model folder: it has no .safetensors file")
     return path
+
+
+def _only_gguf(folder: Path) -> Path | None:
+    """The GGUF file in a folder that has one model's; the first, where it was split."""
+    ggufs = sorted(folder.glob("*.gguf"))
+    alone = ggufs and part_names(ggufs[0].name) == [path.name for path in ggufs]
+    return ggufs[0] if alone else None
 
 
 def _local_gguf(path: Path, progress: bool) -> Path:
@@ -104,10 +124,14 @@ def _offline() -> bool:
     return os.environ.get("NANOCUPY_OFFLINE", "") not in ("", "0")
 
 
-def _from_hub(model: str, progress: bool) -> Path:
+def _snapshot(model: str, progress: bool) -> Path:
     if _offline():
         raise ValueError(f"'{model}' would need the hub, and NANOCUPY_OFFLINE is set")
-    return _local(hub.snapshot(model, progress=progress), progress)
+    return hub.snapshot(model, progress=progress)
+
+
+def _from_hub(model: str, progress: bool) -> Path:
+    return _local(_snapshot(model, progress), progress)
 
 
 def _known(model: KnownModel, progress: bool) -> Path:

@@ -75,19 +75,46 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: there is something in `out` already.
+        Unwritable: the system refuses what is written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists already; convert into a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with scratch(out) as partial:
         yield partial
         partial.chmod(0o755)
         if out.exists():  # empty, as checked above; not every platform renames over a folder
             out.rmdir()
         partial.rename(out)
+
+
+class Unwritable(OSError):
+    """A folder that cannot be written; `reason` is the system's error."""
+
+    def __init__(self, out: Path, reason: OSError) -> None:
+        super().__init__(
+            f"cannot write {out}: {reason}. Choose a folder where you may write, with room enough"
+        )
+        self.reason = reason
+
+
+@contextmanager
+def scratch(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to make it in, which is gone when the block ends.
+
+    Raises:
+        Unwritable: the system refuses what is written there.
+    """
+    partial = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        yield partial
+    except OSError as error:
+        reason = error.reason if isinstance(error, Unwritable) else error
+        raise Unwritable(out, reason) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(path: Path, value: object, indent: int | None = 2) -> None:

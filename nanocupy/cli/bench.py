@@ -72,7 +72,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures of one model."""
     batch = nano_vllm_load(args.scale)
     plain = {"speculate": 0}  # a token a step, unless a flag says otherwise
-    with load(args, max_model_len=_longest(args, batch), **plain) as (llm, load_s):
+    longest = _longest(args, batch)
+    _check_room(args, longest)
+    with load(args, max_model_len=longest, **plain) as (llm, load_s):
         bench = Bench(llm)
         note("warm-up")
         bench.warm_up()
@@ -152,6 +154,20 @@ def _longest(args: argparse.Namespace, batch: Load) -> int:
     """The room the longest measurement needs."""
     decode = [n + args.decode_tokens + 1 for n in args.contexts]
     return max([64, batch.longest, *decode, *(n + 1 for n in args.prompt_lengths)])
+
+
+def _check_room(args: argparse.Namespace, longest: int) -> None:
+    """Refuse what the model, or --max-model-len, has no room for."""
+    most = ModelFacts(args.model).config.max_position_embeddings
+    asked = getattr(args, "max_model_len", None)
+    if longest > min(most, asked or most):
+        limit = (
+            f"{args.model} was made for {most:,}" if longest > most else "--max-model-len is less"
+        )
+        raise ValueError(
+            f"the longest measurement takes {longest:,} tokens, and {limit}: lower --contexts, "
+            "--decode-tokens, --prompt-lengths or --scale"
+        )
 
 
 def _check(args: argparse.Namespace) -> None:

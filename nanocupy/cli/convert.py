@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from nanocupy.cli.output import write, write_json
 
@@ -40,19 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, then say where the folder is, and what it cost."""
-    source = Path(args.source)
-    if source.suffix.lower() != ".gguf" and not source.is_file():
-        return _quantise(args, args.source)
-    if not source.is_file():
-        raise ValueError(f"SRC must be a GGUF file, got {args.source!r}: no such file")
     from nanocupy.checkpoint import convert_gguf, load_config
+    from nanocupy.checkpoint.locate import gguf_file
+    from nanocupy.checkpoint.writer import scratch
 
+    source = gguf_file(args.source, progress=args.progress)
+    if source is None:
+        return _quantise(args, args.source)
     if args.bits is args.group_size is None:
         folder = convert_gguf(source, args.out, progress=args.progress)
         return _say(args, {"folder": str(folder)}, "")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{args.out.name}-", dir=args.out.parent) as between:
-        folder = convert_gguf(source, Path(between) / "floats", progress=args.progress)
+    with scratch(args.out) as between:
+        folder = convert_gguf(source, between / "floats", progress=args.progress)
         if load_config(folder).quantization:
             raise ValueError(f"{source} has codes already: leave out --bits and --group-size")
         return _quantise(args, str(folder))

@@ -102,10 +102,13 @@ def flag(name: str) -> str:
 def in_flags(message: str) -> str:
     """An error in the words of the command line: `max_model_len` is the flag to change."""
     message = re.sub(r"\[(?:EngineOptions|SamplingParams)\] (\w+)", lambda m: flag(m[1]), message)
+    message = re.sub(r"^\[(model_file)\] ", lambda m: f"{flag(m[1])}: ", message)
     message = re.sub(r"^\[\w+\] ", "", message)
     for name in _names():
         if "_" in name:
             message = re.sub(rf"(?<![\w-]){name}(?!\w)", flag(name), message)
+        elif len(name) > 1:  # a word as others, but for `threads=99`
+            message = re.sub(rf"(?<![\w-]){name}(?==)", flag(name), message)
     return message
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect the facts, then print them."""
-    facts = model_facts(args.model) if args.model else machine_facts()
+    facts = machine_facts() if args.model is None else model_facts(args.model)
     if args.json:
         write_json(facts)
     else:

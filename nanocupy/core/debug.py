@@ -70,8 +70,9 @@ class Clock:
         return value
 
 
-def line(name: str, seconds: float, moved: int) -> None:
-    say(f"  {seconds * 1e6:10.1f} us {moved / max(seconds, 1e-9) / 1e9:8.2f} GB/s  {name}")
+def line(name: str, seconds: float, moved: int, most: str = "") -> None:
+    rate = moved / max(seconds, 1e-9) / 1e9
+    say(f"  {seconds * 1e6:10.1f} us {most}{rate:8.2f} GB/s  {name}")
 
 
 def nbytes(values: Any) -> int:
@@ -105,7 +106,8 @@ class TimedGraph:
             graph.run()
             if hasattr(self._device, "wait"):
                 self._device.wait()
-            line(launch.kernel.name, time.perf_counter() - start, nbytes(launch.args))
+            seconds = time.perf_counter() - start
+            line(launch.kernel.name, seconds, nbytes(launch.args), "at most ")
 
 
 # ---- as `mlx.core`

@@ -104,7 +104,10 @@ def quantize(
     """
     w, form = as_array(w), _format("quantize", group_size, bits, mode)
     if w.dtype.kind not in "fV" or w.ndim < 2 or w.shape[-1] % form["group_size"]:
-        raise ValueError(f"[quantize] {w.dtype} {w.shape} in groups of {form['group_size']}")
+        raise ValueError(
+            f"[quantize] w is {w.dtype} {w.shape}: expected floats of 2 dimensions or more, the "
+            f"last a multiple of group_size={form['group_size']}"
+        )
     node = record(_QUANTIZE, w, **form).node
     words, scales, biases = (array(item(node, i)) for i in range(3))
     return words, scales, biases

@@ -22,10 +22,16 @@ def cache_folder() -> Path:
 
 def private_folder(path: Path) -> Path:
     """Create the folder, readable by its owner alone, and refuse one that somebody else owns."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
-        raise PermissionError(
-            f"{path} belongs to another user; set NANOCUPY_CACHE to a folder of yours"
-        )
-    path.chmod(0o700)
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = path.stat()
+        if hasattr(os, "getuid") and found.st_uid != os.getuid():
+            raise PermissionError(f"{path} belongs to another user")
+        if found.st_mode & 0o777 != 0o700:  # else it may be on a disk that is read only
+            path.chmod(0o700)
+    except OSError as error:
+        raise OSError(
+            f"cannot keep compiled kernels: {error}. Set NANOCUPY_CACHE to a folder of yours that "
+            "you can write to"
+        ) from error
     return path

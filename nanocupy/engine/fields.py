@@ -96,8 +96,8 @@ def choice(default: Any, allowed: tuple[Any, ...], help: str) -> Any:
     """One of a few values."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, bool) or value not in allowed:
+        if isinstance(value, bool | float) or value not in allowed:  # which may be equal to 4
             raise ValueError(f"must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-        return value
+        return allowed[allowed.index(value)]
 
     return checked(default, check, help)

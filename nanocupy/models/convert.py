@@ -76,12 +76,18 @@ def convert(
     else stays. The folder appears whole or not at all.
 
     Raises:
-        ValueError: bits or group_size are not supported, `out` is not empty, the model is not
-            supported, or it is quantised already.
+        Unwritable: the system refuses what is written in `out` (an OSError).
+        ValueError: bits or group_size are not supported, `source` is no folder, `out` is not
+            empty, the model is not supported, or it is quantised already.
     """
-    if bits not in BITS or group_size not in GROUPS:
+    if bits not in BITS or group_size not in GROUPS or {type(bits), type(group_size)} & {float}:
         raise ValueError(
             f"bits must be one of {BITS}, group_size of {GROUPS}; got {bits} and {group_size}"
+        )
+    if not Path(source).is_dir():
+        raise ValueError(
+            f"source must be a model folder, got {os.fspath(source)!r}: checkpoint.resolve gets "
+            "one of a name, convert_gguf makes one of a GGUF file"
         )
     report = Converted(Path(out), bits, group_size)
     with Checkpoint(source) as checkpoint:

@@ -41,7 +41,10 @@ class ChatTemplate:
         source = template_source(folder)
         if source is None:
             raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
-        self._set(source, special_token_texts(folder))
+        try:
+            self._set(source, special_token_texts(folder))
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
 
     @classmethod
     def from_source(cls, source: str, texts: Mapping[str, str]) -> ChatTemplate:
@@ -177,7 +180,10 @@ def _check_names(tokenizer: Tokenizer, variables: dict[str, Any]) -> None:
     for message in variables["messages"]:
         role = message["role"]
         if role not in _KNOWN_ROLES and any(role in token for token in markup):
-            raise ValueError(f"'{role}' cannot be a role: the model has markup of that name")
+            raise ValueError(
+                f"'{role}' cannot be a role: one of the model's added tokens has that text in it; "
+                f"expected one such as {', '.join(_KNOWN_ROLES)}"
+            )
     names = set(_names(variables))
     settings = (v for k, v in variables.items() if k not in ("messages", "tools", "documents"))
     names.update(text for value in settings for text in _strings(value))

@@ -220,6 +220,7 @@ def test_errors_say_what_to_do(get, server: Hub) -> None:
     assert "has no owner/absent, or it is private" in get("owner/absent")
     assert "not (wholly) in the cache, and HF_HUB_OFFLINE is set" in get(REPO, HF_HUB_OFFLINE="1")
     assert "cannot be reached" in get(REPO, HF_ENDPOINT="http://127.0.0.1:9")
+    assert "HF_ENDPOINT='nonsense' is no address" in get(REPO, HF_ENDPOINT="nonsense")
     server.gated = True
     assert "asks for consent first" in get(REPO)
 

@@ -182,7 +182,8 @@ def test_refused(drawn: Any, tmp_path: Path) -> None:
         (tmp_path / "four", {}, "is quantised already .model.embed_tokens"),
         (drawn("llama"), {"bits": 3}, r"bits must be one of \(4, 8\)"),
         (drawn("llama"), {"group_size": 16}, r"group_size of \(32, 64, 128\)"),
-        (tmp_path / "nowhere", {}, "nowhere"),
+        (drawn("llama"), {"bits": 4.0}, "got 4.0 and 64"),
+        (tmp_path / "nowhere", {}, "source must be a model folder, got .*nowhere"),
     ]
     for source, how, said in wrong:
         with pytest.raises(ValueError, match=said):

@@ -254,13 +254,17 @@ def test_a_model_in_several_wheels(
     assert left_overs(tmp_path / "cache") == [model.folder.name]
 
 
-@pytest.mark.parametrize(
-    "name", ["nothing", "a/b/c", "../x", "/not/there", "", "a b/c", "owner/.."]
-)
+@pytest.mark.parametrize("name", ["nothing", "a/b/c", "../x", "/not/there", "a b/c", "owner/.."])
 def test_names_that_mean_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "snapshot", lambda *a, **k: pytest.fail("the hub was asked"))
     with pytest.raises(ValueError, match=r"no model|not a model folder"):
         resolve(name)
+
+
+def test_what_is_no_name() -> None:
+    for model in ("", None, 4, ["smollm2-135m"]):
+        with pytest.raises(ValueError, match="a model must be a name, a folder, a file or a hub"):
+            resolve(model)  # type: ignore[arg-type]
 
 
 def test_hub_ids_and_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

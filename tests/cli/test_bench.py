@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from golden import prove_mlx_lm
 from nanocupy.cli import bench
 from nanocupy.cli.measure import interleaved, nano_vllm_load
 
@@ -42,6 +43,15 @@ def test_the_part_of_the_limit() -> None:
 def test_room_for_the_longest_measurement() -> None:
     args = argparse.Namespace(contexts=[1000], decode_tokens=64, prompt_lengths=[512])
     assert bench._longest(args, nano_vllm_load(0)) == 1065
+
+
+def test_more_than_the_model_has_room_for(cli, tmp_path: Path) -> None:
+    prove_mlx_lm.draw(tmp_path / "m", "llama")
+    model = ("bench", "--model", str(tmp_path / "m"), "--scale", "0", "--prompt-lengths", "16")
+    ran = cli(*model, "--contexts", "99999")
+    assert ran.code == 2 and "takes 100,064 tokens" in ran.err and "lower --contexts" in ran.err
+    ran = cli(*model, "--contexts", "16", "--decode-tokens", "9", "--max-model-len", "20")
+    assert ran.code == 2 and "--max-model-len is less: lower --contexts" in ran.err
 
 
 @pytest.mark.slow

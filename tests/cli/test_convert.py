@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from safetensors.numpy import load_file
 
 from checkpoint import packers, tiny
 from golden import prove_mlx_lm
+from nanocupy.checkpoint import convert as gguf_convert
+from nanocupy.checkpoint import hub
 from nanocupy.cli.model import ModelFacts
 from nanocupy.models import convert
 
@@ -62,6 +65,45 @@ def test_a_bar(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(steps) == 20 and sum(steps) == total
     weights = load_file(tmp_path / "source" / packers.WEIGHTS)
     assert total == sum(value.nbytes for value in weights.values())
+
+
+def test_gguf_files_by_other_names(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of its own, in one with others, on the hub: as `--model` takes them."""
+    (tmp_path / "one").mkdir()
+    source = tmp_path / "one" / "tiny.gguf"
+    tiny.write_gguf(source, "Q8_0")
+    assert cli("convert", str(source.parent), str(tmp_path / "a")).code == 0
+    monkeypatch.delenv("NANOCUPY_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "snapshot", lambda model, progress: {"o/n:t.gguf": source}[model])
+    assert cli("convert", "o/n:t.gguf", str(tmp_path / "b")).code == 0
+    one, other = (load_file(tmp_path / n / packers.WEIGHTS) for n in "ab")
+    assert [*one] == [*other] and all(np.array_equal(one[n], other[n]) for n in one)
+    tiny.write_gguf(source.parent / "other.gguf", "Q8_0")
+    ran = cli("convert", str(source.parent), str(tmp_path / "c"))
+    assert ran.code == 2 and "give one of its 2 GGUF files" in ran.err
+    monkeypatch.setenv("NANOCUPY_OFFLINE", "1")
+    ran = cli("convert", "o/n:t.gguf", str(tmp_path / "c"))
+    assert ran.code == 2 and "NANOCUPY_OFFLINE is set" in ran.err
+
+
+@pytest.mark.parametrize("flags", [[], ["--bits", "4", "--group-size", "32"]])
+def test_what_cannot_be_written(
+    cli, tmp_path: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a file, and on a disk that is full: OUT is named, and nothing stays behind."""
+    source = tmp_path / "tiny.gguf"
+    tiny.write_gguf(source, "F16")
+    ran = cli("convert", str(source), str(source / "out"), *flags)
+    assert ran.code == 2 and f"cannot write {source / 'out'}: " in ran.err
+    assert "Choose a folder where you may write" in ran.err
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gguf_convert, "write_safetensors", full)
+    ran = cli("convert", str(source), str(tmp_path / "out"), *flags)
+    assert ran.code == 2 and f"cannot write {tmp_path / 'out'}: [Errno 28] No space" in ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
 
 
 def test_a_gguf_file(cli, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nanocupy.cli.flags import in_flags
+
 
 @pytest.mark.parametrize(
     ("argv", "said"),
@@ -27,6 +29,8 @@ import pytest
         (["bench", "--scale", "2"], "--scale must be between 0 and 1, got 2.0"),
         (["bench", "--repeats", "0"], "--repeats must be 1 or more, got 0"),
         (["convert", "nothing.gguf", "out"], "nothing.gguf"),
+        (["convert", "", "out"], "a model must be a name, a folder, a file or a hub id, got ''"),
+        (["info", ""], "a model must be a name, a folder, a file or a hub id, got ''"),
         (["convert", "/nowhere/at/all", "out"], "/nowhere/at/all"),
         (["convert", "model", "out", "--bits", "3"], "argument --bits: invalid choice: 3"),
         (["convert", "model", "out", "--group-size", "48"], "argument --group-size: invalid"),
@@ -40,6 +44,19 @@ def test_wrong_use(cli, fake, argv: list[str], said: str) -> None:
     assert ran.code == 2 and said in ran.err, ran
     assert "Traceback" not in ran.err and ran.out == ""
     assert fake.seen == []
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("[model_file] 'x.y' cannot be imported", "--model-file: 'x.y' cannot be imported"),
+        ("[cpu] threads=99: expected 1 to 64", "--threads=99: expected 1 to 64"),
+        ("install one, or use device='cpu'", "install one, or use --device='cpu'"),
+        ("[engine] more threads, n=3 of max_tokens", "more threads, n=3 of --max-tokens"),
+    ],
+)
+def test_options_are_flags_in_errors(message: str, said: str) -> None:
+    assert in_flags(message) == said
 
 
 def test_sizes_with_a_unit(cli, fake) -> None:

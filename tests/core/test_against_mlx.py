@@ -730,6 +730,8 @@ def test_quantised_matrices_of_many() -> None:
             of(x), *mx.quantize(of(w)), lhs_indices=of(i), rhs_indices=of(j)
         )
     )
+    with pytest.raises(ValueError, match="the last a multiple of group_size=32"):
+        ours.quantize(ours.zeros((4, 48)), 32, 4)
     with pytest.raises(NotImplementedError, match="mxfp4"):
         ours.quantize(w.ours, mode="mxfp4")
 

@@ -152,6 +152,7 @@ def test_memory_sizes(text: Any, size: int) -> None:
         ({"kv_memory": 0}, "kv_memory must be in"),
         ({"block_size": 8}, "block_size must be one of 16, 32, 64, got 8"),
         ({"block_size": True}, "block_size must be one of"),
+        ({"quantize": 4.0}, "quantize must be one of 4, 8, got 4.0"),
         ({"dtype": "float13"}, "dtype must be one of 'auto', 'exact'"),
         ({"threads": 0}, "threads must be in"),
         ({"prefix_cache": 1}, "prefix_cache must be True or False"),

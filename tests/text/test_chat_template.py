@@ -226,6 +226,9 @@ def test_where_a_template_is_found(tmp_path: Path) -> None:
     assert load_chat_template(tmp_path) is None
     with pytest.raises(ValueError, match="has no chat template"):
         ChatTemplate(tmp_path)
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "{% for"}')
+    with pytest.raises(ValueError, match=f"{tmp_path}: the chat template does not compile"):
+        ChatTemplate(tmp_path)
     (tmp_path / "chat_template.json").write_text('{"chat_template": "one"}')
     assert ChatTemplate(tmp_path).source == "one"
     named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "two"}]
