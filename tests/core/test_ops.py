@@ -177,3 +177,8 @@ def test_rms_norm_can_do_without_a_weight() -> None:
     x = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
     want = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
     np.testing.assert_allclose(mx.fast.rms_norm(x, None, 1e-5).numpy(), want, rtol=1e-6)
+
+
+def test_a_number_seen_as_another_dtype_is_a_number() -> None:
+    seen = mx.array(1.0).view(mx.int32)
+    assert seen.numpy().shape == seen.shape == () and seen.item() == 0x3F800000
