@@ -21,7 +21,7 @@ from nanocupy.kernels.quantize import Codes
 ASTYPE = Op(
     "astype",
     lambda spec, *, dtype: (spec[0], dtype),
-    lambda x, *, dtype: x.astype(dtype),
+    lambda x, *, dtype: x.astype(dtype, order="C"),
     lowering(unchanged, rowwise.cast),
     row_wise=True,
     steps=unchanged,

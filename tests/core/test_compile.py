@@ -298,6 +298,19 @@ def test_what_leaves_a_function_by_another_way_says_so() -> None:
         left[0].item()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_sums_have_the_same_bits_however_their_terms_lie(dtype: str) -> None:
+    def function(x: mx.array) -> list[mx.array]:
+        turned = (x * 3).T
+        values = [turned + turned, turned.astype(mx.float32), mx.where(x > 0, x, 1).T * 1, -turned]
+        return [v.sum(axis=axis) for v in (*values, mx.exp(turned)) for axis in (0, 1)]
+
+    x = mx.array(np.random.default_rng(0).standard_normal((40, 37)), mx.float32)
+    x = x.astype(getattr(mx, dtype))
+    for a, b in zip(function(x), mx.compile(function)(x), strict=True):
+        same(a, b)
+
+
 def test_what_is_captured_is_computed_once() -> None:
     large = mx.array(np.random.default_rng(0).random((600, 600), np.float32))
     weight = mx.cumsum(large, axis=0)  # not computed yet, and larger than what is folded
