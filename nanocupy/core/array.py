@@ -76,7 +76,7 @@ class array:
         if isinstance(value, Node):
             self.node = value
             return
-        if isinstance(value, array) and dtype in (None, value.dtype):
+        if isinstance(value, array) and (dtype is None or dtype == value.dtype):
             self.node = value.node
             return
         host = np.asarray(value.numpy() if isinstance(value, array) else value)
