@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ float16 = np.dtype(np.float16)
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)
+
+_SETTLING = threading.RLock()  # a node is one that is computed, or not yet, for other threads, too
 
 
 class array:
@@ -73,7 +76,7 @@ class array:
         if isinstance(value, Node):
             self.node = value
             return
-        if isinstance(value, array) and dtype in (None, value.dtype):
+        if isinstance(value, array) and (dtype is None or dtype == value.dtype):
             self.node = value.node
             return
         host = np.asarray(value.numpy() if isinstance(value, array) else value)
@@ -163,7 +166,12 @@ class array:
 
 
 def constant(value: np.ndarray) -> Node:
-    return Node(CONSTANT, (), {"value": value, "held": hold(value)}, [(value.shape, value.dtype)])
+    return Node(CONSTANT, (), _evaluated(value), [(value.shape, value.dtype)])
+
+
+def _evaluated(value: np.ndarray) -> dict[str, Any]:
+    """A constant's attributes; its share in memory goes before what tells whose memory it is."""
+    return {"held": hold(value), "value": value}
 
 
 def record(op: Op, *inputs: Any, **attrs: Any) -> array:
@@ -193,8 +201,10 @@ def eval(*trees: Any) -> None:
         return
     with np.errstate(all="ignore"):  # NaN and infinities are values like others
         for node in topological(waiting):
-            if node.op is not CONSTANT:
-                settle(node, run(node.op, [n.attrs["value"] for n in node.inputs], node.attrs))
+            with _SETTLING:
+                op, inputs, attrs = node.op, node.inputs, node.attrs
+            if op is not CONSTANT:
+                settle(node, run(op, [n.attrs["value"] for n in inputs], attrs))
 
 
 def run(op: Op, values: list[Any], attrs: dict[str, Any]) -> Any:
@@ -208,10 +218,11 @@ def settle(node: Node, value: Any) -> None:
     """Turn a computed node into a constant, in place, and let go of what made it."""
     if isinstance(value, np.ndarray | np.generic):
         value = np.asarray(value)
-        node.attrs = {"value": value, "held": hold(value)}
+        attrs = _evaluated(value)
     else:  # of several outputs, or a handle: those count that are arrays
-        node.attrs = {"value": value}
-    node.op, node.inputs = CONSTANT, ()
+        attrs = {"value": value}
+    with _SETTLING:
+        node.attrs, node.op, node.inputs = attrs, CONSTANT, ()
 
 
 async_eval = eval

@@ -52,6 +52,12 @@ def single(steps: Steps, kinds: tuple[str, ...], out: str) -> chains.HostChain |
     return chains.HostChain(build.chain([(value, out)]), empty)
 
 
+def without_gaps(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """The NumPy form of an operation with steps: its result lies in memory as that of a chain, for
+    the bits of a sum go by how its terms lie."""
+    return lambda *arrays, **attrs: np.asarray(function(*arrays, **attrs), order="C")
+
+
 def by_chain(steps: Steps, otherwise: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
     """The NumPy form of an operation that rounds as its steps do, and as nothing else.
 

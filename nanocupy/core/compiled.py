@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from nanocupy.core.array import array, constant, eval
 from nanocupy.core.graph import CONSTANT, Node, Spec, item, topological
@@ -15,6 +18,7 @@ from nanocupy.core.tracing import COMPILED, PLACEHOLDER, give_away, placeholder,
 from nanocupy.core.trees import flatten, places, replaced
 from nanocupy.device.base import Rows
 
+_ONE_AT_A_TIME = threading.RLock()  # state holds other arrays while a function is recorded
 _OF_SHAPES = {  # attributes that say nothing of shapes: a record with others serves one shape only
     "axis", "axes", "keepdims", "dtype", "decimals", "ddof", "eps", "precise", "index", "function",
     "value", "held",
@@ -53,6 +57,8 @@ class Recorded:
         arrays = iter([array(n) for n in self.leaves])
         args, kwargs = replaced(call, arrays)
         before = [(place, place[2].node) for place in _state(inputs) + _state(outputs)]
+        keys = [(tree, set(tree)) for tree in _dicts(outputs)]
+        since = array(0).node.order
         try:
             for (*_, captured), leaf in zip(_state(inputs), arrays, strict=True):
                 captured.node = leaf.node
@@ -63,12 +69,18 @@ class Recorded:
             self.returned = len(results)
             results += [place[2] for place in _state(outputs)]
             self.nodes = [a.node for a in results]
+        except BaseException:
+            for tree, known in keys:  # what is new has no value, and will have none
+                for key in set(tree) - known:
+                    del tree[key]
+            raise
         finally:
             for (container, key, captured), node in before:
                 captured.node = node
                 if isinstance(container, dict | list):
                     container[key] = captured
-        self.fits_all = _shapeless(self.nodes)
+        eval([array(n) for n in _captured(self.nodes, since)])
+        self.fits_all = _shapeless(self.nodes, since)
 
     def resized(self, specs: list[Spec]) -> tuple[list[Node], list[Node]]:
         """The record for arrays of other shapes: (leaves, outputs)."""
@@ -91,9 +103,33 @@ def _state(tree: Any) -> list[Any]:
     return [] if tree is None else places(tree)
 
 
-def _shapeless(nodes: list[Node]) -> bool:
-    """Whether nothing in a graph depends on the lengths of its arrays."""
-    return all(set(n.attrs) <= _OF_SHAPES or n.op is PLACEHOLDER for n in topological(nodes))
+def _dicts(tree: Any) -> list[dict[Any, Any]]:
+    """The dicts in a tree, and itself."""
+    if not isinstance(tree, dict | list | tuple):
+        return []
+    items = tree.values() if isinstance(tree, dict) else tree
+    inner = [found for child in items for found in _dicts(child)]
+    return [tree, *inner] if isinstance(tree, dict) else inner
+
+
+def _captured(nodes: list[Node], since: int) -> list[Node]:
+    """What was recorded before and is not computed yet: done once, not again in every call."""
+    known: set[Node] = set()
+    for node in topological(nodes):
+        runs = node.op.numpy and not node.op.effect
+        if runs and node.order < since and all(n in known for n in node.inputs):
+            known.add(node)
+    return [n for n in known if n.op is not CONSTANT]
+
+
+def _shapeless(nodes: list[Node], since: int) -> bool:
+    """Whether nothing in a graph depends on the lengths of its arrays; an array that was made
+    while it was recorded may have a length of theirs."""
+    return all(
+        n.op is PLACEHOLDER
+        or (set(n.attrs) <= _OF_SHAPES and (n.op is not CONSTANT or n.order < since or not n.shape))
+        for n in topological(nodes)
+    )
 
 
 def compile(
@@ -150,15 +186,15 @@ def compile(
             return fun(*args, **kwargs)
         arrays: list[array] = []
         kind = flatten((args, kwargs), arrays)
-        arrays += [place[2] for place in _state(inputs)]
-        nodes = [a.node for a in arrays]
-        specs = [n.specs[0] for n in nodes]
-        if any(isinstance(d, Rows) for shape, _ in specs for d in shape[:1]):
-            return fun(*args, **kwargs)
-        key = (kind, tuple(specs))
-        if key not in plans:
-            plans[key] = plan_of(kind, (args, kwargs), specs)
-        record, plan = plans[key]
+        with _ONE_AT_A_TIME:
+            nodes = [a.node for a in arrays] + [place[2].node for place in _state(inputs)]
+            specs = [n.specs[0] for n in nodes]
+            if any(isinstance(d, Rows) for shape, _ in specs for d in shape[:1]):
+                return fun(*args, **kwargs)
+            key = (kind, tuple(specs))
+            if key not in plans:
+                plans[key] = plan_of(kind, (args, kwargs), specs)
+            record, plan = plans[key]
         results = _apply(plan, nodes, [args[i] for i in donate if i < len(args)], name)
         for (container, place, _), result in zip(
             _state(outputs), results[record.returned :], strict=True
@@ -179,7 +215,8 @@ def _apply(plan: Plan, nodes: list[Node], gifts: list[Any], name: str) -> list[a
         for node in {a.node for a in given}:
             if node in nodes:
                 give_away(node, name)
-        return [array(constant(v)) for v in plan(values)]
+        with np.errstate(all="ignore"):  # as `eval`
+            return [array(constant(v)) for v in plan(values)]
     if not plan.outputs:
         return []
     made = Node(COMPILED, tuple(nodes), {"plan": plan})

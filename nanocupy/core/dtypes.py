@@ -21,7 +21,7 @@ from nanocupy.kernels.quantize import Codes
 ASTYPE = Op(
     "astype",
     lambda spec, *, dtype: (spec[0], dtype),
-    lambda x, *, dtype: x.astype(dtype),
+    lambda x, *, dtype: x.astype(dtype, order="C"),
     lowering(unchanged, rowwise.cast),
     row_wise=True,
     steps=unchanged,
@@ -60,8 +60,8 @@ def _number(value: bool | int | float, dtype: np.dtype[Any]) -> array:
 
 def together(values: Sequence[Any]) -> list[array]:
     """The values as arrays of one dtype."""
-    found = [v.node.specs[0][1] if type(v) is array else None for v in values]
-    if found[0] is not None and found.count(found[0]) == len(found):
+    found = [v.node.specs[0][1] for v in values if type(v) is array]
+    if len(found) == len(values) and found.count(found[0]) == len(found):
         return list(values)
     number = [isinstance(v, bool | int | float) for v in values]
     if not all(number):

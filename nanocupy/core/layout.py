@@ -39,7 +39,7 @@ _FLIP = seen("flip", lambda x, *, axis: np.flip(x, axis))
 _VIEW = Op(
     "view",
     lambda spec, *, dtype: (_view_shape(spec[0], spec[1], dtype), dtype),
-    lambda x, *, dtype: np.ascontiguousarray(x).view(dtype),
+    lambda x, *, dtype: np.asarray(x, order="C").view(dtype),
 )
 
 

@@ -154,6 +154,15 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     return _heap.take(nbytes)[:nbytes].view(dtype).reshape(shape)
 
 
+def own(value: np.ndarray) -> bool:
+    """Whether nobody but NumPy arrays can refer to the memory that a value lies in."""
+    root: Any = value if value.base is None else value.base
+    if not isinstance(root, np.ndarray):
+        return False
+    under: Any = root.base
+    return under is None or type(under) is _Piece
+
+
 def hold(value: np.ndarray) -> Held | None:
     """Count the memory that a value lies in, once however many arrays share it.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nanocupy.core import rowwise, special
 from nanocupy.core.array import array, as_array, bool_, record
-from nanocupy.core.chains import by_chain, lowering, wide
+from nanocupy.core.chains import by_chain, lowering, wide, without_gaps
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.specs import Becomes, broadcast, kept, widely
@@ -75,6 +75,8 @@ def _op(
         steps = wide(steps)
     if steps and name in _ROUNDED:  # in many ways, of which there shall be one
         function = by_chain(steps, function)
+    elif steps:
+        function = without_gaps(function)
     if steps:
         lower = lowering(steps, lower)
     return Op(name, infer, function, lower, row_wise=True, steps=steps)
@@ -233,7 +235,7 @@ _INVERT = _op("bitwise_invert", np.invert, bits=True)
 _WHERE = Op(
     "where",
     lambda c, x, y: (broadcast(c[0], x[0], y[0]), x[1]),
-    np.where,
+    without_gaps(np.where),
     lowering(functions.where, None),
     row_wise=True,
     steps=functions.where,

@@ -6,6 +6,7 @@ the order, the chains (`chains.fuse`), and when every value is let go of.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from sys import getrefcount
@@ -19,6 +20,7 @@ from nanocupy.core.chains import FUSED, fuse
 from nanocupy.core.custom import CUSTOM
 from nanocupy.core.fast import static
 from nanocupy.core.graph import CONSTANT, Node, Op, Spec, item, size, topological
+from nanocupy.core.memory import own
 from nanocupy.core.program import Program
 from nanocupy.core.rewriting import rebuild, same
 from nanocupy.core.rules import common_subexpressions
@@ -31,6 +33,7 @@ class Step(NamedTuple):
 
     node: Node
     function: Callable[..., Any]
+    attrs: dict[str, Any]  # of the node, which may be computed by somebody else and be a constant
     inputs: tuple[int, ...]
     out: int
     dead: tuple[int, ...]
@@ -76,8 +79,8 @@ class Plan:
         clock = debug.Clock(self.name) if self._timed else None
         for step in self.steps:
             reads = [slots[i] for i in step.inputs]
-            more = dict(step.node.attrs)
-            if step.node.op is FUSED and step.function is FUSED.numpy:
+            more = dict(step.attrs)
+            if step.function is FUSED.numpy:
                 more["out"] = self._reused(step, slots)
             if clock:
                 slots[step.out] = clock.time(step, reads, more)
@@ -99,6 +102,7 @@ class Plan:
             Step(
                 node,
                 self._function(node),
+                node.attrs,
                 tuple([self._place[n] for n in node.inputs]),
                 self._place[node],
                 tuple(dead.get(step, ())),
@@ -120,7 +124,7 @@ class Plan:
             references = _references(slots, place)
             x = slots[place]
             fits = x.dtype.itemsize == dtype.itemsize and x.shape == shape
-            if fits and x.flags.carray and references in _ALONE:
+            if fits and x.flags.carray and references in _ALONE and own(x):
                 return (x.view(dtype),)
         return None
 
@@ -178,17 +182,18 @@ class OnDevice:
     def __init__(
         self, specs: Sequence[Spec], make: Callable[[list[Node]], list[Node]], device: Any
     ) -> None:
-        self._device = device
+        self._device, self._lock = device, threading.Lock()
         self._buffers = [device.empty(shape, dtype) for shape, dtype in specs]
         leaves = [static(b, s).node for b, (s, _) in zip(self._buffers, specs, strict=True)]
         self.program = Program([array(n) for n in make(leaves)], device)
         self._graph = self.program.capture()
 
     def __call__(self, *values: np.ndarray) -> list[np.ndarray]:
-        for buffer, value in zip(self._buffers, values, strict=True):
-            self._device.write(buffer, np.ascontiguousarray(value).reshape(buffer.shape))
-        self._graph.run()
-        return [np.array(self._device.read(out)) for out in self.program.outputs]
+        with self._lock:  # the buffers are there once
+            for buffer, value in zip(self._buffers, values, strict=True):
+                self._device.write(buffer, np.ascontiguousarray(value).reshape(buffer.shape))
+            self._graph.run()
+            return [np.array(self._device.read(out)) for out in self.program.outputs]
 
 
 def _one_on_device(node: Node, device: Any) -> Callable[..., Any]:

@@ -229,6 +229,11 @@ _ROUNDED = {  # never contracted into one rounding with a neighbour
     "trunc": "truncf", "rint": "rintf", "abs": "fabsf", "bits": "__float_as_int",
     "toint": "__float2int_rz", "f16": "ROUND(__half)", "bf16": "ROUND(__nv_bfloat16)",
 }  # fmt: skip
+_ROUNDED_TWICE_AS_WIDE = {  # the same of f64
+    "add": "__dadd_rn", "sub": "__dsub_rn", "mul": "__dmul_rn", "div": "__ddiv_rn",
+    "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "rint",
+    "abs": "fabs",
+}  # fmt: skip
 
 
 @cache
@@ -309,8 +314,8 @@ def _cuda_value(chain: Chain, step: Step) -> str:
         return _cuda_shift(step.op, kind, x, rest[0])
     if kind == "f32" and step.op in _ROUNDED:
         return f"{_ROUNDED[step.op]}({', '.join((x, *rest))})"
-    if kind == "f64" and step.op in ("sqrt", "floor", "ceil", "trunc", "rint", "abs"):
-        return f"{'fabs' if step.op == 'abs' else step.op}({x})"
+    if kind == "f64" and step.op in _ROUNDED_TWICE_AS_WIDE:
+        return f"{_ROUNDED_TWICE_AS_WIDE[step.op]}({', '.join((x, *rest))})"
     if step.op in ("add", "sub", "mul") and kind[0] == "i":  # wraps, where a signed int may not
         return f"({_unsigned(kind)}){x} {_INFIX[step.op]} ({_unsigned(kind)}){rest[0]}"
     return f"{x} {_INFIX[step.op]} {rest[0]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nanocupy import core
 from nanocupy.core import array, fast
 from nanocupy.nn.module import Module
@@ -122,10 +124,15 @@ class BatchNorm(_Norm):
                 core.zeros((num_features,)),
                 core.ones((num_features,)),
             )
-            self.freeze()
+            self._hold()
 
-    def freeze(self, **how: object) -> Module:
-        return super().freeze(keys=["running_mean", "running_var"], recurse=False)
+    def _hold(self) -> Module:
+        """What training saw is never trained."""
+        return self.freeze(keys=["running_mean", "running_var"], recurse=False)
+
+    def unfreeze(self, **how: Any) -> Module:
+        super().unfreeze(**how)
+        return self._hold()
 
     def __call__(self, x: array) -> array:
         if not 2 <= x.ndim <= 4:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from typing import Any
 
@@ -15,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanocupy.core as mx
+from nanocupy.device.chain import Loops
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.emulated import EmulatedDevice, unavailable
+from nanocupy.kernels.chains import cuda_source
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 2.5, 1e-40, 3e38, float("nan"), float("inf"), -float("inf"))
 UNARY = (
@@ -133,7 +136,14 @@ def test_so_has_one_on_the_cpu_device(lines: Any, arrays: Any) -> None:
 
 
 @pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
-@pytest.mark.parametrize("kinds", [("float32", "float16", "int32"), ("bfloat16", "uint8", "int64")])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("float32", "float16", "int32"),
+        ("bfloat16", "uint8", "int64"),
+        ("float64", "float64", "int16"),
+    ],
+)
 def test_and_one_in_generated_cuda(kinds: tuple[str, ...]) -> None:
     """One chain of everything, which the compiler is started for once."""
     shape, whole = (5, 3, 7), kinds[0] == "float32"
@@ -163,6 +173,19 @@ def test_cuda_chains_broadcast_between_dense_operations(rows: int) -> None:
     rng = np.random.default_rng(0)
     x, y = (mx.array(rng.standard_normal(s), mx.float32) for s in ((rows, 4), (4,)))
     same(mx.compile(function, device=EmulatedDevice())(x, y), function(x, y))
+
+
+def test_no_two_roundings_become_one_in_cuda() -> None:
+    def function(x: mx.array, y: mx.array) -> mx.array:
+        return x * y + y - x / y
+
+    for dtype, kind in ((mx.float32, "f"), (mx.float64, "d")):
+        x, y = (mx.ones(3, dtype=mx.float32).astype(dtype) for _ in range(2))
+        (step,) = plan_of(mx.compile(function), x, y).steps
+        chain = step.attrs["run"].chain
+        text = cuda_source(chain, Loops(0, ("row",) * len(chain.inputs)), "kernel")
+        for name in ("add", "sub", "mul", "div"):
+            assert f"__{kind}{name}_rn(" in text
 
 
 # ---- against MLX
@@ -275,6 +298,106 @@ def test_what_leaves_a_function_by_another_way_says_so() -> None:
         left[0].item()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_sums_have_the_same_bits_however_their_terms_lie(dtype: str) -> None:
+    def function(x: mx.array) -> list[mx.array]:
+        turned = (x * 3).T
+        values = [turned + turned, turned.astype(mx.float32), mx.where(x > 0, x, 1).T * 1, -turned]
+        return [v.sum(axis=axis) for v in (*values, mx.exp(turned)) for axis in (0, 1)]
+
+    x = mx.array(np.random.default_rng(0).standard_normal((40, 37)), mx.float32)
+    x = x.astype(getattr(mx, dtype))
+    for a, b in zip(function(x), mx.compile(function)(x), strict=True):
+        same(a, b)
+
+
+def test_what_is_captured_is_computed_once() -> None:
+    large = mx.array(np.random.default_rng(0).random((600, 600), np.float32))
+    weight = mx.cumsum(large, axis=0)  # not computed yet, and larger than what is folded
+    function = mx.compile(lambda x: x @ weight)
+    first = function(mx.ones((2, 600)))
+    mx.eval(first, weight)
+    same(first, function(mx.ones((2, 600))))
+    assert names(first_plan := plan_of(function, mx.ones((2, 600)))) == ["matmul"], first_plan.steps
+
+
+def test_what_is_recorded_may_be_computed_elsewhere() -> None:
+    left: list[mx.array] = []
+    large = mx.array(np.random.default_rng(0).random((600, 600), np.float32))
+    function = mx.compile(lambda x: (left.append(mx.cumsum(large, axis=0)), x @ left[-1])[1])
+    first = function(mx.ones((2, 600)))
+    mx.eval(first, left)
+    same(first, function(mx.ones((2, 600))))
+
+
+def test_arrays_made_of_a_shape_bind_a_record_to_it() -> None:
+    function = mx.compile(lambda x: x + mx.ones_like(x).sum(), shapeless=True)
+    assert function(mx.zeros((1, 1))).tolist() == [[1]]
+    assert function(mx.zeros((2, 2))).tolist() == [[4, 4], [4, 4]]
+    normal = mx.compile(lambda x: mx.fast.rms_norm(x, None, 1e-5), shapeless=True)
+    for size in (3, 5):
+        same(normal(mx.ones((2, size))), mx.fast.rms_norm(mx.ones((2, size)), None, 1e-5))
+
+
+def test_state_has_no_places_of_a_function_that_failed() -> None:
+    state: dict[str, Any] = {"old": mx.array(1.0), "inner": {}}
+
+    def fails(x: mx.array) -> None:
+        state["old"] = state["new"] = state["inner"]["new"] = x
+        raise KeyError("on purpose")
+
+    with pytest.raises(KeyError):
+        mx.compile(fails, outputs=state)(mx.array(2.0))
+    assert state["old"].item() == 1 and [*state] == ["old", "inner"] and not state["inner"]
+    assert mx.compile(lambda x: x + 1)(mx.array(1.0)).item() == 2
+
+
+def in_threads(work: Callable[[int], Any], count: int = 4) -> list[Any]:
+    """work(0), work(1), ... at once, switching as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(work, range(count)))
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_threads_may_call_what_is_being_recorded() -> None:
+    for _ in range(10):
+        state = {"weight": mx.array(np.full(300, 2.0, np.float32))}
+
+        def follow(x: mx.array, state: Any = state) -> mx.array:
+            for _ in range(20):
+                x = x * state["weight"] / 2 + 0
+            return x
+
+        functions = [mx.compile(partial(follow), inputs=state) for _ in range(2)]
+        results = in_threads(lambda i, f=functions: f[i % 2](mx.full((300,), i)).numpy())
+        for i, result in enumerate(results):
+            assert np.all(result == i)
+
+
+def test_threads_may_compute_the_same_arrays() -> None:
+    for _ in range(30):
+        x, y = mx.compile(lambda x: (mx.exp(x) + 1, x * 2))(mx.zeros(300))
+        total = x + y
+        for result in in_threads(lambda _, t=total, x=x: t.numpy() + x.numpy()):
+            assert np.all(result == 4)
+
+
+def test_threads_have_a_device_one_after_the_other() -> None:
+    function = mx.compile(lambda x: mx.exp(x) * 2 + x, device=CpuDevice(2))
+    inputs = [mx.full((300,), float(i)) for i in range(4)]
+    wanted = [(mx.exp(x) * 2 + x).numpy() for x in inputs]
+    function(inputs[0]).numpy()
+
+    def work(i: int) -> bool:
+        return all(np.array_equal(function(inputs[i]).numpy(), wanted[i]) for _ in range(200))
+
+    assert all(in_threads(work))
+
+
 def test_one_record_serves_all_shapes_where_it_can() -> None:
     calls: list[Any] = []
 
@@ -373,6 +496,7 @@ def test_a_donated_argument_is_gone_and_its_memory_used() -> None:
         x.tolist()
     with pytest.raises(ValueError, match="donated"):
         (x + 1).item()
+    assert mx.compile(mx.cumsum, donate=(0,))(mx.array([3e38, 3e38])).tolist()[1] == mx.inf
     z = mx.array([1.0])
     assert mx.compile(lambda x, y: x + y, donate=(0, 1))(z, z).item() == 2
 
@@ -386,6 +510,13 @@ def test_memory_that_somebody_sees_is_not_donated() -> None:
         mx.eval(seen)
         double(x)
         assert np.all(np.asarray(seen) == 1)
+
+
+def test_memory_that_is_not_numpys_is_not_donated() -> None:
+    memory = bytearray(np.ones(64, np.float32).tobytes())
+    x = mx.array(np.frombuffer(memoryview(memory), np.float32))
+    y = mx.compile(lambda x: x + 1, donate=(0,))(x)
+    assert set(memory) == {*np.ones(1, np.float32).tobytes()} and y.tolist() == [2] * 64
 
 
 def test_memory_figures_are_those_of_arrays() -> None:

@@ -177,3 +177,16 @@ def test_rms_norm_can_do_without_a_weight() -> None:
     x = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
     want = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
     np.testing.assert_allclose(mx.fast.rms_norm(x, None, 1e-5).numpy(), want, rtol=1e-6)
+
+
+def test_a_number_seen_as_another_dtype_is_a_number() -> None:
+    seen = mx.array(1.0).view(mx.int32)
+    assert seen.numpy().shape == seen.shape == () and seen.item() == 0x3F800000
+
+
+def test_a_python_number_takes_the_dtype_of_doubles() -> None:
+    """np.dtype(float64) == None is true: NumPy's own default."""
+    x = mx.array([1.0]).astype(mx.float64)
+    for made in (x * 0.1, mx.compile(lambda x: x * 0.1)(x)):
+        assert made.dtype == mx.float64 and made.item() == 0.1
+    assert mx.array(mx.array(1.0), mx.float64).dtype == mx.float64

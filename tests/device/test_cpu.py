@@ -292,6 +292,12 @@ def test_lower_simd_levels_have_their_own_kernels(tmp_path: Path, level: str) ->
     assert child(tmp_path, NANOCUPY_SIMD=level) == lower
 
 
+def test_the_cache_is_named_by_all_that_says_what_a_kernel_is() -> None:
+    """The arguments of chains' kernels and their order are in `device.chain`."""
+    names = {"/".join(path.parts[-2:]) for path in jit._sources()}
+    assert {"device/chain.py", "cpu/chains.py", "cpu/simd.py", "cpu/linear.py"} <= names
+
+
 def test_kernels_call_nothing_of_pythons() -> None:
     """Else a cached kernel could not be linked in a process without Numba."""
     kernel = jit.Kernel("nanocupy.kernels.cpu.elementwise:add")

@@ -318,6 +318,17 @@ def test_freezing() -> None:
         small(nn).freeze(keys="scale", strict=True)
 
 
+@pytest.mark.parametrize("how", [(), ("freeze",), ("unfreeze",), ("freeze", "unfreeze")])
+def test_freezing_of_what_training_saw(how: tuple[str, ...]) -> None:
+    left = []
+    for package in (their_nn, nn):
+        norm = package.BatchNorm(2)
+        for method in how:
+            getattr(norm, method)()
+        left.append(sorted(norm.trainable_parameters()))
+    assert left[0] == left[1] == ([] if how == ("freeze",) else ["bias", "weight"])
+
+
 def test_updating_applying_and_casting() -> None:
     model = small(nn)
     model.update({"norms": [{}, {"weight": mx.full((3,), 2.0)}]})

@@ -36,7 +36,7 @@ from nanocupy.device.base import Tick
 from nanocupy.device.cpu import target
 from nanocupy.device.paths import cache_folder, private_folder
 
-_SOURCES = ("nanocupy.device.cpu", "nanocupy.kernels.cpu")
+_SOURCES = ("nanocupy.device.cpu", "nanocupy.kernels.cpu", "nanocupy.device.chain")
 _lock = threading.RLock()
 _loaded: dict[str, tuple[Any, int]] = {}
 
@@ -140,16 +140,21 @@ def serve() -> None:
 def folder() -> Path:
     """Where object files live: named by everything they depend on."""
     digest = hashlib.sha256()
-    for package in _SOURCES:
-        spec = importlib.util.find_spec(package)
-        for place in spec.submodule_search_locations or () if spec else ():
-            for path in sorted(Path(place).glob("*.py")):
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in _sources():
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     for name in ("numba", "llvmlite"):
         digest.update(importlib.metadata.version(name).encode())
     digest.update(f"{target.triple()} {target.cpu_name()} {target.feature_string()}".encode())
     digest.update(f"{sys.version_info[:2]}".encode())
     return private_folder(cache_folder() / "kernels" / digest.hexdigest()[:24])
+
+
+def _sources() -> list[Path]:
+    """Every file that says what a kernel's machine code is."""
+    found = [importlib.util.find_spec(name) for name in _SOURCES]
+    paths = [Path(spec.origin) for spec in found if spec and spec.origin]
+    folders = [path.parent for path in paths if path.name == "__init__.py"]
+    return [*paths, *(path for folder in folders for path in sorted(folder.glob("[!_]*.py")))]
 
 
 def _object_path(source: str) -> Path:
