@@ -8,7 +8,12 @@ which are the same numbers, and other types stay what they are, unless --bits sa
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from nanocupy.cli.output import write, write_json
 
@@ -39,6 +44,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, then say where the folder is, and what it cost."""
+    with _cleaning_up():
+        return _convert(args)
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: nothing half-written stays."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _convert(args: argparse.Namespace) -> int:
     from nanocupy.checkpoint import convert_gguf, load_config
     from nanocupy.checkpoint.locate import gguf_file
     from nanocupy.checkpoint.writer import scratch

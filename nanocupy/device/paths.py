@@ -30,8 +30,13 @@ def private_folder(path: Path) -> Path:
         if found.st_mode & 0o777 != 0o700:  # else it may be on a disk that is read only
             path.chmod(0o700)
     except OSError as error:
-        raise OSError(
-            f"cannot keep compiled kernels: {error}. Set NANOCUPY_CACHE to a folder of yours that "
-            "you can write to"
-        ) from error
+        raise unwritable(error) from error
     return path
+
+
+def unwritable(error: OSError) -> OSError:
+    """The same, with what to do about it."""
+    return OSError(
+        f"cannot keep compiled kernels: {error}. Set NANOCUPY_CACHE to a folder of yours that you "
+        "can write to, with room in it"
+    )

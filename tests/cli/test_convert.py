@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +107,32 @@ def test_what_cannot_be_written(
     ran = cli("convert", str(source), str(tmp_path / "out"), *flags)
     assert ran.code == 2 and f"cannot write {tmp_path / 'out'}: [Errno 28] No space" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("flags", [[], ["--bits", "4", "--group-size", "32"]])
+def test_nothing_half_written_stays(
+    cli,
+    tmp_path: Path,
+    flags: list[str],
+    number: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, write = tmp_path / "tiny.gguf", gguf_convert.write_safetensors
+    tiny.write_gguf(source, "F16")
+
+    def interrupted(path: Path, *args: Any) -> None:
+        write(path, *args)
+        assert path.stat().st_size > 1000
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(gguf_convert, "write_safetensors", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli("convert", str(source), str(tmp_path / "out"), *flags).code == code
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_gguf_file(cli, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ import llvmlite.binding as llvm
 
 from nanocupy.device.base import Tick
 from nanocupy.device.cpu import target
-from nanocupy.device.paths import cache_folder, private_folder
+from nanocupy.device.paths import cache_folder, private_folder, unwritable
 
 _SOURCES = ("nanocupy.device.cpu", "nanocupy.kernels.cpu", "nanocupy.device.chain")
 _lock = threading.RLock()
@@ -127,10 +127,11 @@ def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
 
 def serve() -> None:
     """Compile the kernels named on stdin, a line each, into the cache; answer each with a line."""
-    for line in sys.stdin:
-        source = line.strip()
-        _write(_object_path(source), _compile(source))
-        print(source, flush=True)
+    with contextlib.suppress(OSError):  # there is no room: the caller finds out, and says so
+        for line in sys.stdin:
+            source = line.strip()
+            _write(_object_path(source), _compile(source))
+            print(source, flush=True)
 
 
 # ---- the cache
@@ -176,10 +177,17 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, code: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(hashlib.sha256(code).digest() + code)
-    os.replace(temporary, path)
+    """Into the cache, whole or not at all."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            os.unlink(temporary)
+        raise unwritable(error) from error
 
 
 # ---- compiling and linking
