@@ -13,6 +13,7 @@ import numpy as np
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
 from nanocupy.core.memory import hold
 from nanocupy.device.base import Rows
+from nanocupy.device.chain import KINDS
 
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
@@ -86,7 +87,7 @@ class array:
             host = host.astype(float32)
         elif not isinstance(value, np.ndarray | np.generic | array) and host.dtype.kind == "i":
             host = host.astype(int32)
-        self.node = constant(host)
+        self.node = constant(host if host.dtype in KINDS else _in_this_order(host))
 
     @property
     def shape(self) -> Shape:
@@ -167,6 +168,20 @@ class array:
 
 def constant(value: np.ndarray) -> Node:
     return Node(CONSTANT, (), _evaluated(value), [(value.shape, value.dtype)])
+
+
+def _in_this_order(value: np.ndarray) -> np.ndarray:
+    """With bytes in this machine's order.
+
+    Raises:
+        ValueError: there are no arrays of its dtype.
+    """
+    native = value.dtype.newbyteorder("=")
+    if native not in KINDS:
+        raise ValueError(
+            f"[array] dtype {value.dtype}: expected one of {', '.join(map(str, KINDS))}: cast it"
+        )
+    return value.astype(native)
 
 
 def _evaluated(value: np.ndarray) -> dict[str, Any]:

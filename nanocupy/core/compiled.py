@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,9 @@ class Recorded:
         self.leaves = [placeholder(spec, self.name) for spec in specs]
         arrays = iter([array(n) for n in self.leaves])
         args, kwargs = replaced(call, arrays)
-        before = [(place, place[2].node) for place in _state(inputs) + _state(outputs)]
-        keys = [(tree, set(tree)) for tree in _dicts(outputs)]
         since = array(0).node.order
-        try:
-            for (*_, captured), leaf in zip(_state(inputs), arrays, strict=True):
-                captured.node = leaf.node
+        with _kept(inputs, outputs):
+            _fill(inputs, arrays)
             with recorded():
                 self.tree = function(*args, **kwargs)
             results: list[array] = []
@@ -69,16 +67,6 @@ class Recorded:
             self.returned = len(results)
             results += [place[2] for place in _state(outputs)]
             self.nodes = [a.node for a in results]
-        except BaseException:
-            for tree, known in keys:  # what is new has no value, and will have none
-                for key in set(tree) - known:
-                    del tree[key]
-            raise
-        finally:
-            for (container, key, captured), node in before:
-                captured.node = node
-                if isinstance(container, dict | list):
-                    container[key] = captured
         eval([array(n) for n in _captured(self.nodes, since)])
         self.fits_all = _shapeless(self.nodes, since)
 
@@ -101,6 +89,36 @@ class Recorded:
 
 def _state(tree: Any) -> list[Any]:
     return [] if tree is None else places(tree)
+
+
+def _fill(inputs: Any, arrays: Iterator[array]) -> None:
+    """Let state have these values."""
+    seen: set[array] = set()
+    for (container, key, captured), leaf in zip(_state(inputs), arrays, strict=True):
+        if captured in seen and isinstance(container, dict | list):
+            container[key] = leaf  # one array in two places now, and later perhaps two
+        else:
+            captured.node = leaf.node
+        seen.add(captured)
+
+
+@contextmanager
+def _kept(inputs: Any, outputs: Any) -> Iterator[None]:
+    """What is recorded here changes no state: only new places stay, if all goes well."""
+    before = [(place, place[2].node) for place in _state(inputs) + _state(outputs)]
+    keys = [(tree, set(tree)) for tree in _dicts(outputs)]
+    try:
+        yield
+    except BaseException:
+        for tree, known in keys:
+            for key in set(tree) - known:
+                del tree[key]
+        raise
+    finally:
+        for (container, key, captured), node in before:
+            captured.node = node
+            if isinstance(container, dict | list):
+                container[key] = captured
 
 
 def _dicts(tree: Any) -> list[dict[Any, Any]]:

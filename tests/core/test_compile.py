@@ -254,6 +254,15 @@ def test_state_is_read_and_written() -> None:
     assert state["many"][0].tolist() == [3, 4]
 
 
+def test_state_may_have_one_array_in_two_places() -> None:
+    one = mx.array([2.0])
+    state = {"a": one, "b": one}
+    function = mx.compile(lambda x: x * state["a"] - state["b"], inputs=state)
+    assert function(mx.array([3.0])).item() == 4 and state["a"] is state["b"] is one
+    state["b"] = mx.array([5.0])
+    assert function(mx.array([3.0])).item() == 1
+
+
 def test_random_numbers_are_drawn_anew_where_the_key_is_state() -> None:
     state = mx.random.state
     draw = mx.compile(lambda: mx.random.uniform(shape=(3,)), inputs=state, outputs=state)

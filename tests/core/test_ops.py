@@ -190,3 +190,10 @@ def test_a_python_number_takes_the_dtype_of_doubles() -> None:
     for made in (x * 0.1, mx.compile(lambda x: x * 0.1)(x)):
         assert made.dtype == mx.float64 and made.item() == 0.1
     assert mx.array(mx.array(1.0), mx.float64).dtype == mx.float64
+
+
+def test_arrays_have_dtypes_that_there_are() -> None:
+    assert mx.exp(mx.array(np.zeros(2, ">f4"))).dtype == mx.float32
+    for value in (np.array([1j]), np.array([1], object), np.array(["1"]), [1j]):
+        with pytest.raises(ValueError, match="dtype"):
+            mx.array(value)
