@@ -84,9 +84,11 @@ _DEQUANTIZE = Op(
 )
 
 
-def _format(name: str, group_size: int | None, bits: int | None, mode: str) -> dict[str, int]:
-    if mode != "affine":
-        raise NotImplementedError(f"[{name}] mode={mode!r}: only 'affine'")
+def _format(
+    name: str, group_size: int | None, bits: int | None, mode: str, global_scale: Any
+) -> dict[str, int]:
+    if mode != "affine" or global_scale is not None:
+        raise NotImplementedError(f"[{name}] mode={mode!r}: only 'affine', without a global scale")
     form = {"group_size": group_size or 64, "bits": bits or 4}
     if form["group_size"] not in GROUPS or form["bits"] not in BITS:
         raise ValueError(f"[{name}] {form}: groups of {GROUPS} and bits of {BITS}")
@@ -102,7 +104,7 @@ def quantize(
     Raises:
         NotImplementedError: a mode other than "affine".
     """
-    w, form = as_array(w), _format("quantize", group_size, bits, mode)
+    w, form = as_array(w), _format("quantize", group_size, bits, mode, global_scale)
     if w.dtype.kind not in "fV" or w.ndim < 2 or w.shape[-1] % form["group_size"]:
         raise ValueError(
             f"[quantize] w is {w.dtype} {w.shape}: expected floats of 2 dimensions or more, the "
@@ -118,7 +120,7 @@ def dequantize(
     bits: int | None = None, mode: str = "affine", global_scale: Any = None, dtype: Any = None,
 ) -> array:  # fmt: skip
     """The matrix that `quantize` took, as near as its codes are; in the dtype of the scales."""
-    form = _format("dequantize", group_size, bits, mode)
+    form = _format("dequantize", group_size, bits, mode, global_scale)
     if biases is None:
         raise ValueError("[dequantize] affine codes have biases")
     out = record(_DEQUANTIZE, w, scales, biases, **form)
@@ -141,7 +143,7 @@ def gather_qmm(
     sorted_indices: bool = False,
 ) -> array:  # fmt: skip
     """`gather_mm` for a quantised w."""
-    dense = dequantize(w, scales, biases, group_size, bits, mode)
+    dense = dequantize(w, scales, biases, group_size, bits, mode, global_scale)
     dense = matrix_transpose(dense) if transpose else dense
     return gather_mm(x, dense, lhs_indices, rhs_indices)
 

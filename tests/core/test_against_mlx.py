@@ -734,6 +734,8 @@ def test_quantised_matrices_of_many() -> None:
         ours.quantize(ours.zeros((4, 48)), 32, 4)
     with pytest.raises(NotImplementedError, match="mxfp4"):
         ours.quantize(w.ours, mode="mxfp4")
+    with pytest.raises(NotImplementedError, match="global scale"):
+        ours.quantize(w.ours, global_scale=2.0)
 
 
 @given(pairs(FLOATS))
