@@ -157,6 +157,25 @@ def test_every_thread_of_every_block(library: build.Library, order: int) -> None
     assert (out == [1000 * (i // 30) + i % 30 for i in range(len(out))]).all()
 
 
+def test_libraries_share_the_stacks_of_threads(library: build.Library, tmp_path: Path) -> None:
+    """A process may have 65,530 mappings: a library for every generated kernel, each with two for
+    each of its threads, is too many."""
+
+    def mappings() -> int:
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    code, out = Path(library._library._name).read_bytes(), np.zeros(512, np.int32)
+    run(library, "votes", out, block=512)
+    before = mappings()
+    for n in range(4):
+        path = tmp_path / f"{n}.so"
+        path.write_bytes(code)
+        out[:] = 0
+        run(build.Library(path), "votes", out, block=512)
+        assert (out == 256 + 100).all()
+    assert mappings() < before + 100
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_sum_over_a_block(library: build.Library, order: int) -> None:
     x, out = np.arange(96, dtype=np.float32), np.zeros(96, np.float32)

@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from nanocupy.device.base import KernelError
 
 INCLUDE = Path(__file__).parent / "include"
+MOST_THREADS = 1024  # of a block
 FLAGS = (
     "-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-pthread",
     "-fno-strict-aliasing",  # CUDA code reads memory through uint4
@@ -141,11 +143,30 @@ class Library:
         pointers = (ctypes.c_void_p * max(len(args), 1))(*(ctypes.addressof(a) for a in args))
         sizes = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
         message = ctypes.c_char_p()
-        with self._lock:
+        with self._lock, _stacks() as stacks:
             failed = self._library.emulated_launch(
                 index, *sizes, ctypes.c_size_t(shared), pointers, order, ctypes.c_uint64(seed),
-                ctypes.byref(message),
+                stacks, ctypes.byref(message),
             )  # fmt: skip
         if failed:
             assert message.value
             raise KernelError(message.value.decode())
+
+
+_free_stacks: list[Any] = []
+
+
+@contextmanager
+def _stacks() -> Iterator[Any]:
+    """Where the stacks of a block's threads are: one set for every launch at a time.
+
+    Not one for every library: two mappings a thread would soon be all that a process may have.
+    """
+    try:
+        stacks = _free_stacks.pop()
+    except IndexError:
+        stacks = (ctypes.c_void_p * MOST_THREADS)()
+    try:
+        yield stacks
+    finally:
+        _free_stacks.append(stacks)

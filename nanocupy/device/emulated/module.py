@@ -9,12 +9,12 @@ import numpy as np
 
 from nanocupy.device.base import KernelError
 from nanocupy.device.emulated import build, errors
+from nanocupy.device.emulated.build import MOST_THREADS
 from nanocupy.device.emulated.gpu import Gpu
 from nanocupy.device.emulated.memory import ndarray
 from nanocupy.device.emulated.runtime import MOST_SHARED, PLAIN_SHARED
 
 LIMITS = (2**31 - 1, 65535, 65535)
-MOST_THREADS = 1024
 SCALARS: dict[str, tuple[Any, Any]] = {
     "i": (np.int32, ctypes.c_int32),
     "l": (np.int64, ctypes.c_int64),

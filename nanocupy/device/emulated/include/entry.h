@@ -40,8 +40,10 @@ template <class... P> Entry entry(void (*kernel)(P...)) {
 }
 
 static int run(const Entry& entry, const unsigned* grid, const unsigned* block, size_t shared,
-               void** arguments, unsigned order, uint64_t seed, const char** message) {
+               void** arguments, unsigned order, uint64_t seed, char** stacks,
+               const char** message) {
   state.launch = {entry.call, entry.kernel, arguments};
+  state.stacks = stacks;
   state.order = order, state.seed = seed, state.failed = false;
   run_grid({grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared);
   *message = state.message;
@@ -60,7 +62,7 @@ static int run(const Entry& entry, const unsigned* grid, const unsigned* block, 
   }                                                                                               \
   extern "C" __attribute__((visibility("default"))) int emulated_launch(                          \
       int index, const unsigned* grid, const unsigned* block, size_t shared, void** arguments,    \
-      unsigned order, uint64_t seed, const char** message) {                                      \
+      unsigned order, uint64_t seed, char** stacks, const char** message) {                       \
     return emulator::run(emulator_entries[index], grid, block, shared, arguments, order, seed,    \
-                         message);                                                                \
+                         stacks, message);                                                        \
   }

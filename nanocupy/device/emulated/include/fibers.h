@@ -94,6 +94,7 @@ struct State {
   dim3 block_size, grid_size;
   void* dynamic_shared = nullptr;
   Launch launch{};
+  char** stacks = nullptr;  // of the launch's threads: the caller's, made here when first wanted
   unsigned order = 0;
   uint64_t seed = 1;
   unsigned votes[3] = {};  // of the last barrier: how many, all, any
@@ -175,14 +176,15 @@ UNSEEN static void run_thread() {
 }
 
 UNSEEN static void prepare(Fiber& fiber, unsigned index) {
-  if (!fiber.stack) {
+  if (!state.stacks[index]) {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     char* memory = (char*)mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (memory == MAP_FAILED) return fail("no memory for the stacks of a block's threads");
     mprotect(memory, PAGE, PROT_NONE);  // a stack that overflows faults
-    fiber.stack = memory + PAGE;
-    ASAN(fiber.bottom = fiber.stack;)
+    state.stacks[index] = memory + PAGE;
   }
+  fiber.stack = state.stacks[index];
+  ASAN(fiber.bottom = fiber.stack;)
   ASAN(__asan_unpoison_memory_region(fiber.stack, STACK);)
 #if defined(__x86_64__)
   void** top = (void**)(fiber.stack + STACK - 64);
