@@ -29,6 +29,7 @@ from nanocupy.core.array import (
 )
 from nanocupy.core.compiled import compile, disable_compile, enable_compile
 from nanocupy.core.dtypes import astype
+from nanocupy.core.lazy import finder, homes_of
 from nanocupy.core.program import Program
 from nanocupy.core.unsupported import refuse
 from nanocupy.device.base import Rows
@@ -90,18 +91,14 @@ _HOMES = {  # module: the names that it has for this one
         "issubdtype number result_type signedinteger unsignedinteger"
     ),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
-_refuse = refuse(__name__, "mlx.core", "cuda hadamard_transform")
+_HOME_OF = homes_of(_HOMES)
+_find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core", "cuda hadamard_transform"))
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    if name not in _HOME_OF:
-        return _refuse(name)
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    return _find(name)
 
 
 def __dir__() -> list[str]:

@@ -4,9 +4,9 @@ A name is loaded with its first use, so that an engine starts without what it do
 MLX has for training is refused by name.
 """
 
-from importlib import import_module
 from typing import Any
 
+from nanocupy.core.lazy import finder, homes_of
 from nanocupy.core.unsupported import refuse
 from nanocupy.nn.activations import gelu_approx, silu
 from nanocupy.nn.layers import (
@@ -40,7 +40,7 @@ _HOMES = {  # module: the names that it has for this one
         "TransformerEncoder TransformerEncoderLayer"
     ),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+_HOME_OF = homes_of(_HOMES)
 _refuse = refuse(
     __name__,
     "mlx.nn",
@@ -48,14 +48,11 @@ _refuse = refuse(
     "QuantizedShardedToAllLinear ShardedToAllLinear Upsample average_gradients fully_shard init "
     "losses value_and_grad",
 )
+_find = finder(__name__, _HOME_OF, _refuse)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        return _refuse(name)
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    return _find(name)
 
 
 def __dir__() -> list[str]:
