@@ -142,7 +142,9 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
         if config.quantization and config.quantization.floats:
             bars.say("8-bit floats are read as bfloat16, so they take twice the memory of the file")
         if file is not None:
-            made, config = models.model_file.build(file, checkpoint)
+            from nanocupy.models import model_file
+
+            made, config = model_file.build(file, checkpoint)
         device = make_device(options, group, bars.tick("compiling kernels, once"))
         most_drafted(options.speculate, row_invariant=device.kind == "cpu")  # or it refuses
         numbers = precision(config, options, device.kind)
@@ -150,7 +152,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
         network: Any = (
             models.load(checkpoint, (options.quantize, GROUP) if options.quantize else None)
             if made is None
-            else models.model_file.load(made, checkpoint)
+            else model_file.load(made, checkpoint)
         )
         network.shard(group)
         nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))

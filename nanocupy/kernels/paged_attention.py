@@ -239,8 +239,8 @@ def launch(
     width = heads * layout.head_dim
     per_row = 4 * (width if q_stride is None else q_stride)
     floats = device.asarray(np.array([scale, softcap], np.float32))
-    caches = k_cache[0], v_cache[0]
-    arrays = (out, q, *caches, block_tables, positions, seqs, rows.count, floats, scratch)
+    first = k_cache[0], v_cache[0]
+    arrays = (out, q, *first, block_tables, positions, seqs, rows.count, floats, scratch)
     shape = (heads, layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
     strides = per_row, scratch.shape[1], k_cache.strides[0]
     place = (max_seqs, max_blocks, window, 4 * q_offset, *strides)

@@ -86,11 +86,11 @@ def launch(
     strides = [width if stride is None else stride for stride, width in given]
     if device.kind == "cpu":
         turning = (0, 0, 0, 0) if table is None else (heads, dims, limit, int(traditional))
-        caches = k_cache[0], v_cache[0], k_cache.strides[0]
-        arrays = (q_out if turning[0] else 0, *caches[:2], q, k, v, positions, slots)
+        first = k_cache[0], v_cache[0]
+        arrays = (q_out if turning[0] else 0, *first, q, k, v, positions, slots)
         shape = (kv_heads, size, *turning, layout.block_size, layout.blocks)
         scratch = device.empty((device.threads, 4 * size), np.uint8)
-        place = (*(4 * stride for stride in strides), scratch, 4 * size, caches[2])
+        place = (*(4 * stride for stride in strides), scratch, 4 * size, k_cache.strides[0])
         args = (*arrays, 0 if table is None else table, rows.count, *shape, *place)
         return Launch(CPU[layout.kind], args)
     kernel = f"rope_write<{C_TYPES[q_out.dtype]}, {C_TYPES[k_cache.dtype]}>"
