@@ -145,10 +145,14 @@ class ContentForms:
         content, role = message.get("content"), message["role"]
         if isinstance(content, list) and not self._takes(role, parts=True):
             return {**message, "content": _joined(content, name)}
-        if isinstance(content, str) and not (self._knows_strings or self._takes(role, parts=False)):
-            if self._takes(role, parts=True):
-                return {**message, "content": [{"type": "text", "text": content}]}
+        if isinstance(content, str) and self._takes_parts_alone(role):
+            return {**message, "content": [{"type": "text", "text": content}]}
         return message
+
+    def _takes_parts_alone(self, role: str) -> bool:
+        if self._knows_strings or self._takes(role, parts=False):
+            return False
+        return self._takes(role, parts=True)
 
     def _takes(self, role: str, parts: bool) -> bool:
         if (role, parts) not in self._found:

@@ -228,9 +228,9 @@ def test_names_that_callers_must_not_set(joined: ChatTemplate, name: str) -> Non
 
 
 def test_a_template_is_chosen_by_name_and_never_given(joined: ChatTemplate) -> None:
-    for given in (True, "{{ 1 }}", "rag"):
+    for name in (True, "{{ 1 }}", "rag"):
         with pytest.raises(ValueError, match="name of one of the model's"):
-            joined.render([{"role": "user", "content": "x"}], chat_template=given)
+            joined.render([{"role": "user", "content": "x"}], chat_template=name)
 
 
 # --- where templates come from ---------------------------------------------------------------

@@ -87,9 +87,13 @@ def _multiply(left: Any, right: Any) -> Any:
             budget().charge(items=len(many) * max(count, 0))
             return budget().items_of(many * count)
     if isinstance(left, int) and isinstance(right, int):
-        if left.bit_length() + right.bit_length() > MAX_BITS:
-            raise SecurityError("a number is too large")
+        _check_bits(left.bit_length() + right.bit_length())
     return _number(operator.mul, left, right)
+
+
+def _check_bits(bits: int) -> None:
+    if bits > MAX_BITS:
+        raise SecurityError("a number is too large")
 
 
 def _power(left: Any, right: Any) -> Any:
@@ -167,7 +171,7 @@ def braces(environment: Any, text: str, *args: Any, **kwargs: Any) -> str:
             name, index = f"{index}{name}", index + 1
         value, _ = formatter.get_field(name, args, kwargs)
         if spec or conversion:
-            shown = formatter.format_field(formatter.convert_field(value, conversion), spec)
+            shown = formatter.format_field(formatter.convert_field(value, conversion), spec or "")
             pieces.append(written(shown) if isinstance(value, (int, float)) else shown)
         else:
             pieces.append(to_text(value))
@@ -381,9 +385,10 @@ def _on_number(test: Function) -> Function:
     return on_number
 
 
+_JINJA_TESTS: dict[str, Any] = {**TESTS}
 TEST_TABLE: dict[str, Function] = {
-    **TESTS,
-    **{name: _on_number(TESTS[name]) for name in ("odd", "even", "divisibleby")},
+    **_JINJA_TESTS,
+    **{name: _on_number(_JINJA_TESTS[name]) for name in ("odd", "even", "divisibleby")},
 }
 
 
