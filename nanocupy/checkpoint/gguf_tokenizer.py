@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nanocupy.checkpoint.gguf_file import GgufFile
 from nanocupy.checkpoint.gguf_spm import spm_parts
 from nanocupy.checkpoint.pre_tokenizers import Json, PreTokenizer, pre_tokenizer
@@ -13,6 +15,18 @@ _ENDS = (
 )
 """Control tokens that end an answer by what they are called, as llama.cpp has it."""
 _KEEP_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's, that take no spaces with them
+_TEMPLATE = "tokenizer.chat_template"
+
+
+def _chat_templates(gguf: GgufFile) -> dict[str, str]:
+    """The chat templates by name, "default" for the one that has none in the file."""
+    found = {"default": gguf.get(_TEMPLATE, str, "")}
+    for key in gguf.metadata:
+        if key.startswith(f"{_TEMPLATE}."):
+            found[key.removeprefix(f"{_TEMPLATE}.")] = gguf.get(key, str)
+    if odd := [name for name in found if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)]:
+        raise ValueError(f"{gguf.path}: {odd[0]!r:.100} is no name for a chat template")
+    return {name: source for name, source in found.items() if source}
 
 
 class GgufTokenizer:
@@ -35,7 +49,7 @@ class GgufTokenizer:
             self.pre = pre_tokenizer(gguf.get("tokenizer.ggml.pre", str))
         self.tokens: list[str] = gguf.get("tokenizer.ggml.tokens", list)
         self.types: list[int] = gguf.get("tokenizer.ggml.token_type", list)
-        self.chat_template: str = gguf.get("tokenizer.chat_template", str, "")
+        self.chat_templates = _chat_templates(gguf)
         self._check()
         spm = self.pre is None
         self.bos, self.eos = self._id("bos", 1 if spm else -1), self._id("eos", 2 if spm else -1)

@@ -137,8 +137,9 @@ def gguf_report(path: Path) -> dict[str, Any]:
     nbytes: Counter[str] = Counter()
     for tensor in gguf.tensors.values():
         nbytes[tensor.kind] += tensor.nbytes
-    source, texts = tokenizer.chat_template, tokenizer.tokenizer_config()
-    template = ChatTemplate.from_source(source, texts) if source else None
+    texts = {k: v for k, v in tokenizer.tokenizer_config().items() if k.endswith("_token")}
+    sources = tokenizer.chat_templates
+    template = ChatTemplate.from_source(sources, texts) if sources else None
     held = nbytes | Counter(all=sum(nbytes.values()))
     return {
         "model": str(path),

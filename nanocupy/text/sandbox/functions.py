@@ -39,7 +39,13 @@ def to_text(value: Any) -> str:
         return own.to_repr(value)
     if isinstance(value, Undefined):
         return str(value)
-    raise SecurityError(f"a {type(value).__name__} cannot be written out")
+    raise SecurityError(f"a {kind_of(value)} cannot be written out")
+
+
+def kind_of(value: Any) -> str:
+    """What a value is called in an error: a string that remembers its writer is a str."""
+    known = (kind.__name__ for kind in (str, list, dict) if isinstance(value, kind))
+    return next(known, type(value).__name__)
 
 
 def concatenate(values: Any) -> str:
@@ -57,11 +63,10 @@ def _native(method: str, text: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def _number(operation: Function, left: Any, right: Any) -> Any:
-    for side in (left, right):
-        if isinstance(side, Undefined):
-            return operation(left, right)  # its own error
-        if not isinstance(side, (int, float)):
-            raise TypeError(f"arithmetic is for numbers, got {type(side).__name__}")
+    if not isinstance(left, Undefined) and not isinstance(right, Undefined):  # those say it well
+        for side in (left, right):
+            if not isinstance(side, (int, float)):
+                raise TypeError(f"arithmetic is for numbers, got {kind_of(side)}")
     return operation(left, right)
 
 
@@ -207,7 +212,7 @@ def _replace(text: str, old: str, new: str, count: int = -1) -> str:
 def _join(separator: str, values: Any) -> str:
     pieces = budget().items_of(values)
     if wrong := [piece for piece in pieces if not isinstance(piece, str)]:
-        raise TypeError(f"join wants text, got {type(wrong[0]).__name__}")
+        raise TypeError(f"join wants text, got {kind_of(wrong[0])}")
     budget().charge(pieces.weight.letters + len(separator) * len(pieces))
     return own.join(pieces, separator)
 
