@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.text.files import read_json, special_token_texts
+from nanocupy.text.added_tokens import add_named_tokens
+from nanocupy.text.files import end_ids, end_texts, special_token_texts
 
 MAX_ID = 2**32 - 1
 
@@ -26,7 +27,7 @@ class Span(NamedTuple):
 
 
 class Tokenizer:
-    """The tokenizer.json of a model folder.
+    """The tokenizer.json of a model folder, with the tokens that other files name (`added_tokens`).
 
     **Added tokens** are the vocabulary's markup: `<|im_start|>`, `<think>`. Those marked special
     do not show in decoded text. Every error is a ValueError that concerns one call alone.
@@ -35,8 +36,8 @@ class Tokenizer:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._tokenizer = _load(self.folder / "tokenizer.json")
+        self.special_ids = add_named_tokens(self._tokenizer, self.folder)
         added = self._tokenizer.get_added_tokens_decoder()
-        self.special_ids = frozenset(i for i, token in added.items() if token.special)
         # Runs of spaces that some vocabularies add are text, not markup.
         self.added = {i: token.content for i, token in added.items() if token.content.strip()}
         self._texts = special_token_texts(self.folder)
@@ -53,14 +54,9 @@ class Tokenizer:
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """The tokens that end an answer: generation_config.json, else config.json, else ours."""
-        for file in ("generation_config.json", "config.json"):
-            said = read_json(self.folder / file).get("eos_token_id")
-            ids = said if isinstance(said, list) else [said]
-            if ids and all(type(i) is int for i in ids):
-                return tuple(dict.fromkeys(ids))
-        named = self._named("eos_token")
-        return () if named is None else (named,)
+        """Every token that a file of the model calls the end of an answer, by id or by name."""
+        named = (self.id_of(text) for text in end_texts(self.folder))
+        return tuple(dict.fromkeys([*end_ids(self.folder), *(i for i in named if i is not None)]))
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
         """The ids of `text`, where added tokens are recognised.
