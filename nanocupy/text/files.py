@@ -29,7 +29,8 @@ def tokenizer_settings(folder: Path) -> dict[str, Any]:
     special_tokens_map.json goes over it where it has no added_tokens_decoder: older versions wrote
     it. Of "extra_special_tokens" a list stays; an object is in "model_specific_special_tokens".
     """
-    settings = read_json(folder / "tokenizer_config.json")
+    said = read_json(folder / "tokenizer_config.json")
+    settings = {name: value for name, value in said.items() if value is not None}
     if settings.get("additional_special_tokens") and not settings.get("extra_special_tokens"):
         settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
     if "added_tokens_decoder" not in settings:
