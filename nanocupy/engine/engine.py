@@ -248,7 +248,9 @@ class Engine:
         request.logprobs += logprobs
         if token in self.sampler.stop_ids(request):
             own = params.ignore_eos or token not in self.sampler.eos_ids
-            self._end(request, "stop", token if own else None, "", [token], logprobs)
+            text, stopped = request.text.end(token)
+            reason = stopped or (token if own else None)
+            self._end(request, "stop", reason, text, [token], logprobs)
             return
         may_stop = request.num_generated >= params.min_tokens
         text, stopped = request.text.feed(token, may_stop=may_stop)

@@ -85,7 +85,9 @@ class Frontend:
 
     def _eos_ids(self) -> set[int]:
         """Every token that some file of the model calls its end."""
-        return set(self.tokenizer.eos_ids)
+        own = self.generation_config.get("eos_token_id") or ()
+        own = [own] if isinstance(own, int) else own
+        return {*own, *self.config.eos_token_ids, *self.tokenizer.eos_ids}
 
     @property
     def end_tokens(self) -> list[str]:

@@ -48,6 +48,11 @@ class Tokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @cached_property
+    def special_texts(self) -> dict[int, str]:
+        """The text of each special token, which decoded text does not show."""
+        return {i: self.added[i] for i in sorted(self.special_ids) if i in self.added}
+
+    @cached_property
     def bos_id(self) -> int | None:
         """The token that begins a sequence, if the model has one."""
         return self._named("bos_token")

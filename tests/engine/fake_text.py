@@ -21,6 +21,7 @@ class FakeTokenizer:
     bos_id: int | None = BOS
     eos_ids = (EOS,)
     special_ids = frozenset({BOS, EOS})
+    special_texts = {BOS: "<bos>", EOS: "<eos>"}  # noqa: RUF012 (never changed)
     byte_level = True
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
