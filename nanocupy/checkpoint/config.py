@@ -164,7 +164,7 @@ def _config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> 
         hidden_act=fields.choice((named,), activations, activations[0]),
         dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
         quantization=read_quantization(fields.raw),
-        eos_token_ids=_eos(folder, (whole, fields.raw), vocab_size),
+        eos_token_ids=_eos(folder, fields.raw, vocab_size),
         bos_token_id=_bos(folder, fields.raw, vocab_size),
         raw=whole,
         windows=_windows(fields, arch, layers),
@@ -200,7 +200,7 @@ def _foreign(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) ->
         hidden_act="",
         dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
         quantization=read_quantization(raw),
-        eos_token_ids=_eos(folder, (whole, raw), vocab_size),
+        eos_token_ids=_eos(folder, raw, vocab_size),
         bos_token_id=_bos(folder, raw, vocab_size),
         raw=whole,
     )
@@ -267,16 +267,14 @@ def _experts(fields: Fields, layers: int) -> dict[str, Any]:
     }
 
 
-def _eos(
-    folder: Path | None, configs: tuple[Mapping[str, Any], ...], vocab_size: int
-) -> tuple[int, ...]:
-    """Every token id that a file says an answer ends at. (`text.Tokenizer` knows those that are
-    named, too.)"""
+def _eos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
+    """Every token that ends an answer, from the first file that says so."""
     generation, tokenizer = _said_elsewhere(folder, "eos_token")
-    found: list[object] = []
-    for said in (generation, *(config.get("eos_token_id") for config in configs), tokenizer):
-        found += said if isinstance(said, list) else [] if said is None else [said]
-    return tuple(dict.fromkeys(_token(i, "eos_token_id", vocab_size) for i in found))
+    for said in (generation, raw.get("eos_token_id"), tokenizer):
+        if said is not None:
+            ids = said if isinstance(said, list) else [said]
+            return tuple(dict.fromkeys(_token(i, "eos_token_id", vocab_size) for i in ids))
+    return ()
 
 
 def _bos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> int | None:

