@@ -97,17 +97,29 @@ class Engine:
             raise ValueError("[engine] the prompt has no tokens: give at least one")
         if wrong := [token for token in ids if not 0 <= token < size]:
             raise ValueError(f"[engine] token {wrong[0]} is not in [0, {size}), the vocabulary")
-        used, needed = len(prompt_ids), 0 if params.max_tokens == 0 else 1
-        if used + needed > self.max_len:
-            raise PromptTooLongError(
-                f"[engine] the prompt has {used} tokens, at most {self.max_len - needed} fit: "
-                f"max_model_len is {self.runner.max_model_len}, the {len(self.pool.blocks) - 1} KV "
-                f"blocks hold {self.pool.capacity} tokens, and {needed} is kept for the answer",
-                used,
-                self.max_len - needed,
-            )
+        used = len(prompt_ids)
+        if used > self.most_prompt(params):
+            raise self.too_long(used, params)
         room = self.max_len - used
         return room if params.max_tokens is None else min(params.max_tokens, room)
+
+    def most_prompt(self, params: SamplingParams) -> int:
+        """How many tokens a prompt may have, so that there is room for an answer."""
+        return self.max_len - (0 if params.max_tokens == 0 else 1)
+
+    def too_long(
+        self, used: int, params: SamplingParams, least: bool = False
+    ) -> PromptTooLongError:
+        """The error for a prompt of `used` tokens, or at `least` of so many."""
+        most = self.most_prompt(params)
+        return PromptTooLongError(
+            f"[engine] the prompt has {'at least ' if least else ''}{used} tokens, at most {most} "
+            f"fit: max_model_len is {self.runner.max_model_len}, the {len(self.pool.blocks) - 1} "
+            f"KV blocks hold {self.pool.capacity} tokens, and {self.max_len - most} is kept for "
+            f"the answer",
+            used,
+            most,
+        )
 
     def add(
         self,
@@ -248,7 +260,9 @@ class Engine:
         request.logprobs += logprobs
         if token in self.sampler.stop_ids(request):
             own = params.ignore_eos or token not in self.sampler.eos_ids
-            self._end(request, "stop", token if own else None, "", [token], logprobs)
+            text, stopped = request.text.end(token)
+            reason = stopped or (token if own else None)
+            self._end(request, "stop", reason, text, [token], logprobs)
             return
         may_stop = request.num_generated >= params.min_tokens
         text, stopped = request.text.feed(token, may_stop=may_stop)
