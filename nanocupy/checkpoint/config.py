@@ -18,9 +18,9 @@ from nanocupy.checkpoint.architectures import (
     refuse_unknown,
 )
 from nanocupy.checkpoint.fields import Fields
-from nanocupy.checkpoint.jsonfile import read_json, read_json_if_there
 from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
+from nanocupy.files import read_json, read_json_if_there
 
 MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
 DTYPES = ("float32", "bfloat16", "float16")

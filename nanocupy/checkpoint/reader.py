@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from nanocupy.checkpoint.canonical import Derived, canonical
 from nanocupy.checkpoint.config import ModelConfig, load_config
 from nanocupy.checkpoint.header import TensorInfo, read_header
-from nanocupy.checkpoint.jsonfile import read_json
+from nanocupy.files import checked, read_json
 
 DTYPES: dict[str, DTypeLike] = {
     "BOOL": np.bool_,
@@ -39,6 +39,7 @@ DTYPES: dict[str, DTypeLike] = {
 """What `Checkpoint.read` gives for each safetensors dtype that it reads."""
 
 INDEX = "model.safetensors.index.json"
+MOST_WEIGHTS = 1 << 63  # bytes: what is mapped needs no bound
 
 
 class Checkpoint:
@@ -216,7 +217,7 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{folder} holds {len(names)} .safetensors files and no {INDEX} that says "
                 f"which to read"
             )
-    return [_inside(folder, name) for name in names]
+    return [checked(folder / name, MOST_WEIGHTS) for name in names]
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -231,21 +232,3 @@ def _weight_map(folder: Path) -> dict[str, str]:
                 f".safetensors files in the same folder"
             )
     return weight_map
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The path of a file that must not lead out of the folder (but may into the hub's blobs)."""
-    path = folder / name
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} is missing or cannot be followed: {error}") from error
-    if not real.is_file():  # opening a pipe would wait for ever
-        raise ValueError(f"{path} is not a regular file")
-    home = folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if home not in real.parents and blobs not in real.parents:
-        raise ValueError(
-            f"{path} leads out of its folder, to {real}; copy the file, or link the whole folder"
-        )
-    return path

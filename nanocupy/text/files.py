@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+from nanocupy.files import read_json_if_there as read_json
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, {} when there is no such file; ValueError if it is no object."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} should hold a JSON object, not {type(value).__name__}")
-    return value
+__all__ = ["read_json", "special_token_texts"]
 
 
 def special_token_texts(folder: Path) -> dict[str, str]:
