@@ -18,6 +18,7 @@ from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards
 from nanocupy.core.quantized import quantize_rows
+from nanocupy.files import TOKENIZER_BYTES, checked
 from nanocupy.kernels.linear import dequantize
 from nanocupy.models.load import match, to_quantize
 from nanocupy.utils import tree_flatten
@@ -208,4 +209,4 @@ def _copy(source: Path, out: Path) -> None:
     """Tokenizer, chat template, generation_config.json: what is text and no weight."""
     for path in sorted(source.iterdir()):
         if path.suffix in _COPIED and path.name not in _NOT_COPIED and path.is_file():
-            shutil.copyfile(path, out / path.name)
+            shutil.copyfile(checked(path, TOKENIZER_BYTES), out / path.name)

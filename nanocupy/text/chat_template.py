@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nanocupy.files import TEMPLATE_BYTES, is_there, read_text
 from nanocupy.text.files import read_json, special_token_texts
 from nanocupy.text.sandbox import Template
 from nanocupy.text.tokenizer import Span, Tokenizer
@@ -110,11 +111,8 @@ def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
 
 def template_source(folder: Path) -> str | None:
     """chat_template.jinja, else what tokenizer_config.json says, else chat_template.json."""
-    if (folder / "chat_template.jinja").is_file():
-        try:
-            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder / 'chat_template.jinja'} cannot be read: {error}") from error
+    if is_there(folder / "chat_template.jinja"):
+        return read_text(folder / "chat_template.jinja", TEMPLATE_BYTES)
     for file in ("tokenizer_config.json", "chat_template.json"):
         said = read_json(folder / file).get("chat_template")
         if isinstance(said, list):  # named templates

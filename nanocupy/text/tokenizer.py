@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nanocupy.files import TOKENIZER_BYTES, checked, is_there
 from nanocupy.text.files import read_json, special_token_texts
 
 MAX_ID = 2**32 - 1
@@ -180,8 +181,9 @@ def _hide(raw: dict[str, Any], names: set[str]) -> None:
 def _load(path: Path) -> Any:
     from tokenizers import Tokenizer as Fast
 
-    if not path.is_file():
+    if not is_there(path):
         raise ValueError(f"{path} does not exist; a model folder needs its tokenizer.json")
+    checked(path, TOKENIZER_BYTES)
     try:
         tokenizer = Fast.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing finer
