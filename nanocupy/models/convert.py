@@ -104,9 +104,14 @@ def convert(
 
 
 def _config(checkpoint: Checkpoint, report: Converted) -> dict[str, Any]:
-    """config.json, with what MLX says twice."""
+    """config.json, with what MLX says twice, and whether the head is tied as the files say."""
     how = {"group_size": report.group_size, "bits": report.bits, "mode": "affine"}
-    return {**checkpoint.config.raw, "quantization": how, "quantization_config": how}
+    raw, tied = checkpoint.config.raw, {"tie_word_embeddings": False}
+    if not checkpoint.config.tie_word_embeddings:
+        raw = {**raw, **tied}
+        if isinstance(inner := raw.get("text_config"), dict):
+            raw["text_config"] = {**inner, **tied}
+    return {**raw, "quantization": how, "quantization_config": how}
 
 
 @dataclass
