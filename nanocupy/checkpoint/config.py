@@ -82,6 +82,17 @@ class ModelConfig:
         """How many tokens a layer looks back; 0 for all."""
         return self.windows[layer] if self.windows else 0
 
+    @property
+    def usual_length(self) -> int:
+        """Positions of the longest sequence where nobody asks for longer ones.
+
+        A longrope model answers otherwise where sequences may be longer than the original length:
+        see `models.rope.LongRoPE`. It does so for who asks for that, not for who has the memory.
+        """
+        ropes = [rope for rope in (self.rope, self.local_rope) if rope and rope.has_two_lengths]
+        lengths = [rope.original_max_position_embeddings for rope in ropes]
+        return min([self.max_position_embeddings, *lengths])
+
 
 def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> ModelConfig:
     """The configuration of a model folder; ValueError names the field and what is allowed.

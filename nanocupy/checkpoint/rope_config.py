@@ -52,6 +52,11 @@ class RopeConfig:
     short: tuple[float, ...] = ()
     long: tuple[float, ...] = ()
 
+    @property
+    def has_two_lengths(self) -> bool:
+        """Whether short and long sequences turn otherwise."""
+        return self.short != self.long
+
 
 def rope_config(fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
     """How a model turns, the same in all layers.

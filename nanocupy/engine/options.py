@@ -40,12 +40,18 @@ class EngineOptions(Checked):
     """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
 
     On a CPU none of them changes a token of any answer, except `device`, `dtype`, `kv_dtype` and
-    `quantize` (the arithmetic) and the limits (`max_model_len`, the KV memory), which can end an
-    answer earlier. On a GPU the size of a step may change a rounding, and so may what decides it.
+    `quantize` (the arithmetic), `max_model_len` of a longrope model where it is more than the
+    original length (it takes the long factors), and the limits (`max_model_len`, the KV memory),
+    which can end an answer earlier. On a GPU the size of a step may change a rounding, and so may
+    what decides it.
     """
 
     max_model_len: int | None = integer(
-        None, 1, MAX, "longest prompt + answer in tokens; None = what the model and memory allow"
+        None,
+        1,
+        MAX,
+        "longest prompt + answer in tokens; None = what the model and memory allow "
+        "(of a longrope model: its original length; more takes its long factors)",
     )
     max_num_seqs: int = integer(32, 1, 4096, "requests computed together in one step")
     max_num_batched_tokens: int = integer(512, 1, 2**20, "tokens computed in one step")
