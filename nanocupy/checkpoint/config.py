@@ -20,7 +20,7 @@ from nanocupy.checkpoint.architectures import (
 from nanocupy.checkpoint.fields import Fields
 from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
-from nanocupy.files import read_json, read_json_if_there
+from nanocupy.files import is_there, read_json, read_json_if_there
 from nanocupy.quoting import quoted
 
 MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
@@ -41,6 +41,7 @@ class ModelConfig:
         num_experts, experts_per_token, expert_size: of a mixture of experts: how many there are, a
             token takes, and their hidden units. normalise_experts: whether weights add up to 1.
         sparse_layers: for each layer whether it is a mixture.
+        notes: what a person should hear of what was read.
     """
 
     model_type: str
@@ -77,6 +78,7 @@ class ModelConfig:
     expert_size: int = 0
     normalise_experts: bool = False
     sparse_layers: tuple[bool, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def window(self, layer: int) -> int:
         """How many tokens a layer looks back; 0 for all."""
@@ -123,11 +125,26 @@ def _read_as(
 
 
 def load_generation_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What generation_config.json says (temperature, top_p, eos_token_id, ...), no defaults."""
-    raw = read_json_if_there(Path(folder) / "generation_config.json")
+    """What generation_config.json says (temperature, top_p, eos_token_id, ...), no defaults.
+
+    Where there is no such file, what transformers 5 still reads of it in config.json.
+    """
+    folder = Path(folder)
+    if is_there(folder / "generation_config.json"):
+        raw = read_json(folder / "generation_config.json")
+    else:
+        whole = read_json_if_there(folder / "config.json")
+        raw = {name: whole[name] for name in _GENERATION if name in whole}
     ours = {k: v for k, v in raw.items() if v is not None and not k.startswith("_")}
     ours.pop("transformers_version", None)
     return ours
+
+
+_GENERATION = (
+    *("max_new_tokens", "min_new_tokens", "stop_strings", "min_p", "sequence_bias"),
+    *("guidance_scale", "top_h", "penalty_alpha", "dola_layers", "max_time", "token_healing"),
+    *("constraints", "force_words_ids", "forced_decoder_ids", "watermarking_config"),
+)
 
 
 _DTYPE = ("dtype", "torch_dtype")

@@ -73,6 +73,9 @@ class Checkpoint:
             _refuse_adapter(self.folder)
             self._made = self._canonical(stacked=foreign)
             self.config = self._with_its_head()
+            if inside := sorted(self.folder.glob("*/adapter_config.json")):
+                note = f"the adapter in {inside[0].parent} is not applied"
+                self.config = replace(self.config, notes=(*self.config.notes, note))
         except BaseException:
             self.close()
             raise
@@ -159,7 +162,8 @@ class Checkpoint:
         )
         if not head or alike:
             return self.config
-        return replace(self.config, tie_word_embeddings=False)
+        note = "lm_head is another matrix than the embedding, and taken: weights are not tied"
+        return replace(self.config, tie_word_embeddings=False, notes=(*self.config.notes, note))
 
     def _module(self, name: str) -> dict[str, str]:
         """The tensors of the module whose last name it is, by their own last names."""
