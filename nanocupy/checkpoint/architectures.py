@@ -48,6 +48,16 @@ def periodic_windows(fields: Fields, layers: int) -> Windows:
     return by_kind(fields, [SLIDING if i % period else FULL for i in range(1, layers + 1)])
 
 
+def every_other_window(fields: Fields, layers: int) -> Windows:
+    """In every other layer, whatever the pattern is said to be (Gemma 2)."""
+    if fields.count("sliding_window_pattern") != 2:
+        raise ValueError(
+            f"sliding_window_pattern {fields.count('sliding_window_pattern')}: Gemma 2 has 2, "
+            "unless layer_types says otherwise"
+        )
+    return periodic_windows(fields, layers)
+
+
 def windows_without_rope(fields: Fields, layers: int) -> Windows:
     """In layers that do not turn, if config.json switches them on (SmolLM3)."""
     if not fields.flag("use_sliding_window", False) or not fields.has("sliding_window"):
@@ -96,6 +106,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 _LLAMA = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
+_QWEN = {**_LLAMA, "num_key_value_heads": 32, "sliding_window": 4096}
 _GEMMA = {
     **_LLAMA,
     "tie_word_embeddings": True,
@@ -115,15 +126,17 @@ _GEMMA_FIELDS = (
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(_LLAMA, _names(_BIASES)),
     "mistral": Architecture(
-        {**_LLAMA, "sliding_window": 4096}, _names("sliding_window"), one_window
+        {**_LLAMA, "num_key_value_heads": 8, "sliding_window": 4096},
+        _names("sliding_window"),
+        one_window,
     ),
     "qwen2": Architecture(
-        {**_LLAMA, "sliding_window": 4096, "max_window_layers": 28},
+        {**_QWEN, "max_window_layers": 28},
         _names(_QWEN_WINDOW),
         late_windows,
     ),
     "qwen3": Architecture(
-        {**_LLAMA, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+        {**_QWEN, "head_dim": 128, "max_window_layers": 28},
         _names(f"attention_bias {_QWEN_WINDOW}"),
         late_windows,
     ),
@@ -135,7 +148,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "final_logit_softcapping": 30.0,
         },
         _names(f"{_GEMMA_FIELDS} attn_logit_softcapping"),
-        periodic_windows,
+        every_other_window,
         _GELU,
     ),
     "gemma3_text": Architecture(
@@ -159,7 +172,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         partial_rope=True,
     ),
     "smollm3": Architecture(
-        {**_LLAMA, "tie_word_embeddings": True, "rope_theta": 2e6},
+        {**_LLAMA, "num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 2e6},
         _names(f"{_BIASES} no_rope_layers no_rope_layer_interval {_QWEN_WINDOW}"),
         windows_without_rope,
     ),
@@ -172,7 +185,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     ),
     "qwen3_moe": Architecture(
-        {**_LLAMA, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "sliding_window": 4096},
+        {
+            **_QWEN,
+            "num_key_value_heads": 4,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+        },
         _names(
             "attention_bias use_sliding_window sliding_window max_window_layers num_experts "
             "num_local_experts num_experts_per_tok norm_topk_prob"
@@ -184,6 +202,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             **_LLAMA,
             "rms_norm_eps": 1e-5,
             "rope_theta": 1e6,
+            "num_key_value_heads": 8,
             "num_experts_per_tok": 2,
             "norm_topk_prob": True,
         },

@@ -121,9 +121,10 @@ def _object(fields: Fields, name: str) -> dict[str, Any]:
 def parse(raw: dict[str, Any], fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
     """One object of parameters; what it does not say, config.json may."""
     rope, kind = Fields(raw), str(raw.get("rope_type") or raw.get("type") or "default")
-    if fields.raw.get("model_type") == "phi3" and kind in ("su", "yarn"):  # its first spellings
+    phi3 = fields.raw.get("model_type") == "phi3"
+    if phi3 and kind in ("su", "yarn"):  # its first spellings
         kind = "longrope"
-    if kind not in ROPE_TYPES:
+    if kind not in ROPE_TYPES or (phi3 and kind not in ("default", "longrope")):
         raise ValueError(
             f"rope type {quoted(kind)} is not supported; supported: {', '.join(ROPE_TYPES)}"
         )
