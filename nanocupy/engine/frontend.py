@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from nanocupy.engine import generation
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.fields import to_int
 from nanocupy.engine.options import EngineOptions
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Messages = Sequence[Mapping[str, Any]]
-SAMPLING_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class ModelWarning(UserWarning):
+    """What a model's files ask for that is not here, or that counts elsewhere; told at load."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Frontend:
         self.config = loaded.config
         self.generation_config: dict[str, Any] = dict(loaded.generation_config)
         try:
+            self._told(loaded.runner.max_model_len, loaded.runner.vocab_size)
             self.engine = Engine(loaded.runner, options, self.tokenizer, self._eos_ids())
         except BaseException:
             loaded.runner.close()
@@ -98,11 +104,19 @@ class Frontend:
 
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams as the model's generation_config has them; what is given wins."""
-        found = self.generation_config
-        own = {name: found[name] for name in SAMPLING_DEFAULTS if found.get(name) is not None}
-        if found.get("do_sample") is False:
-            own = {"temperature": 0.0}
-        return SamplingParams(**own | given)
+        return generation.params(self.generation_config, given)
+
+    def _told(self, longest: int, vocab_size: int) -> None:
+        """Refuse what the model's files say of sampling and cannot be; warn of what cannot be had.
+
+        Raises:
+            ValueError: it names the file, the field, and what is allowed.
+        """
+        generation.check(self.generation_config, vocab_size)
+        raw, told = getattr(self.config, "raw", {}), [*getattr(self.config, "notes", ())]
+        told += generation.notes(self.generation_config, raw, longest)
+        for text in told:
+            warnings.warn(text, ModelWarning, stacklevel=4)
 
     # --- prompts ------------------------------------------------------------------------------
 

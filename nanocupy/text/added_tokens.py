@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nanocupy.files import read_json_if_there
 from nanocupy.text.files import (
     NAMED,
     extra_tokens,
     named_tokens,
-    read_json,
     token_text,
     tokenizer_settings,
 )
@@ -58,7 +58,7 @@ def _listed(folder: Path, settings: Mapping[str, Any]) -> dict[int, Any]:
     source = folder / "added_tokens.json"
     named = (settings.get(role) for role in NAMED)
     special = {token_text(t) for t in (*named, *(settings.get("extra_special_tokens") or ()))}
-    ids = read_json(source)
+    ids = read_json_if_there(source)
     if not all(type(index) is int for index in ids.values()):
         raise ValueError(f"{source} must be an object of tokens and their ids")
     return {

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nanocupy.files import read_json_if_there
+
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, {} when there is no such file; ValueError if it is no object."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} should hold a JSON object, not {type(value).__name__}")
-    return value
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
@@ -29,12 +17,12 @@ def tokenizer_settings(folder: Path) -> dict[str, Any]:
     special_tokens_map.json goes over it where it has no added_tokens_decoder: older versions wrote
     it. Of "extra_special_tokens" a list stays; an object is in "model_specific_special_tokens".
     """
-    said = read_json(folder / "tokenizer_config.json")
+    said = read_json_if_there(folder / "tokenizer_config.json")
     settings = {name: value for name, value in said.items() if value is not None}
     if settings.get("additional_special_tokens") and not settings.get("extra_special_tokens"):
         settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
     if "added_tokens_decoder" not in settings:
-        older = read_json(folder / "special_tokens_map.json")
+        older = read_json_if_there(folder / "special_tokens_map.json")
         both = [said.get("extra_special_tokens") or [] for said in (settings, older)]
         settings |= older
         if all(isinstance(said, list) for said in both):
@@ -79,7 +67,7 @@ def end_ids(folder: Path) -> list[int]:
     """Every token id that generation_config.json or config.json says an answer ends at."""
     found: list[int] = []
     for file in ("generation_config.json", "config.json"):
-        for said in _ends_said(read_json(folder / file)):
+        for said in _ends_said(read_json_if_there(folder / file)):
             ids = said if isinstance(said, list) else [said]
             if any(type(i) is not int for i in ids):
                 raise ValueError(f"{folder / file}: eos_token_id must be token ids, got {said!r}")
@@ -98,5 +86,5 @@ def _ends_said(config: dict[str, Any]) -> Iterator[Any]:
 def end_texts(folder: Path) -> list[str]:
     """The text of every token that a file calls eos_token."""
     files = ("tokenizer_config.json", "special_tokens_map.json")
-    texts = (token_text(read_json(folder / file).get("eos_token")) for file in files)
+    texts = (token_text(read_json_if_there(folder / file).get("eos_token")) for file in files)
     return [text for text in dict.fromkeys(texts) if text]

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nanocupy.files import TOKENIZER_BYTES, checked, is_there
 from nanocupy.text.added_tokens import add_named_tokens
 from nanocupy.text.files import end_ids, end_texts, special_token_texts
 from nanocupy.text.lower_bound import LowerBound
@@ -271,8 +272,9 @@ def _hide(raw: dict[str, Any], names: set[str]) -> None:
 def _load(path: Path) -> Any:
     from tokenizers import Tokenizer as Fast
 
-    if not path.is_file():
+    if not is_there(path):
         raise ValueError(f"{path} does not exist; a model folder needs its tokenizer.json")
+    checked(path, TOKENIZER_BYTES)
     try:
         tokenizer = Fast.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing finer

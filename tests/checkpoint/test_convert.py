@@ -271,3 +271,46 @@ def test_named_chat_templates_go_into_the_folder(tmp_path: Path) -> None:
     tiny.write_gguf(tmp_path / "odd.gguf", extra=[("tokenizer.chat_template.../x", source)])
     with pytest.raises(ValueError, match="no name for a chat template"):
         convert_gguf(tmp_path / "odd.gguf", tmp_path / "odd")
+
+
+YARN: list[tuple[str, object]] = [
+    ("llama.rope.scaling.type", "yarn"),
+    ("llama.rope.scaling.factor", 4.0),
+    ("llama.rope.scaling.original_context_length", 64),
+]
+
+
+@pytest.mark.parametrize(
+    ("extra", "freqs", "message"),
+    [
+        (YARN, True, "rope scaling 'yarn' beside factors by frequency"),
+        ([("llama.rope.scaling.factor", 4.0)], True, "rope scaling 'linear' beside factors"),
+        (
+            [("llama.rope.scaling.factor", 4.0), ("llama.rope.scale_linear", 2.0)],
+            False,
+            r"rope\.scaling\.factor 4, and rope\.scale_linear 2",
+        ),
+        ([("llama.rope.scaling.type", "longrope")], False, "'longrope' without its factors"),
+        (
+            [("llama.vocab_size", 300)],
+            False,
+            r"vocab_size 300, and token_embd",
+        ),
+    ],
+)
+def test_metadata_at_odds_is_refused(
+    tmp_path: Path, extra: list[tuple[str, object]], freqs: bool, message: str
+) -> None:
+    tensors = tiny.weights(np.random.default_rng(0), len(tiny.vocabulary()[0]))
+    if freqs:
+        tensors["rope_freqs.weight"] = np.full(8, 2.0, np.float32)
+    tiny.write_gguf(tmp_path / "m.gguf", extra=extra, tensors=tensors)
+    with pytest.raises(ValueError, match=message):
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+
+
+def test_a_key_of_a_megabyte_is_not_repeated(tmp_path: Path) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf", extra=[("llama.rope.x" + "y" * 10**6, 2)])
+    with pytest.raises(ValueError, match="the length of a key is 1000012") as caught:
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    assert len(str(caught.value)) < 1000

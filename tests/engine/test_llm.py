@@ -141,7 +141,7 @@ def test_max_model_len_limits_the_room() -> None:
 
 
 def test_defaults_come_from_the_model_and_what_is_given_wins() -> None:
-    own = {"temperature": 0.3, "top_p": 0.8, "top_k": None, "max_new_tokens": 5, "pad_token_id": 0}
+    own = {"temperature": 0.3, "top_p": 0.8, "top_k": None, "pad_token_id": 0}
     with make(parts={"generation_config": own}) as llm:
         assert llm.default_params() == SamplingParams(temperature=0.3, top_p=0.8)
         assert llm.default_params(top_p=0.5, max_tokens=3) == SamplingParams(
