@@ -33,9 +33,8 @@ def exceptions() -> list[type[BaseException]]:
             continue
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, BaseException):
-                if value.__module__.startswith("nanocupy"):
-                    found.add(value)
-    return sorted(found, key=str)
+                found.add(value)
+    return sorted((cls for cls in found if cls.__module__.startswith("nanocupy")), key=str)
 
 
 def made() -> list[BaseException]:

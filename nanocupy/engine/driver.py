@@ -139,13 +139,16 @@ class Driver:
 
     def check(self) -> None:
         """Raise a new EngineDeadError where nothing is served: one that many raise would grow."""
+        self._check_process()
+        if self._ended is not None or self._closing:
+            raise self._refusal()
+
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise EngineDeadError(
                 f"[{self._owner}] this process is a fork of the one that loaded the model, and has "
                 f"no engine: make an {self._owner} in each process, after the fork"
             )
-        if self._ended is not None or self._closing:
-            raise self._refusal()
 
     def reserve(self, caller: Any, number: int = 1, id: str | None = None) -> list[Ticket]:
         """Places in line. They must be given a request (`submit`) or up (`leave`).
@@ -237,6 +240,7 @@ class Driver:
 
     def wait(self, box: Box) -> Chunk:
         """The next piece for `box`. Whoever waits does the work, for all, or sleeps meanwhile."""
+        self._check_process()
         try:
             while not box.news:
                 self.check()
