@@ -36,7 +36,11 @@ def make(
 
 def idle(llm: LLM) -> bool:
     pool = llm.engine.pool
-    return not llm.engine.has_work and pool.num_available == len(pool.blocks) - 1 and not llm._boxes
+    return (
+        not llm.engine.has_work
+        and pool.num_available == len(pool.blocks) - 1
+        and not llm._driver.tickets
+    )
 
 
 # --- prompts ----------------------------------------------------------------------------------
