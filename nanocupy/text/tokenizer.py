@@ -135,7 +135,7 @@ class Tokenizer:
             yield 0, found
             return
         if limit is not None:
-            self._within(limit, range(self.at_least(text)), least=True)
+            self._within(limit, range(self._bound(text, limit)), least=True)
         encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
         count, whole = 0, lambda part: _encode(tokenizer, part, False).ids
         for start, piece in pieces(text, whole):
