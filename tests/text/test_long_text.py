@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import pickle
 import random
@@ -188,7 +187,7 @@ def test_pieces_have_the_tokens_of_the_whole(
 
 def test_where_text_is_cut(tokenizers: dict[str, Tokenizer]) -> None:
     text = "".join(
-        random.Random(1).choices(["hello ", "the x", " a\n", "ä ", "12", "<think>"], k=9000)
+        random.Random(1).choices(["hello ", "the x", " a\n", "ä ", "12", "<think>"], k=4000)
     )
     for name, tokenizer in tokenizers.items():
         whole = tokenizer._tokenizer.encode(text, add_special_tokens=False).ids
@@ -206,9 +205,7 @@ def test_long_texts_are_encoded_as_short_ones(tokenizers: dict[str, Tokenizer], 
     assert same(tokenizer.encode(text), ids)
     spans = tokenizer.encode_spans(text)
     assert same([span.id for span in spans], ids)
-    markup = [i for i, span in enumerate(spans) if span.id in tokenizer.added]
-    assert same([spans[i][1:] for i in markup], [offsets[i] for i in markup])
-    assert all(a.end <= b.start + 1 for a, b in itertools.pairwise(spans))
+    assert same([span[1:] for span in spans], offsets)
     plain = tokenizer.encode_plain(text)
     assert tokenizer.added.keys().isdisjoint(plain)
     assert same(tokenizer.decode(plain).strip(), text.strip())
@@ -231,8 +228,9 @@ def test_what_is_put_around_is_put_around_once(tmp_path: Path) -> None:
     assert same(tokenizer.encode(text), tokenizer._tokenizer.encode(text).ids)
     inside = len(tokenizer.encode(text, add_special=False))
     assert len(tokenizer.encode(text, limit=inside + 2)) == inside + 2
-    with pytest.raises(TooLongError):
+    with pytest.raises(TooLongError) as caught:
         tokenizer.encode(text, limit=inside + 1)
+    assert (caught.value.num_tokens, caught.value.limit) == (inside + 2, inside + 1)
 
 
 # --- limits ----------------------------------------------------------------------------------
