@@ -14,8 +14,9 @@ from typing import Any
 _COMPOSED = ("NFC", "NFKC")  # three characters may become one of two bytes: U+01D5
 _KEEPING = ("NFD", "NFKD", "Lowercase", "Prepend", "ByteLevel", *_COMPOSED)
 _SPLITTING = ("ByteLevel", "Digits", "Metaspace", "UnicodeScripts")
+_CHUNK = 1 << 20  # characters that are looked at in a few milliseconds
 _GAPS = 1 << 16  # ids without a token that a vocabulary may have
-_CONTINUATION = range(0x80, 0xC0)  # bytes of UTF-8, of which every character beyond ASCII has one
+_NEEDED = {*range(0x80, 0xF1)} - {0xC0, 0xC1}  # bytes of UTF-8; others begin rare characters
 
 
 class LowerBound:
@@ -38,13 +39,28 @@ class LowerBound:
         added = tokenizer.get_added_tokens_decoder().values()
         self._swallowing = [t.content for t in added if t.lstrip or t.rstrip]  # spaces around them
 
-    def __call__(self, text: str) -> int:
-        """No fewer tokens than this are in `text`, apart from what is put around it."""
-        if self._lost is None or any(token in text for token in self._swallowing):
+    def __call__(self, text: str, enough: int | None = None) -> int:
+        """No fewer tokens than this are in `text`, apart from what is put around it.
+
+        Args:
+            enough: where the count is above this, there is no need to go on.
+        """
+        if self._lost is None or any(_holds(text, token) for token in self._swallowing):
             return 0
-        kept = len(text) - sum(map(text.count, self._lost))
-        kept = kept * 2 // 3 if self._shrinking else kept
-        return -(-kept // self._longest)
+        kept = tokens = 0
+        for start in range(0, len(text), _CHUNK):
+            part = text[start : start + _CHUNK]
+            kept += len(part) - sum(part.count(letter) for letter in self._lost)
+            tokens = -(-(kept * 2 // 3 if self._shrinking else kept) // self._longest)
+            if enough is not None and tokens > enough:
+                break
+        return tokens
+
+
+def _holds(text: str, token: str) -> bool:
+    """`token in text`, while which other threads get their turn."""
+    size = _CHUNK + len(token)
+    return any(token in text[start : start + size] for start in range(0, len(text), _CHUNK))
 
 
 def parts(component: Any) -> list[dict[str, Any]]:
@@ -96,6 +112,6 @@ def _lost(tokenizer: Any, byte_letters: Mapping[str, int] | None) -> list[str] |
         falls_back = tokenizer.model.byte_fallback
         return [] if falls_back and None not in map(tokenizer.token_to_id, names) else None
     missing = [b for letter, b in byte_letters.items() if tokenizer.token_to_id(letter) is None]
-    if any(byte in _CONTINUATION for byte in missing):
+    if any(byte in _NEEDED for byte in missing):
         return None
     return [chr(byte) for byte in missing if byte < 0x80]

@@ -92,19 +92,19 @@ class Tokenizer:
             ValueError: `text` is no text (half surrogate pairs are not), or cannot be encoded.
         """
         if len(_checked(text)) <= _SHORT:
-            ids: list[int] = self._within(limit, _encode(self._tokenizer, text, add_special).ids)
+            ids: list[int] = _encode(self._tokenizer, text, add_special).ids
+            _check_count(len(ids), limit)
             return ids
         before, after = self._around if add_special else ([], [])
-        room = None if limit is None else limit - len(before) - len(after)
-        found = (piece for _, piece in self._pieces(self._tokenizer, text, room, offsets=False))
-        return [*before, *(i for piece in found for i in piece.ids), *after]
+        wrapped = len(before) + len(after)
+        return [*before, *self._ids(self._tokenizer, text, limit, wrapped), *after]
 
     def encode_plain(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
         ids = self.encode(text, add_special=False, limit=limit)
         if self.added.keys().isdisjoint(ids):
             return ids
-        ids = [i for _, e in self._pieces(self._plain, text, limit, offsets=False) for i in e.ids]
+        ids = self._ids(self._plain, text, limit)
         if not self.added.keys().isdisjoint(ids):
             names = sorted({self.added[i] for i in ids if i in self.added})
             raise ValueError(f"this tokenizer cannot spell {', '.join(names)} as plain text")
@@ -114,46 +114,40 @@ class Tokenizer:
         """The ids of `text`, nothing put around, each with the characters it stands for."""
         spans: list[Span] = []
         for start, found in self._pieces(self._tokenizer, text, limit, offsets=True):
-            skipped = start - (spans[-1].end if spans else 0)  # a space that a piece begins behind
             ends = zip(found.ids, found.offsets, strict=True)
             new = [Span(i, start + first, start + last) for i, (first, last) in ends]
-            if new and skipped == 1 and text[start - 1] == " ":
-                new[0] = new[0]._replace(start=start - 1)
-            spans += new
+            spans += _with_space(new, start) if start and text[start - 1] == " " else new
         return spans
 
     def at_least(self, text: str) -> int:
         """No fewer tokens than this are in `text`; known at once, however long it is."""
         return self._bound(_checked(text))
 
+    def _ids(self, tokenizer: Any, text: str, limit: int | None, count: int = 0) -> list[int]:
+        """The ids of all pieces, of which `count` have been counted already."""
+        found = self._pieces(tokenizer, text, limit, count, offsets=False)
+        return [i for _, piece in found for i in piece.ids]
+
     def _pieces(
-        self, tokenizer: Any, text: str, limit: int | None, *, offsets: bool
+        self, tokenizer: Any, text: str, limit: int | None, count: int = 0, *, offsets: bool
     ) -> Iterator[tuple[int, Any]]:
         """The Encodings of a text's pieces, and where they begin. Other threads run meanwhile."""
         if len(_checked(text)) <= _SHORT:
             found = _encode(tokenizer, text, False)
-            self._within(limit, found)
+            _check_count(count + len(found), limit)
             yield 0, found
             return
         if limit is not None:
-            self._within(limit, range(self.at_least(text)), least=True)
+            _check_count(count + self._bound(text, limit), limit, least=True)
         encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-        count, whole = 0, lambda part: _encode(tokenizer, part, False).ids
-        for start, piece in pieces(text, whole):
+        for start, piece in pieces(text, lambda part: _encode(tokenizer, part, False).ids):
             with _explained(text):
                 [found] = encode([piece], add_special_tokens=False)
             count += len(found)
-            self._within(limit, range(count), least=True)
+            _check_count(count, limit, least=True)
             yield start, found
         if len(text) > _LARGE:
             _give_back()
-
-    @staticmethod
-    def _within(limit: int | None, ids: Any, *, least: bool = False) -> Any:
-        """`ids`, if there are not too many."""
-        if limit is not None and len(ids) > limit:
-            raise TooLongError(len(ids), limit, least)
-        return ids
 
     @cached_property
     def _bound(self) -> LowerBound:
@@ -229,6 +223,18 @@ def _checked(text: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"text must be a str, got {type(text).__name__}")
     return text
+
+
+def _with_space(spans: list[Span], start: int) -> list[Span]:
+    """Spans of a piece that begins behind a space, for which its first token stands, too."""
+    first, *others = spans
+    alone = bool(others) and others[0].start == start
+    return [Span(first.id, start - 1, start if alone else first.end), *others]
+
+
+def _check_count(count: int, limit: int | None, *, least: bool = False) -> None:
+    if limit is not None and count > limit:
+        raise TooLongError(count, limit, least)
 
 
 def _encode(tokenizer: Any, text: str, add_special: bool) -> Any:
