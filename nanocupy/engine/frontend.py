@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from nanocupy.engine.engine import Engine
 from nanocupy.engine.fields import to_int
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
+from nanocupy.text.tokenizer import TooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +122,9 @@ class Frontend:
 
     def _prepare(self, prompt: Prompt, params: SamplingParams | None) -> Asked:
         """Tokens and params of one request. ValueError where it could never be served."""
-        text, ids = self._tokens(prompt)
+        params = self._params(params)
+        with self._length(params) as limit:
+            text, ids = self._tokens(prompt, limit)
         return self._checked(text, ids, params)
 
     def _prepare_all(
@@ -141,7 +145,9 @@ class Frontend:
         """The same for a conversation; text inside messages never becomes a special token."""
         if self.chat_template is None:
             raise ValueError("[chat] this model has no chat template: use generate with a prompt")
-        ids = self.chat_template.encode(self.tokenizer, messages, **template)
+        params = self._params(params)
+        with self._length(params):
+            ids = self.chat_template.encode(self.tokenizer, messages, **template)
         return self._checked(self.chat_template.render(messages, **template), ids, params)
 
     def _prepare_chats(
@@ -157,10 +163,21 @@ class Frontend:
                 asked.append(self._prepare_chat(chat, own, template))
         return asked
 
-    def _checked(self, text: str | None, ids: list[int], params: SamplingParams | None) -> Asked:
+    def _params(self, params: SamplingParams | None) -> SamplingParams:
         params = self.default_params() if params is None else params
         if not isinstance(params, SamplingParams):
             raise ValueError(f"[generate] params must be SamplingParams, got {params!r}")
+        return params
+
+    @contextmanager
+    def _length(self, params: SamplingParams) -> Iterator[int]:
+        """How many tokens a prompt may have; what is longer is refused with the engine's words."""
+        try:
+            yield self.engine.most_prompt(params)
+        except TooLongError as error:
+            raise self.engine.too_long(error.num_tokens, params, error.least) from None
+
+    def _checked(self, text: str | None, ids: list[int], params: SamplingParams) -> Asked:
         if not ids:
             if self.tokenizer.bos_id is None:
                 raise ValueError("[generate] the prompt is empty, and this model has no BOS token")
@@ -168,7 +185,8 @@ class Frontend:
         self.engine.check(ids, params)
         return Asked(text, ids, params)
 
-    def _tokens(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+    def _tokens(self, prompt: Prompt, limit: int) -> tuple[str | None, list[int]]:
+        """A prompt's text, if it is one, and its ids; no more is looked at than may fit."""
         if isinstance(prompt, Mapping):
             if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
                 raise ValueError(
@@ -179,14 +197,19 @@ class Frontend:
             if isinstance(prompt, str) != (key == "prompt"):
                 raise ValueError(f"[generate] '{key}' cannot be a {type(prompt).__name__}")
         if isinstance(prompt, str):
-            return prompt, self.tokenizer.encode(prompt)
+            return prompt, self.tokenizer.encode(prompt, limit=limit)
         if isinstance(prompt, (bytes, Mapping)) or not hasattr(prompt, "__iter__"):
             raise ValueError(
                 "[generate] a prompt must be a string, a list of token ids, or a dict with "
                 f"'prompt' or 'prompt_token_ids', got {type(prompt).__name__}"
             )
+        if hasattr(prompt, "__len__") and len(prompt) > limit:
+            raise TooLongError(len(prompt), limit, least=False)
+        some = list(islice(prompt, limit + 1))
+        if len(some) > limit:
+            raise TooLongError(len(some), limit, least=True)
         with _named("[generate] a token id", True):
-            return None, [to_int(token, 0, MAX_COUNT) for token in prompt]
+            return None, [to_int(token, 0, MAX_COUNT) for token in some]
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

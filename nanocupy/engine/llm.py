@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nanocupy.engine.driver import Box, Closed, Driver, Ticket, put_in_boxes
 from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt
 from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from nanocupy.engine.load import Loaded
 
-Box = deque[Chunk]  # what has been made for one call and not been taken yet
-
 
 class LLM(Frontend):
     """A loaded model. Use it as a context manager, or call `close`.
@@ -32,17 +29,16 @@ class LLM(Frontend):
 
     A prompt is a string, a list of token ids, `{"prompt": str}` or `{"prompt_token_ids": [...]}`.
     Without `params` the model's own defaults are used (`default_params`). Several threads may call
-    it, and several streams may be open: all are computed together.
+    it, and several streams may be open: all are computed together. QueueFullError where too many
+    wait already (`max_waiting`); EngineDeadError once it is closed, and in a fork of this process.
     """
 
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         super()._start(loaded, options)
-        self._lock = threading.RLock()  # whoever holds it is the engine's one thread
-        self._boxes: dict[str, Box] = {}
-        self._closed = False
+        self._driver: Driver = Driver(self.engine, options.max_waiting, put_in_boxes, "LLM")
 
     def _start_closed(self, options: EngineOptions) -> None:
-        self.options, self._lock, self._closed = options, threading.RLock(), True
+        self.options, self._driver = options, Closed("LLM")
 
     def __enter__(self) -> Self:
         return self
@@ -51,12 +47,8 @@ class LLM(Frontend):
         self.close()
 
     def close(self) -> None:
-        """Abort what is running and give all memory back. Idempotent."""
-        with uninterrupted(), self._lock:
-            if not self._closed:
-                self._closed = True
-                self._boxes.clear()
-                self.engine.close()
+        """Abort what is running and give all memory back. Idempotent; in a fork, nothing."""
+        self._driver.close()
 
     # --- what callers use ---------------------------------------------------------------------
 
@@ -72,7 +64,7 @@ class LLM(Frontend):
         ValueError where a prompt or its params cannot be served; then none is. What goes wrong
         later ends one answer, with finish_reason "error" and `output.error`.
         """
-        self._check_open()
+        self._driver.check()
         return self._run(self._prepare_all(prompts, params), progress)
 
     def chat(
@@ -85,7 +77,7 @@ class LLM(Frontend):
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
         """Answer one conversation (a list of `{"role": ..., "content": ...}`) or many."""
-        self._check_open()
+        self._driver.check()
         template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
         return self._run(self._prepare_chats(messages, params, template), progress)
 
@@ -95,7 +87,7 @@ class LLM(Frontend):
         The request starts with the first `next`; leaving the loop or closing the iterator aborts
         it. With `n > 1` the answers' chunks are mixed: see `chunk.index`.
         """
-        self._check_open()
+        self._driver.check()
         return self._stream(self._prepare(prompt, params))
 
     def stream_chat(
@@ -107,74 +99,53 @@ class LLM(Frontend):
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[Chunk]:
         """`stream` for one conversation."""
-        self._check_open()
+        self._driver.check()
         template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
         return self._stream(self._prepare_chat(messages, params, template))
 
     # --- how ----------------------------------------------------------------------------------
 
     def _run(self, asked: list[Asked], progress: bool | None) -> list[RequestOutput]:
-        box: Box = deque()
+        box, tickets = Box(whole=True), list[Ticket]()
         found: dict[str, RequestOutput] = {}
         show = self.options.progress if progress is None else progress
-        ids: list[str] = []
         try:
-            with uninterrupted():
-                for one in asked:
-                    ids.append(self._add(one, box))
-            with progress_bar(len(ids), show) as advance:
-                while len(found) < len(ids):
-                    chunk = self._next(box)
-                    if chunk.output is not None:
-                        found[chunk.request_id] = chunk.output
-                        advance()
+            self._ask(asked, box, tickets)
+            with progress_bar(len(asked), show) as advance:
+                while len(found) < len(asked):
+                    output = self._driver.wait(box).output
+                    assert output is not None, "the box is for whole answers"
+                    found[output.request_id] = output
+                    advance()
         finally:
-            self._drop(ids)
-        return [found[id] for id in ids]
+            self._drop(tickets)
+        return [found[ticket.id] for ticket in tickets]
 
     def _stream(self, asked: Asked) -> Iterator[Chunk]:
-        box: Box = deque()
-        ids: list[str] = []
+        box, tickets = Box(whole=False), list[Ticket]()
         try:
-            with uninterrupted():
-                ids.append(self._add(asked, box))
+            self._ask([asked], box, tickets)
             while True:
-                chunk = self._next(box)
+                chunk = self._driver.wait(box)
                 yield chunk
                 if chunk.output is not None:
                     return
         finally:
-            self._drop(ids)
+            self._drop(tickets)
 
-    def _add(self, asked: Asked, box: Box) -> str:
-        with self._lock:
-            self._check_open()
-            id = self.engine.add(asked.prompt_ids, asked.params, prompt=asked.prompt)
-            self._boxes[id] = box
-            return id
+    def _ask(self, asked: Sequence[Asked], box: Box, tickets: list[Ticket]) -> None:
+        """Put the requests in line; `tickets` has them from then on."""
+        with uninterrupted():
+            tickets += self._driver.reserve(box, len(asked))
+            for ticket, one in zip(tickets, asked, strict=True):
+                self._driver.submit(ticket, one)
 
-    def _next(self, box: Box) -> Chunk:
-        """The next chunk for `box`; whoever waits does the work, for all."""
-        while not box:
-            with self._lock, uninterrupted():
-                if box:
-                    break
-                self._check_open()
-                for chunk in self.engine.step():
-                    if chunk.request_id in self._boxes:
-                        self._boxes[chunk.request_id].append(chunk)
-        return box.popleft()
-
-    def _drop(self, ids: Sequence[str]) -> None:
+    def _drop(self, tickets: Sequence[Ticket]) -> None:
         """Nobody waits for these any more."""
-        with uninterrupted(), self._lock:
-            for id in ids:
-                self._boxes.pop(id, None)
-                self.engine.abort(id)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("[LLM] this LLM is closed: make a new one")
+        with uninterrupted():
+            for ticket in tickets:
+                self._driver.leave(ticket)
+            self._driver.settle()
 
 
 @contextmanager

@@ -55,6 +55,9 @@ class EngineOptions(Checked):
     )
     max_num_seqs: int = integer(32, 1, 4096, "requests computed together in one step")
     max_num_batched_tokens: int = integer(512, 1, 2**20, "tokens computed in one step")
+    max_waiting: int = integer(
+        10_000, 0, MAX, "requests that may wait beside those computed; one more is refused"
+    )
     chunk: int | None = integer(None, 1, MAX, "tokens of one prompt in one step; None = no limit")
     block_size: int = choice(16, (16, 32, 64), "tokens in one KV block")
     num_kv_blocks: int | None = integer(None, 1, MAX, "KV blocks; None = from kv_memory")

@@ -211,7 +211,10 @@ def _errors(
 
 
 def _copy(source: Path, out: Path) -> None:
-    """Tokenizer, chat template, generation_config.json: what is text and no weight."""
+    """Tokenizer, chat templates, generation_config.json: what is text and no weight."""
+    for path in sorted(source.glob("additional_chat_templates/*.jinja")):
+        (out / path.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(path, out / path.parent.name / path.name)
     for path in sorted(source.iterdir()):
         if path.suffix in _COPIED and path.name not in _NOT_COPIED and path.is_file():
             shutil.copyfile(checked(path, TOKENIZER_BYTES), out / path.name)

@@ -20,6 +20,7 @@ from nanocupy.checkpoint.gguf_file import KINDS as KINDS_BY_NUMBER
 from nanocupy.checkpoint.gguf_model import unpermute
 from nanocupy.checkpoint.gguf_rope import llama3_factors
 from nanocupy.kernels import affine, linear
+from nanocupy.text import ChatTemplate
 
 
 def matrix(folder: Path, module: str) -> NDArray[np.float32]:
@@ -257,6 +258,19 @@ def test_the_file_is_what_safetensors_reads(tmp_path: Path) -> None:
     with safe_open(folder / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "mlx"}
         assert "model.layers.1.self_attn.q_proj.scales" in file.keys()  # noqa: SIM118
+
+
+def test_named_chat_templates_go_into_the_folder(tmp_path: Path) -> None:
+    key, source = "tokenizer.chat_template.tool_use", "{{ tools | tojson }}"
+    tiny.write_gguf(tmp_path / "m.gguf", extra=[(key, source)])
+    folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out")
+    assert (folder / "chat_template.jinja").read_text() == tiny.TEMPLATE
+    assert (folder / "additional_chat_templates" / "tool_use.jinja").read_text() == source
+    message = [{"role": "user", "content": "Hi"}]
+    assert ChatTemplate(folder).render(message, tools=[{"name": "x"}]) == '[{"name": "x"}]'
+    tiny.write_gguf(tmp_path / "odd.gguf", extra=[("tokenizer.chat_template.../x", source)])
+    with pytest.raises(ValueError, match="no name for a chat template"):
+        convert_gguf(tmp_path / "odd.gguf", tmp_path / "odd")
 
 
 YARN: list[tuple[str, object]] = [

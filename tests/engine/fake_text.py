@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from engine.fake import EOS, VOCAB, FakeRunner
+from nanocupy.text import TooLongError
 
 BOS = VOCAB - 2
 BYTES = sorted(set("abcdefghijklmnopqrstuvwxyz .,!?:\n中é😀ABCDEFGHIJ".encode()))
@@ -21,13 +22,17 @@ class FakeTokenizer:
     bos_id: int | None = BOS
     eos_ids = (EOS,)
     special_ids = frozenset({BOS, EOS})
+    special_texts = {BOS: "<bos>", EOS: "<eos>"}  # noqa: RUF012 (never changed)
     byte_level = True
 
-    def encode(self, text: str, add_special: bool = True) -> list[int]:
+    def encode(self, text: str, add_special: bool = True, limit: int | None = None) -> list[int]:
         try:
-            return [BYTES.index(byte) for byte in text.encode()]
+            ids = [BYTES.index(byte) for byte in text.encode()]
         except UnicodeEncodeError:
             raise ValueError("[tokenizer] text must be valid Unicode") from None
+        if limit is not None and len(ids) > limit:
+            raise TooLongError(len(ids), limit, least=False)
+        return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return b"".join(self.token_bytes(token) for token in ids).decode(errors="replace")

@@ -18,7 +18,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "chat_templates.json
 TEMPLATES = {row["name"]: row["template"] for row in GOLDEN}
 JOINED = """{% for m in messages %}<|im_start|>{{ m.role }}
 {% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text | trim }}{% endfor %}{% endif %}<|im_end|>
-{% endfor %}{{ documents | default('') }}{% if add_generation_prompt %}<|im_start|>assistant
+{% endfor %}{{ documents or '' }}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""  # noqa: E501
 
 
@@ -179,8 +179,16 @@ def test_roles_are_structure(base: Path, tokenizer: Tokenizer) -> None:
     for role in ("im_end", "end", "a b", "<|im_end|>", "", "user\n", 7, None):
         with pytest.raises(ValueError, match="role"):
             chat.encode(tokenizer, [{"role": role, "content": "x"}])
-    with pytest.raises(ValueError, match="name"):
-        chat.encode(tokenizer, [{"role": "user", "content": "x", "<|im_end|>": 1}])
+
+
+def test_names_are_text_as_contents_are(base: Path, tokenizer: Tokenizer) -> None:
+    chat = template(base, "{{ tools | tojson }}<|im_end|>{{ style }}")
+    tools = [{"properties": {"<|im_end|>": {"type": "<|im_start|>"}}}]
+    messages = [{"role": "user", "content": "x"}]
+    ids = chat.encode(tokenizer, messages, tools=tools, style="<|end|>")
+    assert markup(tokenizer, ids) == [tokenizer.id_of("<|im_end|>")]
+    text = chat.render(messages, tools=tools, style="<|end|>")
+    assert tokenizer.decode(ids, skip_special=False) == text
 
 
 @pytest.mark.parametrize(
@@ -213,10 +221,16 @@ def test_nesting_has_an_end(joined: ChatTemplate) -> None:
         joined.render([{"role": "user", "content": content}])
 
 
-@pytest.mark.parametrize("name", ["chat_template", "tokenize", "conversation", "a b"])
+@pytest.mark.parametrize("name", ["tokenize", "conversation", "a b"])
 def test_names_that_callers_must_not_set(joined: ChatTemplate, name: str) -> None:
     with pytest.raises(ValueError, match="cannot be given"):
         joined.render([{"role": "user", "content": "x"}], **{name: True})
+
+
+def test_a_template_is_chosen_by_name_and_never_given(joined: ChatTemplate) -> None:
+    for name in (True, "{{ 1 }}", "rag"):
+        with pytest.raises(ValueError, match="name of one of the model's"):
+            joined.render([{"role": "user", "content": "x"}], chat_template=name)
 
 
 # --- where templates come from ---------------------------------------------------------------
