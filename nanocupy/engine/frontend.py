@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nanocupy.engine import generation
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.fields import to_int
+from nanocupy.engine.memory import shorter_than_made_for
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
 from nanocupy.text.tokenizer import TooLongError
@@ -114,9 +115,10 @@ class Frontend:
         """
         generation.check(self.generation_config, vocab_size)
         raw, told = getattr(self.config, "raw", {}), [*getattr(self.config, "notes", ())]
+        told += shorter_than_made_for(self.config, self.options)
         told += generation.notes(self.generation_config, raw, longest)
         for text in told:
-            warnings.warn(text, ModelWarning, stacklevel=4)
+            warnings.warn(text, ModelWarning, stacklevel=5)
 
     # --- prompts ------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ def test_what_is_out_of_range_is_refused_at_load(said: dict[str, Any], message: 
 def test_what_cannot_be_said_is_told_once(said: dict[str, Any], told: str) -> None:
     with pytest.warns(ModelWarning, match=told) as caught:
         llm = made(**said)
-    assert len(caught) == 1
+    assert len(caught) == 1 and caught[0].filename == __file__.replace("generation", "llm")
     with llm, warnings.catch_warnings():
         warnings.simplefilter("error")
         llm.generate("abc", SamplingParams(max_tokens=2))
