@@ -77,6 +77,7 @@ def test_a_suppressed_token_does_not_come() -> None:
         ({"temperature": -1}, r"temperature must be in \[0, 100\], got -1"),
         ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
         ({"top_p": 0}, "top_p must be in"),
+        ({"do_sample": "x"}, "do_sample must be true or false, got 'x'"),
         ({"top_k": -5}, "top_k must be in"),
         ({"repetition_penalty": 0}, "repetition_penalty must be in"),
         ({"max_new_tokens": 2.5}, "max_new_tokens must be an integer"),
