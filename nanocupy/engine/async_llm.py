@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from nanocupy.engine.driver import Closed, Driver, EngineDeadError, QueueFullError, Ticket
 from nanocupy.engine.event_loops import Caller, Turnstile, put_on_loops
-from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt
+from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt, template_options
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
@@ -92,11 +92,15 @@ class AsyncLLM(Frontend):
         params: SamplingParams | None = None,
         *,
         request_id: str | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """`stream` for one conversation."""
-        template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
         return self._stream(partial(self._prepare_chat, messages, params, template), request_id)
 
     async def generate(
@@ -111,11 +115,15 @@ class AsyncLLM(Frontend):
         params: SamplingParams | None = None,
         *,
         request_id: str | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> RequestOutput:
         """The whole answer to one conversation."""
-        template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
         return await self._whole(
             partial(self._prepare_chat, messages, params, template), request_id
         )

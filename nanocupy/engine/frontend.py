@@ -149,9 +149,9 @@ class Frontend:
         if self.chat_template is None:
             raise ValueError("[chat] this model has no chat template: use generate with a prompt")
         params = self._params(params)
-        with self._length(params):
-            ids = self.chat_template.encode(self.tokenizer, messages, **template)
-        return self._checked(self.chat_template.render(messages, **template), ids, params)
+        with self._length(params) as limit:
+            text, ids = self.chat_template.apply(self.tokenizer, messages, limit=limit, **template)
+        return self._checked(text, ids, params)
 
     def _prepare_chats(
         self,
@@ -213,6 +213,27 @@ class Frontend:
             raise TooLongError(len(some), limit, least=True)
         with _named("[generate] a token id", True):
             return None, [to_int(token, 0, MAX_COUNT) for token in some]
+
+
+def template_options(
+    add_generation_prompt: bool | None,
+    continue_final_message: bool,
+    tools: Sequence[Mapping[str, Any]] | None,
+    template_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What is said to a chat template; the template's own variables cannot say it again."""
+    said = {
+        "add_generation_prompt": add_generation_prompt,
+        "continue_final_message": continue_final_message or None,
+        "tools": tools,
+    }
+    said = {name: value for name, value in said.items() if value is not None}
+    own = dict(template_kwargs or {})
+    if twice := sorted(said.keys() & own.keys()):
+        raise ValueError(
+            f"[chat] {', '.join(twice)} is given twice: leave it out of chat_template_kwargs"
+        )
+    return {**said, **own}
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nanocupy.engine.driver import Box, Closed, Driver, Ticket, put_in_boxes
-from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt
+from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt, template_options
 from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
@@ -73,12 +73,24 @@ class LLM(Frontend):
         params: SamplingParams | Sequence[SamplingParams | None] | None = None,
         *,
         progress: bool | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation (a list of `{"role": ..., "content": ...}`) or many."""
+        """Answer one conversation (a list of `{"role": ..., "content": ...}`) or many.
+
+        Args:
+            tools: function schemas as OpenAI's API has them, for the chat template.
+            add_generation_prompt: begin an answer; the default, unless a message is continued.
+            continue_final_message: leave the last message open and continue it.
+            chat_template_kwargs: the template's own variables, such as `enable_thinking`;
+                `chat_template` is the name of one of a model's several templates.
+        """
         self._driver.check()
-        template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
         return self._run(self._prepare_chats(messages, params, template), progress)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Chunk]:
@@ -95,12 +107,16 @@ class LLM(Frontend):
         messages: Messages,
         params: SamplingParams | None = None,
         *,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[Chunk]:
         """`stream` for one conversation."""
         self._driver.check()
-        template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
         return self._stream(self._prepare_chat(messages, params, template))
 
     # --- how ----------------------------------------------------------------------------------

@@ -109,17 +109,20 @@ class ChatTemplate:
         tokenizer: Tokenizer,
         messages: Sequence[Message],
         add_generation_prompt: bool | None = None,
+        limit: int | None = None,
         **kwargs: Any,
     ) -> Prompt:
         """The prompt as `render` gives it and its token ids; arguments as there.
 
+        With a `limit`, TooLongError where there are more tokens than that, as soon as it is known.
         Text in messages never becomes an added token: the ids are those of the text wherever
         messages hold nothing that looks like one. The model's own markup that is not special
         (`<think>`) is kept in assistant messages, for templates cut it out of the history.
         """
         text = self._render(tokenizer, messages, add_generation_prompt, kwargs)
         shown = _Shown(str.__str__(text), flags(text))
-        return Prompt(shown.text, _respell(tokenizer, tokenizer.encode_spans(shown.text), shown))
+        spans = tokenizer.encode_spans(shown.text, limit)
+        return Prompt(shown.text, _respell(tokenizer, spans, shown, limit))
 
     def _render(
         self,
@@ -298,7 +301,9 @@ class _Shown(NamedTuple):
         return 0 not in self.own[start:end]
 
 
-def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int]:
+def _respell(
+    tokenizer: Tokenizer, spans: list[Span], shown: _Shown, limit: int | None
+) -> list[int]:
     """The ids of `spans`, with stretches that hold forged markup spelled as plain text.
 
     A stretch runs from one markup token of the template's to the next: the tokenizer splits there
@@ -312,7 +317,7 @@ def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int
             stretch.append(span.id)
             continue
         if not tokenizer.added.keys().isdisjoint(stretch):
-            stretch = tokenizer.encode_plain(shown.text[begin : span.start])
+            stretch = tokenizer.encode_plain(shown.text[begin : span.start], limit)
         ids += stretch
         stretch, begin = [], span.end
         if span.id >= 0:

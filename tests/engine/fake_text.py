@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.fake import EOS, VOCAB, FakeRunner
 from nanocupy.text import TooLongError
+from nanocupy.text.chat_template import Prompt
 
 BOS = VOCAB - 2
 BYTES = sorted(set("abcdefghijklmnopqrstuvwxyz .,!?:\n中é😀ABCDEFGHIJ".encode()))
@@ -47,13 +48,22 @@ class FakeTokenizer:
 class FakeTemplate:
     """`role: content` lines, then the role that is to answer."""
 
-    def render(self, messages: Any, add_generation_prompt: bool = True, **extra: Any) -> str:
+    def apply(
+        self,
+        tokenizer: FakeTokenizer,
+        messages: Any,
+        add_generation_prompt: bool | None = None,
+        limit: int | None = None,
+        continue_final_message: bool = False,
+        **extra: Any,
+    ) -> Prompt:
         json.dumps(extra)
-        text = "".join(f"{m['role']}: {m['content']}\n" for m in messages)
-        return text.lower() + ("assistant: " if add_generation_prompt else "")
-
-    def encode(self, tokenizer: FakeTokenizer, messages: Any, **template: Any) -> list[int]:
-        return tokenizer.encode(self.render(messages, **template), add_special=False)
+        text = "".join(f"{m['role']}: {m['content']}\n" for m in messages).lower()
+        if continue_final_message:
+            text = text.removesuffix("\n")
+        elif add_generation_prompt is not False:
+            text += "assistant: "
+        return Prompt(text, tokenizer.encode(text, add_special=False, limit=limit))
 
 
 def loaded(

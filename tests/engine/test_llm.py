@@ -392,6 +392,11 @@ def test_chat() -> None:
         assert text == out.outputs[0].text
         [bare] = llm.chat(hello, GREEDY, add_generation_prompt=False)
         assert bare.prompt == "user: hello\n"
+        said = [*hello, {"role": "assistant", "content": "once upon"}]
+        [more] = llm.chat(said, GREEDY, continue_final_message=True)
+        assert more.prompt == "user: hello\nassistant: once upon"
+        with pytest.raises(ValueError, match="tools is given twice"):
+            llm.chat(hello, GREEDY, tools=[], chat_template_kwargs={"tools": []})
         assert llm.chat([], GREEDY) == []
         for wrong in ("hello", 5, {"role": "user"}):
             with pytest.raises(ValueError, match="messages must be a list"):
