@@ -15,7 +15,7 @@ from typing import Any
 
 JSON_BYTES = 32 << 20  # the largest index of shards has 9 MB
 TEMPLATE_BYTES = 1 << 20  # the largest chat templates have 30 kB
-TOKENIZER_BYTES = 256 << 20  # tokenizer.json of a vocabulary of 262,144 has 33 MB
+TOKENIZER_BYTES = 128 << 20  # tokenizer.json of a vocabulary of 262,144 has 33 MB
 
 
 def is_there(path: Path) -> bool:

@@ -24,7 +24,7 @@ from nanocupy.files import is_there, read_json, read_json_if_there
 from nanocupy.quoting import quoted
 
 MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
-LAYERS = EXPERTS = 1 << 14  # at most: far more than there are, and few enough to list
+LAYERS = EXPERTS = HEAD_DIM = 1 << 14  # at most: far more than there are, and few enough to list
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -196,7 +196,7 @@ def _config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> 
             f"hidden_size {hidden} is no multiple of num_attention_heads {heads}, and there is no "
             "head_dim"
         )
-    head_dim = fields.count("head_dim", hidden // heads)
+    head_dim = fields.count("head_dim", hidden // heads, most=HEAD_DIM)
     if heads % kv_heads or head_dim % 2:
         raise ValueError(
             f"num_attention_heads {heads} must be a multiple of num_key_value_heads {kv_heads}, "

@@ -288,7 +288,8 @@ def architecture(gguf: GgufFile) -> tuple[str, GgufArchitecture]:
     known = [name for name in ARCHITECTURES if name != "mixtral"]
     if arch not in known:
         raise ValueError(
-            f"{gguf.path}: architecture '{arch}' is not supported; supported: {', '.join(known)}"
+            f"{gguf.path}: architecture {quoted(arch)} is not supported; "
+            f"supported: {', '.join(known)}"
         )
     if arch == "llama" and gguf.get("llama.expert_count", int, 0):
         return arch, ARCHITECTURES["mixtral"]

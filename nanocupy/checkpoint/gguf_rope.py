@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint.gguf_architectures import Keys
+from nanocupy.quoting import quoted
 
 Json = dict[str, Any]
 
@@ -64,7 +65,7 @@ def _scaling(keys: Keys, original: int) -> Json | None:
         }
     if said != "none" or magnitude != 1:
         raise ValueError(
-            f"{keys.gguf.path}: rope scaling '{said}' with attn_factor {magnitude:g} is not "
+            f"{keys.gguf.path}: rope scaling {quoted(said)} with attn_factor {magnitude:g} is not "
             f"supported; 'none', 'linear', 'yarn' and factors by frequency are"
         )
     return None

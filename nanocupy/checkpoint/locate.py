@@ -19,6 +19,8 @@ from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_fi
 from nanocupy.device.paths import cache_folder
 from nanocupy.quoting import quoted
 
+MOST = 4096  # characters: as many as a path may have
+
 
 def resolve(
     model: str | os.PathLike[str], *, revision: str | None = None, progress: bool = True
@@ -38,11 +40,15 @@ def resolve(
         raise ValueError(
             f"a model must be a name, a folder, a file or a hub id, got {quoted(model)}"
         )
+    if len(str(model)) > MOST:
+        raise ValueError(
+            f"a model's name has at most {MOST:,} characters, got {quoted(str(model))}"
+        )
     if revision is not None:
         model = _pinned(str(model), revision)
     text = str(model)
     path = Path(model).expanduser()
-    if path.exists():
+    if _exists(path):
         return _local(path, progress)
     for known in MODELS:
         if text.lower() in (known.name, known.hub_id.lower()):
@@ -55,21 +61,28 @@ def resolve(
     )
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is longer than one can be
+        return False
+
+
 def gguf_file(model: str, *, progress: bool = True) -> Path | None:
     """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
     not imported. None: it is something else."""
     path, asked = Path(model).expanduser(), hub.parse(model)
+    if not _exists(path):
+        return _snapshot(model, progress) if asked is not None and asked.file else None
     if model and path.is_dir():
         return None if (path / "config.json").is_file() else _only_gguf(path)
-    if not path.exists() and asked is not None and asked.file:
-        return _snapshot(model, progress)
     return path if path.is_file() else None
 
 
 def only_on_the_hub(model: str) -> bool:
     """Whether `model` is a hub id, of safetensors, that nothing here goes by and that may be asked
     for."""
-    here = Path(model).expanduser().exists()
+    here = _exists(Path(model).expanduser())
     known = any(model.lower() in (m.name, m.hub_id.lower()) for m in MODELS)
     asked = hub.parse(model)
     offline = _offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")

@@ -111,8 +111,8 @@ def rope_configs_by_kind(fields: Fields, head_dim: int) -> tuple[RopeConfig, Rop
 
 
 def _object(fields: Fields, name: str) -> dict[str, Any]:
-    """A field that holds an object; {} where it is not there."""
-    raw = fields.get(name, {})
+    """A field that holds an object; {} where it is off: not there, null, false or empty."""
+    raw = fields.raw.get(name) or {}
     if not isinstance(raw, dict):
         raise ValueError(f"{name} must be an object, got {quoted(raw)}")
     return raw

@@ -31,6 +31,7 @@ from nanocupy.engine.logprobs import shown
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
 from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.precision import not_finite
 from nanocupy.engine.request import Group, Request
 from nanocupy.engine.sampler import Sampler
 from nanocupy.engine.scheduler import Scheduler
@@ -234,7 +235,7 @@ class Engine:
         self.scheduler.advance(request, len(item.tokens) - len(item.draft))
         for row, answer in zip(item.sample, sampled, strict=False):
             if answer.token < 0:
-                raise FloatingPointError("the model's logits are not finite")
+                raise FloatingPointError(not_finite(getattr(self.runner, "kv_dtype", "")))
             if row.target >= 0:
                 answer = answer._replace(token=row.target)
                 request.prompt_logprobs.append(shown(answer, self.tokenizer))

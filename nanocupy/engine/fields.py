@@ -30,7 +30,7 @@ class Checked:
                 close = get_close_matches(name, names, 1)
                 hint = f" Did you mean '{close[0]}'?" if close else ""
                 raise TypeError(
-                    f"[{cls.__name__}] has no '{name}'.{hint} It has: {', '.join(names)}"
+                    f"[{cls.__name__}] has no {quoted(name)}.{hint} It has: {', '.join(names)}"
                 )
         return super().__new__(cls)
 

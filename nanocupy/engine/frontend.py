@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from nanocupy.engine import generation
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.fields import to_int
+from nanocupy.engine.memory import shorter_than_made_for
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
+from nanocupy.quoting import quoted
 from nanocupy.text.tokenizer import TooLongError
 
 if TYPE_CHECKING:
@@ -114,9 +116,10 @@ class Frontend:
         """
         generation.check(self.generation_config, vocab_size)
         raw, told = getattr(self.config, "raw", {}), [*getattr(self.config, "notes", ())]
+        told += shorter_than_made_for(self.config, self.options)
         told += generation.notes(self.generation_config, raw, longest)
         for text in told:
-            warnings.warn(text, ModelWarning, stacklevel=4)
+            warnings.warn(text, ModelWarning, stacklevel=5)
 
     # --- prompts ------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ class Frontend:
     def _params(self, params: SamplingParams | None) -> SamplingParams:
         params = self.default_params() if params is None else params
         if not isinstance(params, SamplingParams):
-            raise ValueError(f"[generate] params must be SamplingParams, got {params!r}")
+            raise ValueError(f"[generate] params must be SamplingParams, got {quoted(params)}")
         return params
 
     @contextmanager
@@ -191,7 +194,7 @@ class Frontend:
             if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
                 raise ValueError(
                     "[generate] a prompt dict must have one key, 'prompt' or 'prompt_token_ids', "
-                    f"got {sorted(map(str, prompt))}"
+                    f"got {quoted(sorted(map(str, prompt)))}"
                 )
             [(key, prompt)] = prompt.items()
             if isinstance(prompt, str) != (key == "prompt"):
@@ -260,7 +263,7 @@ def broadcast(
         return [params] * len(prompts)
     if isinstance(params, Mapping) or not isinstance(params, Sequence):
         raise ValueError(
-            f"[generate] params must be SamplingParams or a list of them, got {params!r}"
+            f"[generate] params must be SamplingParams or a list of them, got {quoted(params)}"
         )
     if len(params) != len(prompts):
         raise ValueError(

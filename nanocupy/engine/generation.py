@@ -70,7 +70,9 @@ def check(said: Mapping[str, Any], vocab_size: int) -> None:
     Raises:
         ValueError: it names the file's field, and what is allowed.
     """
-    own = own_params(said)
+    own, sampling = own_params(said), said.get("do_sample")
+    if sampling is not None and not isinstance(sampling, bool):
+        raise ValueError(f"{FILE}: do_sample must be true or false, got {quoted(sampling)}")
     for name, ours in OURS.items():
         if ours in own and name in said:
             _refusing(name, ours, {ours: own[ours]})

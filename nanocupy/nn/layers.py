@@ -25,7 +25,7 @@ class Weighted(Module):
         """The weight as f32 [n, k]."""
         return self.weight.astype(core.float32)
 
-    def format(self) -> tuple[Any, ...]:
+    def buffer_key(self) -> tuple[Any, ...]:
         """What layers have in common that may share a buffer. No weight is computed for it."""
         return str(self.weight.dtype), self.weight.shape[1]
 
@@ -67,7 +67,7 @@ class Affine(Weighted):
     def dense(self) -> array:
         return array(fast.dequantize(*self._parts(), self.bits))
 
-    def format(self) -> tuple[Any, ...]:
+    def buffer_key(self) -> tuple[Any, ...]:
         dtypes = str(self.scales.dtype), str(self.biases.dtype)
         return (self.bits, self.group_size, *dtypes, self.weight.shape[1])
 

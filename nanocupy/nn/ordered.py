@@ -21,9 +21,9 @@ class OrderedLinear(QuantizedLinear):
     def __call__(self, x: array) -> array:
         return super().__call__(core.take(x, self.order, axis=-1))
 
-    def format(self) -> tuple[Any, ...]:
+    def buffer_key(self) -> tuple[Any, ...]:
         """Those of one order may share a buffer: they read the same rows."""
-        return (*super().format(), self.order.numpy().tobytes())
+        return (*super().buffer_key(), self.order.numpy().tobytes())
 
 
 def share_order(layers: list[Any]) -> None:

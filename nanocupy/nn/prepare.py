@@ -56,7 +56,7 @@ def _side_by_side(module: Module) -> Iterable[list[Weighted]]:
     groups: dict[Any, list[Weighted]] = defaultdict(list)
     for _, child in module._named_children():
         if isinstance(child, Weighted) and child.packed is None:
-            groups[child.format()].append(child)
+            groups[child.buffer_key()].append(child)
     return groups.values()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import ml_dtypes  # noqa: F401  (tells NumPy about bfloat16)
@@ -307,6 +308,21 @@ def test_metadata_at_odds_is_refused(
     tiny.write_gguf(tmp_path / "m.gguf", extra=extra, tensors=tensors)
     with pytest.raises(ValueError, match=message):
         convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"arch": "x" * 400},
+        {"extra": [("llama.rope.scaling.type", "x" * 10**6)]},
+        {"extra": [("llama.attention.odd", "x" * 10**6)]},
+    ],
+)
+def test_errors_are_short(tmp_path: Path, options: dict[str, Any]) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf", **options)
+    with pytest.raises(ValueError, match="not supported") as caught:
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_key_of_a_megabyte_is_not_repeated(tmp_path: Path) -> None:

@@ -234,6 +234,13 @@ def test_a_folder_that_was_copied_or_touched_is_not(
     assert resolve("tiny") == folder and len(read) == len([*folder.iterdir()]) - 1
 
 
+@pytest.mark.parametrize("model", ["x" * 300, "x" * 10**7])
+def test_a_name_that_no_file_can_have(model: str) -> None:
+    with pytest.raises(ValueError, match=r"no model|at most 4,096 characters") as caught:
+        resolve(model)
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_damaged_folder_that_cannot_be_had_again_is_told(
     known: KnownModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

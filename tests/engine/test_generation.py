@@ -77,6 +77,7 @@ def test_a_suppressed_token_does_not_come() -> None:
         ({"temperature": -1}, r"temperature must be in \[0, 100\], got -1"),
         ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
         ({"top_p": 0}, "top_p must be in"),
+        ({"do_sample": "x"}, "do_sample must be true or false, got 'x'"),
         ({"top_k": -5}, "top_k must be in"),
         ({"repetition_penalty": 0}, "repetition_penalty must be in"),
         ({"max_new_tokens": 2.5}, "max_new_tokens must be an integer"),
@@ -109,7 +110,7 @@ def test_what_is_out_of_range_is_refused_at_load(said: dict[str, Any], message: 
 def test_what_cannot_be_said_is_told_once(said: dict[str, Any], told: str) -> None:
     with pytest.warns(ModelWarning, match=told) as caught:
         llm = made(**said)
-    assert len(caught) == 1
+    assert len(caught) == 1 and caught[0].filename == __file__.replace("generation", "llm")
     with llm, warnings.catch_warnings():
         warnings.simplefilter("error")
         llm.generate("abc", SamplingParams(max_tokens=2))

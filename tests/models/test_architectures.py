@@ -137,6 +137,23 @@ def test_batches_chunks_and_cached_prefixes_change_no_token(case: str) -> None:
     assert outs[0].cached_tokens == 32
 
 
+@pytest.mark.parametrize("name", ["k_proj", "v_proj"])
+def test_keys_and_values_beyond_float16(name: str) -> None:
+    """The error names what holds them; and that does."""
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+
+    def answer(kv_dtype: str) -> Any:
+        made, config = loaded("llama")
+        projection = made.model.layers[0].self_attn[name]
+        projection.weight = mx.array(projection.weight.numpy().astype(np.float32) * 1e7)
+        run = runner(made, config, dtype="auto", kv_dtype=kv_dtype, max_model_len=64)
+        return run_all(Engine(run, EngineOptions()), [prompts("llama")[0][0]], params)[0]
+
+    assert "not finite" in answer("float16").error
+    assert "65504" in answer("float16").error and "--kv-dtype bfloat16" in answer("auto").error
+    assert answer("bfloat16").error is None
+
+
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
 def test_gemma3_inside_a_model_that_sees(prefix: str, tmp_path: Path) -> None:
     """As transformers 4 and 5 name its tensors; those for images are let be."""

@@ -84,5 +84,5 @@ def test_what_may_share_a_buffer_computes_no_weight() -> None:
     model = made()
     nn.quantize(model, 32, 8)
     layers = [layer for layer in model.modules() if isinstance(layer, Weighted)]
-    assert {layer.format() for layer in layers} == {(8, 32, "float32", "float32", 16)}
+    assert {layer.buffer_key() for layer in layers} == {(8, 32, "float32", "float32", 16)}
     assert all(layer.weight.node.op is not CONSTANT for layer in layers)
