@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nanocupy.engine.load import Loaded
 
 __all__ = ["AsyncLLM", "EngineDeadError", "QueueFullError"]
-PREPARING = 2  # threads that make tokens of prompts: a long one must not block an event loop
+PREPARING = 4  # threads that make tokens of prompts: a long one must not block an event loop
 
 Unprepared = SimpleQueue[tuple[Ticket, Callable[[], Asked]] | None]
 """Tickets with the work that makes tokens of their prompts; None: the end."""

@@ -14,7 +14,8 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -182,7 +183,7 @@ class Driver:
         """What is wanted in a reserved place."""
         with self._changed:
             ticket.asked = asked
-            if not ticket.left:
+            if not ticket.left and self._ended is None:
                 self._line[ticket] = None
             if ticket.aborted:
                 self._given_up.append(ticket)
@@ -195,7 +196,7 @@ class Driver:
         try:
             self.submit(ticket, work())
         except Exception as error:
-            self._forget(ticket)
+            self._free(ticket)
             self._tell({ticket: [error]})
 
     def leave(self, ticket: Ticket) -> None:
@@ -254,16 +255,23 @@ class Driver:
 
     def _try_turn(self) -> bool:
         """Step, if nobody else does."""
-        if not self._stepping.acquire(blocking=False):
-            return False
-        try:
-            self._stepper = threading.get_ident()
-            if not self._closing:
+        with self._ownership(wait=False) as owned:
+            if owned and not self._closing:
                 self._turn()
+        return owned
+
+    @contextmanager
+    def _ownership(self, *, wait: bool) -> Iterator[bool]:
+        """Own the engine, if nobody else does, or when nobody else does any more."""
+        owned = self._stepping.acquire(blocking=wait)
+        try:
+            if owned:
+                self._stepper = threading.get_ident()
+            yield owned
         finally:
-            self._stepper = 0
-            self._stepping.release()
-        return True
+            if owned:
+                self._stepper = 0
+                self._stepping.release()
 
     def _sleep(self, box: Box) -> None:
         """Until there is news, or whoever steps leaves: who is in `_sleepers` then is woken."""
@@ -280,21 +288,22 @@ class Driver:
         if os.getpid() != self._pid or not (self._unsettled() or self._sleepers):
             return
         with uninterrupted():
-            while self._unsettled() and self._stepping.acquire(blocking=False):
-                try:
-                    self._stepper = threading.get_ident()
-                    self._end_given_up()
-                    if self._closing:
-                        self._finish()
-                finally:
-                    self._stepper = 0
-                    self._stepping.release()
+            while self._unsettled() and self._settle_something():
+                pass
             if not self._stepping.locked():  # else whoever steps will
                 for box in list(self._sleepers)[:1]:
                     box.bell.set()
 
     def _unsettled(self) -> bool:
         return bool(self._given_up) or (self._closing and self._ended is None)
+
+    def _settle_something(self) -> bool:
+        with self._ownership(wait=False) as owned:
+            if owned:
+                self._end_given_up()
+                if self._closing:
+                    self._finish()
+        return owned
 
     def close(self) -> None:
         """Abort what is running and give all memory back. Idempotent; in a fork, nothing."""
@@ -303,7 +312,7 @@ class Driver:
         with uninterrupted():
             self.stop()
             if self._stepper != threading.get_ident():  # else inside a step: `settle` comes later
-                with self._stepping:
+                with self._ownership(wait=True):
                     self._finish()
             self.settle()
 
@@ -314,12 +323,12 @@ class Driver:
         cause: BaseException | None = None
         try:
             while self._something_to_do():
-                with self._stepping:
+                with self._ownership(wait=True):
                     self._turn()
         except BaseException as error:
             cause = error
         finally:
-            with self._stepping:
+            with self._ownership(wait=True):
                 self._finish(cause)
 
     def _something_to_do(self) -> bool:
@@ -341,8 +350,13 @@ class Driver:
         """Let the engine have as much as it can soon use."""
         scheduler = self.engine.scheduler
         most = max(TAKEN, scheduler.max_seqs)
-        while self._line and len(scheduler.waiting) < most:
-            self._add(next(iter(self._line)))
+        while len(scheduler.waiting) < most and (ticket := self._first()) is not None:
+            self._add(ticket)
+
+    def _first(self) -> Ticket | None:
+        """The next in line. None while there is something to end: its id may be in use again."""
+        with self._changed:
+            return None if self._given_up else next(iter(self._line), None)
 
     def _add(self, ticket: Ticket) -> None:
         """From here on, and not before, news about this id are for this ticket."""
@@ -361,7 +375,8 @@ class Driver:
                 arrival=ticket.arrival,
             )
         except Exception as error:
-            self._forget(ticket)
+            del self._serving[ticket.id]
+            self._free(ticket)
             self._tell({ticket: [error]})
 
     def _end_given_up(self) -> None:
@@ -383,12 +398,12 @@ class Driver:
             if ticket := self._serving.get(chunk.request_id):
                 found.setdefault(ticket, []).append(chunk)
                 if chunk.output is not None:
-                    self._forget(ticket)
+                    del self._serving[ticket.id]
+                    self._free(ticket)
         self._tell(found)
 
-    def _forget(self, ticket: Ticket) -> None:
-        """The engine knows nothing of it any more."""
-        self._serving.pop(ticket.id, None)
+    def _free(self, ticket: Ticket) -> None:
+        """Its place and its id may be another's."""
         with self._changed:
             if self.tickets.get(ticket.id) is ticket:
                 del self.tickets[ticket.id]

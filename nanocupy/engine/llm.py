@@ -62,7 +62,8 @@ class LLM(Frontend):
         """Answer one prompt or many; a list of outputs in the order of the prompts, always.
 
         ValueError where a prompt or its params cannot be served; then none is. What goes wrong
-        later ends one answer, with finish_reason "error" and `output.error`.
+        later ends one answer, with finish_reason "error" and `output.error`. However long a list,
+        it waits as one: QueueFullError is for calls that come when `max_waiting` wait already.
         """
         self._driver.check()
         return self._run(self._prepare_all(prompts, params), progress)
