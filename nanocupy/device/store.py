@@ -36,7 +36,7 @@ class Store:
                 self._at = {"dir_fd": os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)}
         except OSError as error:
             self.folder = None
-            _say(error)
+            _say(str(error))
 
     def path(self, name: str) -> str:
         """Of a file, for functions that want `dir_fd` beside it."""
@@ -74,7 +74,7 @@ class Store:
         try:
             self._write(temporary, name, data)
         except OSError as error:
-            _say(error)
+            _say(f"{self.folder}: {error.strerror}")
             return False
         return True
 
@@ -102,9 +102,9 @@ def _is_ours(found: os.stat_result) -> bool:
     return plain and alone and is_own(found) and not found.st_mode & others
 
 
-def _say(error: OSError) -> None:
+def _say(why: str) -> None:
     say_once(
-        f"[cache] compiled kernels are not kept, so each start compiles them again: {error}. "
+        f"[cache] compiled kernels are not kept, so each start compiles them again: {why}. "
         "Set NANOCUPY_CACHE to a folder of yours, with room in it, that nobody else can write to"
     )
 
