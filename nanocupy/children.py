@@ -28,12 +28,12 @@ _FILES = (
 
 def start(command: list[str], **options: Any) -> Child:
     """`subprocess.Popen`, safe. OSError: it cannot be started."""
-    return subprocess.Popen(_absolute(command), **_safe(options))
+    return subprocess.Popen(_absolute(command), **_safe(command, options))
 
 
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     """`subprocess.run`, safe. OSError: it cannot be started."""
-    return subprocess.run(_absolute(command), **_safe(options))
+    return subprocess.run(_absolute(command), **_safe(command, options))
 
 
 def python() -> str | None:
@@ -54,15 +54,19 @@ def program(name: str) -> str | None:
 def import_path() -> list[str]:
     """Where this process imports from, without the current folder, and where this package is.
 
-    A user's PYTHONPATH, user site and environment stay; so do folders of editable installs.
+    A user's PYTHONPATH and user site stay; so do folders of editable installs.
     """
+    return [*dict.fromkeys([*_elsewhere(sys.path), _OURS])]
+
+
+def _elsewhere(folders: list[str]) -> list[str]:
+    """The folders, absolute, but for the current one."""
     try:
         here = os.path.realpath(os.getcwd())
-        wanted = [os.path.abspath(entry) for entry in sys.path if entry]
+        wanted = [os.path.abspath(folder) for folder in folders if folder]
     except OSError:  # it was deleted
-        here, wanted = "", [entry for entry in sys.path if os.path.isabs(entry)]
-    kept = [entry for entry in wanted if os.path.realpath(entry) != here]
-    return [*dict.fromkeys([*kept, _OURS])]
+        here, wanted = "", [folder for folder in folders if os.path.isabs(folder)]
+    return [folder for folder in wanted if os.path.realpath(folder) != here]
 
 
 def _absolute(command: list[str]) -> list[str]:
@@ -72,11 +76,15 @@ def _absolute(command: list[str]) -> list[str]:
     return [found, *command[1:]]
 
 
-def _safe(options: dict[str, Any]) -> dict[str, Any]:
+def _safe(command: list[str], options: dict[str, Any]) -> dict[str, Any]:
     """The options of a child, with its folder and its environment."""
     env = {**os.environ, **options.get("env", {})}
     for name in _FILES:
         if os.path.exists(env.get(name, "")):
             env[name] = os.path.abspath(env[name])
-    env |= {"PYTHONPATH": os.pathsep.join(import_path()), "PYTHONSAFEPATH": "1"}
+    if command[0] == python():
+        path = import_path()
+    else:  # may be of another Python
+        path = _elsewhere(env.get("PYTHONPATH", "").split(os.pathsep))
+    env |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
     return {**options, "cwd": FOLDER, "env": env}

@@ -148,6 +148,14 @@ def test_where_a_child_imports_from(
     assert Path(done.stdout.strip()).parent == PACKAGE and traps[1]() == []
 
 
+def test_a_program_of_another_python(traps: Traps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a library of its own: of our path it gets what the user's PYTHONPATH says."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", "", "/usr/lib/mine", str(traps[0])]))
+    done = children.run(["sh", "-c", "echo $PYTHONPATH; pwd"], capture_output=True, text=True)
+    path, where = done.stdout.splitlines()
+    assert path == "/usr/lib/mine" and os.path.realpath(where) == os.path.realpath(sys.base_prefix)
+
+
 def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (gone := tmp_path / "gone").mkdir()
     monkeypatch.chdir(gone)
