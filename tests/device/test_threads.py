@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -70,3 +72,23 @@ def test_python_itself_never_writes_the_word_that_workers_watch() -> None:
     written = watched.written
     assert {threads._TABLE, threads._STATUS, threads._STOP} <= written
     assert threads._START not in written
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_the_child_of_a_fork_starts_workers_of_its_own() -> None:
+    """All threads take part, whatever the machine is busy with: it could not go on without them."""
+    device = CpuDevice(threads=2)
+    device.steady = True
+    launches, first, last = chain(device, 5)
+    graph = device.capture(launches)
+    graph.run()
+    assert [worker.is_alive() for worker in threads.team(2)._workers] == [True]
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)
+        first[:] = 7
+        graph.run()
+        alive = [worker.is_alive() for worker in threads.team(2)._workers]
+        os._exit(0 if (last == 12).all() and alive == [True] else 1)
+    assert os.waitpid(child, 0)[1] == 0
