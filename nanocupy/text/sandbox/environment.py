@@ -31,6 +31,12 @@ from nanocupy.text.sandbox.written import join, written
 
 MAX_SOURCE = 1 << 17
 """Characters of a template; the longest that models come with have 50,000."""
+MAX_NODES = 1 << 14
+"""Parts of a parsed template: about one for 10 characters of those that models come with."""
+MAX_NESTING, MAX_LOOPS = 200, 20
+"""Parts, and loops and macros, inside of each other; Python has that limit of loops itself."""
+MAX_SCOPES = 1 << 20
+"""Names times branches, for the compiler copies what it knows of each name at each branch."""
 MAX_ERROR = 1000
 
 
@@ -157,6 +163,27 @@ def _finalize(context: Any, value: Any) -> str:
     return to_text(value)
 
 
+def _check_tree(tree: nodes.Template) -> None:
+    """Refuse statements that templates do not have, and what would take long to compile."""
+    found, names, branches = 0, set(), 1
+    left: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
+    while left:
+        node, depth, scopes = left.pop()
+        found += 1
+        scopes += isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.With))
+        if found > MAX_NODES or depth > MAX_NESTING or scopes > MAX_LOOPS:
+            raise TemplateSyntaxError("it is too long, or nested too deeply", 1)
+        if isinstance(node, nodes.Stmt) and not isinstance(node, _STATEMENTS):
+            word = type(node).__name__.lower()
+            raise TemplateSyntaxError(f"{word!r} is nothing that chat templates use", 1)
+        branches += isinstance(node, (nodes.If, nodes.CondExpr))
+        if isinstance(node, nodes.Name):
+            names.add(node.name)
+        left += [(child, depth + 1, scopes) for child in node.iter_child_nodes()]
+    if len(names) * branches > MAX_SCOPES:
+        raise TemplateSyntaxError("it has too many names and branches", 1)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(OPERATORS)
     code_generator_class = _Generator
@@ -169,10 +196,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         """Parse, and let every turn of every loop look at the clock."""
         tree = super()._parse(source, name, filename)
-        for statement in tree.find_all(nodes.Stmt):
-            if not isinstance(statement, _STATEMENTS):
-                word = type(statement).__name__.lower()
-                raise TemplateSyntaxError(f"{word!r} is nothing that chat templates use", 1)
+        _check_tree(tree)
         for loop in tree.find_all(nodes.For):
             tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [], [], None, None)
             loop.body.insert(0, nodes.ExprStmt(tick).set_lineno(loop.lineno))
