@@ -21,6 +21,7 @@ from nanocupy.text.messages import (
     ContentForms,
     Conversation,
     Message,
+    asked_for,
     conversation,
     plain,
     size,
@@ -184,22 +185,34 @@ class _Named:
     def __init__(self, source: str, texts: Mapping[str, str]) -> None:
         self._template = Template(source)
         self._texts = texts
+        self._found: dict[bool, bool] = {}
         self.forms = ContentForms(source, lambda chat: self._run(chat, _settings({})))
 
     def render(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text. Where the template cannot take arguments as objects or messages without a
         content, it gets what is next to that: the JSON text, and an empty one."""
-        usual, objects = with_arguments(chat)
+        usual, spelled = with_arguments(chat)
+        if spelled and self._writes_objects(settings):
+            usual = chat
         other = with_contents(chat)
         try:
-            text = self._run(usual, settings)
+            return self._run(usual, settings)
         except ValueError:
             if other == usual:
                 raise
             return self._run(other, settings)
-        if any(inner and repr(inner) in text for inner in objects):  # written out as Python has it
-            return self._run(chat, settings)
-        return text
+
+    def _writes_objects(self, settings: Mapping[str, Any]) -> bool:
+        """Whether arguments that are objects are written out as Python has them: it is tried, for a
+        message may hold what such a thing looks like."""
+        with_tools = settings["tools"] is not None
+        if with_tools not in self._found:
+            probe = {"probeneedle": "."}
+            try:
+                self._found[with_tools] = repr(probe) in self._run(asked_for(probe), settings)
+            except ValueError:
+                self._found[with_tools] = False
+        return self._found[with_tools]
 
     def continued(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text up to the end of the last message's content."""
