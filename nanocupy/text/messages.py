@@ -64,8 +64,10 @@ def plain(value: Any, name: str = "messages", depth: int = 0) -> Any:
     if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise ValueError(f"{name} holds half a surrogate pair, which is no text")
+        try:
+            str.encode(value)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} holds half a surrogate pair, which is no text") from error
         return str.__str__(value)
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {plain(k, name): plain(inner, name, depth + 1) for k, inner in value.items()}

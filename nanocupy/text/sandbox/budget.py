@@ -44,13 +44,13 @@ class Weight(NamedTuple):
 class Items(list[Any]):
     """A list that knows its weight: nothing changes it, so that it is weighed once."""
 
-    weight = Weight()
+    _weight = Weight()  # templates read no name that begins so
 
 
 class Fields(dict[Any, Any]):
     """A dict that knows its weight: nothing changes it, so that it is weighed once."""
 
-    weight = Weight()
+    _weight = Weight()  # templates read no name that begins so
 
 
 class Budget:
@@ -84,7 +84,7 @@ class Budget:
         if kind is str or kind is Written:
             return Weight(1, len(value))
         if kind is Items or kind is Fields:
-            weight: Weight = value.weight
+            weight: Weight = value._weight
             return weight
         if isinstance(value, (list, tuple)):
             return self._weigh_all(value)
@@ -108,18 +108,18 @@ class Budget:
             self.charge(letters=16 * len(values), items=len(values))
         found = Items(islice(values, self.most_items + 1))
         self.charge(items=len(found))
-        found.weight = self._weigh_all(found)
+        found._weight = self._weigh_all(found)
         return found
 
     def owned(self, value: Any) -> Any:
         """A copy of a value of plain JSON types that knows its weight."""
         if isinstance(value, dict):
             fields = Fields((key, self.owned(inner)) for key, inner in value.items())
-            fields.weight = self._weigh_all((*fields.keys(), *fields.values()))
+            fields._weight = self._weigh_all((*fields.keys(), *fields.values()))
             return fields
         if isinstance(value, (list, tuple)):
             items = Items(map(self.owned, value))
-            items.weight = self._weigh_all(items)
+            items._weight = self._weigh_all(items)
             return items
         return value
 
@@ -127,7 +127,7 @@ class Budget:
         """A dict with the contents of `values`, paid for."""
         self.charge(items=len(values))
         found = Fields(values)
-        found.weight = self._weigh_all((*found.keys(), *found.values()))
+        found._weight = self._weigh_all((*found.keys(), *found.values()))
         return found
 
 

@@ -215,10 +215,11 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012  (jinja2's own interface)
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The nodes between the tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The nodes between the tags; what they set ends there, as in transformers."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body).set_lineno(line)
 
 
 def _make_environment() -> _Environment:
