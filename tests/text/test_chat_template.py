@@ -296,6 +296,28 @@ def test_generation_is_a_scope_of_its_own(base: Path) -> None:
     assert chat.render([{"role": "user", "content": ""}]) == "aba"
 
 
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ 'Known until 2023, **day** %s' % 'x' }}", "Known until 2023, **day** x"),
+        ("{{ 'In 2024: {} {a}'.format('x', a=1) }}", "In 2024: x 1"),
+        ("{{ 'In 12345 (2024) %(a)s' % {'a': 'x'} }}", "In 12345 (2024) x"),
+        ("{{ strftime_now('since 2024') }}", "since 2024"),
+        ("{{ '%5.1f|%-4s|%%' % (1.25, 'a') }}", "  1.2|a   |%"),
+    ],
+)
+def test_numbers_beside_fields_are_no_widths(base: Path, source: str, text: str) -> None:
+    assert template(base, source).render([{"role": "user", "content": ""}]) == text
+
+
+def test_text_of_many_pieces_is_cut_soon(base: Path) -> None:
+    tools = [{"name": str(i)} for i in range(5_000)]
+    start = time.thread_time()
+    chat = template(base, "{{ (tools | tojson(indent=1) | indent(2)).splitlines() | length }}")
+    assert chat.render([{"role": "user", "content": ""}], tools=tools) == "15002"
+    assert time.thread_time() - start < 1
+
+
 # --- where templates come from ---------------------------------------------------------------
 
 
@@ -347,6 +369,9 @@ HOSTILE = {
     "join": "{% set x = 'a' * 1000000 %}{{ range(99999)|join(x) }}",
     "method join": "{% set x = 'a' * 1000000 %}{{ x.join('a' * 99999) }}",
     "percent": "{{ '%2000000000d' % 1 }}",
+    "percent named": "{{ '%(a)2000000000d' % {'a': 1} }}",
+    "percent named, nested": "{{ '%(a%(b)c)2000000000d' % {'a%(b)c': 1} }}",
+    "percent in a long text": "{{ ('%(' * 4000000) % 1 }}",
     "percent star": "{{ '%*d' % (2000000000, 1) }}",
     "filter format": "{{ '%2000000000d'|format(1) }}",
     "method format": "{{ '{:>2000000000}'.format(1) }}",

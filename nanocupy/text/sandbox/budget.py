@@ -6,6 +6,7 @@ take long or much by itself, and all of them together cannot either.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ MAX_WIDTH = 1000
 """The largest width, count or indent that a template may give to a function of strings."""
 MAX_BITS = 2048
 """Bits of a whole number."""
+
+# Four digits in a field: of `%` and strftime, of `format`; of `%(name)s`.
+_WIDE = re.compile(r"%[#\-+ .\d_^]*\d{4}|\{[^{}]*\d{4}")
+_WIDE_NAMED = re.compile(r"\)[#\-+ .\d]*\d{4}")
 
 _TEXT_IN_ALL, _ITEMS_IN_ALL = 1 << 25, 1 << 22
 
@@ -151,13 +156,11 @@ def budget_for(given: int) -> Iterator[Budget]:
 
 
 def check_widths(*values: Any) -> None:
-    """Refuse large numbers, also inside formats: '%99999s', '{:>99999}'."""
+    """Refuse large numbers, also as widths in formats: '%99999s', '{:>99999}'."""
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_WIDTH:
             raise TooMuch("a number is too large here")
-        if isinstance(value, str):
-            digits = 0
-            for letter in value:
-                digits = digits + 1 if letter.isdecimal() else 0
-                if digits > 3:
-                    raise TooMuch("a width in a format is too large")
+        if isinstance(value, str) and (
+            _WIDE.search(value) or ("%(" in value and _WIDE_NAMED.search(value))
+        ):
+            raise TooMuch("a width in a format is too large")

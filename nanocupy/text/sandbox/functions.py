@@ -120,12 +120,13 @@ OPERATORS: dict[str, Function] = {
 # --- formats ---------------------------------------------------------------------------------
 
 _PERCENT = re.compile(r"%(?:\(([^)]*)\))?([#0\- +]*[\d.]*)[hlL]?(.)", re.DOTALL)
+_STAR = re.compile(r"%[#0\- +\d.]*\*")
 
 
 def percent(text: str, values: Any) -> str:
     """`text % values`."""
     check_widths(text)
-    if "*" in text:
+    if _STAR.search(text):
         raise SecurityError("a width in a format is not a number")
     budget().charge(letters=4 * (len(text) + budget().weigh(values).letters))
     result = str.__mod__(text, values)

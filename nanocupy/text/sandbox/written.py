@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -33,9 +34,18 @@ class Written(str):
             key = slice(at, at + 1 or None)
         start, stop, step = key.indices(len(self))
         if step == 1:
-            cut = ((max(a, start) - start, min(b, stop) - start) for a, b in self._ranges)
-            return marked(text, cut)
+            return marked(text, _between(self._ranges, start, stop))
         return marked(text, (match.span() for match in re.finditer(b"\x01+", flags(self)[key])))
+
+
+def _between(parts: tuple[Range, ...], start: int, stop: int) -> Iterator[Range]:
+    """What of `parts` lies in [start, stop), counted from start."""
+    index = max(bisect_left(parts, (start, start)) - 1, 0)  # the one before may reach into it
+    while index < len(parts) and parts[index][0] < stop:
+        first, last = parts[index]
+        if last > start:
+            yield max(first, start) - start, min(last, stop) - start
+        index += 1
 
 
 def written(text: str) -> str:
