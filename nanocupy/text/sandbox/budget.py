@@ -1,12 +1,12 @@
 """Budget: how much a chat template may compute and hold. Templates come with models, as programs.
 
 Every operation of a template is charged before or as it is done, so that none that is allowed can
-take long or much by itself, and all of them together cannot either.
+take long or much by itself, and all of them together cannot either. What a conversation holds
+raises the limits, so that long ones render.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,27 +14,32 @@ from contextvars import ContextVar
 from itertools import islice
 from typing import Any, NamedTuple
 
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Undefined
+
 from nanocupy.text.sandbox.written import Written
 
-MAX_SECONDS = 2.0
-MAX_TEXT = 1 << 24
+MAX_SECONDS = 1.5
+MAX_TEXT = 1 << 22
 """Characters in any one value that a template makes; four times the messages, if that is more."""
-MAX_ITEMS = 1 << 18
+MAX_ITEMS = 1 << 17
 """Items in any one value that a template makes, those of values inside it counted too."""
 MAX_DEPTH = 100
 MAX_WIDTH = 1000
 """The largest width, count or indent that a template may give to a function of strings."""
 MAX_BITS = 2048
 """Bits of a whole number."""
+MAX_KEY = 1 << 60
+"""Whole numbers from here on can be made to have one hash."""
+MAX_STEPS = 1 << 27
+"""Comparisons of letters in one operation of a str that is not linear."""
 
-# Four digits in a field: of `%` and strftime, of `format`; of `%(name)s`.
-_WIDE = re.compile(r"%[#\-+ .\d_^]*\d{4}|\{[^{}]*\d{4}")
-_WIDE_NAMED = re.compile(r"\)[#\-+ .\d]*\d{4}")
-
-_TEXT_IN_ALL, _ITEMS_IN_ALL = 1 << 25, 1 << 22
+_TEXT_IN_ALL, _ITEMS_IN_ALL = 1 << 24, 1 << 19
+_SECONDS_PER_ITEM, _SECONDS_PER_LETTER = 4e-5, 2e-7
+_AT_ONCE = 1 << 10
 
 
-class TooMuch(RuntimeError):
+class TooMuch(SecurityError):
     """A template went over a limit."""
 
 
@@ -58,33 +63,76 @@ class Fields(dict[Any, Any]):
     _weight = Weight()  # templates read no name that begins so
 
 
-class Budget:
-    """What is left to one run of a template that was given `given` characters."""
+def owned(value: Any) -> Any:
+    """A copy of a value of plain JSON types that knows its weight, whatever that is."""
+    if isinstance(value, dict):
+        fields = Fields((key, owned(inner)) for key, inner in value.items())
+        fields._weight = _total(map(_known, (*fields.keys(), *fields.values())))
+        return fields
+    if isinstance(value, (list, tuple)):
+        items = Items(map(owned, value))
+        items._weight = _total(map(_known, items))
+        return items
+    return value
 
-    def __init__(self, given: int) -> None:
-        self.letters = _TEXT_IN_ALL + 64 * given
-        self.items = _ITEMS_IN_ALL
-        self.most_letters = max(MAX_TEXT, 4 * given)
-        self.most_items = max(MAX_ITEMS, 4 * given)
-        self.deadline = time.thread_time() + MAX_SECONDS
+
+def _known(value: Any) -> Weight:
+    """The weight of what `owned` made."""
+    if isinstance(value, str):
+        return Weight(1, len(value))
+    return value._weight if isinstance(value, (Items, Fields)) else Weight(1, 8)
+
+
+def _total(weights: Iterable[Weight]) -> Weight:
+    items, letters, depth = 1, 0, 0
+    for weight in weights:
+        items, letters = items + weight.items, letters + weight.letters
+        depth = max(depth, weight.depth + 1)
+    return Weight(items, letters, depth)
+
+
+class Budget:
+    """What is left to one run of a template that was given a value of that weight."""
+
+    def __init__(self, given: Weight) -> None:
+        self.letters = _TEXT_IN_ALL + 64 * given.letters
+        self.items = _ITEMS_IN_ALL + 64 * given.items
+        self.most_letters = max(MAX_TEXT, 4 * given.letters)
+        self.most_items = max(MAX_ITEMS, 4 * given.items)
+        self.most_steps = max(MAX_STEPS, 64 * given.letters)
+        self.seconds = (
+            MAX_SECONDS + _SECONDS_PER_ITEM * given.items + _SECONDS_PER_LETTER * given.letters
+        )
+        self.deadline = time.thread_time() + self.seconds
 
     def check_time(self) -> None:
         """Called by every turn of a loop, and wherever something is charged."""
         if time.thread_time() > self.deadline:
-            raise TooMuch(f"it computed for more than {MAX_SECONDS} s")
+            raise TooMuch(f"it computed for more than {self.seconds:.1f} s")
+
+    def check_steps(self, steps: int) -> None:
+        """Called before what takes `steps` comparisons of letters."""
+        self.check_time()
+        if steps > self.most_steps:
+            raise TooMuch("a text is too long for this")
 
     def charge(self, letters: int = 0, items: int = 0) -> None:
-        """Take text and items that are about to be made off what is left."""
+        """Take one value that is about to be made off what is left."""
+        if letters > self.most_letters or items > self.most_items:
+            raise TooMuch("a text or list is too long")
+        self.spend(letters, items)
+
+    def spend(self, letters: int = 0, items: int = 0) -> None:
+        """Take text and items off what is left."""
         self.check_time()
         self.letters -= letters
         self.items -= items
-        if letters > self.most_letters or items > self.most_items:
-            raise TooMuch("a text or list is too long")
         if self.letters < 0 or self.items < 0:
             raise TooMuch("it makes too much text or too many lists")
 
     def weigh(self, value: Any) -> Weight:
-        """The weight of a value of plain types. TooMuch for one that is too large."""
+        """The weight of a plain value. SecurityError for one that is too large, or not plain: what
+        else there is could be written out or compared without an end."""
         kind = type(value)
         if kind is str or kind is Written:
             return Weight(1, len(value))
@@ -95,9 +143,14 @@ class Budget:
             return self._weigh_all(value)
         if isinstance(value, dict):
             return self._weigh_all((*value.keys(), *value.values()))
-        return Weight(1, len(value) if isinstance(value, str) else 8)
+        if isinstance(value, int):
+            return Weight(1, 8 + value.bit_length() // 3)
+        if value is None or isinstance(value, (float, Undefined)):
+            return Weight(1, 8)
+        raise SecurityError(f"a {kind.__name__} cannot be part of a value")
 
     def _weigh_all(self, values: Iterable[Any]) -> Weight:
+        self.check_time()
         items, letters, depth = 1, 0, 0
         for inner in values:
             more = self.weigh(inner)
@@ -109,31 +162,40 @@ class Budget:
 
     def items_of(self, values: Iterable[Any]) -> Items:
         """A list of what `values` yields, paid for."""
+        if type(values) is Items:
+            return values
         if isinstance(values, str):  # a letter becomes a string of its own
-            self.charge(letters=16 * len(values), items=len(values))
-        found = Items(islice(values, self.most_items + 1))
-        self.charge(items=len(found))
+            self.charge(items=len(values))
+        left = iter(values)
+        found = Items()
+        while some := [*islice(left, _AT_ONCE)]:
+            found += some
+            self.check_time()
+            if len(found) > self.most_items:
+                raise TooMuch("a list is too long")
+        self.charge(items=len(found) + 2)
         found._weight = self._weigh_all(found)
         return found
 
-    def owned(self, value: Any) -> Any:
-        """A copy of a value of plain JSON types that knows its weight."""
-        if isinstance(value, dict):
-            fields = Fields((key, self.owned(inner)) for key, inner in value.items())
-            fields._weight = self._weigh_all((*fields.keys(), *fields.values()))
-            return fields
-        if isinstance(value, (list, tuple)):
-            items = Items(map(self.owned, value))
-            items._weight = self._weigh_all(items)
-            return items
-        return value
-
-    def fields_of(self, values: dict[Any, Any]) -> Fields:
-        """A dict with the contents of `values`, paid for."""
-        self.charge(items=len(values))
-        found = Fields(values)
+    def fields_of(self, pairs: Iterable[tuple[Any, Any]]) -> Fields:
+        """A dict of keys and values, paid for."""
+        found = Fields()
+        for index, (key, value) in enumerate(pairs):
+            found[checked_key(key)] = value
+            if index % _AT_ONCE == 0:
+                self.spend(items=min(index, _AT_ONCE))
+        self.charge(items=len(found) % _AT_ONCE + 4)
         found._weight = self._weigh_all((*found.keys(), *found.values()))
         return found
+
+
+def checked_key(key: Any) -> Any:
+    """A key of a dict: what cannot be made to have the hash of many others."""
+    if isinstance(key, int) and abs(key) >= MAX_KEY:
+        raise TooMuch("a number is too large for a key")
+    if key is not None and not isinstance(key, (str, int, float)):
+        raise SecurityError(f"a {type(key).__name__} cannot be a key")
+    return key
 
 
 _budget: ContextVar[Budget] = ContextVar("budget")
@@ -145,7 +207,7 @@ def budget() -> Budget:
 
 
 @contextmanager
-def budget_for(given: int) -> Iterator[Budget]:
+def budget_for(given: Weight) -> Iterator[Budget]:
     """A new budget for one run of a template."""
     made = Budget(given)
     token = _budget.set(made)
@@ -156,11 +218,7 @@ def budget_for(given: int) -> Iterator[Budget]:
 
 
 def check_widths(*values: Any) -> None:
-    """Refuse large numbers, also as widths in formats: '%99999s', '{:>99999}'."""
+    """Refuse large numbers."""
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_WIDTH:
             raise TooMuch("a number is too large here")
-        if isinstance(value, str) and (
-            _WIDE.search(value) or ("%(" in value and _WIDE_NAMED.search(value))
-        ):
-            raise TooMuch("a width in a format is too large")

@@ -6,15 +6,14 @@ from types import BuiltinMethodType, MethodType
 from typing import Any
 
 from jinja2 import nodes, pass_context
-from jinja2.compiler import CodeGenerator, Frame
-from jinja2.exceptions import SecurityError
+from jinja2.compiler import CodeGenerator, Frame, operators
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import Markup
 
-from nanocupy.text.sandbox.budget import budget, budget_for
+from nanocupy.text.sandbox.budget import budget, budget_for, owned
 from nanocupy.text.sandbox.functions import (
     FILTER_TABLE,
     FUNCTIONS,
@@ -23,13 +22,21 @@ from nanocupy.text.sandbox.functions import (
     TEST_TABLE,
     TEXT_METHODS,
     braces,
+    compared,
     concatenate,
+    searched,
     to_text,
 )
-from nanocupy.text.sandbox.written import written
+from nanocupy.text.sandbox.written import join, written
 
 MAX_SOURCE = 1 << 17
 """Characters of a template; the longest that models come with have 50,000."""
+MAX_NODES = 1 << 14
+"""Parts of a parsed template: about one for 10 characters of those that models come with."""
+MAX_NESTING, MAX_LOOPS = 200, 20
+"""Parts, and loops and macros, inside of each other; Python has that limit of loops itself."""
+MAX_SCOPES = 1 << 20
+"""Names times branches, for the compiler copies what it knows of each name at each branch."""
 MAX_ERROR = 1000
 
 
@@ -44,10 +51,10 @@ class Template:
             )
         try:
             self._template = _ENVIRONMENT.from_string(source)
+            return
         except Exception as error:  # a template can make the compiler raise anything
-            raise ValueError(
-                f"the chat template does not compile: {str(error)[:MAX_ERROR]}"
-            ) from error
+            reason = _reason(error)
+        raise ValueError(f"the chat template does not compile: {reason}")
 
     def render(self, variables: dict[str, Any], limit: int) -> str:
         """The text, of at most `limit` characters; ValueError for whatever goes wrong.
@@ -55,18 +62,35 @@ class Template:
         The characters that the template wrote itself are marked, see `written`. Values are of plain
         JSON types.
         """
-        with budget_for(limit) as left:
-            try:
-                pieces = []
-                for piece in self._template.generate(left.owned(variables)):
-                    limit -= len(piece)
-                    if limit < 0:
-                        raise SecurityError("it writes far more text than it was given")
-                    left.charge(items=1)
-                    pieces.append(piece)
-                return concatenate(pieces)
-            except Exception as error:  # a template is a program: it can raise anything
-                raise ValueError(f"the chat template failed: {str(error)[:MAX_ERROR]}") from error
+        try:
+            return self._render(variables, limit)
+        except Exception as error:  # a template is a program: it can raise anything
+            reason = _reason(error)
+        # Outside of the handler, so that nothing holds what the template had made.
+        raise ValueError(f"the chat template failed: {reason}")
+
+    def _render(self, variables: dict[str, Any], limit: int) -> str:
+        given = owned(variables)
+        with budget_for(given._weight) as left:
+            pieces = []
+            for piece in self._template.generate(given):
+                limit -= len(piece)
+                if limit < 0:
+                    raise SecurityError("it writes far more text than it was given")
+                left.spend(items=1)
+                pieces.append(piece)
+            return join(pieces)
+
+
+def _reason(error: Exception) -> str:
+    return str(error)[:MAX_ERROR] or type(error).__name__
+
+
+# Statements that templates may have: what takes other templates is not among them.
+_STATEMENTS = (
+    *(nodes.Output, nodes.For, nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock),
+    *(nodes.With, nodes.Assign, nodes.AssignBlock, nodes.ExprStmt, nodes.Break, nodes.Continue),
+)
 
 
 class _Generator(CodeGenerator):
@@ -97,8 +121,22 @@ class _Generator(CodeGenerator):
             super().visit_Tuple(node, frame)
 
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
-        self.write("environment.make_dict(")
-        super().visit_Dict(node, frame)
+        self.write("environment.make_dict((")
+        for pair in node.items:
+            self.write("(")
+            self.visit(pair.key, frame)
+            self.write(", ")
+            self.visit(pair.value, frame)
+            self.write("), ")
+        self.write("))")
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
+        self.write("(")
+        self._call("compared", "(", [node.expr], ")", frame)
+        for operand in node.ops:
+            self.write(f" {operators[operand.op]} ")
+            name = "searched" if operand.op in ("in", "notin") else "compared"
+            self._call(name, "(", [operand.expr], ")", frame)
         self.write(")")
 
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
@@ -125,16 +163,40 @@ def _finalize(context: Any, value: Any) -> str:
     return to_text(value)
 
 
+def _check_tree(tree: nodes.Template) -> None:
+    """Refuse statements that templates do not have, and what would take long to compile."""
+    found, names, branches = 0, set(), 1
+    left: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
+    while left:
+        node, depth, scopes = left.pop()
+        found += 1
+        scopes += isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.With))
+        if found > MAX_NODES or depth > MAX_NESTING or scopes > MAX_LOOPS:
+            raise TemplateSyntaxError("it is too long, or nested too deeply", 1)
+        if isinstance(node, nodes.Stmt) and not isinstance(node, _STATEMENTS):
+            word = type(node).__name__.lower()
+            raise TemplateSyntaxError(f"{word!r} is nothing that chat templates use", 1)
+        branches += isinstance(node, (nodes.If, nodes.CondExpr))
+        if isinstance(node, nodes.Name):
+            names.add(node.name)
+        left += [(child, depth + 1, scopes) for child in node.iter_child_nodes()]
+    if len(names) * branches > MAX_SCOPES:
+        raise TemplateSyntaxError("it has too many names and branches", 1)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(OPERATORS)
     code_generator_class = _Generator
     concat = staticmethod(concatenate)  # what a block, a macro or a captured part has written
     concatenate = staticmethod(concatenate)
     written = staticmethod(written)
+    compared = staticmethod(compared)
+    searched = staticmethod(searched)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         """Parse, and let every turn of every loop look at the clock."""
         tree = super()._parse(source, name, filename)
+        _check_tree(tree)
         for loop in tree.find_all(nodes.For):
             tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [], [], None, None)
             loop.body.insert(0, nodes.ExprStmt(tick).set_lineno(loop.lineno))
@@ -152,6 +214,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     @staticmethod
     def make_tuple(items: Any) -> Any:
         """`(a, b)`"""
+        budget().charge(items=len(items) + 2)
         budget().weigh(items)
         return items
 
@@ -165,10 +228,16 @@ class _Environment(ImmutableSandboxedEnvironment):
         """`value[start:stop:step]`"""
         if isinstance(value, str):
             budget().charge(letters=len(value))
-        elif not isinstance(value, (list, tuple)):
-            return value[start:stop:step]  # an error
+        elif isinstance(value, (list, tuple)):
+            budget().charge(items=len(value))
         part = value[start:stop:step]
         return budget().items_of(part) if isinstance(value, list) else part
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """`obj[argument]`"""
+        if argument is not None and not isinstance(argument, (str, int, float, Undefined)):
+            raise SecurityError(f"a {type(argument).__name__} cannot be a key")
+        return super().getitem(obj, argument)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """`left operator right`"""
@@ -189,7 +258,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             kwargs.pop("_block_vars", None)
             return self._call_method(obj.__self__, obj.__name__, obj, args, kwargs)
         if isinstance(obj, (Macro, LoopContext)):
-            budget().weigh((*args, *kwargs.values()))
+            _check_arguments((*args, *kwargs.values()))
         elif not isinstance(obj, Undefined) and obj not in self.globals.values():
             raise SecurityError(f"a {type(obj).__name__} is nothing that templates call")
         return super().call(context, obj, *args, **kwargs)
@@ -197,17 +266,21 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _call_method(
         self, owner: Any, name: str, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if isinstance(owner, Markup) and name in TEXT_METHODS:
-            budget().charge(letters=8 * budget().weigh((owner, *args)).letters)
-            return method(*args, **kwargs)
         if isinstance(owner, str) and name in TEXT_METHODS:
             return TEXT_METHODS[name](owner, *args, **kwargs)
         if isinstance(owner, str) and name == "format":
             return braces(self, owner, *args, **kwargs)
         known = next((names for kind, names in METHODS.items() if isinstance(owner, kind)), ())
         if name in known or isinstance(owner, LoopContext):
+            _check_arguments((*args, *kwargs.values()))
             return method(*args, **kwargs)
         raise SecurityError(f"{name} of a {type(owner).__name__} is nothing that templates call")
+
+
+def _check_arguments(values: Any) -> None:
+    budget().charge(items=len(values))
+    for value in values:
+        compared(value)
 
 
 class _Generation(Extension):
@@ -219,7 +292,7 @@ class _Generation(Extension):
         """The nodes between the tags; what they set ends there, as in transformers."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body).set_lineno(line)
+        return nodes.With([], [], body).set_lineno(line)
 
 
 def _make_environment() -> _Environment:

@@ -8,84 +8,70 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
-Range = tuple[int, int]
+_OURS = b"\x01"
+_RUN = re.compile(b"\x00+|\x01+")
+_MOST_RUNS = 1 << 12
 
 
 class Written(str):
-    """A string of which the characters in `ranges`, [start, end) in order, are the template's."""
+    """A string with one byte for each character: 1 where it is the template's."""
 
-    __slots__ = ("_ranges",)
-    _ranges: tuple[Range, ...]
+    __slots__ = ("_flags",)
+    _flags: bytes
 
     def __str__(self) -> str:
         return self
 
     def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
+        for letter, ours in zip(super().__iter__(), self._flags, strict=True):
+            yield written(letter) if ours else letter
 
     def __getitem__(self, key: Any) -> str:
         text = super().__getitem__(key)
-        if not isinstance(key, slice):
-            at = key.__index__()
-            key = slice(at, at + 1 or None)
-        start, stop, step = key.indices(len(self))
-        if step == 1:
-            return marked(text, _between(self._ranges, start, stop))
-        return marked(text, (match.span() for match in re.finditer(b"\x01+", flags(self)[key])))
-
-
-def _between(parts: tuple[Range, ...], start: int, stop: int) -> Iterator[Range]:
-    """What of `parts` lies in [start, stop), counted from start."""
-    index = max(bisect_left(parts, (start, start)) - 1, 0)  # the one before may reach into it
-    while index < len(parts) and parts[index][0] < stop:
-        first, last = parts[index]
-        if last > start:
-            yield max(first, start) - start, min(last, stop) - start
-        index += 1
-
-
-def written(text: str) -> str:
-    """`text`, all of it the template's."""
-    return marked(text, [(0, len(text))])
-
-
-def ranges(text: str) -> tuple[Range, ...]:
-    """The parts [start, end) of `text` that are the template's."""
-    return text._ranges if isinstance(text, Written) else ()
-
-
-def is_whole(text: str) -> bool:
-    """Whether all of `text` is the template's, and there is any."""
-    return ranges(text) == ((0, len(text)),)
+        if isinstance(key, slice):
+            return flagged(text, self._flags[key])
+        return written(text) if self._flags[key] else text
 
 
 def flags(text: str) -> bytes:
     """One byte for each character: 1 where it is the template's."""
-    found = bytearray(len(text))
-    for start, end in ranges(text):
-        found[start:end] = b"\x01" * (end - start)
-    return bytes(found)
+    return text._flags if isinstance(text, Written) else bytes(len(text))
 
 
-def marked(text: str, parts: Iterable[Range]) -> str:
-    """`text` with the characters in `parts` as the template's; parts are in order."""
-    merged: list[Range] = []
-    for start, end in parts:
-        if start >= end:
-            continue
-        if merged and merged[-1][1] >= start:
-            merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((start, end))
-    if not merged:
+def flagged(text: str, of_letters: bytes) -> str:
+    """`text`, with these as its flags."""
+    if 1 not in of_letters:
         return str.__str__(text)
     made = Written(text)
-    made._ranges = tuple(merged)
+    made._flags = of_letters
     return made
+
+
+def written(text: str) -> str:
+    """`text`, all of it the template's."""
+    return _constant(str.__str__(text)) if len(text) < 100 else flagged(text, _OURS * len(text))
+
+
+@lru_cache(1024)
+def _constant(text: str) -> str:
+    return flagged(text, _OURS * len(text))
+
+
+def marked(text: str, parts: Iterable[tuple[int, int]]) -> str:
+    """`text` with the characters in `parts`, each [start, end), as the template's."""
+    found = bytearray(len(text))
+    for start, end in parts:
+        found[start:end] = _OURS * (end - start)
+    return flagged(text, bytes(found))
+
+
+def is_whole(text: str) -> bool:
+    """Whether all of `text` is the template's, and there is any."""
+    return isinstance(text, Written) and 0 not in text._flags
 
 
 # --- operations of str -----------------------------------------------------------------------
@@ -94,15 +80,10 @@ def marked(text: str, parts: Iterable[Range]) -> str:
 def join(pieces: Iterable[str], separator: str = "") -> str:
     """`separator.join(pieces)`."""
     pieces = list(pieces)
-    parts: list[Range] = []
-    at = 0
-    for index, piece in enumerate(pieces):
-        if index and separator:
-            parts += [(at + a, at + b) for a, b in ranges(separator)]
-            at += len(separator)
-        parts += [(at + a, at + b) for a, b in ranges(piece)]
-        at += len(piece)
-    return marked(str.join(separator, pieces), parts)
+    text = str.join(separator, pieces)
+    if not isinstance(separator, Written) and not any(isinstance(p, Written) for p in pieces):
+        return text
+    return flagged(text, flags(separator).join(map(flags, pieces)))
 
 
 def strip(text: str, chars: str | None = None) -> str:
@@ -157,7 +138,7 @@ def rpartition(text: str, sep: str) -> tuple[str, ...]:
 
 def _cut(text: str, pieces: list[str], sep: str | None) -> list[str]:
     """`pieces` of `text` as slices of it. Between two is `sep`; None: something no piece holds."""
-    if not ranges(text):
+    if not isinstance(text, Written):
         return pieces
     found, at = [], 0
     for piece in pieces:
@@ -173,20 +154,20 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
     What stands for a message's text is a message's, whoever spells it: else messages could make
     markup of what a template replaces.
     """
-    if not ranges(text):
-        return str.__str__(str.replace(text, old, str.__str__(new), count))
+    if not isinstance(text, Written):
+        return str.__str__(str.replace(text, old, new, count))
     if is_whole(text) and (not new or is_whole(new)):
         return written(str.replace(text, old, new, count))
-    pieces, at, own = [], 0, flags(text)
-    plain = str.__str__(new)
-    for start in _found(text, old, count):
+    plain, own = str.__str__(new), flags(text)
+    pieces, at = [], 0
+    for start in _places(text, old, count):
         end = start + len(old)
-        pieces += [text[at:start], plain if 0 in own[start:end] or not old else new]
+        pieces += [text[at:start], plain if not old or 0 in own[start:end] else new]
         at = end
     return join([*pieces, text[at:]])
 
 
-def _found(text: str, old: str, count: int) -> Iterator[int]:
+def _places(text: str, old: str, count: int) -> Iterator[int]:
     """Where `old` stands in `text`, one behind the other, at most `count` of them."""
     start = 0
     while count != 0 and (start := str.find(text, old, start)) >= 0:
@@ -200,14 +181,12 @@ def mapped(text: str, result: str) -> str:
 
     Where letters became several ("ß" to "SS"), nothing of it is taken for the template's.
     """
-    return marked(result, ranges(text)) if len(result) == len(text) else result
+    return flagged(result, flags(text)) if len(result) == len(text) else str.__str__(result)
 
 
 def repeat(text: str, count: int) -> str:
     """`text * count`."""
-    if is_whole(text):
-        return written(str.__mul__(text, count))
-    return join([text] * count)
+    return flagged(str.__mul__(text, count), flags(text) * count)
 
 
 def indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
@@ -221,61 +200,81 @@ def indent(text: str, width: int | str = 4, first: bool = False, blank: bool = F
 
 # --- text with other text's spelling inside ---------------------------------------------------
 
-_JSON_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_REPR_STRING = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
-
 
 def to_json(value: Any, **options: Any) -> str:
     """`json.dumps(value, **options)`: all of it the template's but what message text spells."""
     text = json.dumps(value, **options)
+    if '"' in f"{options.get('indent')}{options.get('separators')}":
+        return text  # what is a string in it and what is not cannot be told
     ascii_only = options.get("ensure_ascii", True)
 
-    def inner_length(part: str, quote: str) -> int:
-        return len(json.dumps(part, ensure_ascii=ascii_only)) - 2
+    def spell(part: str) -> str:
+        return json.dumps(part, ensure_ascii=ascii_only)
 
-    strings = _strings(value, bool(options.get("sort_keys")), json_keys=True)
-    return _spelled(text, _JSON_STRING, strings, inner_length)
+    def length(part: str, quote: str) -> int:
+        return len(spell(part)) - 2
+
+    strings = _strings(value, bool(options.get("sort_keys")), _json_key)
+    return _spelled(text, strings, spell, length)
 
 
 def to_repr(value: Any) -> str:
     """`str(value)` of lists, tuples and dicts: the template's but what message text spells."""
 
-    def inner_length(part: str, quote: str) -> int:
+    def length(part: str, quote: str) -> int:
         quotes = part.count("'")
         return len(repr(part.replace("'", ""))) - 2 + quotes * (2 if quote == "'" else 1)
 
-    return _spelled(str(value), _REPR_STRING, _strings(value), inner_length)
+    return _spelled(str(value), _strings(value), repr, length)
 
 
 def _spelled(
-    text: str, literal: re.Pattern[str], strings: Iterator[str], length: Callable[[str, str], int]
+    text: str,
+    strings: Iterator[str],
+    spell: Callable[[str], str],
+    length: Callable[[str, str], int],
 ) -> str:
-    """`text`, in which each match of `literal` spells the next of `strings`, as what wrote it."""
-    parts: list[Range] = []
-    end = 0
-    for match in literal.finditer(text):
-        string = next(strings, "")
-        at = match.start() + 1
-        parts.append((end, at))
-        done = 0
-        for start, stop in ranges(string):
-            at += length(str.__getitem__(string, slice(done, start)), match[0][0])
-            size = length(str.__getitem__(string, slice(start, stop)), match[0][0])
-            parts.append((at, at + size))
-            at, done = at + size, stop
-        end = match.end() - 1
-    return marked(text, [*parts, (end, len(text))])
+    """`text`, the template's but what its `strings` spell; there is no other quote in it."""
+    found = bytearray(_OURS) * len(text)
+    at = 0
+    for string in strings:
+        shown = spell(string)
+        at = text.find(shown[0], at)
+        if at < 0 or not text.startswith(shown, at):
+            return text
+        found[at + 1 : at + len(shown) - 1] = _inside(string, shown, length)
+        at += len(shown)
+    return flagged(text, bytes(found))
 
 
-def _strings(value: Any, sort_keys: bool = False, json_keys: bool = False) -> Iterator[str]:
-    """Every string inside a value, keys too, in the order in which it is written out."""
+def _inside(string: str, shown: str, length: Callable[[str, str], int]) -> bytes:
+    """The flags of what is between the quotes where `string` is spelled as `shown`."""
+    own = flags(string)
+    if len(shown) == len(string) + 2:
+        return own
+    if 1 not in own or own.count(b"\x01\x00") > _MOST_RUNS:
+        return bytes(len(shown) - 2)
+    plain = str.__str__(string)
+    runs = (match.span() for match in _RUN.finditer(own))
+    return b"".join(own[a : a + 1] * length(plain[a:b], shown[0]) for a, b in runs)
+
+
+def _json_key(key: Any) -> str:
+    return key if isinstance(key, str) else json.dumps({key: 0})[2:-5]
+
+
+def _strings(
+    value: Any, sort_keys: bool = False, key_text: Callable[[Any], str] | None = None
+) -> Iterator[str]:
+    """Every string inside a value in the order in which it is written out; `key_text` makes strings
+    of keys that are none."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key in sorted(value) if sort_keys else value:
-            if isinstance(key, str) or json_keys:
-                yield key if isinstance(key, str) else ""
-            yield from _strings(value[key], sort_keys, json_keys)
+            if isinstance(key, str) or key_text:
+                yield key_text(key) if key_text else key
+            yield from _strings(value[key], sort_keys, key_text)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _strings(inner, sort_keys, json_keys)
+            yield from _strings(inner, sort_keys, key_text)
