@@ -21,6 +21,7 @@ from nanocupy.text.messages import (
     ContentForms,
     Conversation,
     Message,
+    asked_for,
     conversation,
     plain,
     size,
@@ -186,21 +187,19 @@ class _Named:
     def __init__(self, source: str, texts: Mapping[str, str]) -> None:
         self._template = Template(source)
         self._texts = texts
+        self._found: dict[bool, bool] = {}
         self.forms = ContentForms(source, lambda chat: self._run(chat, _settings({})))
 
     def render(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text. Where the template cannot take arguments as objects or messages without a
         content, it gets what is next to that: the JSON text, and an empty one."""
-        read, objects = with_arguments(chat)
-        text = self._first_of([read, with_contents(read), chat, with_contents(chat)], settings)
-        shown = [repr(inner) for inner in objects if inner and repr(inner) in text]
-        if not shown:
-            return text
-        other = self._first_of([chat, with_contents(chat)], settings)
-        written_out = any(text.count(inner) > other.count(inner) for inner in shown)
-        return other if written_out else text  # Python's spelling of objects is no JSON
+        read, spelled = with_arguments(chat)
+        if spelled and self._writes_objects(settings):
+            read = chat
+        ways = (change(form) for form in (read, chat) for change in (list, with_contents))
+        return self._first_of(ways, settings)
 
-    def _first_of(self, forms: Sequence[Conversation], settings: Mapping[str, Any]) -> str:
+    def _first_of(self, forms: Iterable[Conversation], settings: Mapping[str, Any]) -> str:
         """The text of the first that the template takes; else the first one's ValueError."""
         tried: list[Conversation] = []
         failed: ValueError | None = None
@@ -214,6 +213,18 @@ class _Named:
                 tried.append(form)
         assert failed is not None
         raise failed
+
+    def _writes_objects(self, settings: Mapping[str, Any]) -> bool:
+        """Whether arguments that are objects are written out as Python has them: it is tried, for a
+        message may hold what such a thing looks like."""
+        with_tools = settings["tools"] is not None
+        if with_tools not in self._found:
+            probe = {"probeneedle": "."}
+            try:
+                self._found[with_tools] = repr(probe) in self._run(asked_for(probe), settings)
+            except ValueError:
+                self._found[with_tools] = False
+        return self._found[with_tools]
 
     def continued(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text up to the end of the last message's content."""

@@ -65,9 +65,9 @@ def plain(value: Any, name: str = "messages", depth: int = 0) -> Any:
         return value
     if isinstance(value, str):
         try:
-            str.encode(value)
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name} holds half a surrogate pair, which is no text") from error
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} holds half a surrogate pair, which is no text") from None
         return str.__str__(value)
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {plain(k, name): plain(inner, name, depth + 1) for k, inner in value.items()}
@@ -77,7 +77,7 @@ def plain(value: Any, name: str = "messages", depth: int = 0) -> Any:
         shown = {field.name: getattr(value, field.name) for field in fields(value)}
         return plain(shown, name, depth)
     if callable(getattr(value, "model_dump", None)):  # of pydantic, as the OpenAI client has them
-        return plain(value.model_dump(), name, depth)
+        return plain(value.model_dump(), name, depth + 1)
     raise ValueError(f"{name}: messages are plain JSON values, got {type(value).__name__}")
 
 
@@ -93,9 +93,10 @@ def size(value: Any) -> int:
 # --- arguments of tool calls -----------------------------------------------------------------
 
 
-def with_arguments(messages: Conversation) -> tuple[Conversation, list[Any]]:
-    """The messages with tool arguments that are JSON text as the objects they spell; these, too."""
-    spelled: list[Any] = []
+def with_arguments(messages: Conversation) -> tuple[Conversation, bool]:
+    """The messages with tool arguments that are JSON text as the objects they spell, and whether
+    there were any."""
+    spelled = False
 
     def read(arguments: Any) -> Any:
         if not isinstance(arguments, str):
@@ -104,10 +105,11 @@ def with_arguments(messages: Conversation) -> tuple[Conversation, list[Any]]:
             found = plain(json.loads(arguments))
         except (ValueError, RecursionError):
             return arguments
-        if isinstance(found, dict):
-            spelled.append(found)
-            return found
-        return arguments
+        if not isinstance(found, dict):
+            return arguments
+        nonlocal spelled
+        spelled = True
+        return found
 
     def call(value: Any) -> Any:
         return _with(value, "function", lambda function: _with(function, "arguments", read))
@@ -127,6 +129,7 @@ def with_contents(messages: Conversation) -> Conversation:
 # --- contents: text, or parts ----------------------------------------------------------------
 
 _NEEDLE = "probeneedle"
+_MOST_ROLES = 64  # callers choose roles
 _PARTS_WRITTEN_OUT = re.compile(r"['\"]text['\"]\s*:")
 
 
@@ -158,6 +161,8 @@ class ContentForms:
 
     def _takes(self, role: str, parts: bool) -> bool:
         if (role, parts) not in self._found:
+            if len(self._found) >= _MOST_ROLES:
+                return self._shows(role, parts)
             self._found[role, parts] = self._shows(role, parts)
         return self._found[role, parts]
 
@@ -176,12 +181,17 @@ def _around(message: dict[str, Any]) -> Conversation:
         return [message, {"role": "user", "content": "."}]
     if message["role"] == "user":
         return [message]
-    asked: Conversation = [{"role": "user", "content": "."}]
     if message["role"] in ("tool", "function", "ipython"):
-        call = {"id": "call00000", "type": "function", "function": {"name": "f", "arguments": {}}}
-        asked.append({"role": "assistant", "content": "", "tool_calls": [call]})
-        message = {**message, "name": "f", "tool_call_id": "call00000"}
-    return [*asked, message]
+        return [*asked_for({}), {**message, "name": "f", "tool_call_id": "call00000"}]
+    return [{"role": "user", "content": "."}, message]
+
+
+def asked_for(arguments: Any) -> Conversation:
+    """A conversation that calls a tool with `arguments`."""
+    function = {"name": "f", "arguments": arguments}
+    call = {"id": "call00000", "type": "function", "function": function}
+    assistant = {"role": "assistant", "content": "", "tool_calls": [call]}
+    return [{"role": "user", "content": "."}, assistant]
 
 
 def _joined(content: list[Any], name: str) -> str:
