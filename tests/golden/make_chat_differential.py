@@ -27,6 +27,7 @@ _TALK = ("system", "user", "assistant")
 TAKES_PARTS: dict[str, tuple[str, ...]] = {
     "apertus": ("user", "assistant"),
     "gemma3": _TALK,
+    "gemma4": _TALK,
     "glm45": (*_TALK, "tool"),
     "kimi": (*_TALK, "tool"),
     "lfm2": (*_TALK, "tool"),

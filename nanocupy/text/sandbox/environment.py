@@ -235,6 +235,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """`obj[argument]`"""
+        if isinstance(argument, (list, dict)):  # jinja2's answer, for they have no hash
+            return self.undefined(obj=obj, name=to_text(argument))
         if argument is not None and not isinstance(argument, (str, int, float, Undefined)):
             raise SecurityError(f"a {type(argument).__name__} cannot be a key")
         return super().getitem(obj, argument)
@@ -253,9 +255,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         budget().check_time()
         if obj is self.tick:
             return None
-        if isinstance(obj, (BuiltinMethodType, MethodType)):
-            kwargs.pop("_loop_vars", None)
+        if isinstance(obj, (BuiltinMethodType, MethodType, Macro)):
+            kwargs.pop("_loop_vars", None)  # jinja2's own: the variables of a loop
             kwargs.pop("_block_vars", None)
+        if isinstance(obj, (BuiltinMethodType, MethodType)):
             return self._call_method(obj.__self__, obj.__name__, obj, args, kwargs)
         if isinstance(obj, (Macro, LoopContext)):
             _check_arguments((*args, *kwargs.values()))
