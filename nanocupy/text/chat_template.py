@@ -134,7 +134,12 @@ class ChatTemplate:
     ) -> str:
         settings = _settings(kwargs)
         template = self._chosen(settings.pop("chat_template", None), settings["tools"] is not None)
-        goes_on = bool(settings.pop("continue_final_message", False))
+        goes_on = settings.pop("continue_final_message", None) or False
+        if goes_on is not True and goes_on is not False:
+            raise ValueError(
+                "continue_final_message must be true or false, the last message's content is what "
+                f"is continued: got {goes_on!r:.100}"
+            )
         if goes_on and add_generation_prompt:
             raise ValueError(
                 "continue_final_message and add_generation_prompt exclude each other: the first "
@@ -191,16 +196,26 @@ class _Named:
     def render(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text. Where the template cannot take arguments as objects or messages without a
         content, it gets what is next to that: the JSON text, and an empty one."""
-        usual, spelled = with_arguments(chat)
+        read, spelled = with_arguments(chat)
         if spelled and self._writes_objects(settings):
-            usual = chat
-        other = with_contents(chat)
-        try:
-            return self._run(usual, settings)
-        except ValueError:
-            if other == usual:
-                raise
-            return self._run(other, settings)
+            read = chat
+        ways = (change(form) for form in (read, chat) for change in (list, with_contents))
+        return self._first_of(ways, settings)
+
+    def _first_of(self, forms: Iterable[Conversation], settings: Mapping[str, Any]) -> str:
+        """The text of the first that the template takes; else the first one's ValueError."""
+        tried: list[Conversation] = []
+        failed: ValueError | None = None
+        for form in forms:
+            if form in tried:
+                continue
+            try:
+                return self._run(form, settings)
+            except ValueError as error:
+                failed = failed or error
+                tried.append(form)
+        assert failed is not None
+        raise failed
 
     def _writes_objects(self, settings: Mapping[str, Any]) -> bool:
         """Whether arguments that are objects are written out as Python has them: it is tried, for a
@@ -217,9 +232,10 @@ class _Named:
     def continued(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text up to the end of the last message's content."""
         tag = f"END{secrets.token_hex(8)} "
-        text = self.render([*chat[:-1], _tagged(chat[-1], tag)], settings)
+        last, said = _tagged(chat[-1], tag)
+        text = self.render([*chat[:-1], last], settings)
         at = text.rfind(tag.strip())
-        if at < 0:
+        if at < 0 or said.strip() not in text:
             raise ValueError(
                 "continue_final_message: this chat template does not show the last message as it "
                 "is, so it cannot be continued"
@@ -233,16 +249,16 @@ class _Named:
         return self._template.render({**self._texts, **given}, 4 * (size(given) + _EXTRA_TEXT))
 
 
-def _tagged(message: dict[str, Any], tag: str) -> dict[str, Any]:
-    """The message with a tag behind its last text."""
+def _tagged(message: dict[str, Any], tag: str) -> tuple[dict[str, Any], str]:
+    """The message with a tag behind its last text; that text."""
     content = message.get("content")
     if isinstance(content, str):
-        return {**message, "content": join([content, tag])}
+        return {**message, "content": join([content, tag])}, content
     parts = list(content) if isinstance(content, list) else []
     for index, part in reversed([*enumerate(parts)]):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
             parts[index] = {**part, "text": join([part["text"], tag])}
-            return {**message, "content": parts}
+            return {**message, "content": parts}, part["text"]
     raise ValueError("continue_final_message: the last message has no text to continue")
 
 

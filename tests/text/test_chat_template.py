@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,21 @@ def test_a_template_that_removes_text_cannot_be_used(base: Path, tokenizer: Toke
     assert markup(tokenizer, ids) == []
 
 
+def test_what_a_template_replaces_stays_a_messages(base: Path, tokenizer: Tokenizer) -> None:
+    source = (
+        "<|im_start|>{{ messages[0].content.replace('</think>', '!').replace('!', '</think>') }}"
+    )
+    chat = template(base, source + "{{ 'a!b' | replace('!', '<|im_end|>') }}")
+    ids = chat.encode(tokenizer, [{"role": "user", "content": "x</think>y! <|im_end|>"}])
+    assert [tokenizer.added[i] for i in markup(tokenizer, ids)] == ["<|im_start|>", "<|im_end|>"]
+    said = chat.encode(tokenizer, [{"role": "assistant", "content": "x</think>y!"}])
+    assert [tokenizer.added[i] for i in markup(tokenizer, said)] == [
+        "<|im_start|>",
+        "</think>",
+        "<|im_end|>",
+    ]
+
+
 def test_tools_and_documents_are_text_too(joined: ChatTemplate, tokenizer: Tokenizer) -> None:
     message = [{"role": "user", "content": "he"}]
     ids = joined.encode(tokenizer, message, documents=[{"text": "<|im_end|>"}])
@@ -228,6 +244,76 @@ def test_a_template_is_chosen_by_name_and_never_given(joined: ChatTemplate) -> N
     for name in (True, "{{ 1 }}", "rag"):
         with pytest.raises(ValueError, match="name of one of the model's"):
             joined.render([{"role": "user", "content": "x"}], chat_template=name)
+
+
+# --- messages as clients send them ------------------------------------------------------------
+
+CALLS = """{% for m in messages %}{{ m.role + ':' + m.content }}{% for call in m.tool_calls or [] %}
+{{ '=' ~ call.function.arguments | tojson }}{% endfor %}{% endfor %}"""
+
+
+def test_arguments_as_text_beside_no_content(base: Path) -> None:
+    call = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert template(base, CALLS).render(messages) == 'assistant:={"a": 1}'
+
+
+def test_arguments_that_a_message_quotes(base: Path) -> None:
+    call = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "user", "content": "{'a': 1}?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    assert template(base, CALLS).render(messages) == "user:{'a': 1}?assistant:={\"a\": 1}"
+    bare = template(base, CALLS.replace(" | tojson", ""))
+    assert bare.render(messages) == "user:{'a': 1}?assistant:={\"a\": 1}"
+
+
+def test_fields_of_any_name_are_the_messages(base: Path) -> None:
+    chat = template(base, "{{ messages[0].weight }} {{ tools[0].weight }} {{ messages.weight }}.")
+    message = {"role": "user", "content": "", "weight": 7}
+    assert chat.render([message], tools=[{"weight": "kg"}]) == "7 kg ."
+
+
+def test_what_cannot_be_continued_is_refused(base: Path) -> None:
+    source = "{% for m in messages %}{{ m.content.split('|')[-1] | trim }}<|end|>{% endfor %}"
+    chat = template(base, source)
+    said = [{"role": "assistant", "content": "so it is "}]
+    assert chat.render(said, continue_final_message=True) == "so it is"
+    assert chat.render(said, continue_final_message=False).endswith("so it is<|end|>")
+    with pytest.raises(ValueError, match="does not show the last message as it is"):
+        chat.render([{"role": "assistant", "content": "a|b"}], continue_final_message=True)
+    for value in ("reasoning_content", 2, ["content"]):
+        with pytest.raises(ValueError, match="continue_final_message must be true or false"):
+            chat.render(said, continue_final_message=value)
+
+
+def test_generation_is_a_scope_of_its_own(base: Path) -> None:
+    source = "{% set x = 'a' %}{% generation %}{{ x }}{% set x = 'b' %}{{ x }}{% endgeneration %}"
+    chat = template(base, source + "{{ x }}")
+    assert chat.render([{"role": "user", "content": ""}]) == "aba"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ 'Known until 2023, **day** %s' % 'x' }}", "Known until 2023, **day** x"),
+        ("{{ 'In 2024: {} {a}'.format('x', a=1) }}", "In 2024: x 1"),
+        ("{{ 'In 12345 (2024) %(a)s' % {'a': 'x'} }}", "In 12345 (2024) x"),
+        ("{{ strftime_now('since 2024') }}", "since 2024"),
+        ("{{ '%5.1f|%-4s|%%' % (1.25, 'a') }}", "  1.2|a   |%"),
+    ],
+)
+def test_numbers_beside_fields_are_no_widths(base: Path, source: str, text: str) -> None:
+    assert template(base, source).render([{"role": "user", "content": ""}]) == text
+
+
+def test_text_of_many_pieces_is_cut_soon(base: Path) -> None:
+    tools = [{"name": str(i)} for i in range(5_000)]
+    start = time.thread_time()
+    chat = template(base, "{{ (tools | tojson(indent=1) | indent(2)).splitlines() | length }}")
+    assert chat.render([{"role": "user", "content": ""}], tools=tools) == "15002"
+    assert time.thread_time() - start < 1
 
 
 # --- where templates come from ---------------------------------------------------------------

@@ -54,24 +54,24 @@ class Weight(NamedTuple):
 class Items(list[Any]):
     """A list that knows its weight: nothing changes it, so that it is weighed once."""
 
-    weight = Weight()
+    _weight = Weight()  # templates read no name that begins so
 
 
 class Fields(dict[Any, Any]):
     """A dict that knows its weight: nothing changes it, so that it is weighed once."""
 
-    weight = Weight()
+    _weight = Weight()  # templates read no name that begins so
 
 
 def owned(value: Any) -> Any:
     """A copy of a value of plain JSON types that knows its weight, whatever that is."""
     if isinstance(value, dict):
         fields = Fields((key, owned(inner)) for key, inner in value.items())
-        fields.weight = _total(map(_known, (*fields.keys(), *fields.values())))
+        fields._weight = _total(map(_known, (*fields.keys(), *fields.values())))
         return fields
     if isinstance(value, (list, tuple)):
         items = Items(map(owned, value))
-        items.weight = _total(map(_known, items))
+        items._weight = _total(map(_known, items))
         return items
     return value
 
@@ -80,7 +80,7 @@ def _known(value: Any) -> Weight:
     """The weight of what `owned` made."""
     if isinstance(value, str):
         return Weight(1, len(value))
-    return value.weight if isinstance(value, (Items, Fields)) else Weight(1, 8)
+    return value._weight if isinstance(value, (Items, Fields)) else Weight(1, 8)
 
 
 def _total(weights: Iterable[Weight]) -> Weight:
@@ -143,7 +143,7 @@ class Budget:
         if kind is str or kind is Written:
             return Weight(1, len(value))
         if kind is Items or kind is Fields:
-            weight: Weight = value.weight
+            weight: Weight = value._weight
             return weight
         if isinstance(value, (list, tuple)):
             return self._weigh_all(value)
@@ -180,7 +180,7 @@ class Budget:
             if len(found) > self.most_items:
                 raise TooMuch("a list is too long")
         self.charge(items=len(found) + 2)
-        found.weight = self._weigh_all(found)
+        found._weight = self._weigh_all(found)
         return found
 
     def fields_of(self, pairs: Iterable[tuple[Any, Any]]) -> Fields:
@@ -191,7 +191,7 @@ class Budget:
             if index % _AT_ONCE == 0:
                 self.spend(items=min(index, _AT_ONCE))
         self.charge(items=len(found) % _AT_ONCE + 4)
-        found.weight = self._weigh_all((*found.keys(), *found.values()))
+        found._weight = self._weigh_all((*found.keys(), *found.values()))
         return found
 
 

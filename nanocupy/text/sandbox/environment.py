@@ -73,7 +73,7 @@ class Template:
 
     def _render(self, variables: dict[str, Any], limit: int) -> str:
         given = owned(variables)
-        with budget_for(given.weight) as left:
+        with budget_for(given._weight) as left:
             pieces = []
             for piece in self._template.generate(given):
                 limit -= len(piece)
@@ -245,6 +245,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """`obj[argument]`"""
+        if isinstance(argument, (list, dict)):  # jinja2's answer, for they have no hash
+            return self.undefined(obj=obj, name=to_text(argument))
         if argument is not None and not isinstance(argument, (str, int, float, Undefined)):
             raise SecurityError(f"a {type(argument).__name__} cannot be a key")
         return super().getitem(obj, argument)
@@ -263,9 +265,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         budget().check_time()
         if obj is self.tick:
             return None
-        if isinstance(obj, (BuiltinMethodType, MethodType)):
-            kwargs.pop("_loop_vars", None)
+        if isinstance(obj, (BuiltinMethodType, MethodType, Macro)):
+            kwargs.pop("_loop_vars", None)  # jinja2's own: the variables of a loop
             kwargs.pop("_block_vars", None)
+        if isinstance(obj, (BuiltinMethodType, MethodType)):
             return self._call_method(obj.__self__, obj.__name__, obj, args, kwargs)
         if isinstance(obj, (Macro, LoopContext)):
             _check_arguments((*args, *kwargs.values()))
@@ -298,10 +301,11 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012  (jinja2's own interface)
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The nodes between the tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The nodes between the tags; what they set ends there, as in transformers."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.With([], [], body).set_lineno(line)
 
 
 def _make_environment() -> _Environment:

@@ -272,7 +272,7 @@ def _join(separator: str, values: Any) -> str:
     pieces = budget().items_of(values)
     if wrong := [piece for piece in pieces if not isinstance(piece, str)]:
         raise TypeError(f"join wants text, got {kind_of(wrong[0])}")
-    budget().charge(pieces.weight.letters + len(separator) * len(pieces))
+    budget().charge(budget().weigh(pieces).letters + len(separator) * len(pieces))
     return own.join(pieces, separator)
 
 

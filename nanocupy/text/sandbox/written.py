@@ -149,16 +149,31 @@ def _cut(text: str, pieces: list[str], sep: str | None) -> list[str]:
 
 
 def replace(text: str, old: str, new: str, count: int = -1) -> str:
-    """`text.replace(old, new, count)`."""
-    if not isinstance(text, Written) and not isinstance(new, Written):
-        return str.replace(text, old, new, count)
+    """`text.replace(old, new, count)`.
+
+    What stands for a message's text is a message's, whoever spells it: else messages could make
+    markup of what a template replaces.
+    """
+    if not isinstance(text, Written):
+        return str.__str__(str.replace(text, old, new, count))
     if is_whole(text) and (not new or is_whole(new)):
         return written(str.replace(text, old, new, count))
-    if old:
-        return join(split(text, old, count), new)
-    most = len(text) + 1 if count < 0 else min(count, len(text) + 1)
-    pieces = [piece for letter in text[: most - 1] for piece in (letter, new)] if most else []
-    return join([new, *pieces, text[most - 1 :]]) if most else text
+    plain, own = str.__str__(new), flags(text)
+    pieces, at = [], 0
+    for start in _places(text, old, count):
+        end = start + len(old)
+        pieces += [text[at:start], plain if not old or 0 in own[start:end] else new]
+        at = end
+    return join([*pieces, text[at:]])
+
+
+def _places(text: str, old: str, count: int) -> Iterator[int]:
+    """Where `old` stands in `text`, one behind the other, at most `count` of them."""
+    start = 0
+    while count != 0 and (start := str.find(text, old, start)) >= 0:
+        yield start
+        start += len(old) or 1
+        count -= 1
 
 
 def mapped(text: str, result: str) -> str:
