@@ -12,7 +12,7 @@ import numpy as np
 from nanocupy.core import ops
 from nanocupy.core.array import array, as_array, bool_, record
 from nanocupy.core.creation import eye
-from nanocupy.core.dtypes import astype, together
+from nanocupy.core.dtypes import astype, fitting, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
@@ -298,7 +298,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
     if not x.ndim:
         return x
     width = np.broadcast_to(np.asarray(pad_width, np.int64), (x.ndim, 2))
-    return record(_PAD, x, astype(constant_values, x.dtype), width=width, mode=mode)
+    return record(_PAD, x, fitting(constant_values, x.dtype), width=width, mode=mode)
 
 
 # ---- made of these

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ def broadcast(*shapes: Shape) -> Shape:
     first = shapes[0]
     if shapes.count(first) == len(shapes) and Rows not in [type(d) for s in shapes for d in s]:
         return first
+    if len(shapes) == 2 and not (shapes[0] and shapes[1]):  # numbers fit everything
+        return shapes[0] or shapes[1]
     plain = np.broadcast_shapes(*(tuple(int(d) for d in s) for s in shapes))
     out: list[int] = list(plain)
     for shape in shapes:
@@ -68,6 +71,33 @@ def reduced(shape: Shape, axes: tuple[int, ...], keepdims: bool) -> Shape:
 def resized(shape: Shape, axis: int, length: int) -> Shape:
     """The shape with another length along one axis."""
     return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def whole_number(name: str, argument: str, value: Any, least: int | None = None) -> int:
+    """The argument of an operation, if it is an int (and no bool), from `least` on.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is less.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"[{name}] {argument}={str(value)[:40]}: expected an int")
+    number = operator.index(value)
+    if least is not None and number < least:
+        raise ValueError(f"[{name}] {argument}={number}: expected {least} or more")
+    return number
+
+
+def checked_shape(name: str, shape: Any) -> Shape:
+    """A shape given as an int or as ints."""
+    if isinstance(shape, array):
+        shape = shape.tolist()
+    dims = (shape,) if hasattr(shape, "__index__") else shape
+    if not isinstance(dims, list | tuple):
+        raise TypeError(f"[{name}] shape={str(shape)[:60]}: expected an int, or some")
+    return tuple(
+        d if isinstance(d, Rows) else whole_number(name, "shape", d, least=0) for d in dims
+    )
 
 
 def elements(shape: Sequence[int]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array, fast
+from nanocupy.core.array import shared
 from nanocupy.nn.module import Module
 
 
@@ -62,7 +63,7 @@ class Affine(Weighted):
         self.scales, self.biases = (core.zeros((n, k // group_size)) for _ in range(2))
 
     def dense(self) -> array:
-        return array(fast.dequantize(*self._parts(), self.bits))
+        return shared(fast.dequantize(*self._parts(), self.bits))
 
     def to_pack(self) -> tuple[Any, Any]:
         codes, scales, biases = self._parts()
