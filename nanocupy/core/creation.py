@@ -16,6 +16,7 @@ from nanocupy.core.specs import checked_shape, elements, same, whole_number
 
 Dims = int | Sequence[int]
 _LARGE = 1 << 16  # bytes
+_NUMBERS = (int, float, np.integer, np.floating)
 _MOST = 2**31 - 1  # elements of a range
 
 
@@ -102,6 +103,10 @@ def arange(
     if start is None or stop is None:
         start, stop = 0, start if stop is None else stop
     step = 1 if step is None else step
+    if odd := [v for v in (start, stop, step) if not isinstance(v, _NUMBERS)]:
+        raise TypeError(f"[arange] {type(odd[0]).__name__} given: expected numbers")
+    if any(isinstance(v, bool) for v in (start, stop, step)):
+        raise ValueError("[arange] of bools")
     whole = all(isinstance(v, int | np.integer) for v in (start, stop, step))
     if dtype is None:
         dtype = array([int(start), int(stop), int(step)]).dtype if whole else float32

@@ -31,6 +31,8 @@ ASTYPE = Op(
 
 def astype(x: Any, dtype: Any) -> array:
     """x in another dtype; x itself if it has it already."""
+    if dtype is None:
+        raise TypeError("[astype] dtype=None: expected a dtype")
     x = as_array(x)
     return x if x.dtype == np.dtype(dtype) else record(ASTYPE, x, dtype=np.dtype(dtype))
 

@@ -14,6 +14,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def _path(name: str, file: Any, suffix: str) -> Path:
 def _written(name: str, file: Any, suffix: str) -> Iterator[Any]:
     """A file to write: an open one, or one that takes the place of the path's when all is there,
     since arrays may lie in the old one."""
-    if hasattr(file, "write"):
+    if hasattr(file, "write") and not isinstance(file, TextIOBase):
         yield file
         return
     path = Path(os.path.realpath(_path(name, file, suffix)))
@@ -159,7 +160,7 @@ def load(file: Any, /, format: str | None = None, return_metadata: bool = False)
         NotImplementedError: another format; GGUF files are for `nanocupy.checkpoint`.
     """
     opened = hasattr(file, "read")
-    if not opened and not isinstance(file, str | os.PathLike):
+    if isinstance(file, TextIOBase) or not (opened or isinstance(file, str | os.PathLike)):
         raise ValueError(f"[load] file={str(file)[:60]}: expected a path or an open binary file")
     kind = format or Path(str(getattr(file, "name", "")) if opened else file).suffix.lstrip(".")
     if not kind:

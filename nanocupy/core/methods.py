@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from nanocupy.core import dtypes, indexing, ops, shapes
 from nanocupy.core.array import array
 
@@ -20,18 +22,60 @@ def _loaded(module: str, name: str) -> Callable[..., Any]:
     return method
 
 
-def _reverse(function: Callable[..., array]) -> Callable[..., array]:
-    return lambda self, other: function(other, self)
+# ---- operators: their other side is an array, a number, or what says that it is an array
 
 
-def _in_place(function: Callable[..., array]) -> Callable[..., array]:
+_SAY_SO = ("__mlx_array__", "__array__")
+_ARRAYS = (array, bool, int, float, np.ndarray, np.generic)
+
+
+def _is_operand(other: Any) -> bool:
+    return (
+        isinstance(other, _ARRAYS) or hasattr(other, "__mlx_array__") or hasattr(other, "__array__")
+    )
+
+
+def _refused(name: str, other: Any) -> Exception:
+    """For None a TypeError, as MLX has it, for anything else a ValueError."""
+    if other is None:
+        return TypeError(f"[{name}] of an array and None")
+    return ValueError(f"[{name}] of an array and {type(other).__name__}: make an array of it")
+
+
+def _operator(name: str, function: Callable[..., array]) -> Callable[..., array]:
+    def call(self: array, other: Any) -> array:
+        if type(other) is not array and not _is_operand(other):
+            raise _refused(name, other)
+        return function(self, other)
+
+    return call
+
+
+def _reverse(name: str, function: Callable[..., array]) -> Callable[..., array]:
+    return _operator(name, lambda self, other: function(other, self))
+
+
+def _in_place(name: str, function: Callable[..., array]) -> Callable[..., array]:
     """x += y: from now on `x`, under all its names, is a new array."""
 
     def update(self: array, other: Any) -> array:
         self.node = function(self, other).node
         return self
 
-    return update
+    return _operator(name, update)
+
+
+def _equality(name: str, function: Callable[..., array], unlike: bool) -> Callable[..., Any]:
+    """Elementwise; what is no array is unlike one."""
+
+    def call(self: array, other: Any) -> Any:
+        if type(other) is array or _is_operand(other):
+            return function(self, other)
+        if other is None:
+            raise _refused(name, other)
+        return unlike
+
+    return call
 
 
 def _flexible(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -62,12 +106,12 @@ _METHODS: dict[str, Any] = {
     "__neg__": ops.negative,
     "__pos__": ops.positive,
     "__abs__": ops.abs,
-    "__eq__": ops.equal,
-    "__ne__": ops.not_equal,
-    "__lt__": ops.less,
-    "__le__": ops.less_equal,
-    "__gt__": ops.greater,
-    "__ge__": ops.greater_equal,
+    "__eq__": _equality("equal", ops.equal, False),
+    "__ne__": _equality("not_equal", ops.not_equal, True),
+    "__lt__": _operator("less", ops.less),
+    "__le__": _operator("less_equal", ops.less_equal),
+    "__gt__": _operator("greater", ops.greater),
+    "__ge__": _operator("greater_equal", ops.greater_equal),
     "__getitem__": indexing.getitem,
     "__setitem__": indexing.setitem,
     "__iter__": _iterate,
@@ -86,9 +130,9 @@ _SAME_NAMES = {  # module: its functions that are methods, too
     "layout": "diag diagonal flatten moveaxis swapaxes view",
 }
 for _name, _function in _OPERATORS.items():
-    setattr(array, f"__{_name}__", _function)
-    setattr(array, f"__r{_name}__", _reverse(_function))
-    setattr(array, f"__i{_name}__", _in_place(_function))
+    setattr(array, f"__{_name}__", _operator(_name, _function))
+    setattr(array, f"__r{_name}__", _reverse(_name, _function))
+    setattr(array, f"__i{_name}__", _in_place(_name, _function))
 for _name, _method in _METHODS.items():
     setattr(array, _name, _method)
 for _module, _names in _SAME_NAMES.items():

@@ -70,7 +70,11 @@ def inner(x: Any, y: Any, /) -> array:
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> array:
-    """The sum of x * y along an axis."""
+    """The sum of x * y along an axis, which is as long in both."""
+    x, y = together((as_array(x), as_array(y)))
+    lengths = [v.shape[normal_axis("vecdot", axis, v.ndim)] for v in (x, y)]
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"[vecdot] {x.shape} and {y.shape} along axis {axis}: as long in both")
     return sum(ops.multiply(x, y), axis)
 
 
@@ -78,11 +82,15 @@ def tensordot(x: Any, y: Any, /, axes: int | Sequence[Sequence[int]] = 2) -> arr
     """`numpy.tensordot`."""
     x, y = _floats("tensordot", x, y)
     if isinstance(axes, int):
+        if not 0 <= axes <= min(x.ndim, y.ndim):
+            raise ValueError(f"[tensordot] axes={axes} of {x.ndim} and {y.ndim} dimensions")
         axes = [range(x.ndim - axes, x.ndim), range(axes)]
     first, second = (
         [normal_axis("tensordot", a, v.ndim) for a in chosen]
         for chosen, v in zip(axes, (x, y), strict=True)
     )
+    if [x.shape[i] for i in first] != [y.shape[i] for i in second]:
+        raise ValueError(f"[tensordot] {x.shape} and {y.shape} along {axes}: as long in both")
     rows = [i for i in range(x.ndim) if i not in first]
     columns = [i for i in range(y.ndim) if i not in second]
     inside = int(np.prod([x.shape[i] for i in first], dtype=np.int64))

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.exceptions import AxisError
 
 from nanocupy.core.array import array, bool_, float32, int8, record
 from nanocupy.core.graph import Op, Shape, Spec
@@ -44,18 +45,27 @@ def kept(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def normal_axis(name: str, axis: int, ndim: int) -> int:
-    """The axis counted from the front."""
+    """The axis counted from the front.
+
+    Raises:
+        AxisError: it is not there; a ValueError and an IndexError.
+    """
+    axis = whole_number(name, "axis", axis)
     if not -ndim <= axis < ndim:
-        raise IndexError(f"[{name}] axis {axis} of an array with {ndim} dimensions")
+        raise AxisError(f"[{name}] axis {axis} of an array with {ndim} dimensions")
     return axis % ndim
+
+
+def listed(value: Any) -> list[Any]:
+    """A list of one, or of what is in a sequence."""
+    return list(value) if isinstance(value, list | tuple | range) else [value]
 
 
 def normal_axes(name: str, axis: Axes, ndim: int) -> tuple[int, ...]:
     """Axes counted from the front; None is all of them."""
     if axis is None:
         return tuple(range(ndim))
-    chosen = [axis] if isinstance(axis, int) else axis
-    axes = tuple(normal_axis(name, int(a), ndim) for a in chosen)
+    axes = tuple(normal_axis(name, a, ndim) for a in listed(axis))
     if len(set(axes)) < len(axes):
         raise ValueError(f"[{name}] axes {axis} name one dimension twice")
     return axes
@@ -80,7 +90,7 @@ def whole_number(name: str, argument: str, value: Any, least: int | None = None)
         TypeError: it is none.
         ValueError: it is less.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool | array) or not hasattr(value, "__index__"):
         raise TypeError(f"[{name}] {argument}={str(value)[:40]}: expected an int")
     number = operator.index(value)
     if least is not None and number < least:

@@ -28,7 +28,6 @@ REFUSED: dict[str, str] = {
     "qqmm gather_qqmm": "products of two quantised matrices",
     "PrintOptions get_printoptions set_printoptions printoptions": "arrays print as NumPy's do",
     "cross_entropy gated_delta_update": "no such kernel yet",
-    "multivariate_normal": "linear algebra beyond norms",
     "unique": "the number of unique values is not known before they are computed",
     "matrix_norm": "linalg.norm has the Frobenius norm",
     "einsum_path": "einsum finds an order itself",

@@ -241,6 +241,28 @@ def test_trees(tree: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "items",
+    [
+        [("01", 1), ("1", 2)], [("a.1", 1), ("a.01", 2), ("a.0", 3)], [("0", 1), ("01", 2)],
+        [("3", 1), ("0", 2)], [("\u00b2", 1)], [("a..b", 1)], [("a.", 1)], [("a", 1), ("a.b", 2)],
+        [("", 1)], [], {}, [("0.a", 1), ("b", 2)],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_names_of_trees(items: Any) -> None:
+    assert utils.tree_unflatten(items) == their_utils.tree_unflatten(items)
+
+
+def test_prefixes_and_nothing() -> None:
+    for prefix in ("", ".x", "x", ".a.b"):
+        tree = {"a": [1, {"b": 2}]}
+        assert utils.tree_flatten(tree, prefix) == their_utils.tree_flatten(tree, prefix)
+    assert utils.tree_reduce(max, []) == their_utils.tree_reduce(max, []) is None
+    with pytest.raises(ValueError, match="a list of 1 with a place"):
+        utils.tree_unflatten([("999999999999", 1)])
+
+
+@pytest.mark.parametrize(
     ("a", "b"),
     [
         ({"a": 1}, {"b": 2}), ([1, None], [None, 2, 3]), ({"a": [1]}, {"a": [2]}), (None, 3),
