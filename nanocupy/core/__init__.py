@@ -9,12 +9,11 @@ from math import e, inf, nan, pi
 from typing import Any
 
 from nanocupy.core import distributed, fast, methods
-from nanocupy.core.array import (
-    array,
-    async_eval,
+from nanocupy.core.array import array, async_eval, eval
+from nanocupy.core.compiled import compile, disable_compile, enable_compile
+from nanocupy.core.dtype import (
     bfloat16,
     bool_,
-    eval,
     float16,
     float32,
     float64,
@@ -27,7 +26,6 @@ from nanocupy.core.array import (
     uint32,
     uint64,
 )
-from nanocupy.core.compiled import compile, disable_compile, enable_compile
 from nanocupy.core.dtypes import astype
 from nanocupy.core.lazy import finder, homes_of
 from nanocupy.core.program import Program

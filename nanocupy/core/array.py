@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.conversion import NUMBERS, fresh, known
+from nanocupy.core.dtype import named
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
 from nanocupy.core.memory import hold
 from nanocupy.device.base import Rows
@@ -91,7 +92,8 @@ class array:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.node.dtype
+        """A `Dtype`, which is NumPy's in all but its type."""
+        return named(self.node.specs[0][1])
 
     @property
     def ndim(self) -> int:

@@ -181,8 +181,8 @@ def compile(
     as well. What is recorded runs with chains of elementwise operations as one pass each, to the
     bit as without `compile`. `fun` is not to look at values while it is recorded, nor to change
     anything but `outputs`. Inside a function that is being recorded, and on arrays with a symbolic
-    number of rows, `fun` itself is called. The plans of the 64 kinds that were called last are kept:
-    a call of another kind is recorded anew.
+    number of rows, `fun` itself is called. The plans of the 64 kinds that were called last are
+    kept: a call of another kind is recorded anew.
 
     Args:
         fun: takes and returns trees of arrays and constants.
