@@ -11,6 +11,7 @@ from typing import Any
 from nanocupy.core import distributed, fast, methods
 from nanocupy.core.array import array, async_eval, eval
 from nanocupy.core.compiled import compile, disable_compile, enable_compile
+from nanocupy.core.devices import operation
 from nanocupy.core.dtype import (
     bfloat16,
     bool_,
@@ -35,7 +36,7 @@ from nanocupy.device.base import Rows
 newaxis = None
 euler_gamma = 0.5772156649015329
 
-_MODULES = ("linalg", "metal", "random")
+_MODULES = ("cuda", "linalg", "metal", "random")
 _HOMES = {  # module: the names that it has for this one
     "convolution": (
         "conv1d conv2d conv3d conv_general conv_transpose1d conv_transpose2d conv_transpose3d "
@@ -47,8 +48,10 @@ _HOMES = {  # module: the names that it has for this one
     ),
     "debug": "export_to_dot",
     "devices": (
-        "Device DeviceType cpu default_device device_count device_info gpu "
-        "is_available set_default_device synchronize"
+        "Device DeviceType Stream StreamContext ThreadLocalStream clear_streams cpu "
+        "default_device default_stream device_count device_info gpu is_available new_stream "
+        "new_thread_local_stream new_thread_unsafe_stream set_default_device "
+        "set_default_stream stream synchronize"
     ),
     "indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
     "io": "load save save_safetensors savez savez_compressed",
@@ -90,13 +93,22 @@ _HOMES = {  # module: the names that it has for this one
     ),
 }
 _HOME_OF = homes_of(_HOMES)
-_find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core", "cuda hadamard_transform"))
+_OPERATIONS = {  # modules whose functions take a stream
+    "convolution", "creation", "indexing", "io", "layout", "ops", "products", "quantized",
+    "reductions", "scans", "shapes", "sorting",
+}  # fmt: skip
+_find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core", "hadamard_transform"))
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    return _find(name)
+    if name == "__version__":
+        return import_module("nanocupy").__version__
+    value = _find(name)
+    if _HOME_OF[name] in _OPERATIONS:
+        value = globals()[name] = operation(value)
+    return value
 
 
 def __dir__() -> list[str]:

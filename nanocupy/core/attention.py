@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.array import array, as_array, record
+from nanocupy.core.devices import on_stream
 from nanocupy.core.dtypes import common, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.layout import concatenate
@@ -60,6 +61,7 @@ def _spec(q: Spec, k: Spec, v: Spec, *_: Spec, **__: Any) -> Spec:
 ATTENTION = Op("scaled_dot_product_attention", _spec, _attend)
 
 
+@on_stream
 def scaled_dot_product_attention(
     q: Any,
     k: Any,

@@ -7,6 +7,7 @@ from typing import Any
 
 from nanocupy.core import ops, reductions
 from nanocupy.core.array import array, as_array
+from nanocupy.core.devices import on_stream
 from nanocupy.core.dtypes import astype, floating
 from nanocupy.core.specs import normal_axes
 from nanocupy.core.unsupported import refuse
@@ -14,6 +15,7 @@ from nanocupy.core.unsupported import refuse
 __all__ = ["norm"]
 
 
+@on_stream
 def norm(
     x: Any, /, ord: float | str | None = None, axis: int | Sequence[int] | None = None,
     keepdims: bool = False,

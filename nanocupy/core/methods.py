@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import dtypes, indexing, ops, shapes
+from nanocupy.core import dtypes, indexing, ops, protocols, shapes
 from nanocupy.core.array import array
+from nanocupy.core.devices import on_stream
 
 
 def _loaded(module: str, name: str) -> Callable[..., Any]:
@@ -19,7 +20,7 @@ def _loaded(module: str, name: str) -> Callable[..., Any]:
         return getattr(import_module(f"nanocupy.core.{module}"), name)(*args, **kwargs)
 
     method.__name__ = name
-    return method
+    return on_stream(method)
 
 
 # ---- operators: their other side is an array, a number, or what says that it is an array
@@ -118,9 +119,9 @@ _METHODS: dict[str, Any] = {
     "at": property(indexing.ArrayAt),
     "T": property(shapes.transpose),
     "mT": property(_loaded("layout", "matrix_transpose")),
-    "astype": dtypes.astype,
-    "reshape": lambda self, *shape: shapes.reshape(self, _flexible(shape)),
-    "transpose": lambda self, *axes: shapes.transpose(self, _flexible(axes)),
+    "astype": on_stream(dtypes.astype),
+    "reshape": on_stream(lambda self, *shape: shapes.reshape(self, _flexible(shape))),
+    "transpose": on_stream(lambda self, *axes: shapes.transpose(self, _flexible(axes))),
 }
 _SAME_NAMES = {  # module: its functions that are methods, too
     "ops": "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square",
@@ -133,7 +134,7 @@ for _name, _function in _OPERATORS.items():
     setattr(array, f"__{_name}__", _operator(_name, _function))
     setattr(array, f"__r{_name}__", _reverse(_name, _function))
     setattr(array, f"__i{_name}__", _in_place(_name, _function))
-for _name, _method in _METHODS.items():
+for _name, _method in (_METHODS | protocols.METHODS).items():
     setattr(array, _name, _method)
 for _module, _names in _SAME_NAMES.items():
     for _name in _names.split():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.array import array, as_array, record
+from nanocupy.core.devices import on_stream
 from nanocupy.core.graph import Node, Op
 from nanocupy.core.lowering import Lowering
 from nanocupy.core.paged import rope_table
@@ -58,6 +59,7 @@ ROPE = Op(
 )
 
 
+@on_stream
 def rope(
     x: Any,
     dims: int,
