@@ -53,6 +53,7 @@ _HOMES = {  # module: the names that it has for this one
         "new_thread_local_stream new_thread_unsafe_stream set_default_device "
         "set_default_stream stream synchronize"
     ),
+    "hadamard": "hadamard_transform",
     "indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
     "io": "load save save_safetensors savez savez_compressed",
     "layout": (
@@ -77,7 +78,8 @@ _HOMES = {  # module: the names that it has for this one
         "where"
     ),
     "products": (
-        "addmm block_masked_mm einsum gather_mm inner matmul outer segmented_mm tensordot vecdot"
+        "addmm block_masked_mm einsum einsum_path gather_mm inner matmul outer segmented_mm "
+        "tensordot vecdot"
     ),
     "quantized": "dequantize from_fp8 gather_qmm quantize quantized_matmul to_fp8",
     "reductions": (
@@ -94,10 +96,10 @@ _HOMES = {  # module: the names that it has for this one
 }
 _HOME_OF = homes_of(_HOMES)
 _OPERATIONS = {  # modules whose functions take a stream
-    "convolution", "creation", "indexing", "io", "layout", "ops", "products", "quantized",
-    "reductions", "scans", "shapes", "sorting",
+    "convolution", "creation", "hadamard", "indexing", "io", "layout", "ops", "products",
+    "quantized", "reductions", "scans", "shapes", "sorting",
 }  # fmt: skip
-_find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core", "hadamard_transform"))
+_find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core"))
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from nanocupy.core.indexing import take
 from nanocupy.core.layout import repeat
 from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import reshape
-from nanocupy.core.specs import broadcast, normal_axis, widely
+from nanocupy.core.specs import blank, broadcast, normal_axis, widely
 
 
 def _matmul_spec(x: Spec, y: Spec) -> Spec:
@@ -150,6 +150,14 @@ _EINSUM = Op(
 def einsum(subscripts: str, *operands: Any) -> array:
     """`numpy.einsum` of a string."""
     return record(_EINSUM, *together([as_array(x) for x in operands]), subscripts=subscripts)
+
+
+def einsum_path(subscripts: str, *operands: Any) -> tuple[list[tuple[int, ...]], str]:
+    """(which operands `einsum` takes together, one step after the other; that as text)."""
+    arrays = [as_array(x) for x in operands]
+    _einsum_spec(*(a.node.specs[0] for a in arrays), subscripts=subscripts)
+    path, text = np.einsum_path(subscripts, *(blank(a.node.specs[0]) for a in arrays))
+    return [tuple(step) for step in path[1:]], text
 
 
 # ---- some matrices of many
