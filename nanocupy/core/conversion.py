@@ -6,6 +6,7 @@ again; `core.array.shared` is the door for memory that nobody else changes.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,7 +79,7 @@ def holds(dtype: np.dtype[Any], low: Any, high: Any) -> bool:
 
 
 def _named(value: Any) -> str:
-    return f"{type(value).__name__} {value!r}"[:60]
+    return f"{type(value).__name__} {reprlib.repr(value)}"[:60]
 
 
 def _number(value: bool | int | float, dtype: Any) -> np.ndarray:

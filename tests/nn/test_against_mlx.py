@@ -489,6 +489,21 @@ def test_weights_go_to_a_file_and_back(tmp_path: Path, suffix: str) -> None:
         model.save_weights(tmp_path / "weights.bin")
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [3, None, "weights.bin", ["x"], [("weight",)], [(1, mx.ones(2))], [("weight", 3)],
+     [("weight", mx.ones((2, 2))), ("weight", mx.ones((2, 2)))]],
+    ids=str,
+)  # fmt: skip
+def test_what_are_no_weights_is_refused(wrong: Any, strict: bool) -> None:
+    layer = nn.Linear(2, 2)
+    before = layer.weight.tolist()
+    with pytest.raises((ValueError, NotImplementedError), match=r"\[load"):
+        layer.load_weights(wrong, strict=strict)
+    assert layer.weight.tolist() == before
+
+
 def test_what_only_training_needs_is_refused_by_name() -> None:
     for name in ("value_and_grad", "losses", "init", "average_gradients"):
         with pytest.raises(NotImplementedError, match=name):
