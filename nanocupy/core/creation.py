@@ -23,9 +23,9 @@ _MOST = 2**31 - 1  # elements of a range
 def full(shape: Dims, vals: Any, dtype: Any = None) -> array:
     """`vals` everywhere; a large one takes no memory until something writes it out."""
     dims = checked_shape("full", shape)
-    value = (array(vals) if dtype is None else fitting(vals, dtype)).numpy()
-    large = elements(dims) * value.itemsize > _LARGE
-    return shared(np.broadcast_to(value, dims) if large else np.array(np.broadcast_to(value, dims)))
+    value = np.array((array(vals) if dtype is None else fitting(vals, dtype)).numpy())
+    wide = np.broadcast_to(value, dims)
+    return shared(wide if elements(dims) * value.itemsize > _LARGE else np.array(wide))
 
 
 def zeros(shape: Dims, dtype: Any = float32) -> array:

@@ -17,6 +17,7 @@ from nanocupy.core.array import array, as_array, bool_, record
 from nanocupy.core.dtypes import astype, fitting, rounded
 from nanocupy.core.graph import CONSTANT, Op, Spec
 from nanocupy.core.keys import (
+    Misfit,
     Slice,
     as_indices,
     basic,
@@ -52,7 +53,7 @@ def getitem(x: array, key: Any) -> array:
     if ... not in parts:
         parts = (*parts, ...)
     if used > x.ndim or parts.count(...) > 1:
-        raise IndexError(f"[getitem] {key} of an array with {x.ndim} dimensions")
+        raise Misfit(f"[getitem] {key} of an array with {x.ndim} dimensions")
     out, axis = x, 0
     for part in parts:
         if part is None:
@@ -71,7 +72,7 @@ def getitem(x: array, key: Any) -> array:
 def _one(x: array, axis: int, index: int) -> array:
     length = int(x.shape[axis])
     if not -length <= index < length:
-        raise IndexError(f"[getitem] index {index} of an axis of length {length}")
+        raise Misfit(f"[getitem] index {index} of an axis of length {length}")
     return slice_axis(x, axis, index % length, index % length + 1)
 
 

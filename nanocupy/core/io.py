@@ -39,6 +39,7 @@ _DTYPES = {
     "F64": np.float64,
 }
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_READ = {**_DTYPES, "F8_E4M3": np.uint8}  # codes: see `from_fp8`
 
 
 def _path(name: str, file: Any, suffix: str) -> Path:
@@ -206,9 +207,9 @@ def _load_safetensors(path: str, raw: np.ndarray) -> tuple[dict[str, array], dic
 
 def _tensor(path: str, name: str, data: np.ndarray, entry: Any) -> np.ndarray:
     start, stop = entry["data_offsets"]
-    if entry["dtype"] not in _DTYPES:
+    if entry["dtype"] not in _READ:
         raise NotImplementedError(f"[load] {path}: {name} has dtype {entry['dtype']}")
-    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    dtype, shape = np.dtype(_READ[entry["dtype"]]), tuple(entry["shape"])
     if not 0 <= start <= stop <= len(data) or stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"[load] {path}: {name} lies outside of the file or has another size")
     piece = data[start:stop]

@@ -21,6 +21,10 @@ Slice = type(np.s_[:])
 Key = tuple[Any, ...]
 
 
+class Misfit(IndexError, ValueError):
+    """A key that does not fit an array: NumPy and MLX differ in which of the two it is."""
+
+
 class _Input:
     """Stands in a key for an array of indices that is an input of the operation."""
 
@@ -57,7 +61,7 @@ def taken_apart(parts: Key, ndim: int) -> tuple[Key, list[array]]:
         elif part.dtype == bool_:
             key.append(part.numpy())
         elif part.dtype.kind not in "iu":
-            raise IndexError(f"[getitem] indices are ints or bools, not {part.dtype}")
+            raise Misfit(f"[getitem] indices are ints or bools, not {part.dtype}")
         else:
             key.append(INPUT)
             arrays.append(part)
@@ -71,7 +75,7 @@ def _spelt_out(key: list[Any], ndim: int) -> Key:
         return tuple(key)
     used = sum(getattr(part, "ndim", 1) for part in key if part is not None and part is not ...)
     if len(places) > 1 or used > ndim:
-        raise IndexError(f"[getitem] {key} of an array with {ndim} dimensions")
+        raise Misfit(f"[getitem] {key} of an array with {ndim} dimensions")
     return (*key[: places[0]], *[Slice(None)] * (ndim - used), *key[places[0] + 1 :])
 
 
@@ -101,15 +105,18 @@ def place(out: np.ndarray, key: Key, arrays: Sequence[np.ndarray]) -> tuple[np.n
 def check_update(name: str, x: array, key: Key, arrays: Sequence[array], value: Shape) -> None:
     """
     Raises:
-        IndexError: the key does not fit the array, or an index in it is outside.
+        Misfit: the key does not fit the array, or an index in it is outside.
         ValueError: the value does not fit where the key points.
     """
     for part in key:
         if not (is_int(part) or part is None or part is INPUT or isinstance(part, _PARTS)):
-            raise IndexError(f"[{name}] {str(part)[:60]}: expected ints, slices, None or arrays")
+            raise Misfit(f"[{name}] {str(part)[:60]}: expected ints, slices, None or arrays")
     free = [blank(a.node.specs[0]) for a in arrays]
-    view, where = place(blank((x.shape, np.dtype(bool_))), key, free)
-    inside = view[where].shape
+    try:
+        view, where = place(blank((x.shape, np.dtype(bool_))), key, free)
+        inside = view[where].shape
+    except IndexError as error:
+        raise Misfit(f"[{name}] {error}") from None
     if value != inside and not _spreads(value, inside):
         raise ValueError(f"[{name}] a value of shape {value} for a place of shape {inside}")
     _check_range(name, x.shape, key, arrays)
@@ -136,7 +143,7 @@ def _check_range(name: str, shape: Shape, key: Key, arrays: Sequence[array]) -> 
 def check_indices(name: str, indices: array, length: int) -> None:
     """
     Raises:
-        IndexError: one is outside of an axis of this length, if they are known: those that a
+        Misfit: one is outside of an axis of this length, if they are known: those that a
             function under recording computes are looked at when it runs.
     """
     value = _known(indices)
@@ -144,7 +151,7 @@ def check_indices(name: str, indices: array, length: int) -> None:
         return
     low, high = int(value.min()), int(value.max())
     if not -length <= low <= high < length:
-        raise IndexError(
+        raise Misfit(
             f"[{name}] index {low if low < -length else high} of an axis of length {length}"
         )
 

@@ -60,6 +60,8 @@ def _in_place(name: str, function: Callable[..., array]) -> Callable[..., array]
     """x += y: from now on `x`, under all its names, is a new array."""
 
     def update(self: array, other: Any) -> array:
+        if name == "truediv" and self.dtype.kind not in "fV":
+            raise ValueError(f"[{name}] in place of {self.dtype}: it would be no {self.dtype}")
         self.node = function(self, other).node
         return self
 
@@ -92,6 +94,7 @@ _OPERATORS: dict[str, Callable[..., array]] = {
     "sub": ops.subtract,
     "mul": ops.multiply,
     "truediv": ops.divide,
+    "div": ops.divide,
     "floordiv": ops.floor_divide,
     "mod": ops.remainder,
     "pow": ops.power,

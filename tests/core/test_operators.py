@@ -45,6 +45,19 @@ def test_none_is_a_type_error() -> None:
             call(ours.array([1]), None)
 
 
+def test_ints_are_not_divided_in_place() -> None:
+    def call(mx: Any, of: Any) -> Any:
+        x = mx.array([1, 2])
+        x /= 2
+        return x
+
+    both(call)
+    x = ours.array([1, 2])
+    with pytest.raises(ValueError, match="in place of int32"):
+        x /= 2
+    assert x.tolist() == [1, 2]
+
+
 def test_arrays_of_others_meet() -> None:
     for call in (operator.add, operator.mul, operator.eq, operator.lt):
         both(lambda mx, of, call=call: call(mx.array([1, 2]), np.array([2, 2])))
