@@ -98,9 +98,9 @@ def arange(
     dtype: Any = None,
 ) -> array:
     """`numpy.arange`; of ints int32, or int64 where one needs it, else float32, unless told."""
-    if start is None and stop is None:
-        raise TypeError("[arange] give stop")
     if start is None or stop is None:
+        if stop is start:
+            raise TypeError("[arange] give stop")
         start, stop = 0, start if stop is None else stop
     step = 1 if step is None else step
     if odd := [v for v in (start, stop, step) if not isinstance(v, _NUMBERS)]:
@@ -114,18 +114,23 @@ def arange(
     if dtype == bool_:
         raise ValueError("[arange] of bools")
     count = _count(start, stop, step, whole)
-    if dtype.kind in "iu":  # as NumPy and MLX: the first two are cast, and the others follow
+    if (
+        dtype.kind in "iu" and count > 1
+    ):  # as NumPy and MLX: the first two are cast, and the others follow
         first, step = int(start), int(start + step) - int(start)
         return shared((first + step * np.arange(count, dtype=np.int64)).astype(dtype))
-    return shared((start + step * np.arange(count)).astype(dtype))
+    steps = step * np.arange(count) if count > 1 else np.zeros(count)
+    return shared((start + steps).astype(dtype))
 
 
 def _count(start: Any, stop: Any, step: Any, whole: bool) -> int:
-    if step == 0 or not all(math.isfinite(v) for v in (start, stop, step)):
+    if step == 0 or math.isnan(step) or not (math.isfinite(start) and math.isfinite(stop)):
         raise ValueError(
             f"[arange] from {start} to {stop} by {step}: expected finite numbers, and a step that "
             "is not 0"
         )
+    if math.isinf(step):
+        return int((stop - start) * step > 0)
     count = -((start - stop) // step) if whole else math.ceil((stop - start) / step)
     if count > _MOST:
         raise ValueError(f"[arange] from {start} to {stop} by {step}: {count} elements")
