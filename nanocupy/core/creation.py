@@ -140,17 +140,18 @@ def _count(start: Any, stop: Any, step: Any, whole: bool) -> int:
 def linspace(
     start: float, stop: float, num: int = 50, endpoint: bool = True, dtype: Any = float32
 ) -> array:
-    """`numpy.linspace`, in float32 and then in `dtype`."""
+    """`numpy.linspace`, in float32 (of float64, in that) and then in `dtype`."""
     num = whole_number("linspace", "num", num, least=0)
     if not isinstance(endpoint, bool):
         raise TypeError(f"[linspace] endpoint={str(endpoint)[:40]}: expected a bool")
-    parts = num - 1 if endpoint else num
-    t = np.arange(num, dtype=np.float32) / np.float32(max(parts, 1))
+    kind, parts = np.dtype(dtype or float32), num - 1 if endpoint else num
+    number: Any = np.float64 if kind == np.float64 else np.float32
+    t = np.arange(num, dtype=number) / number(max(parts, 1))
     with np.errstate(all="ignore"):
-        values = (1 - t) * np.float32(start) + t * np.float32(stop)
+        values = (1 - t) * number(start) + t * number(stop)
     if endpoint and num > 1:
         values[-1] = stop
-    return shared(cast(values, np.dtype(dtype or float32)))
+    return shared(cast(values, kind))
 
 
 def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = float32) -> array:

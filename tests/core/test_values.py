@@ -55,6 +55,12 @@ def test_ranges_of_ints_by_a_fraction() -> None:
             both(lambda mx, of, a=(*ends, step): mx.arange(*a))
 
 
+def test_lines_of_doubles() -> None:
+    for ends in ((0.0, np.pi), (-1, 1e17), (0.1, 0.3)):
+        mine = ours.linspace(*ends, 7, dtype=ours.float64).tolist()
+        assert mine == theirs.linspace(*ends, 7, dtype=theirs.float64, stream=theirs.cpu).tolist()
+
+
 def test_bools_are_shifted_as_numbers() -> None:
     x = Pair(np.array([True, False]), "bool_")
     both(lambda mx, of: [mx.left_shift(of(x), of(x)), mx.right_shift(of(x), of(x)), of(x) << 2])
