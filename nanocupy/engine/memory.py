@@ -120,16 +120,31 @@ def plan(
 def longest_sequence(config: Any, options: EngineOptions) -> int:
     """Tokens of the longest sequence that is asked for, prompt and answer.
 
+    It goes by the options and the model alone: what depends on it must not change from one machine
+    to the next.
+
     Raises:
         ValueError: `max_model_len` is more than the model was made for.
     """
-    longest = int(options.max_model_len or config.max_position_embeddings)
+    longest = int(options.max_model_len or config.usual_length)
     if longest > config.max_position_embeddings:
         raise ValueError(
             f"max_model_len={longest}: the model was made for {config.max_position_embeddings} "
             "positions at most; lower --max-model-len"
         )
     return longest
+
+
+def shorter_than_made_for(config: Any, options: EngineOptions) -> list[str]:
+    """What to say of a model that has fewer positions than it was made for: see
+    `ModelConfig.usual_length`."""
+    usual, most = getattr(config, "usual_length", 0), getattr(config, "max_position_embeddings", 0)
+    if options.max_model_len is not None or usual >= most:
+        return []
+    return [
+        f"sequences have at most {usual:,} positions, this model's original length: "
+        f"--max-model-len gives it up to {most:,}, and its factors for long ones"
+    ]
 
 
 def available_memory() -> int:

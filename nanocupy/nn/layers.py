@@ -25,10 +25,13 @@ class Weighted(Module):
         """The weight as f32 [n, k]."""
         return self.weight.astype(core.float32)
 
-    def to_pack(self) -> tuple[Any, Any]:
-        """(what may share a buffer, what `fast.pack` takes)."""
-        weight = self.weight.numpy()
-        return (weight.dtype.str, weight.shape[1]), weight
+    def buffer_key(self) -> tuple[Any, ...]:
+        """What layers have in common that may share a buffer. No weight is computed for it."""
+        return str(self.weight.dtype), self.weight.shape[1]
+
+    def to_pack(self) -> Any:
+        """What `fast.pack` takes; weights that were not computed yet are now."""
+        return self.weight.numpy()
 
     def to_quantized(
         self, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
@@ -64,11 +67,12 @@ class Affine(Weighted):
     def dense(self) -> array:
         return array(fast.dequantize(*self._parts(), self.bits))
 
-    def to_pack(self) -> tuple[Any, Any]:
-        codes, scales, biases = self._parts()
-        dtypes = scales.dtype.str, biases.dtype.str
-        key = (self.bits, self.group_size, *dtypes, codes.shape[1])
-        return key, (codes, scales, biases, self.bits)
+    def buffer_key(self) -> tuple[Any, ...]:
+        dtypes = str(self.scales.dtype), str(self.biases.dtype)
+        return (self.bits, self.group_size, *dtypes, self.weight.shape[1])
+
+    def to_pack(self) -> Any:
+        return (*self._parts(), self.bits)
 
     def dims(self) -> tuple[int, int]:
         n, words = super().dims()

@@ -1,225 +1,293 @@
 """ChatTemplate: messages to a prompt in which no message can pretend to be anything but text.
 
-How a message's text is kept apart: the template runs a second time over messages in which every
-letter stands for itself in disguise, one rare ideograph for each. What comes out has the same
-shape, and shows of every character whether the template or a message put it there. A markup token
-with any character from a message in it is then text, however the template joined the pieces.
+The template runs once, over the messages as they are. Every string in it remembers which of its
+characters the template wrote itself (`sandbox.written`), so that of the finished text each
+character is known to be the template's or a message's. A markup token with any character from a
+message in it is text, however the template joined the pieces.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from nanocupy.text.files import read_json, special_token_texts
-from nanocupy.text.sandbox import Template
+from nanocupy.text.files import special_token_texts
+from nanocupy.text.messages import (
+    KNOWN_ROLES,
+    ContentForms,
+    Conversation,
+    Message,
+    asked_for,
+    conversation,
+    plain,
+    size,
+    with_arguments,
+    with_contents,
+)
+from nanocupy.text.sandbox import Template, flags, join, marked, written
+from nanocupy.text.template_files import DEFAULT, template_sources
 from nanocupy.text.tokenizer import Span, Tokenizer
 
-Message = Mapping[str, Any]
-
 _EXTRA_TEXT = 1 << 16
-_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,63}")
-_KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
-_KNOWN_TYPES = (
-    *("text", "image", "image_url", "video", "audio", "document", "function", "tool_call"),
-    *("tool_use", "tool_result", "object", "array", "string", "number", "integer", "boolean"),
-)
-_RESERVED = ("messages", "add_generation_prompt", "chat_template", "tokenize", "conversation")
-# Letters that templates act on, or that JSON and repr write differently, stay themselves.
-_OPEN = frozenset("'\"\\") | frozenset(map(chr, range(33))) | frozenset("\x7f\x85\xa0\u2028\u2029")
-_IDEOGRAPHS = range(0x20000, 0x2A6DF)  # printable, without case, no white space
+# Parts of messages that templates make markup of: `<|image|>`.
+_KNOWN_TYPES = ("text", "image", "image_url", "video", "audio", "document")
+_RESERVED = ("messages", "add_generation_prompt", "tokenize", "conversation")
+
+
+class Prompt(NamedTuple):
+    """A conversation as a model reads it."""
+
+    text: str
+    ids: list[int]
 
 
 class ChatTemplate:
-    """The chat template of a model folder. ValueError if there is none or it does not compile."""
+    """The chat templates of a model folder. ValueError if there is none or it does not compile."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        source = template_source(folder)
-        if source is None:
+        sources = template_sources(folder)
+        if not sources:
             raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
         try:
-            self._set(source, special_token_texts(folder))
+            self._set(sources, special_token_texts(folder))
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
 
     @classmethod
-    def from_source(cls, source: str, texts: Mapping[str, str]) -> ChatTemplate:
-        """A template by itself; `texts` are those of bos_token, eos_token, ..."""
+    def from_source(cls, source: str | Mapping[str, str], texts: Mapping[str, str]) -> ChatTemplate:
+        """A template, or several by name; `texts` are those of bos_token, eos_token, ..."""
         made = cls.__new__(cls)
-        made._set(source, texts)
+        made._set({DEFAULT: source} if isinstance(source, str) else dict(source), texts)
         return made
 
-    def _set(self, source: str, texts: Mapping[str, str]) -> None:
-        self.source = source
-        self._template = Template(source)
-        self._texts = texts
+    def _set(self, sources: dict[str, str], texts: Mapping[str, str]) -> None:
+        own = {role: written(text) for role, text in texts.items()}
+        self._templates = {name: _Named(source, own) for name, source in sources.items()}
+        # Every chat has one that no name is needed for, except among several without a default.
+        others = [name for name in sources if name != "tool_use"] or list(sources)
+        self._usual = DEFAULT if DEFAULT in sources else others[0] if len(others) == 1 else None
+        self.source = sources[self._usual or others[0]]
 
     def render(
         self,
         messages: Sequence[Message],
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         **kwargs: Any,
     ) -> str:
         """The prompt as text. Use `encode` for token ids: text cannot tell markup from messages.
 
-        `kwargs` are the template's own variables (`tools`, `documents`, `enable_thinking`, ...):
-        plain JSON values. Raises ValueError for messages that are not as they should be.
+        Args:
+            messages: dicts, or objects with a `model_dump` method, as clients send them: contents
+                are strings or lists of text parts, fields that are None count as absent, and
+                `arguments` of tool calls may be JSON text.
+            add_generation_prompt: begin the answer (the default).
+            kwargs: the template's own variables (`tools`, `documents`, `enable_thinking`, ...) as
+                plain JSON values; `continue_final_message=True` leaves the last message open, for
+                the answer to continue it; `chat_template` is the name of one of several templates.
+
+        Raises:
+            ValueError: messages that are not as they should be, or that the template refuses.
         """
-        variables = _variables(messages, add_generation_prompt, kwargs)
-        return self._run(variables, _size(variables))
+        return str.__str__(self._render(None, messages, add_generation_prompt, kwargs))
 
     def encode(
         self,
         tokenizer: Tokenizer,
         messages: Sequence[Message],
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """The token ids of the prompt. Text in messages never becomes an added token.
+        """The token ids of the prompt, see `apply`."""
+        return self.apply(tokenizer, messages, add_generation_prompt, **kwargs).ids
 
-        Identical to encoding `render`'s text where messages hold nothing that looks like one. The
-        model's own markup that is not special (`<think>`) is kept in assistant messages, for
-        templates cut it out of the history.
+    def apply(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        limit: int | None = None,
+        **kwargs: Any,
+    ) -> Prompt:
+        """The prompt as `render` gives it and its token ids; arguments as there.
+
+        With a `limit`, TooLongError where there are more tokens than that, as soon as it is known.
+        Text in messages never becomes an added token: the ids are those of the text wherever
+        messages hold nothing that looks like one. The model's own markup that is not special
+        (`<think>`) is kept in assistant messages, for templates cut it out of the history.
         """
-        variables = _variables(messages, add_generation_prompt, kwargs)
-        _check_names(tokenizer, variables)
-        size = _size(variables)
-        disguise = _Disguise(self.source, tokenizer, variables)
-        shown = disguise.undo(self._run(disguise.variables(variables), size))
-        spans = tokenizer.encode_spans(shown.text)
-        text = self._run(variables, size)
-        if text != shown.text and not disguise.forged:  # the template acts on what messages say
-            ours = [s.id for s in spans if shown.is_ours(tokenizer, s)]
-            ids = tokenizer.encode(text, add_special=False)
-            if ours == [i for i in ids if i in tokenizer.added]:
-                return ids
-        return _respell(tokenizer, spans, shown)
+        text = self._render(tokenizer, messages, add_generation_prompt, kwargs)
+        shown = _Shown(str.__str__(text), flags(text))
+        spans = tokenizer.encode_spans(shown.text, limit)
+        return Prompt(shown.text, _respell(tokenizer, spans, shown, limit))
 
-    def _run(self, variables: dict[str, Any], size: int) -> str:
-        return self._template.render({**self._texts, **variables}, 4 * (size + _EXTRA_TEXT))
+    def _render(
+        self,
+        tokenizer: Tokenizer | None,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None,
+        kwargs: dict[str, Any],
+    ) -> str:
+        settings = _settings(kwargs)
+        template = self._chosen(settings.pop("chat_template", None), settings["tools"] is not None)
+        goes_on = bool(settings.pop("continue_final_message", False))
+        if goes_on and add_generation_prompt:
+            raise ValueError(
+                "continue_final_message and add_generation_prompt exclude each other: the first "
+                "leaves the last message open, the second begins a new one"
+            )
+        begins = not goes_on if add_generation_prompt is None else bool(add_generation_prompt)
+        chat = template.forms.fit(conversation(messages))
+        if tokenizer is not None:
+            chat = _Marks(tokenizer).conversation(chat)
+        settings["add_generation_prompt"] = begins
+        return template.continued(chat, settings) if goes_on else template.render(chat, settings)
+
+    def _chosen(self, name: Any, with_tools: bool) -> _Named:
+        if name is None:
+            name = "tool_use" if with_tools and "tool_use" in self._templates else self._usual
+        if name not in self._templates:
+            given = "none was chosen" if name is None else f"got {name!r:.100}"
+            raise ValueError(
+                f"chat_template must be the name of one of the model's, {sorted(self._templates)}: "
+                f"{given}"
+            )
+        return self._templates[name]
 
 
 def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
     """The chat template of a model folder, or None if it has none (a base model)."""
-    return None if template_source(Path(folder)) is None else ChatTemplate(folder)
+    return ChatTemplate(folder) if template_sources(Path(folder)) else None
 
 
-def template_source(folder: Path) -> str | None:
-    """chat_template.jinja, else what tokenizer_config.json says, else chat_template.json."""
-    if (folder / "chat_template.jinja").is_file():
-        try:
-            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder / 'chat_template.jinja'} cannot be read: {error}") from error
-    for file in ("tokenizer_config.json", "chat_template.json"):
-        said = read_json(folder / file).get("chat_template")
-        if isinstance(said, list):  # named templates
-            named = {t.get("name"): t.get("template") for t in said if isinstance(t, dict)}
-            said = named.get("default")
-        if isinstance(said, str):
-            return said
-    return None
-
-
-# --- what may be in messages -----------------------------------------------------------------
-
-
-def _variables(
-    messages: Sequence[Message], add_generation_prompt: bool, kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    if not isinstance(messages, (list, tuple)) or not messages:
-        raise ValueError("messages must be a non-empty list of {'role': ..., 'content': ...}")
-    for message in messages:
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if not isinstance(role, str) or not _ROLE.fullmatch(role):
-            raise ValueError(f"a message needs a role such as {_KNOWN_ROLES}, got {message!r:.200}")
+def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What callers say to the template, plain; `tools` and `documents` are None if not given."""
     wrong = [name for name in kwargs if name in _RESERVED or not name.isidentifier()]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} cannot be given to a chat template")
-    plain = {name: _plain(value) for name, value in kwargs.items()}
-    return {
-        "messages": _plain(list(messages)),
-        "add_generation_prompt": bool(add_generation_prompt),
-        **plain,
-    }
+        raise ValueError(f"{', '.join(wrong)!r:.200} cannot be given to a chat template")
+    found = {name: plain(value, name) for name, value in kwargs.items()}
+    for name in ("tools", "documents"):
+        value = found.setdefault(name, None)
+        if value is not None and not (
+            isinstance(value, list) and all(isinstance(inner, dict) for inner in value)
+        ):
+            raise ValueError(f"{name} must be a list of objects, got {value!r:.100}")
+    return found
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A copy made of plain JSON types alone: templates must not reach methods of other objects."""
-    if depth > 64:
-        raise ValueError("messages are nested too deeply")
-    if value is None or type(value) in (bool, int, float):
-        return value
-    if isinstance(value, str):
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise ValueError("a message holds half a surrogate pair, which is no text")
-        return str.__str__(value)
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {_plain(key): _plain(inner, depth + 1) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner, depth + 1) for inner in value]
-    raise ValueError(f"messages are plain JSON values, got {type(value).__name__}")
+class _Named:
+    """One template with the texts of the model's special tokens."""
+
+    def __init__(self, source: str, texts: Mapping[str, str]) -> None:
+        self._template = Template(source)
+        self._texts = texts
+        self._found: dict[bool, bool] = {}
+        self.forms = ContentForms(source, lambda chat: self._run(chat, _settings({})))
+
+    def render(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
+        """The text. Where the template cannot take arguments as objects or messages without a
+        content, it gets what is next to that: the JSON text, and an empty one."""
+        usual, spelled = with_arguments(chat)
+        if spelled and self._writes_objects(settings):
+            usual = chat
+        other = with_contents(chat)
+        try:
+            return self._run(usual, settings)
+        except ValueError:
+            if other == usual:
+                raise
+            return self._run(other, settings)
+
+    def _writes_objects(self, settings: Mapping[str, Any]) -> bool:
+        """Whether arguments that are objects are written out as Python has them: it is tried, for a
+        message may hold what such a thing looks like."""
+        with_tools = settings["tools"] is not None
+        if with_tools not in self._found:
+            probe = {"probeneedle": "."}
+            try:
+                self._found[with_tools] = repr(probe) in self._run(asked_for(probe), settings)
+            except ValueError:
+                self._found[with_tools] = False
+        return self._found[with_tools]
+
+    def continued(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
+        """The text up to the end of the last message's content."""
+        tag = f"END{secrets.token_hex(8)} "
+        text = self.render([*chat[:-1], _tagged(chat[-1], tag)], settings)
+        at = text.rfind(tag.strip())
+        if at < 0:
+            raise ValueError(
+                "continue_final_message: this chat template does not show the last message as it "
+                "is, so it cannot be continued"
+            )
+        if text[at : at + len(tag)] == tag:
+            return text[:at]
+        return text[: len(text[:at].rstrip())]  # the template strips contents
+
+    def _run(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
+        given = {"add_generation_prompt": True, **settings, "messages": chat}
+        return self._template.render({**self._texts, **given}, 4 * (size(given) + _EXTRA_TEXT))
 
 
-def _size(value: Any) -> int:
-    """Characters in all strings of a plain value."""
-    if isinstance(value, dict):
-        return sum(len(key) + _size(inner) for key, inner in value.items())
-    if isinstance(value, list):
-        return sum(map(_size, value))
-    return len(value) if isinstance(value, str) else 8
+def _tagged(message: dict[str, Any], tag: str) -> dict[str, Any]:
+    """The message with a tag behind its last text."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return {**message, "content": join([content, tag])}
+    parts = list(content) if isinstance(content, list) else []
+    for index, part in reversed([*enumerate(parts)]):
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            parts[index] = {**part, "text": join([part["text"], tag])}
+            return {**message, "content": parts}
+    raise ValueError("continue_final_message: the last message has no text to continue")
 
 
-def _check_names(tokenizer: Tokenizer, variables: dict[str, Any]) -> None:
-    """Refuse markup where text cannot be disguised, because templates look it up or compare it."""
-    markup = tokenizer.added.values()
-    for message in variables["messages"]:
+# --- what of messages is the template's -------------------------------------------------------
+
+
+class _Marks:
+    """Marks what templates may make markup of: roles, types of parts, and in assistant messages the
+    model's own markup that is not special."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._markup = tuple(tokenizer.added.values())
+        self._own = _any_of(t for i, t in tokenizer.added.items() if i not in tokenizer.special_ids)
+
+    def conversation(self, chat: Conversation) -> Conversation:
+        """The same messages, marked."""
+        return [self._message(message) for message in chat]
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
         role = message["role"]
-        if role not in _KNOWN_ROLES and any(role in token for token in markup):
+        if role not in KNOWN_ROLES and any(role in token for token in self._markup):
             raise ValueError(
                 f"'{role}' cannot be a role: one of the model's added tokens has that text in it; "
-                f"expected one such as {', '.join(_KNOWN_ROLES)}"
+                f"expected one such as {', '.join(KNOWN_ROLES)}"
             )
-    names = set(_names(variables))
-    settings = (v for k, v in variables.items() if k not in ("messages", "tools", "documents"))
-    names.update(text for value in settings for text in _strings(value))
-    for token in markup:
-        if any(token in name for name in names):
-            raise ValueError(f"'{token}' is the model's own markup and cannot be part of a name")
+        changed = dict(message)
+        if role == "assistant":
+            for name, value in message.items():
+                changed[name] = self._text(value) if isinstance(value, str) else value
+        if isinstance(message.get("content"), list):
+            changed["content"] = [self._part(part, role) for part in message["content"]]
+        return {**changed, "role": written(role)}
 
+    def _part(self, part: Any, role: str) -> Any:
+        if not isinstance(part, dict):
+            return part
+        changed = dict(part)
+        if part.get("type") in _KNOWN_TYPES:
+            changed["type"] = written(part["type"])
+        if role == "assistant" and isinstance(part.get("text"), str):
+            changed["text"] = self._text(part["text"])
+        return changed
 
-def _names(value: Any) -> list[str]:
-    """Every key of every object inside."""
-    if isinstance(value, dict):
-        return [*value, *(name for inner in value.values() for name in _names(inner))]
-    return [name for inner in value for name in _names(inner)] if isinstance(value, list) else []
-
-
-def _strings(value: Any) -> list[str]:
-    """Every string inside that is not a key."""
-    inner = value.values() if isinstance(value, dict) else value
-    if isinstance(value, (dict, list)):
-        return [text for one in inner for text in _strings(one)]
-    return [value] if isinstance(value, str) else []
-
-
-# --- telling the template's characters from the messages' ------------------------------------
-
-
-class _Shown:
-    """A rendered text, and of each character whether a message put it there."""
-
-    def __init__(self, text: str, foreign: bytes) -> None:
-        self.text = text
-        self._foreign = foreign
-
-    def is_ours(self, tokenizer: Tokenizer, span: Span) -> bool:
-        """Whether a token is markup and all of it is the template's."""
-        return span.id in tokenizer.added and 1 not in self._foreign[span.start : span.end]
+    def _text(self, text: str) -> str:
+        return marked(text, (match.span() for match in self._own.finditer(text)))
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
@@ -227,78 +295,28 @@ def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
-class _Disguise:
-    """One ideograph, that occurs nowhere else, for each letter in the messages of one request."""
-
-    def __init__(self, source: str, tokenizer: Tokenizer, variables: dict[str, Any]) -> None:
-        taken = set(source).union(*tokenizer.added.values())
-        taken = taken.union(*_names(variables), *_strings(variables))
-        self._free = (chr(c) for c in _IDEOGRAPHS if chr(c) not in taken)
-        self._letters: dict[int, str] = {}
-        self._markup = tuple(tokenizer.added.values())
-        own = (t for i, t in tokenizer.added.items() if i not in tokenizer.special_ids)
-        self._any, self._own = _any_of(self._markup), _any_of(own)
-        self.forged = False  # whether a message spells markup out
-
-    def variables(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """The same, with the texts of messages, tools and documents disguised."""
-        changed = dict(variables)
-        changed["messages"] = [self._message(message) for message in variables["messages"]]
-        for name in ("tools", "documents"):
-            if name in variables:
-                changed[name] = self._value(variables[name])
-        return changed
-
-    def undo(self, text: str) -> _Shown:
-        """The text as it would be, and which of its characters were disguised."""
-        back = {ord(ideograph): letter for letter, ideograph in self._letters.items()}
-        foreign = bytes(ord(letter) in back for letter in text)
-        return _Shown(text.translate(back), foreign)
-
-    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
-        theirs = message["role"] == "assistant"
-        changed = {
-            name: self._keep_own(value)
-            if theirs and isinstance(value, str)
-            else self._value(value, name)
-            for name, value in message.items()
-        }
-        return {**changed, "role": message["role"]}
-
-    def _value(self, value: Any, name: str = "") -> Any:
-        if isinstance(value, dict):
-            return {key: self._value(inner, key) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [self._value(inner, name) for inner in value]
-        if isinstance(value, str) and not (name == "type" and self._is_type(value)):
-            return self._text(value)
-        return value
-
-    def _is_type(self, value: str) -> bool:
-        """Templates compare the "type" of parts, tools and schemas: it must stay what it is."""
-        harmless = value.isidentifier() and not any(value in token for token in self._markup)
-        return harmless or value in _KNOWN_TYPES
-
-    def _keep_own(self, text: str) -> str:
-        """Disguise all but the model's own markup that is not special."""
-        kept, end = [], 0
-        for match in self._own.finditer(text):
-            kept += [self._text(text[end : match.start()]), match[0]]
-            end = match.end()
-        return "".join([*kept, self._text(text[end:])])
-
-    def _text(self, text: str) -> str:
-        self.forged = self.forged or self._any.search(text) is not None
-        for letter in set(text) - _OPEN:
-            if ord(letter) not in self._letters:
-                ideograph = next(self._free, None)
-                if ideograph is None:
-                    raise ValueError("the messages hold too many different characters")
-                self._letters[ord(letter)] = ideograph
-        return text.translate(self._letters)
+# --- token ids -------------------------------------------------------------------------------
 
 
-def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int]:
+class _Shown(NamedTuple):
+    """A rendered text, and of each character whether the template wrote it (1) or a message (0)."""
+
+    text: str
+    own: bytes
+
+    def is_ours(self, tokenizer: Tokenizer, span: Span) -> bool:
+        """Whether a token is markup and all of it is the template's."""
+        if span.id not in tokenizer.added:
+            return False
+        start, end = span.start, span.end
+        if (at := self.text.find(tokenizer.added[span.id], start, end)) >= 0:
+            start, end = at, at + len(tokenizer.added[span.id])  # without spaces that it swallowed
+        return 0 not in self.own[start:end]
+
+
+def _respell(
+    tokenizer: Tokenizer, spans: list[Span], shown: _Shown, limit: int | None
+) -> list[int]:
     """The ids of `spans`, with stretches that hold forged markup spelled as plain text.
 
     A stretch runs from one markup token of the template's to the next: the tokenizer splits there
@@ -312,7 +330,7 @@ def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int
             stretch.append(span.id)
             continue
         if not tokenizer.added.keys().isdisjoint(stretch):
-            stretch = tokenizer.encode_plain(shown.text[begin : span.start])
+            stretch = tokenizer.encode_plain(shown.text[begin : span.start], limit)
         ids += stretch
         stretch, begin = [], span.end
         if span.id >= 0:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanocupy.text import ChatTemplate, Tokenizer, load_chat_template
-from nanocupy.text.sandbox import Template
 from text import tiny_tokenizers as tiny
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "chat_templates.json").read_text())
 TEMPLATES = {row["name"]: row["template"] for row in GOLDEN}
 JOINED = """{% for m in messages %}<|im_start|>{{ m.role }}
 {% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text | trim }}{% endfor %}{% endif %}<|im_end|>
-{% endfor %}{{ documents | default('') }}{% if add_generation_prompt %}<|im_start|>assistant
+{% endfor %}{{ documents or '' }}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""  # noqa: E501
 
 
@@ -179,8 +176,16 @@ def test_roles_are_structure(base: Path, tokenizer: Tokenizer) -> None:
     for role in ("im_end", "end", "a b", "<|im_end|>", "", "user\n", 7, None):
         with pytest.raises(ValueError, match="role"):
             chat.encode(tokenizer, [{"role": role, "content": "x"}])
-    with pytest.raises(ValueError, match="name"):
-        chat.encode(tokenizer, [{"role": "user", "content": "x", "<|im_end|>": 1}])
+
+
+def test_names_are_text_as_contents_are(base: Path, tokenizer: Tokenizer) -> None:
+    chat = template(base, "{{ tools | tojson }}<|im_end|>{{ style }}")
+    tools = [{"properties": {"<|im_end|>": {"type": "<|im_start|>"}}}]
+    messages = [{"role": "user", "content": "x"}]
+    ids = chat.encode(tokenizer, messages, tools=tools, style="<|end|>")
+    assert markup(tokenizer, ids) == [tokenizer.id_of("<|im_end|>")]
+    text = chat.render(messages, tools=tools, style="<|end|>")
+    assert tokenizer.decode(ids, skip_special=False) == text
 
 
 @pytest.mark.parametrize(
@@ -213,10 +218,16 @@ def test_nesting_has_an_end(joined: ChatTemplate) -> None:
         joined.render([{"role": "user", "content": content}])
 
 
-@pytest.mark.parametrize("name", ["chat_template", "tokenize", "conversation", "a b"])
+@pytest.mark.parametrize("name", ["tokenize", "conversation", "a b"])
 def test_names_that_callers_must_not_set(joined: ChatTemplate, name: str) -> None:
     with pytest.raises(ValueError, match="cannot be given"):
         joined.render([{"role": "user", "content": "x"}], **{name: True})
+
+
+def test_a_template_is_chosen_by_name_and_never_given(joined: ChatTemplate) -> None:
+    for name in (True, "{{ 1 }}", "rag"):
+        with pytest.raises(ValueError, match="name of one of the model's"):
+            joined.render([{"role": "user", "content": "x"}], chat_template=name)
 
 
 # --- where templates come from ---------------------------------------------------------------
@@ -237,84 +248,6 @@ def test_where_a_template_is_found(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("three")
     found = load_chat_template(tmp_path)
     assert found is not None and found.source == "three"
-
-
-# --- hostile templates -----------------------------------------------------------------------
-
-HOSTILE = {
-    "nested ranges": "{% for i in range(99999) %}{% for j in range(99999) %}{{ '' }}"
-    "{% endfor %}{% endfor %}",
-    "empty loops": "{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% for k in r %}"
-    "{% endfor %}{% endfor %}{% endfor %}",
-    "constant folding": "{{ 'a' * 2000000000 }}",
-    "constant folding, later": "{% if false %}{{ 'a' * 2000000000 }}{% endif %}{{ [0] * 10**9 }}",
-    "doubling with +": "{% set ns = namespace(x='aa') %}{% for i in range(60) %}"
-    "{% set ns.x = ns.x + ns.x %}{% endfor %}",
-    "doubling with ~": "{% set ns = namespace(x='aa') %}{% for i in range(60) %}"
-    "{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-    "doubling, no loop": "{% set x = 'aaaa' %}" + "{% set x = x ~ x %}" * 50 + "{{ x }}",
-    "lists of lists": "{% set x = ['a'] %}" + "{% set x = [x, x] %}" * 50 + "{{ x }}",
-    "lists of lists, tojson": "{% set x = ['a'] %}"
-    + "{% set x = [x, x] %}" * 50
-    + "{{ x|tojson }}",
-    "lists of lists, string": "{% set x = ['a'] %}"
-    + "{% set x = [x, x] %}" * 50
-    + "{% set y = x|string %}",
-    "lists of lists, %": "{% set x = ['a'] %}" + "{% set x = [x, x] %}" * 50 + "{{ '%s' % [x] }}",
-    "center": "{{ 'a'|center(2000000000) }}",
-    "method center": "{{ 'a'.center(2000000000) }}",
-    "zfill": "{{ 'a'.zfill(2000000000) }}",
-    "indent": "{{ 'a\nb'|indent(2000000000) }}",
-    "replace": "{% set x = 'a' * 1000000 %}{{ x|replace('a', x) }}",
-    "method replace": "{% set x = 'a' * 1000000 %}{{ x.replace('a', x) }}",
-    "join": "{% set x = 'a' * 1000000 %}{{ range(99999)|join(x) }}",
-    "method join": "{% set x = 'a' * 1000000 %}{{ x.join('a' * 99999) }}",
-    "percent": "{{ '%2000000000d' % 1 }}",
-    "percent star": "{{ '%*d' % (2000000000, 1) }}",
-    "filter format": "{{ '%2000000000d'|format(1) }}",
-    "method format": "{{ '{:>2000000000}'.format(1) }}",
-    "method format, nested": "{{ '{:>{}}'.format(1, 2000000000) }}",
-    "power": "{{ 9 ** 99 ** 99 }}",
-    "product": "{% set ns = namespace(x=10) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}"
-    "{% endfor %}",
-    "endless macro": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "macro tree": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
-    "{{ f(60) }}",
-    "much text": "{% for i in range(99999) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' }}{% endfor %}",
-    "strftime": "{{ strftime_now('%2000000000d') }}",
-    "lipsum": "{{ lipsum(n=100000) }}",
-    "cycler": "{{ cycler(1) }}",
-    "joiner": "{{ joiner() }}",
-    "classes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "globals": "{{ raise_exception.__globals__.os }}",
-    "attr filter": "{{ ''|attr('__class__') }}{{ (''|attr('__class__')).mro() }}",
-    "format attribute": "{{ '{0.__class__.__mro__}'.format('') }}{{ 1/0 }}",
-    "map attribute": "{{ ['']|map(attribute='__class__')|first|attr('mro') }}{{ 1/0 }}",
-    "append": "{{ messages.append(1) }}",
-    "import": "{% import 'os' as os %}",
-    "include": "{% include '/etc/passwd' %}",
-    "extends": "{% extends 'x' %}",
-    "syntax": "{% for %}",
-    "private": "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
-    "nesting": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
-}
-
-
-@pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_templates_end_soon_as_value_errors(source: str) -> None:
-    before, start = _peak_mib(), time.thread_time()
-    with pytest.raises(ValueError, match="chat template"):
-        Template(source).render({"messages": [{"role": "user", "content": "x"}]}, 1 << 18)
-    assert time.thread_time() - start < 4
-    assert _peak_mib() - before < 256
-
-
-def _peak_mib() -> float:
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def test_a_template_cannot_write_more_than_its_share(base: Path) -> None:

@@ -1,0 +1,43 @@
+"""Where a model folder keeps its chat templates: one, or several by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nanocupy.files import TEMPLATE_BYTES, is_there, read_json_if_there, read_text
+
+DEFAULT = "default"
+
+
+def template_sources(folder: Path) -> dict[str, str]:
+    """The chat templates of a folder by name; {} where it has none.
+
+    From chat_template.jinja and additional_chat_templates/NAME.jinja, else tokenizer_config.json,
+    else chat_template.json. A single template is named "default".
+    """
+    named = {
+        path.stem: read_text(path, TEMPLATE_BYTES, folder)
+        for path in sorted(folder.glob("additional_chat_templates/*.jinja"))
+    }
+    if is_there(folder / "chat_template.jinja"):
+        named[DEFAULT] = read_text(folder / "chat_template.jinja", TEMPLATE_BYTES)
+    if named:
+        return named
+    for file in ("tokenizer_config.json", "chat_template.json"):
+        if found := _said(read_json_if_there(folder / file).get("chat_template")):
+            return found
+    return {}
+
+
+def _said(value: Any) -> dict[str, str]:
+    """The templates in a field: a string, a list of {"name", "template"}, or an object."""
+    if isinstance(value, list):
+        value = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
+    if isinstance(value, dict):
+        return {
+            name: source
+            for name, source in value.items()
+            if isinstance(name, str) and isinstance(source, str)
+        }
+    return {DEFAULT: value} if isinstance(value, str) else {}
