@@ -204,8 +204,9 @@ def indent(text: str, width: int | str = 4, first: bool = False, blank: bool = F
 def to_json(value: Any, **options: Any) -> str:
     """`json.dumps(value, **options)`: all of it the template's but what message text spells."""
     text = json.dumps(value, **options)
-    if '"' in f"{options.get('indent')}{options.get('separators')}":
-        return text  # what is a string in it and what is not cannot be told
+    between = (options.get("indent"), *(options.get("separators") or ()))
+    if any(isinstance(s, str) and s and ('"' in s or not is_whole(s)) for s in between):
+        return text  # whose each part is cannot be told
     ascii_only = options.get("ensure_ascii", True)
 
     def spell(part: str) -> str:
