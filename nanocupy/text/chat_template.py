@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,16 +227,15 @@ class _Named:
 
     def continued(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text up to the end of the last message's content."""
-        tag = f"END{secrets.token_hex(8)} "
-        last, said = _tagged(chat[-1], tag)
+        last, said = _tagged(chat[-1])
         text = self.render([*chat[:-1], last], settings)
-        at = text.rfind(tag.strip())
+        at = _found_tag(text)
         if at < 0 or said.strip() not in text:
             raise ValueError(
                 "continue_final_message: this chat template does not show the last message as it "
                 "is, so it cannot be continued"
             )
-        if text[at : at + len(tag)] == tag:
+        if text[at : at + len(_TAG)] == _TAG:
             return text[:at]
         return text[: len(text[:at].rstrip())]  # the template strips contents
 
@@ -246,15 +244,28 @@ class _Named:
         return self._template.render({**self._texts, **given}, 4 * (size(given) + _EXTRA_TEXT))
 
 
-def _tagged(message: dict[str, Any], tag: str) -> tuple[dict[str, Any], str]:
+_TAG = written("CONTINUE_FINAL_MESSAGE_TAG ")
+"""transformers' own: some templates know it."""
+
+
+def _found_tag(text: str) -> int:
+    """Where the last tag begins that no message spells; -1 if there is none."""
+    tag = _TAG.strip()
+    at = text.rfind(tag)
+    while at >= 0 and 0 in flags(text[at : at + len(tag)]):
+        at = text.rfind(tag, 0, at)
+    return at
+
+
+def _tagged(message: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The message with a tag behind its last text; that text."""
     content = message.get("content")
     if isinstance(content, str):
-        return {**message, "content": join([content, tag])}, content
+        return {**message, "content": join([content, _TAG])}, content
     parts = list(content) if isinstance(content, list) else []
     for index, part in reversed([*enumerate(parts)]):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
-            parts[index] = {**part, "text": join([part["text"], tag])}
+            parts[index] = {**part, "text": join([part["text"], _TAG])}
             return {**message, "content": parts}, part["text"]
     raise ValueError("continue_final_message: the last message has no text to continue")
 

@@ -37,6 +37,22 @@ class Written(str):
         return written(text) if self._flags[key] else text
 
 
+class Safe(Written):
+    """A string that `safe` or `escape` made: what is added to it is escaped, as jinja2 does."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> str:
+        return safe(super().__getitem__(key))
+
+
+def safe(text: str) -> str:
+    """`text` as one that is escaped already."""
+    made = Safe(text)
+    made._flags = flags(text)
+    return made
+
+
 def flags(text: str) -> bytes:
     """One byte for each character: 1 where it is the template's."""
     return text._flags if isinstance(text, Written) else bytes(len(text))
