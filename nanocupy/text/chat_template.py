@@ -337,6 +337,15 @@ class _Shown(NamedTuple):
             start, end = at, at + len(tokenizer.added[span.id])  # without spaces that it swallowed
         return 0 not in self.own[start:end]
 
+    def overlapped(self, tokenizer: Tokenizer, begin: int, end: int) -> Span | None:
+        """The first markup in a part of the text that is all the template's."""
+        for run in re.finditer(b"\x01+", self.own[begin:end]):
+            at = begin + run.start()
+            for span in tokenizer.encode_spans(self.text[at : begin + run.end()]):
+                if span.id in tokenizer.added:
+                    return Span(span.id, at + span.start, at + span.end)
+        return None
+
 
 def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int]:
     """The ids of `spans`, with stretches that hold forged markup spelled as plain text.
@@ -345,16 +354,31 @@ def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int
     anyway, so that nothing around a stretch changes.
     """
     ids: list[int] = []
-    stretch: list[int] = []
+    stretch: list[Span] = []
     begin, end = 0, len(shown.text)
     for span in [*spans, Span(-1, end, end)]:
         if span.id >= 0 and not shown.is_ours(tokenizer, span):
-            stretch.append(span.id)
+            stretch.append(span)
             continue
-        if not tokenizer.added.keys().isdisjoint(stretch):
-            stretch = tokenizer.encode_plain(shown.text[begin : span.start])
-        ids += stretch
+        forged = [inner for inner in stretch if inner.id in tokenizer.added]
+        if forged:
+            ids += _spelled(tokenizer, shown, begin, span.start, forged)
+        else:
+            ids += [inner.id for inner in stretch]
         stretch, begin = [], span.end
         if span.id >= 0:
             ids.append(span.id)
     return ids
+
+
+def _spelled(
+    tokenizer: Tokenizer, shown: _Shown, begin: int, end: int, forged: list[Span]
+) -> list[int]:
+    """The ids of a stretch as plain text, but for markup of the template's that forged markup hid:
+    a message that ends in "of" before "<|end|>", where "of<|end|>" is a token, too."""
+    ids: list[int] = []
+    if any(1 in shown.own[span.start : span.end] for span in forged):
+        while (hidden := shown.overlapped(tokenizer, begin, end)) is not None:
+            ids += [*tokenizer.encode_plain(shown.text[begin : hidden.start]), hidden.id]
+            begin = hidden.end
+    return [*ids, *tokenizer.encode_plain(shown.text[begin:end])]

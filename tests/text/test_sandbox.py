@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import subprocess
 import sys
@@ -306,6 +307,15 @@ def test_threads_have_budgets_of_their_own() -> None:
         results.append(modest.render({}, 1 << 18))
     thread.join()
     assert set(results) == {"a" * 30000}
+
+
+def test_an_interrupt_gets_through() -> None:
+    template = Template(
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    threading.Timer(0.1, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        template.render({}, 1 << 18)
 
 
 def test_small_stacks_are_enough() -> None:

@@ -170,7 +170,7 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
     What stands for a message's text is a message's, whoever spells it: else messages could make
     markup of what a template replaces.
     """
-    if not isinstance(text, Written):
+    if not isinstance(text, Written) and (old or not isinstance(new, Written)):
         return str.__str__(str.replace(text, old, new, count))
     if is_whole(text) and (not new or is_whole(new)):
         return written(str.replace(text, old, new, count))
@@ -178,7 +178,7 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
     pieces, at = [], 0
     for start in _places(text, old, count):
         end = start + len(old)
-        pieces += [text[at:start], plain if not old or 0 in own[start:end] else new]
+        pieces += [text[at:start], plain if 0 in own[start:end] else new]
         at = end
     return join([*pieces, text[at:]])
 
