@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,16 +230,15 @@ class _Named:
 
     def continued(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text up to the end of the last message's content."""
-        tag = f"END{secrets.token_hex(8)} "
-        last, said = _tagged(chat[-1], tag)
+        last, said = _tagged(chat[-1])
         text = self.render([*chat[:-1], last], settings)
-        at = text.rfind(tag.strip())
+        at = _found_tag(text)
         if at < 0 or said.strip() not in text:
             raise ValueError(
                 "continue_final_message: this chat template does not show the last message as it "
                 "is, so it cannot be continued"
             )
-        if text[at : at + len(tag)] == tag:
+        if text[at : at + len(_TAG)] == _TAG:
             return text[:at]
         return text[: len(text[:at].rstrip())]  # the template strips contents
 
@@ -249,15 +247,28 @@ class _Named:
         return self._template.render({**self._texts, **given}, 4 * (size(given) + _EXTRA_TEXT))
 
 
-def _tagged(message: dict[str, Any], tag: str) -> tuple[dict[str, Any], str]:
+_TAG = written("CONTINUE_FINAL_MESSAGE_TAG ")
+"""transformers' own: some templates know it."""
+
+
+def _found_tag(text: str) -> int:
+    """Where the last tag begins that no message spells; -1 if there is none."""
+    tag = _TAG.strip()
+    at = text.rfind(tag)
+    while at >= 0 and 0 in flags(text[at : at + len(tag)]):
+        at = text.rfind(tag, 0, at)
+    return at
+
+
+def _tagged(message: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The message with a tag behind its last text; that text."""
     content = message.get("content")
     if isinstance(content, str):
-        return {**message, "content": join([content, tag])}, content
+        return {**message, "content": join([content, _TAG])}, content
     parts = list(content) if isinstance(content, list) else []
     for index, part in reversed([*enumerate(parts)]):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
-            parts[index] = {**part, "text": join([part["text"], tag])}
+            parts[index] = {**part, "text": join([part["text"], _TAG])}
             return {**message, "content": parts}, part["text"]
     raise ValueError("continue_final_message: the last message has no text to continue")
 
@@ -329,6 +340,15 @@ class _Shown(NamedTuple):
             start, end = at, at + len(tokenizer.added[span.id])  # without spaces that it swallowed
         return 0 not in self.own[start:end]
 
+    def overlapped(self, tokenizer: Tokenizer, begin: int, end: int) -> Span | None:
+        """The first markup in a part of the text that is all the template's."""
+        for run in re.finditer(b"\x01+", self.own[begin:end]):
+            at = begin + run.start()
+            for span in tokenizer.encode_spans(self.text[at : begin + run.end()]):
+                if span.id in tokenizer.added:
+                    return Span(span.id, at + span.start, at + span.end)
+        return None
+
 
 def _respell(
     tokenizer: Tokenizer, spans: list[Span], shown: _Shown, limit: int | None
@@ -339,16 +359,33 @@ def _respell(
     anyway, so that nothing around a stretch changes.
     """
     ids: list[int] = []
-    stretch: list[int] = []
+    stretch: list[Span] = []
     begin, end = 0, len(shown.text)
     for span in [*spans, Span(-1, end, end)]:
         if span.id >= 0 and not shown.is_ours(tokenizer, span):
-            stretch.append(span.id)
+            stretch.append(span)
             continue
-        if not tokenizer.added.keys().isdisjoint(stretch):
-            stretch = tokenizer.encode_plain(shown.text[begin : span.start], limit)
-        ids += stretch
+        forged = [inner for inner in stretch if inner.id in tokenizer.added]
+        if forged:
+            ids += _spelled(tokenizer, shown, Span(-1, begin, span.start), forged, limit)
+        else:
+            ids += [inner.id for inner in stretch]
         stretch, begin = [], span.end
         if span.id >= 0:
             ids.append(span.id)
     return ids
+
+
+def _spelled(
+    tokenizer: Tokenizer, shown: _Shown, stretch: Span, forged: list[Span], limit: int | None
+) -> list[int]:
+    """The ids of a stretch as plain text, but for markup of the template's that forged markup hid:
+    a message that ends in "of" before "<|end|>", where "of<|end|>" is a token, too."""
+    ids: list[int] = []
+    _, begin, end = stretch
+    if any(1 in shown.own[span.start : span.end] for span in forged):
+        while (hidden := shown.overlapped(tokenizer, begin, end)) is not None:
+            ids += tokenizer.encode_plain(shown.text[begin : hidden.start], limit)
+            ids.append(hidden.id)
+            begin = hidden.end
+    return [*ids, *tokenizer.encode_plain(shown.text[begin:end], limit)]

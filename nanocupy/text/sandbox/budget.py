@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 
-from nanocupy.text.sandbox.written import Written
+from nanocupy.text.sandbox.written import Safe, Written
 
 MAX_SECONDS = 1.5
 MAX_TEXT = 1 << 22
@@ -140,7 +140,7 @@ class Budget:
         """The weight of a plain value. SecurityError for one that is too large, or not plain: what
         else there is could be written out or compared without an end."""
         kind = type(value)
-        if kind is str or kind is Written:
+        if kind is str or kind is Written or kind is Safe:
             return Weight(1, len(value))
         if kind is Items or kind is Fields:
             weight: Weight = value._weight

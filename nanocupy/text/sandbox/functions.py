@@ -30,7 +30,7 @@ from nanocupy.text.sandbox.budget import (
     check_widths,
     checked_key,
 )
-from nanocupy.text.sandbox.written import Written, written
+from nanocupy.text.sandbox.written import Safe, Written, written
 
 Function = Callable[..., Any]
 _VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
@@ -100,6 +100,10 @@ def _number(operation: Function, left: Any, right: Any) -> Any:
 
 
 def _add(left: Any, right: Any) -> Any:
+    if isinstance(left, Safe) and isinstance(right, str):
+        return own.safe(concatenate((left, _escape(right))))
+    if isinstance(left, str) and isinstance(right, Safe):
+        return own.safe(concatenate((_escape(left), right)))
     if isinstance(left, str) and isinstance(right, str):
         return concatenate((left, right))
     if isinstance(left, list) and isinstance(right, list):
@@ -369,7 +373,7 @@ def _on_list(name: str) -> Function:
         given = list(args)
         if isinstance(given[at], dict):
             budget().weigh(given[at])
-        elif not isinstance(given[at], Undefined):
+        elif given[at] is not None and not isinstance(given[at], Undefined):
             given[at] = budget().items_of(given[at])
         said = [*given[at + 1 :], *kwargs.values()]
         check_widths(*said)
@@ -481,11 +485,20 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&#39;", '"': "&#34;"}
 
 
 def _escape(value: Any) -> str:
-    """Text for HTML. Nothing escapes by itself here, so that no text is marked as escaped."""
+    """Text for HTML; what is escaped already stays."""
     text = to_text(value)
+    return text if isinstance(text, Safe) else _escaped(text)
+
+
+def _escaped(text: str) -> str:
     for letter, entity in _ENTITIES.items():
         text = _replace(text, letter, entity)
-    return text
+    return own.safe(text)
+
+
+def _escaped_again(value: Any) -> str:
+    text = to_text(value)
+    return _escaped(own.flagged(str.__str__(text), own.flags(text)))
 
 
 def _int(value: Any, default: Any = 0, base: Any = 10) -> Any:
@@ -539,8 +552,8 @@ FILTER_TABLE: dict[str, Function] = {
     "round": _round,
     "escape": _escape,
     "e": _escape,
-    "forceescape": _escape,
-    "safe": to_text,
+    "forceescape": _escaped_again,
+    "safe": lambda value: own.safe(to_text(value)),
 }
 
 

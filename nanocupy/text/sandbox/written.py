@@ -37,6 +37,22 @@ class Written(str):
         return written(text) if self._flags[key] else text
 
 
+class Safe(Written):
+    """A string that `safe` or `escape` made: what is added to it is escaped, as jinja2 does."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> str:
+        return safe(super().__getitem__(key))
+
+
+def safe(text: str) -> str:
+    """`text` as one that is escaped already."""
+    made = Safe(text)
+    made._flags = flags(text)
+    return made
+
+
 def flags(text: str) -> bytes:
     """One byte for each character: 1 where it is the template's."""
     return text._flags if isinstance(text, Written) else bytes(len(text))
@@ -154,7 +170,7 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
     What stands for a message's text is a message's, whoever spells it: else messages could make
     markup of what a template replaces.
     """
-    if not isinstance(text, Written):
+    if not isinstance(text, Written) and (old or not isinstance(new, Written)):
         return str.__str__(str.replace(text, old, new, count))
     if is_whole(text) and (not new or is_whole(new)):
         return written(str.replace(text, old, new, count))
@@ -162,7 +178,7 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
     pieces, at = [], 0
     for start in _places(text, old, count):
         end = start + len(old)
-        pieces += [text[at:start], plain if not old or 0 in own[start:end] else new]
+        pieces += [text[at:start], plain if 0 in own[start:end] else new]
         at = end
     return join([*pieces, text[at:]])
 
