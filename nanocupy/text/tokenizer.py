@@ -41,7 +41,7 @@ class TooLongError(ValueError):
         self.num_tokens, self.limit, self.least = num_tokens, limit, least
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.num_tokens, self.limit, self.least)
+        return type(self), (self.num_tokens, self.limit, self.least), self.__dict__
 
 
 class Tokenizer:
