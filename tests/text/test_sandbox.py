@@ -33,7 +33,7 @@ def outcomes() -> dict[str, list[Any]]:
         [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        out, _ = child.communicate(json.dumps([*ATTACKS]), timeout=200)
+        out, _ = child.communicate(json.dumps([*ATTACKS]), timeout=300)
     except subprocess.TimeoutExpired:
         child.kill()
         out, _ = child.communicate()
