@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanocupy.checkpoint.fields import Fields
+from nanocupy.quoting import listed, quoted
 
 Windows = tuple[int, ...]
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -37,7 +38,7 @@ def late_windows(fields: Fields, layers: int) -> Windows:
         return no_windows(fields, layers)
     first = fields.get("max_window_layers", 0)
     if type(first) is not int:
-        raise ValueError(f"max_window_layers must be a number of layers, got {first!r}")
+        raise ValueError(f"max_window_layers must be a number of layers, got {quoted(first)}")
     return by_kind(fields, [FULL if i < first else SLIDING for i in range(layers)])
 
 
@@ -45,6 +46,16 @@ def periodic_windows(fields: Fields, layers: int) -> Windows:
     """In all layers but every n-th (Gemma)."""
     period = fields.count("sliding_window_pattern")
     return by_kind(fields, [SLIDING if i % period else FULL for i in range(1, layers + 1)])
+
+
+def every_other_window(fields: Fields, layers: int) -> Windows:
+    """In every other layer, whatever the pattern is said to be (Gemma 2)."""
+    if fields.count("sliding_window_pattern") != 2:
+        raise ValueError(
+            f"sliding_window_pattern {fields.count('sliding_window_pattern')}: Gemma 2 has 2, "
+            "unless layer_types says otherwise"
+        )
+    return periodic_windows(fields, layers)
 
 
 def windows_without_rope(fields: Fields, layers: int) -> Windows:
@@ -65,7 +76,7 @@ def layers_with_rope(fields: Fields, layers: int) -> tuple[bool, ...]:
     interval = fields.count("no_rope_layer_interval", 4)
     said = fields.get("no_rope_layers", [(i + 1) % interval != 0 for i in range(layers)])
     if not isinstance(said, list) or len(said) < layers or any(x not in (0, 1) for x in said):
-        raise ValueError(f"no_rope_layers must be {layers} times 0 or 1, got {said!r}")
+        raise ValueError(f"no_rope_layers must be {layers} times 0 or 1, got {quoted(said)}")
     return tuple(bool(on) for on in said[:layers])
 
 
@@ -95,6 +106,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 _LLAMA = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
+_QWEN = {**_LLAMA, "num_key_value_heads": 32, "sliding_window": 4096}
 _GEMMA = {
     **_LLAMA,
     "tie_word_embeddings": True,
@@ -114,15 +126,17 @@ _GEMMA_FIELDS = (
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(_LLAMA, _names(_BIASES)),
     "mistral": Architecture(
-        {**_LLAMA, "sliding_window": 4096}, _names("sliding_window"), one_window
+        {**_LLAMA, "num_key_value_heads": 8, "sliding_window": 4096},
+        _names("sliding_window"),
+        one_window,
     ),
     "qwen2": Architecture(
-        {**_LLAMA, "sliding_window": 4096, "max_window_layers": 28},
+        {**_QWEN, "max_window_layers": 28},
         _names(_QWEN_WINDOW),
         late_windows,
     ),
     "qwen3": Architecture(
-        {**_LLAMA, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+        {**_QWEN, "head_dim": 128, "max_window_layers": 28},
         _names(f"attention_bias {_QWEN_WINDOW}"),
         late_windows,
     ),
@@ -134,7 +148,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "final_logit_softcapping": 30.0,
         },
         _names(f"{_GEMMA_FIELDS} attn_logit_softcapping"),
-        periodic_windows,
+        every_other_window,
         _GELU,
     ),
     "gemma3_text": Architecture(
@@ -158,7 +172,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         partial_rope=True,
     ),
     "smollm3": Architecture(
-        {**_LLAMA, "tie_word_embeddings": True, "rope_theta": 2e6},
+        {**_LLAMA, "num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 2e6},
         _names(f"{_BIASES} no_rope_layers no_rope_layer_interval {_QWEN_WINDOW}"),
         windows_without_rope,
     ),
@@ -171,7 +185,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     ),
     "qwen3_moe": Architecture(
-        {**_LLAMA, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "sliding_window": 4096},
+        {
+            **_QWEN,
+            "num_key_value_heads": 4,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+        },
         _names(
             "attention_bias use_sliding_window sliding_window max_window_layers num_experts "
             "num_local_experts num_experts_per_tok norm_topk_prob"
@@ -183,6 +202,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             **_LLAMA,
             "rms_norm_eps": 1e-5,
             "rope_theta": 1e6,
+            "num_key_value_heads": 8,
             "num_experts_per_tok": 2,
             "norm_topk_prob": True,
         },
@@ -216,5 +236,5 @@ def refuse_unknown(model_type: str, raw: Mapping[str, Any]) -> None:
         and (value is True or value not in (None, False, 0, 1, "", [], {}))
     }
     if wrong:
-        said = ", ".join(f"{name} {value!r}" for name, value in wrong.items())
+        said = listed([f"{name} {quoted(value)}" for name, value in wrong.items()])
         raise ValueError(f"{said}: not supported for model_type {model_type!r}")

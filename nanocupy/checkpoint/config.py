@@ -18,11 +18,13 @@ from nanocupy.checkpoint.architectures import (
     refuse_unknown,
 )
 from nanocupy.checkpoint.fields import Fields
-from nanocupy.checkpoint.jsonfile import read_json, read_json_if_there
 from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
+from nanocupy.files import is_there, read_json, read_json_if_there
+from nanocupy.quoting import quoted
 
 MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
+LAYERS = EXPERTS = HEAD_DIM = 1 << 14  # at most: far more than there are, and few enough to list
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -39,6 +41,7 @@ class ModelConfig:
         num_experts, experts_per_token, expert_size: of a mixture of experts: how many there are, a
             token takes, and their hidden units. normalise_experts: whether weights add up to 1.
         sparse_layers: for each layer whether it is a mixture.
+        notes: what a person should hear of what was read.
     """
 
     model_type: str
@@ -75,10 +78,22 @@ class ModelConfig:
     expert_size: int = 0
     normalise_experts: bool = False
     sparse_layers: tuple[bool, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def window(self, layer: int) -> int:
         """How many tokens a layer looks back; 0 for all."""
         return self.windows[layer] if self.windows else 0
+
+    @property
+    def usual_length(self) -> int:
+        """Positions of the longest sequence where nobody asks for longer ones.
+
+        A longrope model answers otherwise where sequences may be longer than the original length:
+        see `models.rope.LongRoPE`. It does so for who asks for that, not for who has the memory.
+        """
+        ropes = [rope for rope in (self.rope, self.local_rope) if rope and rope.has_two_lengths]
+        lengths = [rope.original_max_position_embeddings for rope in ropes]
+        return min([self.max_position_embeddings, *lengths])
 
 
 def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> ModelConfig:
@@ -110,43 +125,84 @@ def _read_as(
 
 
 def load_generation_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What generation_config.json says (temperature, top_p, eos_token_id, ...), no defaults."""
-    raw = read_json_if_there(Path(folder) / "generation_config.json")
+    """What generation_config.json says (temperature, top_p, eos_token_id, ...), no defaults.
+
+    Where there is no such file, what transformers 5 still reads of it in config.json.
+    """
+    folder = Path(folder)
+    if is_there(folder / "generation_config.json"):
+        raw = read_json(folder / "generation_config.json")
+    else:
+        whole = read_json_if_there(folder / "config.json")
+        raw = {name: whole[name] for name in _GENERATION if name in whole}
     ours = {k: v for k, v in raw.items() if v is not None and not k.startswith("_")}
     ours.pop("transformers_version", None)
     return ours
 
 
+_GENERATION = (
+    *("max_new_tokens", "min_new_tokens", "stop_strings", "min_p", "sequence_bias"),
+    *("guidance_scale", "top_h", "penalty_alpha", "dola_layers", "max_time", "token_healing"),
+    *("constraints", "force_words_ids", "forced_decoder_ids", "watermarking_config"),
+)
+
+
+_DTYPE = ("dtype", "torch_dtype")
+_QUANTIZATION = ("quantization", "quantization_config")
+_OUTSIDE = (*_DTYPE, *_QUANTIZATION, "tie_word_embeddings", "eos_token_id", "bos_token_id")
+
+
 def _text_model(raw: dict[str, Any]) -> dict[str, Any]:
-    """The language model's part of a configuration that has one inside."""
+    """The language model's part of a configuration that has one inside.
+
+    What it does not say itself, the outer part may. As transformers has it the outer dtype is that
+    of all parts, and an end token of either part is one.
+    """
     inner = raw.get("text_config")
     if not isinstance(inner, dict) or str(raw.get("model_type")) in ARCHITECTURES:
         return raw
-    outer = (
-        *("tie_word_embeddings", "quantization", "quantization_config", "dtype", "torch_dtype"),
-        *("eos_token_id", "bos_token_id"),
-    )
-    return {k: raw[k] for k in outer if k in raw} | inner
+    outer = {name: raw[name] for name in _OUTSIDE if raw.get(name) is not None}
+    for name in _QUANTIZATION:
+        if inner.get(name) and outer.get(name, inner[name]) != inner[name]:
+            raise ValueError(f"{name} says one thing in text_config and another beside it")
+    if any(name in outer for name in _DTYPE):
+        inner = {name: value for name, value in inner.items() if name not in _DTYPE}
+    own = {name: value for name, value in inner.items() if value is not None or name not in outer}
+    ends = [*_as_list(outer.get("eos_token_id")), *_as_list(own.get("eos_token_id"))]
+    return {**outer, **own, "eos_token_id": ends}
+
+
+def _as_list(said: Any) -> list[Any]:
+    """One or many, as many; None is none."""
+    if said is None:
+        return []
+    return said if isinstance(said, list) else [said]
 
 
 def _config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise ValueError(
-            f"model_type {model_type!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
+            f"model_type {quoted(model_type)} is not supported; "
+            f"supported: {', '.join(ARCHITECTURES)}"
         )
     refuse_unknown(model_type, raw)
     arch = ARCHITECTURES[model_type]
     fields = Fields({**arch.defaults, **raw})
     heads, hidden = fields.count("num_attention_heads"), fields.count("hidden_size")
     kv_heads = fields.count("num_key_value_heads", heads)
-    head_dim = fields.count("head_dim", hidden // heads)
+    if hidden % heads and not fields.has("head_dim"):
+        raise ValueError(
+            f"hidden_size {hidden} is no multiple of num_attention_heads {heads}, and there is no "
+            "head_dim"
+        )
+    head_dim = fields.count("head_dim", hidden // heads, most=HEAD_DIM)
     if heads % kv_heads or head_dim % 2:
         raise ValueError(
             f"num_attention_heads {heads} must be a multiple of num_key_value_heads {kv_heads}, "
             f"and head_dim {head_dim} even"
         )
-    vocab_size, layers = fields.count("vocab_size"), fields.count("num_hidden_layers")
+    vocab_size, layers = fields.count("vocab_size"), fields.count("num_hidden_layers", most=LAYERS)
     named, activations = arch.activation
     return ModelConfig(
         model_type=model_type,
@@ -211,10 +267,12 @@ def _windows(fields: Fields, arch: Architecture, layers: int) -> Windows:
     kinds = fields.get("layer_types", [FULL] * layers)
     known = isinstance(kinds, list) and all(kind in (FULL, SLIDING) for kind in kinds)
     if not known or len(kinds) != layers:
-        raise ValueError(f"layer_types must be {layers} times {FULL!r} or {SLIDING!r}: {kinds!r}")
+        raise ValueError(
+            f"layer_types must be {layers} times {FULL!r} or {SLIDING!r}: {quoted(kinds)}"
+        )
     windows = arch.windows(fields, layers)
     if fields.has("layer_types") and kinds != [SLIDING if w else FULL for w in windows]:
-        raise ValueError(f"layer_types {kinds!r} is not supported with windows of {windows}")
+        raise ValueError(f"layer_types {quoted(kinds)} is not supported with windows of {windows}")
     return windows if any(windows) else ()
 
 
@@ -251,13 +309,19 @@ def _scales(fields: Fields) -> dict[str, Any]:
 
 def _experts(fields: Fields, layers: int) -> dict[str, Any]:
     """Mixtral's mixture in all layers, Qwen's in every n-th that is not taken out."""
-    named = "num_experts" if fields.has("num_experts") else "num_local_experts"
-    count, each = fields.count(named), fields.count("num_experts_per_tok")
+    names = [name for name in ("num_experts", "num_local_experts") if fields.has(name)]
+    named = names[0] if names else "num_local_experts"
+    count, each = fields.count(named, most=EXPERTS), fields.count("num_experts_per_tok")
+    if any(fields.count(name) != count for name in names):
+        raise ValueError(
+            f"num_experts {count}, and num_local_experts {fields.count('num_local_experts')}: "
+            "which of them?"
+        )
     if each > count:
         raise ValueError(f"num_experts_per_tok {each} must be at most {named} {count}")
     step, without = fields.count("decoder_sparse_step", 1), fields.get("mlp_only_layers", [])
     if not isinstance(without, list) or any(type(i) is not int for i in without):
-        raise ValueError(f"mlp_only_layers must be numbers of layers, got {without!r}")
+        raise ValueError(f"mlp_only_layers must be numbers of layers, got {quoted(without)}")
     return {
         "num_experts": count,
         "experts_per_token": each,
@@ -268,13 +332,10 @@ def _experts(fields: Fields, layers: int) -> dict[str, Any]:
 
 
 def _eos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
-    """Every token that ends an answer, from the first file that says so."""
+    """Every token that any file calls the end of an answer."""
     generation, tokenizer = _said_elsewhere(folder, "eos_token")
-    for said in (generation, raw.get("eos_token_id"), tokenizer):
-        if said is not None:
-            ids = said if isinstance(said, list) else [said]
-            return tuple(dict.fromkeys(_token(i, "eos_token_id", vocab_size) for i in ids))
-    return ()
+    ids = [i for said in (generation, raw.get("eos_token_id"), tokenizer) for i in _as_list(said)]
+    return tuple(dict.fromkeys(_token(i, "eos_token_id", vocab_size) for i in ids))
 
 
 def _bos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> int | None:
@@ -293,7 +354,9 @@ def _said_elsewhere(folder: Path | None, role: str) -> tuple[Any, int | None]:
 
 def _token(value: object, name: str, vocab_size: int) -> int:
     if type(value) is not int or not 0 <= value < vocab_size:
-        raise ValueError(f"{name} must be a token below vocab_size {vocab_size}, got {value!r}")
+        raise ValueError(
+            f"{name} must be a token below vocab_size {vocab_size}, got {quoted(value)}"
+        )
     return value
 
 

@@ -53,8 +53,12 @@ def _write(folder: Path, model: GgufModel, tokenizer: GgufTokenizer, progress: b
     write_json(folder / "tokenizer_config.json", settings)
     roles = {role: token for role, token in settings.items() if role.endswith("_token")}
     write_json(folder / "special_tokens_map.json", roles)
-    if tokenizer.chat_template:
-        (folder / "chat_template.jinja").write_bytes(tokenizer.chat_template.encode())
+    for name, source in tokenizer.chat_templates.items():
+        path = folder / "chat_template.jinja"
+        if name != "default":
+            path = folder / "additional_chat_templates" / f"{name}.jinja"
+            path.parent.mkdir(exist_ok=True)
+        path.write_bytes(source.encode())
     entries = model.entries()
     total = sum(entry.nbytes for entry in entries.values())
     with bar("Converting", total, progress) as advance:

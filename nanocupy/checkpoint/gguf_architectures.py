@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint.gguf_file import GgufFile
+from nanocupy.quoting import listed, quoted
 
 Json = dict[str, Any]
 
@@ -287,7 +288,8 @@ def architecture(gguf: GgufFile) -> tuple[str, GgufArchitecture]:
     known = [name for name in ARCHITECTURES if name != "mixtral"]
     if arch not in known:
         raise ValueError(
-            f"{gguf.path}: architecture '{arch}' is not supported; supported: {', '.join(known)}"
+            f"{gguf.path}: architecture {quoted(arch)} is not supported; "
+            f"supported: {', '.join(known)}"
         )
     if arch == "llama" and gguf.get("llama.expert_count", int, 0):
         return arch, ARCHITECTURES["mixtral"]
@@ -307,7 +309,7 @@ def refuse_unread(gguf: GgufFile, arch: str) -> None:
         ValueError: it names every such key.
     """
     wrong = [
-        f"{key} {value!r:.60}"
+        f"{key} {quoted(value)}"
         for key, value in gguf.metadata.items()
         if key.startswith(f"{arch}.")
         and key not in gguf.read_keys
@@ -316,4 +318,4 @@ def refuse_unread(gguf: GgufFile, arch: str) -> None:
         and (value is True or value not in (False, 0, "", []))
     ]
     if wrong:
-        raise ValueError(f"{gguf.path}: {', '.join(wrong)}: not supported for '{arch}'")
+        raise ValueError(f"{gguf.path}: {listed(wrong)}: not supported for '{arch}'")

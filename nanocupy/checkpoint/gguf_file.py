@@ -16,11 +16,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nanocupy.quoting import quoted
+
 T = TypeVar("T")
 
 MAX_METADATA = 1 << 28  # bytes before the tensors
 MAX_ITEMS = 1 << 22  # elements of an array: sixteen times the largest vocabularies
-MAX_KEYS, MAX_TENSORS, MAX_TEXT = 1 << 16, 1 << 17, 1 << 24
+MAX_KEYS, MAX_TENSORS, MAX_TEXT, MAX_NAME = 1 << 16, 1 << 17, 1 << 24, 512
 _STRING, _ARRAY = 8, 9
 _SCALARS = dict(enumerate("BbHhIif?", 0)) | {10: "Q", 11: "q", 12: "d"}  # struct's letters
 
@@ -212,8 +214,8 @@ class _Cursor:
             raise _Bad(f"{what} is {found}, more than {most}")
         return found
 
-    def text(self, what: str) -> str:
-        length = self.count(MAX_TEXT, f"the length of {what}")
+    def text(self, what: str, most: int = MAX_TEXT) -> str:
+        length = self.count(most, f"the length of {what}")
         start = self.take(length, what)
         return _decoded(self.data[start : start + length], what)
 
@@ -261,7 +263,7 @@ def _counts(cursor: _Cursor) -> tuple[int, int]:
 def _metadata(cursor: _Cursor, keys: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for _ in range(keys):
-        key = cursor.text("a key")
+        key = cursor.text("a key", MAX_NAME)
         if key in found:
             raise _Bad(f"the key {key!r} is there twice")
         found[key] = _value(cursor, cursor.number("I", f"the type of {key!r}"), repr(key))
@@ -291,7 +293,7 @@ def _tensors(
 ) -> dict[str, GgufTensor]:
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or alignment not in (8 << i for i in range(14)):
-        raise _Bad(f"general.alignment {alignment!r} is not a power of two from 8 to 65536")
+        raise _Bad(f"general.alignment {quoted(alignment)} is not a power of two from 8 to 65536")
     entries = [_entry(cursor) for _ in range(count)]
     start = -(-cursor.at // alignment) * alignment
     found: dict[str, GgufTensor] = {}
@@ -313,7 +315,7 @@ def _tensors(
 
 def _entry(cursor: _Cursor) -> GgufTensor:
     """One entry of the list of tensors; its offset is from where the data starts."""
-    name = cursor.text("the name of a tensor")
+    name = cursor.text("the name of a tensor", MAX_NAME)
     dimensions: int = cursor.number("I", f"the dimensions of {name!r}")
     if not 1 <= dimensions <= 4:
         raise _Bad(f"tensor {name!r} has {dimensions} dimensions; 1 to 4 are supported")

@@ -188,6 +188,12 @@ class GgufModel:
         keys, tensors = self._keys, self._gguf.tensors
         if "token_embd.weight" not in tensors:
             raise ValueError(f"{self._gguf.path} has no tensor token_embd.weight")
+        rows = tensors["token_embd.weight"].shape[0]
+        if keys.count("vocab_size", rows) != rows:
+            raise ValueError(
+                f"{self._gguf.path}: {self.name}.vocab_size {keys.count('vocab_size')}, and "
+                f"token_embd.weight has {rows} rows"
+            )
         config: dict[str, Any] = {
             "architectures": [self.arch.class_name],
             "model_type": self.arch.model_type,
@@ -200,7 +206,7 @@ class GgufModel:
             "head_dim": keys.head_dim,
             "max_position_embeddings": keys.count("context_length"),
             "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
-            "vocab_size": tensors["token_embd.weight"].shape[0],
+            "vocab_size": rows,
             "tie_word_embeddings": "output.weight" not in tensors,
             "torch_dtype": self._dtype(),
             **rope_fields(keys),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint.gguf_architectures import Keys
+from nanocupy.quoting import quoted
 
 Json = dict[str, Any]
 
@@ -26,18 +27,31 @@ def rope_fields(keys: Keys) -> Json:
     long, short = (keys.tensor(f"rope_factors_{name}.weight") for name in ("long", "short"))
     original = keys.count("rope.scaling.original_context_length", 0)
     scaling = _scaling(keys, original)
+    factors = keys.tensor("rope_freqs.weight")
+    if scaling and (factors is not None or keys.arch == "phi3"):
+        raise ValueError(
+            f"{keys.gguf.path}: rope scaling '{scaling['rope_type']}' beside factors by frequency "
+            "is not supported"
+        )
     if long is not None and short is not None:
         return found | _two_lengths(keys, original, short, long)
-    if (factors := keys.tensor("rope_freqs.weight")) is not None:
+    if keys.text("rope.scaling.type", "") == "longrope":
+        raise ValueError(f"{keys.gguf.path}: rope scaling 'longrope' without its factors")
+    if factors is not None:
         scaling = _llama3(found["rope_theta"], keys.head_dim, factors) or _by_factor(keys, factors)
     return {**found, "rope_scaling": scaling}
 
 
 def _scaling(keys: Keys, original: int) -> Json | None:
-    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
+    older = keys.number("rope.scale_linear", 1.0)
+    factor = keys.number("rope.scaling.factor", older)
+    if keys.has("rope.scale_linear") and factor != older:
+        raise ValueError(
+            f"{keys.gguf.path}: rope.scaling.factor {factor:g}, and rope.scale_linear {older:g}"
+        )
     said = keys.text("rope.scaling.type", "linear" if factor != 1 else "none")
     magnitude = keys.number("rope.scaling.attn_factor", 1.0)
-    if said == "longrope" or keys.arch == "phi3":
+    if said == "longrope" or (keys.arch == "phi3" and said == "none"):
         return None  # the tensors say it
     if said == "linear" and magnitude == 1:
         return {"rope_type": "linear", "factor": factor}
@@ -51,7 +65,7 @@ def _scaling(keys: Keys, original: int) -> Json | None:
         }
     if said != "none" or magnitude != 1:
         raise ValueError(
-            f"{keys.gguf.path}: rope scaling '{said}' with attn_factor {magnitude:g} is not "
+            f"{keys.gguf.path}: rope scaling {quoted(said)} with attn_factor {magnitude:g} is not "
             f"supported; 'none', 'linear', 'yarn' and factors by frequency are"
         )
     return None

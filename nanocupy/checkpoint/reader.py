@@ -18,7 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 from nanocupy.checkpoint.canonical import Derived, canonical
 from nanocupy.checkpoint.config import ModelConfig, load_config
 from nanocupy.checkpoint.header import TensorInfo, read_header
-from nanocupy.checkpoint.jsonfile import read_json
+from nanocupy.files import checked, is_there, read_json
+from nanocupy.quoting import listed, quoted
 
 DTYPES: dict[str, DTypeLike] = {
     "BOOL": np.bool_,
@@ -39,6 +40,12 @@ DTYPES: dict[str, DTypeLike] = {
 """What `Checkpoint.read` gives for each safetensors dtype that it reads."""
 
 INDEX = "model.safetensors.index.json"
+ADAPTERS = (
+    *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
+    *("adapters.safetensors", "adapters.npz"),
+)
+"""What peft and mlx-lm write of a fine-tuned model that is not merged."""
+MOST_WEIGHTS = 1 << 63  # bytes: what is mapped needs no bound
 
 
 class Checkpoint:
@@ -63,7 +70,12 @@ class Checkpoint:
             for path in weight_files(self.folder):
                 self._open(path)
             self._check_index()
+            _refuse_adapter(self.folder)
             self._made = self._canonical(stacked=foreign)
+            self.config = self._with_its_head()
+            if inside := sorted(self.folder.glob("*/adapter_config.json")):
+                note = f"the adapter in {inside[0].parent} is not applied"
+                self.config = replace(self.config, notes=(*self.config.notes, note))
         except BaseException:
             self.close()
             raise
@@ -130,7 +142,7 @@ class Checkpoint:
         kept = {n: info for n, info in self._files.items() if n not in found.replaced}
         made = {name: derived.info for name, derived in found.derived.items()}
         if twice := kept.keys() & (made.keys() | found.parts.keys()):
-            raise ValueError(f"{self.folder} holds {', '.join(sorted(twice))} in two layouts")
+            raise ValueError(f"{self.folder} holds {listed(sorted(twice))} in two layouts")
         self._tensors = kept | found.parts | made
         if quantization and found.forms:
             overrides = {**quantization.overrides, **found.forms}
@@ -139,8 +151,28 @@ class Checkpoint:
             )
         return found.derived
 
+    def _with_its_head(self) -> ModelConfig:
+        """Tied weights are one matrix. Files that hold another head than the embedding mean that
+        head, whatever config.json says: so transformers decides, too."""
+        if not self.config.tie_word_embeddings:
+            return self.config
+        head, embedding = self._module("lm_head"), self._module("embed_tokens")
+        alike = head.keys() == embedding.keys() and all(
+            _same(self.read(name), self.read(embedding[leaf])) for leaf, name in head.items()
+        )
+        if not head or alike:
+            return self.config
+        note = "lm_head is another matrix than the embedding, and taken: weights are not tied"
+        return replace(self.config, tie_word_embeddings=False, notes=(*self.config.notes, note))
+
+    def _module(self, name: str) -> dict[str, str]:
+        """The tensors of the module whose last name it is, by their own last names."""
+        of = ((tensor, tensor.split(".")) for tensor in self._tensors)
+        return {parts[-1]: tensor for tensor, parts in of if parts[-2:-1] == [name]}
+
     def account(self, expected: Mapping[str, Sequence[int]]) -> None:
-        """Raise one ValueError that names every missing, unexpected and misshapen tensor."""
+        """Raise one ValueError that names missing, unexpected and misshapen tensors: of each kind
+        the first, and how many more there are."""
         missing = [f"missing {n} {tuple(s)}" for n, s in expected.items() if n not in self]
         unexpected = [
             f"unexpected {info.name} {info.dtype} {info.shape}"
@@ -152,10 +184,10 @@ class Checkpoint:
             for info in self._tensors.values()
             if info.name in expected and info.shape != tuple(expected[info.name])
         ]
-        if wrong := missing + unexpected + misshapen:
+        if wrong := [kind for kind in (missing, unexpected, misshapen) if kind]:
             raise ValueError(
                 f"{self.folder} does not hold the tensors of a {self.config.model_type} with its "
-                f"config.json:\n  " + "\n  ".join(wrong)
+                "config.json:\n  " + "\n  ".join(listed(kind, "\n  ") for kind in wrong)
             )
 
     def close(self) -> None:
@@ -179,7 +211,7 @@ class Checkpoint:
             tensors = read_header(path, file, size)
             self._maps[path] = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         if twice := self._tensors.keys() & tensors.keys():
-            raise ValueError(f"{self.folder}: two shards hold {', '.join(sorted(twice))}")
+            raise ValueError(f"{self.folder}: two shards hold {listed(sorted(twice))}")
         self._tensors |= tensors
 
     def _check_index(self) -> None:
@@ -193,7 +225,27 @@ class Checkpoint:
             if name not in self._tensors or self._tensors[name].file.name != file
         ]
         if wrong:
-            raise ValueError(f"{self.folder / INDEX} names what is not there: {', '.join(wrong)}")
+            raise ValueError(f"{self.folder / INDEX} names what is not there: {listed(wrong)}")
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """An adapter beside the weights changes what transformers computes with them."""
+    if found := [name for name in ADAPTERS if is_there(folder / name)]:
+        raise ValueError(
+            f"{folder} holds an adapter beside the weights ({', '.join(found)}), and adapters are "
+            "not applied here: merge it into the weights (merge_and_unload of peft, mlx_lm.fuse); "
+            "or, if they have it already, take these files out of the folder"
+        )
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two arrays are alike to the bit; only a part of them is in memory at a time."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    rows = max(1, (1 << 24) // max(1, a[:1].nbytes))
+    return all(
+        a[at : at + rows].tobytes() == b[at : at + rows].tobytes() for at in range(0, len(a), rows)
+    )
 
 
 def _let_go(file: mmap.mmap, start: int, nbytes: int) -> None:
@@ -216,7 +268,7 @@ def weight_files(folder: Path) -> list[Path]:
                 f"{folder} holds {len(names)} .safetensors files and no {INDEX} that says "
                 f"which to read"
             )
-    return [_inside(folder, name) for name in names]
+    return [checked(folder / name, MOST_WEIGHTS) for name in names]
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -227,25 +279,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
         plain = isinstance(file, str) and not set(file) & set("/\\:\0")
         if not plain or not file.endswith(".safetensors"):
             raise ValueError(
-                f"{folder / INDEX} names the file {file!r}; shards are plain names of "
+                f"{folder / INDEX} names the file {quoted(file)}; shards are plain names of "
                 f".safetensors files in the same folder"
             )
     return weight_map
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The path of a file that must not lead out of the folder (but may into the hub's blobs)."""
-    path = folder / name
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path} is missing or cannot be followed: {error}") from error
-    if not real.is_file():  # opening a pipe would wait for ever
-        raise ValueError(f"{path} is not a regular file")
-    home = folder.resolve()
-    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if home not in real.parents and blobs not in real.parents:
-        raise ValueError(
-            f"{path} leads out of its folder, to {real}; copy the file, or link the whole folder"
-        )
-    return path

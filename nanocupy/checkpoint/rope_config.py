@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanocupy.checkpoint.fields import Fields
+from nanocupy.quoting import quoted
 
 ORIGINAL = "original_max_position_embeddings"
 ROPE_TYPES: dict[str, tuple[str, ...]] = {
@@ -22,7 +23,8 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {
     "longrope": ("factor", ORIGINAL, "attention_factor", "short_factor", "long_factor"),
 }
 """The parameters that each supported rope type knows."""
-_COMMON = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
+_OF_ALL_TYPES = ("rope_theta", "partial_rotary_factor")
+_COMMON = {*_OF_ALL_TYPES, "rope_type", "type"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class RopeConfig:
     short: tuple[float, ...] = ()
     long: tuple[float, ...] = ()
 
+    @property
+    def has_two_lengths(self) -> bool:
+        """Whether short and long sequences turn otherwise."""
+        return self.short != self.long
+
 
 def rope_config(fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
     """How a model turns, the same in all layers.
@@ -58,42 +65,72 @@ def rope_config(fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
         fields: of config.json.
         partial: whether a part of a head may turn.
     """
-    raw = fields.raw.get("rope_parameters") or fields.raw.get("rope_scaling") or {}
-    return parse(_object(raw), fields, head_dim, partial)
+    return parse(_said(fields), fields, head_dim, partial)
+
+
+def _said(fields: Fields) -> dict[str, Any]:
+    """rope_scaling where it says anything, else rope_parameters: so transformers decides.
+
+    Raises:
+        ValueError: what all types know would be lost with rope_parameters.
+    """
+    scaling, parameters = (_object(fields, n) for n in ("rope_scaling", "rope_parameters"))
+    if any(isinstance(value, dict) for value in (*scaling.values(), *parameters.values())):
+        raise ValueError("rope_parameters per layer type are not supported")
+    if not scaling:
+        return parameters
+    stays = {"partial_rotary_factor": 1.0, **fields.raw, **scaling}
+    lost = {
+        name: value
+        for name in _OF_ALL_TYPES
+        if (value := parameters.get(name)) is not None and value != stays[name]
+    }
+    if lost:
+        said = ", ".join(f"{name} {quoted(value)}" for name, value in lost.items())
+        raise ValueError(
+            f"rope_scaling stands in the place of rope_parameters, and only that says {said}: say "
+            "all in rope_parameters, and take rope_scaling out"
+        )
+    return scaling
 
 
 def rope_configs_by_kind(fields: Fields, head_dim: int) -> tuple[RopeConfig, RopeConfig]:
     """(of layers that see all tokens, of layers with a window), as Gemma 3 has them."""
-    nested = _object(fields.raw.get("rope_parameters") or {})
-    if wrong := set(nested) - {"full_attention", "sliding_attention"}:
-        raise ValueError(f"rope_parameters {sorted(wrong)} beside those of the kinds of layers")
-    scaling = _object(fields.raw.get("rope_scaling") or {})
-    everywhere = {"rope_theta": fields.number("rope_theta"), **scaling}
-    local = {"rope_theta": fields.number("rope_local_base_freq")}
+    nested = Fields(_object(fields, "rope_parameters"))
+    if wrong := set(nested.raw) - {"full_attention", "sliding_attention"}:
+        raise ValueError(
+            f"rope_parameters {quoted(sorted(wrong))} beside those of the kinds of layers"
+        )
+    full, sliding = (_object(nested, kind) for kind in ("full_attention", "sliding_attention"))
+    everywhere = {"rope_theta": fields.number("rope_theta"), **full}
+    local = {"rope_theta": fields.number("rope_local_base_freq"), **sliding}
     return (
-        parse(everywhere | _object(nested.get("full_attention") or {}), fields, head_dim, False),
-        parse(local | _object(nested.get("sliding_attention") or {}), fields, head_dim, False),
+        parse(everywhere | _object(fields, "rope_scaling"), fields, head_dim, False),
+        parse(local, fields, head_dim, False),
     )
 
 
-def _object(raw: Any) -> dict[str, Any]:
+def _object(fields: Fields, name: str) -> dict[str, Any]:
+    """A field that holds an object; {} where it is off: not there, null, false or empty."""
+    raw = fields.raw.get(name) or {}
     if not isinstance(raw, dict):
-        raise ValueError(f"rope_parameters must be an object, got {raw!r}")
+        raise ValueError(f"{name} must be an object, got {quoted(raw)}")
     return raw
 
 
 def parse(raw: dict[str, Any], fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
     """One object of parameters; what it does not say, config.json may."""
-    if any(isinstance(value, dict) for value in raw.values()):
-        raise ValueError("rope_parameters per layer type are not supported")
     rope, kind = Fields(raw), str(raw.get("rope_type") or raw.get("type") or "default")
-    if fields.raw.get("model_type") == "phi3" and kind in ("su", "yarn"):  # its first spellings
+    phi3 = fields.raw.get("model_type") == "phi3"
+    if phi3 and kind in ("su", "yarn"):  # its first spellings
         kind = "longrope"
-    if kind not in ROPE_TYPES:
-        raise ValueError(f"rope type {kind!r} is not supported; supported: {', '.join(ROPE_TYPES)}")
+    if kind not in ROPE_TYPES or (phi3 and kind not in ("default", "longrope")):
+        raise ValueError(
+            f"rope type {quoted(kind)} is not supported; supported: {', '.join(ROPE_TYPES)}"
+        )
     unknown = sorted(n for n in raw if rope.has(n) and n not in {*ROPE_TYPES[kind], *_COMMON})
     if unknown:
-        raise ValueError(f"rope parameters {unknown} of type {kind!r} are not supported")
+        raise ValueError(f"rope parameters {quoted(unknown)} of type {kind!r} are not supported")
     part = rope.number("partial_rotary_factor", fields.number("partial_rotary_factor", 1.0))
     dims = int(head_dim * part)
     if (part != 1 and not partial) or part > 1 or dims % 2 or not dims:

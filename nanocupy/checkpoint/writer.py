@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,10 @@ class Unwritable(OSError):
         super().__init__(
             f"cannot write {out}: {reason}. Choose a folder where you may write, with room enough"
         )
-        self.reason = reason
+        self.out, self.reason = out, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.out, self.reason), self.__dict__
 
 
 @contextmanager

@@ -108,8 +108,8 @@ def _echo(argv: list[str]) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # never die for a character the terminal lacks
-            stream.reconfigure(errors="replace")
+        if hasattr(stream, "reconfigure"):  # never die for a character the terminal lacks, nor
+            stream.reconfigure(errors="backslashreplace")  # lose it
     module, args = _parse(argv)
     return int(module.run(args)) if module else 2
 

@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from nanocupy.quoting import quoted
+
 DEFAULT_MODEL = "smollm2-135m"
 # What the command line takes where neither a flag nor the model says: a small model is at its best
 # with little randomness, and one that repeats itself must come to an end.
@@ -176,5 +178,5 @@ def _pair(text: str) -> tuple[int, float]:
         return int(token), float(bias)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"expected TOKEN_ID=BIAS such as 42=-100, got {text!r}"
+            f"expected TOKEN_ID=BIAS such as 42=-100, got {quoted(text)}"
         ) from None

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.raw and args.system is not None:
         raise ValueError("--system needs the chat template: leave out --raw")
     check_sampling(args)
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    prompt = _stdin() if args.prompt == "-" else args.prompt
     if not prompt and (args.prompt != "-" or launched_rank() == 0):  # mpirun gives rank 0 stdin
         raise ValueError("PROMPT must not be empty")
     with load(args) as session:
@@ -86,6 +86,13 @@ def run(args: argparse.Namespace) -> int:
             code = INTERRUPTED
     answers.finish()
     return _report(args, session, answers) or code
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"PROMPT on stdin is no text in {error.encoding}: {error}") from error
 
 
 def _prompt(args: argparse.Namespace, session: Session, text: str) -> str | list[dict[str, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,13 @@ class ModelFacts:
         """Bytes of keys and values of one token of context."""
         return kv_bytes_per_token(self.config, dtype)
 
+    def ends(self) -> Sequence[int]:
+        """The tokens that an answer ends at; without a tokenizer.json those that have an id."""
+        from nanocupy.text import Tokenizer
+
+        known = (self.folder / "tokenizer.json").is_file()
+        return Tokenizer(self.folder).eos_ids if known else self.config.eos_token_ids
+
     def report(self) -> dict[str, Any]:
         """For `nanocupy info MODEL`."""
         from nanocupy.checkpoint import load_generation_config
@@ -106,7 +114,7 @@ class ModelFacts:
             "model": self.name,
             "folder": str(self.folder),
             **sizes(self.config, self.parameters, self.nbytes | {"all": whole}, whole),
-            "generation": generation(self.config, load_generation_config(self.folder)),
+            "generation": generation(self.ends(), load_generation_config(self.folder)),
             "template": preview(load_chat_template(self.folder)),
         }
 
@@ -137,13 +145,14 @@ def gguf_report(path: Path) -> dict[str, Any]:
     nbytes: Counter[str] = Counter()
     for tensor in gguf.tensors.values():
         nbytes[tensor.kind] += tensor.nbytes
-    source, texts = tokenizer.chat_template, tokenizer.tokenizer_config()
-    template = ChatTemplate.from_source(source, texts) if source else None
+    texts = {k: v for k, v in tokenizer.tokenizer_config().items() if k.endswith("_token")}
+    sources = tokenizer.chat_templates
+    template = ChatTemplate.from_source(sources, texts) if sources else None
     held = nbytes | Counter(all=sum(nbytes.values()))
     return {
         "model": str(path),
         **sizes(config, model.parameters, dict(held), model.loaded_nbytes),
-        "generation": generation(config, {}),
+        "generation": generation(config.eos_token_ids, {}),
         "template": preview(template),
     }
 
@@ -195,13 +204,13 @@ def fits(config: ModelConfig, loaded: int) -> dict[str, Any]:
     }
 
 
-def generation(config: ModelConfig, said: dict[str, Any]) -> dict[str, Any]:
+def generation(ends: Sequence[int], said: dict[str, Any]) -> dict[str, Any]:
     """What a request has where it does not say: sampling, and the tokens that end an answer."""
-    from nanocupy.engine.frontend import SAMPLING_DEFAULTS
+    from nanocupy.engine.generation import NAMES
 
-    names = ("do_sample", *SAMPLING_DEFAULTS)
+    names = ("do_sample", *NAMES)
     own = {name: said[name] for name in names if said.get(name) is not None}
-    return {**own, "end_tokens": list(config.eos_token_ids)}
+    return {**own, "end_tokens": sorted(ends)}
 
 
 def preview(template: ChatTemplate | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,8 +16,27 @@ def write(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON object on stdout.
+
+    It is escaped where stdout is not UTF-8, as JSON should be, or has no bytes for a character
+    (half a surrogate pair, of an argument that is no text): what reads it has every character.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not _is_utf8(text):
+        text = json.dumps(value, allow_nan=False)
+    write(text + "\n")
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether stdout writes this text as UTF-8."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if codecs.lookup(encoding).name != "utf-8":
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def note(text: str, *, always: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,7 +37,7 @@ def load(args: argparse.Namespace, **options: Any) -> Iterator[Session]:
     """The model of --model with the engine's flags; `options` fill in what was not given."""
     options |= engine_options(args)
     start = time.perf_counter()
-    with _nothing_collected():
+    with _nothing_collected(), _warnings_noted():
         from nanocupy import LLM
 
         llm = LLM(args.model, **options)
@@ -54,6 +55,24 @@ def _nothing_collected() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def _warnings_noted() -> Iterator[None]:
+    """What a model is warned of as it is loaded, as notes of the command."""
+    from nanocupy.engine.frontend import ModelWarning
+
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+            if issubclass(category, ModelWarning):
+                note(f"[{message}]", always=True)
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
+
+
 def check_sampling(args: argparse.Namespace) -> None:
     """Refuse a wrong flag before a model is loaded."""
     from nanocupy import SamplingParams
@@ -65,30 +84,28 @@ def sampling(args: argparse.Namespace, session: Session) -> SamplingParams:
     """The flags, else what the model's own generation_config.json says, else SAMPLING; told to a
     person, for answers go by it."""
     from nanocupy import SamplingParams
+    from nanocupy.engine.generation import own_params
 
-    said = session.llm.generation_config
-    ours = {name: value for name, value in SAMPLING.items() if said.get(name) is None}
-    if said.get("do_sample") is False:
-        ours.pop("temperature", None)
+    own = own_params(session.llm.generation_config)
+    ours = {name: value for name, value in SAMPLING.items() if name not in own}
     params = session.llm.default_params(**ours | given(args, SamplingParams))
-    note(_announcement(params, session.llm.end_tokens, said, given(args, SamplingParams)))
+    note(_announcement(params, session.llm.end_tokens, own, given(args, SamplingParams)))
     return params
 
 
 def _announcement(
-    params: SamplingParams, ends: list[str], said: dict[str, Any], flags: dict[str, Any]
+    params: SamplingParams, ends: list[str], own: dict[str, Any], flags: dict[str, Any]
 ) -> str:
     """What sampling goes by and who says so, and what ends an answer."""
-    from nanocupy.engine.frontend import SAMPLING_DEFAULTS
+    from nanocupy.engine.generation import OURS
 
     told = []
-    for name in (*SAMPLING_DEFAULTS, "max_tokens"):
+    for name in (*OURS.values(), "logit_bias"):
         value = getattr(params, name)
-        if value == type(params).__dataclass_fields__[name].default and name not in flags:
+        default = type(params).__dataclass_fields__[name].default
+        if value in (default, {}) and name not in flags:
             continue  # off
-        greedy = name == "temperature" and said.get("do_sample") is False
-        own = greedy or said.get(name) is not None
-        whose = "" if name in flags or not own else " (the model's)"
+        whose = " (the model's)" if name in own and name not in flags else ""
         told.append(f"{name} {value}{whose}")
     return f"[{', '.join(told)}; ends with {' or '.join(ends) or 'nothing'}]"
 

@@ -15,7 +15,7 @@ from nanocupy.core.indexing import take
 from nanocupy.core.layout import repeat
 from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import reshape
-from nanocupy.core.specs import broadcast, normal_axis, widely
+from nanocupy.core.specs import blank, broadcast, normal_axis, widely
 
 
 def _matmul_spec(x: Spec, y: Spec) -> Spec:
@@ -70,7 +70,11 @@ def inner(x: Any, y: Any, /) -> array:
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> array:
-    """The sum of x * y along an axis."""
+    """The sum of x * y along an axis, which is as long in both."""
+    x, y = together((as_array(x), as_array(y)))
+    lengths = [v.shape[normal_axis("vecdot", axis, v.ndim)] for v in (x, y)]
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"[vecdot] {x.shape} and {y.shape} along axis {axis}: as long in both")
     return sum(ops.multiply(x, y), axis)
 
 
@@ -78,11 +82,15 @@ def tensordot(x: Any, y: Any, /, axes: int | Sequence[Sequence[int]] = 2) -> arr
     """`numpy.tensordot`."""
     x, y = _floats("tensordot", x, y)
     if isinstance(axes, int):
+        if not 0 <= axes <= min(x.ndim, y.ndim):
+            raise ValueError(f"[tensordot] axes={axes} of {x.ndim} and {y.ndim} dimensions")
         axes = [range(x.ndim - axes, x.ndim), range(axes)]
     first, second = (
         [normal_axis("tensordot", a, v.ndim) for a in chosen]
         for chosen, v in zip(axes, (x, y), strict=True)
     )
+    if [x.shape[i] for i in first] != [y.shape[i] for i in second]:
+        raise ValueError(f"[tensordot] {x.shape} and {y.shape} along {axes}: as long in both")
     rows = [i for i in range(x.ndim) if i not in first]
     columns = [i for i in range(y.ndim) if i not in second]
     inside = int(np.prod([x.shape[i] for i in first], dtype=np.int64))
@@ -142,6 +150,14 @@ _EINSUM = Op(
 def einsum(subscripts: str, *operands: Any) -> array:
     """`numpy.einsum` of a string."""
     return record(_EINSUM, *together([as_array(x) for x in operands]), subscripts=subscripts)
+
+
+def einsum_path(subscripts: str, *operands: Any) -> tuple[list[tuple[int, ...]], str]:
+    """(which operands `einsum` takes together, one step after the other; that as text)."""
+    arrays = [as_array(x) for x in operands]
+    _einsum_spec(*(a.node.specs[0] for a in arrays), subscripts=subscripts)
+    path, text = np.einsum_path(subscripts, *(blank(a.node.specs[0]) for a in arrays))
+    return [tuple(step) for step in path[1:]], text
 
 
 # ---- some matrices of many

@@ -8,10 +8,16 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.array import array
+from nanocupy.core.dtype import Dtype, named
 from nanocupy.core.dtypes import common
 
-Dtype = np.dtype
-finfo = ml_dtypes.finfo
+
+def finfo(dtype: Any) -> Any:
+    """`numpy.finfo`, of bfloat16, too."""
+    kind = np.dtype(dtype)
+    if kind.kind not in "fV":
+        raise ValueError(f"[finfo] {kind}: expected floats")
+    return ml_dtypes.finfo(kind)
 
 
 class DtypeCategory:
@@ -65,7 +71,9 @@ def isdtype(dtype: Any, kind: Any) -> bool:
 
 def result_type(*values: Any) -> np.dtype[Any]:
     """What arrays and dtypes become together."""
-    return common(*(v.dtype if isinstance(v, array) else np.dtype(v) for v in values))
+    if not values:
+        raise ValueError("[result_type] give an array or a dtype")
+    return named(common(*(v.node.dtype if isinstance(v, array) else np.dtype(v) for v in values)))
 
 
 def can_cast(from_: Any, to: Any) -> bool:
@@ -75,4 +83,14 @@ def can_cast(from_: Any, to: Any) -> bool:
 
 def iinfo(dtype: Any) -> Any:
     """`numpy.iinfo`."""
-    return np.iinfo(dtype)
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu":
+        raise ValueError(f"[iinfo] {kind}: expected ints")
+    return np.iinfo(kind)
+
+
+__all__ = [
+    "Dtype", "DtypeCategory", "can_cast", "finfo", "floating", "generic", "iinfo", "inexact",
+    "integer", "isdtype", "issubdtype", "number", "result_type", "signedinteger",
+    "unsignedinteger",
+]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.distributed import cores
+from nanocupy.distributed import cores, leftovers
 from nanocupy.distributed.group import ONE, Group
 from nanocupy.distributed.launcher import launched_size
 from nanocupy.distributed.mpi import MpiGroup, load_mpi
@@ -41,6 +41,8 @@ def world() -> Group:
         )
     _share_cores(mpi, comm)
     group = MpiGroup(comm)
+    if group.local_rank == 0:
+        leftovers.clear()
     _abort_on_exceptions(group.abort)
     return group
 

@@ -72,12 +72,14 @@ class MpiGroup(Group):
         self._sends: dict[int, Any] = {}  # the last beat to each rank
         self._windows: dict[int, Any] = {}
         self.lock = threading.RLock()
+        self._pid = os.getpid()
         self._watch = Watch(
             self._rank, self._size, self._send_beat, self._receive_beat, self._orphaned, stall
         )
-        host = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
-        self.local_rank, self.local_size = int(host.Get_rank()), int(host.Get_size())
-        host.Free()
+        with self._in_mpi():
+            host = self._comm.Split_type(self._mpi.COMM_TYPE_SHARED)
+            self.local_rank, self.local_size = int(host.Get_rank()), int(host.Get_size())
+            host.Free()
         self.threads = self._default_threads()
         self.closed = False
         self.dropped: list[Any] = []
@@ -110,11 +112,8 @@ class MpiGroup(Group):
             mine = b"\0" + work()
         except Exception as caught:
             error, mine = caught, b"\1" + f"{type(caught).__name__}: {caught}".encode()
-        self._watch.wait(True)
-        try:
+        with self._watch.waiting():
             told = self._all_gather_bytes(mine)
-        finally:
-            self._watch.wait(False)
         if error is not None:
             raise error
         failed = [f"rank {r}: {t[1:].decode()}" for r, t in enumerate(told) if t[0]]
@@ -136,15 +135,17 @@ class MpiGroup(Group):
     def post(self, data: bytes) -> None:
         """Send a record to every other rank; done when it is on its way."""
         comm, message = self._comm, [data, self._mpi.BYTE]
-        for request in [comm.Isend(message, r, _RECORD) for r in range(1, self._size)]:
-            self._until(request.Test)
+        with self._watch.waiting():
+            for request in [comm.Isend(message, r, _RECORD) for r in range(1, self._size)]:
+                self._until(request.Test)
 
     def take(self) -> bytes:
         """The next record of rank 0's, however long."""
         status = self._mpi.Status()
         message = self._until(lambda: self._comm.Improbe(0, _RECORD, status))
         data = bytearray(status.Get_count(self._mpi.BYTE))
-        self._until(message.Irecv([data, self._mpi.BYTE]).Test)
+        with self._watch.waiting():
+            self._until(message.Irecv([data, self._mpi.BYTE]).Test)
         return bytes(data)
 
     def _until(self, look: Callable[[], Any]) -> Any:
@@ -185,6 +186,22 @@ class MpiGroup(Group):
             yield
         finally:
             self._watch.end()
+
+    @contextmanager
+    def _in_mpi(self) -> Iterator[None]:
+        """MPI itself waits for all ranks in here, and cannot be interrupted: where one has failed,
+        the job ends."""
+        with self._watch.waiting(self._end_job):
+            yield
+
+    @property
+    def in_fork(self) -> bool:
+        """Whether this process is a fork of the rank, which is not in the group."""
+        return os.getpid() != self._pid
+
+    def _end_job(self) -> None:
+        print(f"nanocupy: the job ends: {self.failure}", file=sys.stderr, flush=True)
+        self.abort()
 
     def abort(self) -> None:
         """End all processes of the job now."""
@@ -228,7 +245,8 @@ class MpiGroup(Group):
                 "CPUs all ranks run on one host; across hosts use GPUs (--device cuda)"
             )
         size = nbytes + LINE if self._rank == 0 else 0
-        made = self._mpi.Win.Allocate_shared(size, 1, comm=self._comm)
+        with self._in_mpi():
+            made = self._mpi.Win.Allocate_shared(size, 1, comm=self._comm)
         memory, _ = made.Shared_query(0)
         whole = np.frombuffer(memory, np.uint8)
         start = -whole.ctypes.data % LINE  # the same on all: mappings begin with a page
@@ -242,7 +260,8 @@ class MpiGroup(Group):
     def free(self, window: np.ndarray) -> None:
         """Give a window back; every rank does."""
         self.meet()
-        self._windows.pop(window.ctypes.data).Free()
+        with self._in_mpi():
+            self._windows.pop(window.ctypes.data).Free()
 
     def meet(self) -> None:
         """A barrier where nobody should be long: MPI itself may wait for all after it."""
@@ -264,12 +283,13 @@ class MpiGroup(Group):
 
     def _leave(self) -> None:
         """At the end of the program. There MPI would wait for a rank that has failed."""
+        if self.in_fork:
+            return
         with suppress(RankError):  # perhaps one of an earlier close
             self.check()
             self.close()
         if self.failure is not None:
-            print(f"nanocupy: the job ends: {self.failure}", file=sys.stderr, flush=True)
-            self.abort()
+            self._end_job()
 
 
 class Wait:

@@ -11,14 +11,14 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 POLL = 0.05  # seconds between looks at what others say
 BEAT = 0.25  # seconds between beats of ours, where nothing changed
 STALL = 6.0  # seconds without progress in a step after which a rank counts as stalled
-PATIENCE = 10  # times as long may one be silent while a model is loaded
 _BEAT = struct.Struct("<qq")  # steps begun, progress inside the last
 
 
@@ -66,9 +66,10 @@ class Watch:
         self._peers = {r: Peer((0, 0), now, now) for r in range(ranks) if r != rank}
         self._steps, self._since = 0, 0.0  # since: when the running step began; 0: none runs
         self._patience = 1
+        self._waits = False  # for the others, in a step or outside
+        self._give_up: Callable[[], None] | None = None  # how, where waiting cannot be ended
         self._work: Any = None
         self._before = 0  # the work's progress when the step began
-        self._waits = False
         self._seen = now
         self._speaks = threading.Lock()
         self._moved = (0, 0, now)  # progress of our own, and when that changed
@@ -84,7 +85,7 @@ class Watch:
 
         Args:
             work: what does it: has `progress()`, a number that grows, and `interrupt()`.
-            patience: how many times as long as others it may stall.
+            patience: how many times as long as others it may make no progress.
         """
         self._steps, self._patience = self._steps + 1, patience
         self._before = 0 if work is None else int(work.progress())
@@ -94,9 +95,19 @@ class Watch:
         """The step is done."""
         self._since, self._work = 0.0, None
 
-    def wait(self, waits: bool) -> None:
-        """Whether this rank waits for the others outside a step, and for how long nobody knows."""
-        self._waits = waits
+    @contextmanager
+    def waiting(self, give_up: Callable[[], None] | None = None) -> Iterator[None]:
+        """This rank waits for others, in a step or outside, who may have much to do first.
+
+        Args:
+            give_up: called where one has failed, if the wait does not end by itself.
+        """
+        before = self._waits, self._give_up
+        self._waits, self._give_up = True, give_up
+        try:
+            yield
+        finally:
+            self._waits, self._give_up = before
 
     def fail(self, why: str) -> None:
         """This rank cannot go on: tell all others at once."""
@@ -134,6 +145,9 @@ class Watch:
                 self.fail(f"{type(error).__name__} in its watch: {error}")
             if self.failure is not None and (work := self._work) is not None:
                 work.interrupt()
+            if self.failure is not None and (give_up := self._give_up) is not None:
+                self._give_up = None
+                give_up()
 
     def _listen(self) -> None:
         while (heard := self._receive()) is not None:
@@ -165,14 +179,21 @@ class Watch:
         if self.failure is None and len(data) > _BEAT.size:
             self.failure = data[_BEAT.size :].decode(errors="replace")
 
+    def _longest_silence(self) -> float:
+        """Seconds. Outside steps a rank may be busy for longer, and speak late. Finding takes a
+        moment, too, and is done within twice the stall time."""
+        if self._since and self._patience == 1:
+            return self.stall
+        return max(self.stall, 2 * self.stall - 2 * BEAT)
+
     def _look(self, now: float) -> None:
         """Does anybody keep us waiting who does nothing?"""
-        since = self._since
-        limit = self.stall * (self._patience if since else PATIENCE)
+        since, limit = self._since, self._longest_silence()
         silent = [r for r, p in self._peers.items() if now - max(p.heard, since) > limit]
         if silent and (since or self._waits):
             self.failure = f"{_ranks(silent)} has said nothing for {limit:g} s"
             return
+        limit = self.stall * self._patience
         here = self._here()
         if here != self._moved[:2]:
             self._moved = (*here, now)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+import weakref
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
-from itertools import count
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt
+from nanocupy.engine.driver import Closed, Driver, EngineDeadError, QueueFullError, Ticket
+from nanocupy.engine.event_loops import Caller, Turnstile, put_on_loops
+from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt, template_options
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
@@ -21,27 +23,11 @@ if TYPE_CHECKING:
 
     from nanocupy.engine.load import Loaded
 
+__all__ = ["AsyncLLM", "EngineDeadError", "QueueFullError"]
+PREPARING = 4  # threads that make tokens of prompts: a long one must not block an event loop
 
-CLOSED = "[AsyncLLM] this AsyncLLM is closed: make a new one"
-
-
-class EngineDeadError(RuntimeError):
-    """The engine's thread has ended; nothing is served any more."""
-
-
-class Caller:
-    """One request's way back: a queue on the event loop that asked."""
-
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self.loop = asyncio.get_running_loop()
-        self.queue: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
-
-    async def next(self) -> Chunk:
-        found = await self.queue.get()
-        if isinstance(found, Exception):
-            raise found
-        return found
+Unprepared = SimpleQueue[tuple[Ticket, Callable[[], Asked]] | None]
+"""Tickets with the work that makes tokens of their prompts; None: the end."""
 
 
 class AsyncLLM(Frontend):
@@ -52,25 +38,29 @@ class AsyncLLM(Frontend):
                 print(chunk.text, end="")
 
     Options, prompts and params are those of LLM. Cancelling the task that waits, or leaving its
-    loop, aborts the request before the next step.
+    loop, aborts the request before the next step (of thousands at once, some at each step). A
+    request where too many wait already (`max_waiting`) is refused: QueueFullError.
     """
 
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         super()._start(loaded, options)
-        self._lock = threading.Lock()  # guards the next three
-        self._callers: dict[str, Caller] = {}  # everyone who waits
-        self._error: Exception | None = None  # why nothing is served any more
-        self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: the end
-        self._serving: dict[str, Caller] = {}  # those the engine knows; its thread's alone
-        self._ids = count()
-        self._thread = threading.Thread(target=self._serve, name="nanocupy-engine", daemon=True)
-        self._thread.start()
+        driver = Driver(self.engine, options.max_waiting, put_on_loops, "AsyncLLM")
+        self._driver: Driver = driver
+        self._unprepared: Unprepared = SimpleQueue()
+        self._turnstiles: WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = (
+            WeakKeyDictionary()
+        )
+        self._thread = _start_thread("nanocupy-engine", driver.serve)
+        for _ in range(PREPARING):
+            _start_thread("nanocupy-prompts", prepare_all, driver, self._unprepared)
+        # The threads do not know this object: when nobody does, they end.
+        end = weakref.finalize(self, stop, driver, self._unprepared)
+        end.atexit = False
+        self._stop: Callable[[], object] = end
 
     def _start_closed(self, options: EngineOptions) -> None:
-        self.options, self._lock, self._inbox = options, threading.Lock(), SimpleQueue()
-        self._error = EngineDeadError(CLOSED)
-        self._thread = threading.Thread(target=int)
-        self._thread.start()
+        self.options, self._driver = options, Closed("AsyncLLM")
+        self._thread, self._stop = _start_thread("nanocupy-engine", int), int
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,13 +70,13 @@ class AsyncLLM(Frontend):
 
     def close(self) -> None:
         """End the engine's thread and give all memory back; who waits gets an error. Idempotent."""
-        self._inbox.put(None)
+        self._stop()
         self._thread.join()
 
     @property
     def alive(self) -> bool:
         """True while requests are served."""
-        return self._error is None and self._thread.is_alive()
+        return self._driver.alive and self._thread.is_alive()
 
     # --- what callers use ---------------------------------------------------------------------
 
@@ -102,152 +92,96 @@ class AsyncLLM(Frontend):
         params: SamplingParams | None = None,
         *,
         request_id: str | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """`stream` for one conversation."""
-        template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
         return self._stream(partial(self._prepare_chat, messages, params, template), request_id)
 
     async def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, *, request_id: str | None = None
     ) -> RequestOutput:
         """The whole answer to one prompt."""
-        return await _last(self.stream(prompt, params, request_id=request_id))
+        return await self._whole(partial(self._prepare, prompt, params), request_id)
 
     async def chat(
-        self, messages: Messages, params: SamplingParams | None = None, **options: Any
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        request_id: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> RequestOutput:
-        """The whole answer to one conversation; options as in `stream_chat`."""
-        return await _last(self.stream_chat(messages, params, **options))
+        """The whole answer to one conversation."""
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
+        return await self._whole(
+            partial(self._prepare_chat, messages, params, template), request_id
+        )
 
     async def abort(self, request_id: str) -> None:
         """End a request; its caller gets finish_reason "abort". Unknown ids are ignored."""
-        self._post(partial(self._abort, request_id))
+        self._driver.abort(request_id)
 
-    # --- on the callers' event loops ----------------------------------------------------------
+    # --- how ----------------------------------------------------------------------------------
 
     async def _stream(
         self, prepare: Callable[[], Asked], request_id: str | None
     ) -> AsyncGenerator[Chunk, None]:
-        self._check_alive()
-        asked = await asyncio.to_thread(prepare)  # long prompts must not block the loop
-        caller = self._join(asked, request_id)
+        ticket = await self._ask(prepare, request_id, whole=False)
         try:
             while True:
-                chunk = await caller.next()
+                chunk = await ticket.caller.next()
                 yield chunk
                 if chunk.output is not None:
                     return
         finally:
-            self._leave(caller)
+            self._driver.leave(ticket)
 
-    def _join(self, asked: Asked, request_id: str | None) -> Caller:
-        with self._lock:
-            self._check_alive()
-            caller = Caller(f"req-{next(self._ids)}" if request_id is None else request_id)
-            if caller.id in self._callers:
-                raise ValueError(f"[AsyncLLM] a request with id {caller.id!r} is already running")
-            self._callers[caller.id] = caller
-            self._inbox.put(partial(self._add, caller, asked))
-        return caller
-
-    def _leave(self, caller: Caller) -> None:
-        with self._lock:
-            if self._callers.get(caller.id) is caller:
-                del self._callers[caller.id]
-                self._inbox.put(partial(self._abort, caller.id))
-
-    def _post(self, message: Callable[[], None]) -> None:
-        with self._lock:
-            self._check_alive()
-            self._inbox.put(message)
-
-    def _check_alive(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if not self._thread.is_alive():
-            raise EngineDeadError(
-                "[AsyncLLM] a fork has no engine thread: make an AsyncLLM in each process"
-            )
-
-    # --- on the engine's thread ---------------------------------------------------------------
-
-    def _serve(self) -> None:
-        """Take messages and step until the end, or until something is wrong with the engine."""
-        error: Exception = EngineDeadError(CLOSED)
+    async def _whole(self, prepare: Callable[[], Asked], request_id: str | None) -> RequestOutput:
+        ticket = await self._ask(prepare, request_id, whole=True)
         try:
-            while self._take_messages():
-                if self.engine.has_work:
-                    self._deliver(self.engine.step())
-        except BaseException as cause:
-            error = EngineDeadError(f"[AsyncLLM] the engine died: {type(cause).__name__}: {cause}")
-            error.__cause__ = cause
+            output: RequestOutput = (await ticket.caller.next()).output
+            return output
         finally:
-            self._end(error)
+            self._driver.leave(ticket)
 
-    def _take_messages(self) -> bool:
-        """Do what callers ask, waiting for that only where there is nothing else to do."""
-        try:
-            while True:
-                message = self._inbox.get(block=not self.engine.has_work)
-                if message is None:
-                    return False
-                message()
-        except Empty:
-            return True
-
-    def _add(self, caller: Caller, asked: Asked) -> None:
-        """From here on, and not before, news about this id are for this caller."""
-        self._serving[caller.id] = caller
-        try:
-            self.engine.add(
-                asked.prompt_ids, asked.params, request_id=caller.id, prompt=asked.prompt
-            )
-        except Exception as error:
-            self._send({caller.id: [error]})
-
-    def _abort(self, id: str) -> None:
-        self._deliver(self.engine.abort(id))
-        self._serving.pop(id, None)
-
-    def _deliver(self, chunks: list[Chunk]) -> None:
-        found: dict[str, list[Chunk | Exception]] = {}
-        for chunk in chunks:
-            found.setdefault(chunk.request_id, []).append(chunk)
-        self._send(found)
-
-    def _send(self, found: Mapping[str, list[Chunk | Exception]]) -> None:
-        """Put each caller's news on its queue; one wake-up per event loop."""
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[Caller, list[Chunk | Exception]]]] = {}
-        for id, news in found.items():
-            if caller := self._serving.get(id):
-                loops.setdefault(caller.loop, []).append((caller, news))
-        for loop, items in loops.items():
-            try:
-                loop.call_soon_threadsafe(_put, items)
-            except RuntimeError:  # the loop is closed: nobody waits there any more
-                for caller, _ in items:
-                    self._leave(caller)
-
-    def _end(self, error: Exception) -> None:
-        """Nothing is served any more: tell everyone who waits, at once."""
-        with self._lock:
-            self._error = error
-            self._serving, self._callers = self._callers, {}
-        self._send({id: [error] for id in self._serving})
-        self.engine.close()
+    async def _ask(
+        self, prepare: Callable[[], Asked], request_id: str | None, *, whole: bool
+    ) -> Ticket:
+        """A place in line; its prompt follows, when a thread has made tokens of it."""
+        self._driver.check()
+        loop = asyncio.get_running_loop()
+        await self._turnstiles.setdefault(loop, Turnstile()).go_through()
+        [ticket] = self._driver.reserve(Caller(whole), id=request_id)
+        self._unprepared.put((ticket, prepare))
+        return ticket
 
 
-def _put(items: list[tuple[Caller, list[Chunk | Exception]]]) -> None:
-    for caller, news in items:
-        for piece in news:
-            caller.queue.put_nowait(piece)
+def _start_thread(name: str, work: Callable[..., object], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
-async def _last(stream: AsyncGenerator[Chunk, None]) -> RequestOutput:
-    async with aclosing(stream) as chunks:
-        async for chunk in chunks:
-            if chunk.output is not None:
-                return chunk.output
-    raise AssertionError("a stream ends with an output")
+def prepare_all(driver: Driver, unprepared: Unprepared) -> None:
+    """Make tokens of prompts and submit them, until the end."""
+    while (item := unprepared.get()) is not None:
+        driver.prepare(*item)
+        del item  # what it refers to may be what nobody else does
+
+
+def stop(driver: Driver, unprepared: Unprepared) -> None:
+    """End the threads of an AsyncLLM, each when what it does now is done."""
+    driver.stop()
+    for _ in range(PREPARING):
+        unprepared.put(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 class TextStream:
     """Only whole characters, and never any part of a stop string.
 
-    Without a detokenizer the text is empty and nothing stops.
+    Without a detokenizer the text is empty and nothing stops. `hidden` is the text of each token
+    that is not shown: stop strings may spell it.
     """
 
-    def __init__(self, detokenizer: Detokenizer | None, stops: StopStrings | None) -> None:
+    def __init__(
+        self,
+        detokenizer: Detokenizer | None,
+        stops: StopStrings | None,
+        hidden: Mapping[int, str] | None = None,
+    ) -> None:
         self._detokenizer = detokenizer
         self._stops = stops
+        self._hidden = hidden or {}
         self._parts: list[str] = []
 
     @property
@@ -31,7 +38,11 @@ class TextStream:
         """The text that `token` makes visible, and the stop string it completes, if any."""
         if self._detokenizer is None:
             return "", None
-        return self._show(self._detokenizer.feed(token), may_stop)
+        return self._show(self._detokenizer.feed(token), may_stop, self._hidden.get(token, ""))
+
+    def end(self, token: int) -> tuple[str, str | None]:
+        """`feed` for a token that ends the answer and is not shown, whatever its text."""
+        return self._show("", True, self._hidden.get(token, ""))
 
     def finish(self) -> tuple[str, str | None]:
         """What was held back, now that no token follows."""
@@ -44,10 +55,10 @@ class TextStream:
             text += held
         return text, stopped
 
-    def _show(self, text: str, may_stop: bool) -> tuple[str, str | None]:
+    def _show(self, text: str, may_stop: bool, hidden: str = "") -> tuple[str, str | None]:
         stopped = None
         if self._stops is not None and may_stop:
-            text, stopped = self._stops.feed(text)
+            text, stopped = self._stops.feed(text, hidden)
         self._parts.append(text)
         return text, stopped
 
@@ -60,6 +71,8 @@ def text_stream(
         return TextStream(None, None)
     from nanocupy.text import Detokenizer, StopStrings
 
-    return TextStream(
-        Detokenizer(tokenizer, list(prompt_ids)), StopStrings(list(stops)) if stops else None
-    )
+    detokenizer = Detokenizer(tokenizer, prompt_ids)
+    if not stops:
+        return TextStream(detokenizer, None)
+    hidden = tokenizer.special_texts
+    return TextStream(detokenizer, StopStrings(stops, hidden.values()), hidden)

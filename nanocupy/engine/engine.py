@@ -20,7 +20,7 @@ import random
 import time
 from collections.abc import Collection, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Runner, Sampled, Scheduled
@@ -31,6 +31,7 @@ from nanocupy.engine.logprobs import shown
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
 from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.precision import not_finite
 from nanocupy.engine.request import Group, Request
 from nanocupy.engine.sampler import Sampler
 from nanocupy.engine.scheduler import Scheduler
@@ -49,6 +50,9 @@ class PromptTooLongError(ValueError):
         super().__init__(message)
         self.num_tokens = num_tokens
         self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.num_tokens, self.limit), self.__dict__
 
 
 class Engine:
@@ -83,7 +87,6 @@ class Engine:
         self._ids = count()
         self._random = random.Random(options.seed)
         self._chunks: list[Chunk] = []
-        self._doomed: list[str] | None = None  # aborts that arrive inside a step; None outside
         self._stalled = 0
         self._checking = os.environ.get("NANOCUPY_CHECK") == "1"
 
@@ -97,17 +100,29 @@ class Engine:
             raise ValueError("[engine] the prompt has no tokens: give at least one")
         if wrong := [token for token in ids if not 0 <= token < size]:
             raise ValueError(f"[engine] token {wrong[0]} is not in [0, {size}), the vocabulary")
-        used, needed = len(prompt_ids), 0 if params.max_tokens == 0 else 1
-        if used + needed > self.max_len:
-            raise PromptTooLongError(
-                f"[engine] the prompt has {used} tokens, at most {self.max_len - needed} fit: "
-                f"max_model_len is {self.runner.max_model_len}, the {len(self.pool.blocks) - 1} KV "
-                f"blocks hold {self.pool.capacity} tokens, and {needed} is kept for the answer",
-                used,
-                self.max_len - needed,
-            )
+        used = len(prompt_ids)
+        if used > self.most_prompt(params):
+            raise self.too_long(used, params)
         room = self.max_len - used
         return room if params.max_tokens is None else min(params.max_tokens, room)
+
+    def most_prompt(self, params: SamplingParams) -> int:
+        """How many tokens a prompt may have, so that there is room for an answer."""
+        return self.max_len - (0 if params.max_tokens == 0 else 1)
+
+    def too_long(
+        self, used: int, params: SamplingParams, least: bool = False
+    ) -> PromptTooLongError:
+        """The error for a prompt of `used` tokens, or at `least` of so many."""
+        most = self.most_prompt(params)
+        return PromptTooLongError(
+            f"[engine] the prompt has {'at least ' if least else ''}{used} tokens, at most {most} "
+            f"fit: max_model_len is {self.runner.max_model_len}, the {len(self.pool.blocks) - 1} "
+            f"KV blocks hold {self.pool.capacity} tokens, and {self.max_len - most} is kept for "
+            f"the answer",
+            used,
+            most,
+        )
 
     def add(
         self,
@@ -116,14 +131,20 @@ class Engine:
         *,
         request_id: str | None = None,
         prompt: str | None = None,
+        arrival: float | None = None,
     ) -> str:
-        """Queue a request and return its id. Where this raises, nothing has changed."""
+        """Queue a request and return its id. Where this raises, nothing has changed.
+
+        Args:
+            arrival: when it was asked for, by `time.monotonic`, where that was earlier.
+        """
         limit = self.check(prompt_ids, params)
         id = f"req-{next(self._ids)}" if request_id is None else request_id
         if id in self.groups:
             raise ValueError(f"[engine] a request with id {id!r} is already running")
         seed = self._random.getrandbits(64) if params.seed is None else params.seed
         group = Group(id, prompt, list(prompt_ids), params, seed)
+        group.arrival = group.arrival if arrival is None else arrival
         group.requests = [
             Request(
                 group,
@@ -140,9 +161,6 @@ class Engine:
 
     def abort(self, request_id: str) -> list[Chunk]:
         """End a request now; its last chunks. An unknown or finished id is nothing to do."""
-        if self._doomed is not None:  # a generator was collected while a step runs
-            self._doomed.append(request_id)
-            return []
         if request_id in self.groups:
             for request in self.groups[request_id].requests:
                 if request.finish_reason is None:
@@ -164,19 +182,6 @@ class Engine:
 
     def step(self) -> list[Chunk]:
         """Compute the next tokens of everything that is running; what that added."""
-        self._doomed = []
-        try:
-            self._step()
-        finally:
-            doomed, self._doomed = self._doomed, None
-        chunks = self._take_chunks()
-        for id in doomed:
-            chunks += self.abort(id)
-        if self._checking:
-            check_invariants(self.scheduler, self.groups.values())
-        return chunks
-
-    def _step(self) -> None:
         start = self.speculator.clock()
         batch = self.scheduler.schedule()
         if self._checking:
@@ -192,13 +197,16 @@ class Engine:
             except Exception as error:
                 self._fail(item.request, error)
         self.speculator.observe(batch, start)
+        if self._checking:
+            check_invariants(self.scheduler, self.groups.values())
+        return self._take_chunks()
 
     def _watch(self, progress: bool) -> None:
         """Admission promised that everything fits: a step with nothing to run must be rare."""
         self._stalled = 0 if progress else self._stalled + 1
-        queue = self.scheduler.running or self.scheduler.waiting
-        if self._stalled >= STALLED and queue:
-            self._fail(queue[0], RuntimeError("it cannot be scheduled"))
+        first = next(iter(self.scheduler.running or self.scheduler.waiting), None)
+        if self._stalled >= STALLED and first is not None:
+            self._fail(first, RuntimeError("it cannot be scheduled"))
 
     def _run(self, batch: list[Scheduled]) -> list[list[Sampled] | Exception]:
         """The runner's answers per request; an exception for the requests that caused one."""
@@ -227,7 +235,7 @@ class Engine:
         self.scheduler.advance(request, len(item.tokens) - len(item.draft))
         for row, answer in zip(item.sample, sampled, strict=False):
             if answer.token < 0:
-                raise FloatingPointError("the model's logits are not finite")
+                raise FloatingPointError(not_finite(getattr(self.runner, "kv_dtype", "")))
             if row.target >= 0:
                 answer = answer._replace(token=row.target)
                 request.prompt_logprobs.append(shown(answer, self.tokenizer))
@@ -248,7 +256,9 @@ class Engine:
         request.logprobs += logprobs
         if token in self.sampler.stop_ids(request):
             own = params.ignore_eos or token not in self.sampler.eos_ids
-            self._end(request, "stop", token if own else None, "", [token], logprobs)
+            text, stopped = request.text.end(token)
+            reason = stopped or (token if own else None)
+            self._end(request, "stop", reason, text, [token], logprobs)
             return
         may_stop = request.num_generated >= params.min_tokens
         text, stopped = request.text.feed(token, may_stop=may_stop)

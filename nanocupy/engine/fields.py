@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
+from nanocupy.quoting import quoted
+
 Check = Callable[[Any], Any]  # returns the value as stored; raises ValueError with what is allowed
 
 
@@ -21,14 +23,14 @@ class Checked:
 
     def __new__(cls, *args: object, **given: object) -> Any:
         if args:
-            raise TypeError(f"[{cls.__name__}] takes keyword arguments only, got {args[0]!r}")
+            raise TypeError(f"[{cls.__name__}] takes keyword arguments only, got {quoted(args[0])}")
         names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
         for name in given:
             if name not in names:
                 close = get_close_matches(name, names, 1)
                 hint = f" Did you mean '{close[0]}'?" if close else ""
                 raise TypeError(
-                    f"[{cls.__name__}] has no '{name}'.{hint} It has: {', '.join(names)}"
+                    f"[{cls.__name__}] has no {quoted(name)}.{hint} It has: {', '.join(names)}"
                 )
         return super().__new__(cls)
 
@@ -52,22 +54,22 @@ def checked(default: Any, check: Check, help: str, *, optional: bool = False) ->
 def to_int(value: Any, low: int, high: int) -> int:
     """`value` as an int in [low, high]; NumPy integers are integers, bool is not."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"must be an integer, got {value!r} ({type(value).__name__})")
+        raise ValueError(f"must be an integer, got {quoted(value)} ({type(value).__name__})")
     if not low <= int(value) <= high:
-        raise ValueError(f"must be in [{low}, {high}], got {value}")
+        raise ValueError(f"must be in [{low}, {high}], got {quoted(int(value))}")
     return int(value)
 
 
 def to_float(value: Any, low: float, high: float) -> float:
     """`value` as a finite float in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"must be a number, got {value!r} ({type(value).__name__})")
+        raise ValueError(f"must be a number, got {quoted(value)} ({type(value).__name__})")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not (math.isfinite(number) and low <= number <= high):
-        raise ValueError(f"must be in [{low:g}, {high:g}], got {value}")
+        raise ValueError(f"must be in [{low:g}, {high:g}], got {quoted(number)}")
     return number
 
 
@@ -86,7 +88,7 @@ def flag(default: bool | None, help: str) -> Any:
 
     def check(value: Any) -> bool:
         if not isinstance(value, bool):
-            raise ValueError(f"must be True or False, got {value!r}")
+            raise ValueError(f"must be True or False, got {quoted(value)}")
         return value
 
     return checked(default, check, help)
@@ -97,7 +99,7 @@ def choice(default: Any, allowed: tuple[Any, ...], help: str) -> Any:
 
     def check(value: Any) -> Any:
         if isinstance(value, bool | float) or value not in allowed:  # which may be equal to 4
-            raise ValueError(f"must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+            raise ValueError(f"must be one of {', '.join(map(repr, allowed))}, got {quoted(value)}")
         return allowed[allowed.index(value)]
 
     return checked(default, check, help)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from nanocupy.engine import generation
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.fields import to_int
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
+from nanocupy.quoting import quoted
+from nanocupy.text.tokenizer import TooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +28,10 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Messages = Sequence[Mapping[str, Any]]
-SAMPLING_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class ModelWarning(UserWarning):
+    """What a model's files ask for that is not here, or that counts elsewhere; told at load."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Frontend:
         self.config = loaded.config
         self.generation_config: dict[str, Any] = dict(loaded.generation_config)
         try:
+            self._told(loaded.runner.max_model_len, loaded.runner.vocab_size)
             self.engine = Engine(loaded.runner, options, self.tokenizer, self._eos_ids())
         except BaseException:
             loaded.runner.close()
@@ -96,17 +105,28 @@ class Frontend:
 
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams as the model's generation_config has them; what is given wins."""
-        found = self.generation_config
-        own = {name: found[name] for name in SAMPLING_DEFAULTS if found.get(name) is not None}
-        if found.get("do_sample") is False:
-            own = {"temperature": 0.0}
-        return SamplingParams(**own | given)
+        return generation.params(self.generation_config, given)
+
+    def _told(self, longest: int, vocab_size: int) -> None:
+        """Refuse what the model's files say of sampling and cannot be; warn of what cannot be had.
+
+        Raises:
+            ValueError: it names the file, the field, and what is allowed.
+        """
+        generation.check(self.generation_config, vocab_size)
+        raw, told = getattr(self.config, "raw", {}), [*getattr(self.config, "notes", ())]
+        told += _shorter_than_made_for(self.config, self.options)
+        told += generation.notes(self.generation_config, raw, longest)
+        for text in told:
+            warnings.warn(text, ModelWarning, stacklevel=5)
 
     # --- prompts ------------------------------------------------------------------------------
 
     def _prepare(self, prompt: Prompt, params: SamplingParams | None) -> Asked:
         """Tokens and params of one request. ValueError where it could never be served."""
-        text, ids = self._tokens(prompt)
+        params = self._params(params)
+        with self._length(params) as limit:
+            text, ids = self._tokens(prompt, limit)
         return self._checked(text, ids, params)
 
     def _prepare_all(
@@ -127,8 +147,10 @@ class Frontend:
         """The same for a conversation; text inside messages never becomes a special token."""
         if self.chat_template is None:
             raise ValueError("[chat] this model has no chat template: use generate with a prompt")
-        ids = self.chat_template.encode(self.tokenizer, messages, **template)
-        return self._checked(self.chat_template.render(messages, **template), ids, params)
+        params = self._params(params)
+        with self._length(params) as limit:
+            text, ids = self.chat_template.apply(self.tokenizer, messages, limit=limit, **template)
+        return self._checked(text, ids, params)
 
     def _prepare_chats(
         self,
@@ -143,10 +165,21 @@ class Frontend:
                 asked.append(self._prepare_chat(chat, own, template))
         return asked
 
-    def _checked(self, text: str | None, ids: list[int], params: SamplingParams | None) -> Asked:
+    def _params(self, params: SamplingParams | None) -> SamplingParams:
         params = self.default_params() if params is None else params
         if not isinstance(params, SamplingParams):
-            raise ValueError(f"[generate] params must be SamplingParams, got {params!r}")
+            raise ValueError(f"[generate] params must be SamplingParams, got {quoted(params)}")
+        return params
+
+    @contextmanager
+    def _length(self, params: SamplingParams) -> Iterator[int]:
+        """How many tokens a prompt may have; what is longer is refused with the engine's words."""
+        try:
+            yield self.engine.most_prompt(params)
+        except TooLongError as error:
+            raise self.engine.too_long(error.num_tokens, params, error.least) from None
+
+    def _checked(self, text: str | None, ids: list[int], params: SamplingParams) -> Asked:
         if not ids:
             if self.tokenizer.bos_id is None:
                 raise ValueError("[generate] the prompt is empty, and this model has no BOS token")
@@ -154,25 +187,64 @@ class Frontend:
         self.engine.check(ids, params)
         return Asked(text, ids, params)
 
-    def _tokens(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+    def _tokens(self, prompt: Prompt, limit: int) -> tuple[str | None, list[int]]:
+        """A prompt's text, if it is one, and its ids; no more is looked at than may fit."""
         if isinstance(prompt, Mapping):
             if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
                 raise ValueError(
                     "[generate] a prompt dict must have one key, 'prompt' or 'prompt_token_ids', "
-                    f"got {sorted(map(str, prompt))}"
+                    f"got {quoted(sorted(map(str, prompt)))}"
                 )
             [(key, prompt)] = prompt.items()
             if isinstance(prompt, str) != (key == "prompt"):
                 raise ValueError(f"[generate] '{key}' cannot be a {type(prompt).__name__}")
         if isinstance(prompt, str):
-            return prompt, self.tokenizer.encode(prompt)
+            return prompt, self.tokenizer.encode(prompt, limit=limit)
         if isinstance(prompt, (bytes, Mapping)) or not hasattr(prompt, "__iter__"):
             raise ValueError(
                 "[generate] a prompt must be a string, a list of token ids, or a dict with "
                 f"'prompt' or 'prompt_token_ids', got {type(prompt).__name__}"
             )
+        if hasattr(prompt, "__len__") and len(prompt) > limit:
+            raise TooLongError(len(prompt), limit, least=False)
+        some = list(islice(prompt, limit + 1))
+        if len(some) > limit:
+            raise TooLongError(len(some), limit, least=True)
         with _named("[generate] a token id", True):
-            return None, [to_int(token, 0, MAX_COUNT) for token in prompt]
+            return None, [to_int(token, 0, MAX_COUNT) for token in some]
+
+
+def template_options(
+    add_generation_prompt: bool | None,
+    continue_final_message: bool,
+    tools: Sequence[Mapping[str, Any]] | None,
+    template_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What is said to a chat template; the template's own variables cannot say it again."""
+    said = {
+        "add_generation_prompt": add_generation_prompt,
+        "continue_final_message": continue_final_message or None,
+        "tools": tools,
+    }
+    said = {name: value for name, value in said.items() if value is not None}
+    own = dict(template_kwargs or {})
+    if twice := sorted(said.keys() & own.keys()):
+        raise ValueError(
+            f"[chat] {', '.join(twice)} is given twice: leave it out of chat_template_kwargs"
+        )
+    return {**said, **own}
+
+
+def _shorter_than_made_for(config: Any, options: EngineOptions) -> list[str]:
+    """What to say of a model that has fewer positions than it was made for: see
+    `ModelConfig.usual_length`."""
+    usual, most = getattr(config, "usual_length", 0), getattr(config, "max_position_embeddings", 0)
+    if options.max_model_len is not None or usual >= most:
+        return []
+    return [
+        f"sequences have at most {usual:,} positions, this model's original length: "
+        f"--max-model-len gives it up to {most:,}, and its factors for long ones"
+    ]
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -202,7 +274,7 @@ def broadcast(
         return [params] * len(prompts)
     if isinstance(params, Mapping) or not isinstance(params, Sequence):
         raise ValueError(
-            f"[generate] params must be SamplingParams or a list of them, got {params!r}"
+            f"[generate] params must be SamplingParams or a list of them, got {quoted(params)}"
         )
     if len(params) != len(prompts):
         raise ValueError(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt
+from nanocupy.engine.driver import Box, Closed, Driver, Ticket, put_in_boxes
+from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt, template_options
 from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from nanocupy.engine.load import Loaded
-
-Box = deque[Chunk]  # what has been made for one call and not been taken yet
 
 
 class LLM(Frontend):
@@ -32,17 +29,16 @@ class LLM(Frontend):
 
     A prompt is a string, a list of token ids, `{"prompt": str}` or `{"prompt_token_ids": [...]}`.
     Without `params` the model's own defaults are used (`default_params`). Several threads may call
-    it, and several streams may be open: all are computed together.
+    it, and several streams may be open: all are computed together. QueueFullError where too many
+    wait already (`max_waiting`); EngineDeadError once it is closed, and in a fork of this process.
     """
 
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         super()._start(loaded, options)
-        self._lock = threading.RLock()  # whoever holds it is the engine's one thread
-        self._boxes: dict[str, Box] = {}
-        self._closed = False
+        self._driver: Driver = Driver(self.engine, options.max_waiting, put_in_boxes, "LLM")
 
     def _start_closed(self, options: EngineOptions) -> None:
-        self.options, self._lock, self._closed = options, threading.RLock(), True
+        self.options, self._driver = options, Closed("LLM")
 
     def __enter__(self) -> Self:
         return self
@@ -51,12 +47,8 @@ class LLM(Frontend):
         self.close()
 
     def close(self) -> None:
-        """Abort what is running and give all memory back. Idempotent."""
-        with uninterrupted(), self._lock:
-            if not self._closed:
-                self._closed = True
-                self._boxes.clear()
-                self.engine.close()
+        """Abort what is running and give all memory back. Idempotent; in a fork, nothing."""
+        self._driver.close()
 
     # --- what callers use ---------------------------------------------------------------------
 
@@ -70,9 +62,10 @@ class LLM(Frontend):
         """Answer one prompt or many; a list of outputs in the order of the prompts, always.
 
         ValueError where a prompt or its params cannot be served; then none is. What goes wrong
-        later ends one answer, with finish_reason "error" and `output.error`.
+        later ends one answer, with finish_reason "error" and `output.error`. However long a list,
+        it waits as one: QueueFullError is for calls that come when `max_waiting` wait already.
         """
-        self._check_open()
+        self._driver.check()
         return self._run(self._prepare_all(prompts, params), progress)
 
     def chat(
@@ -81,12 +74,24 @@ class LLM(Frontend):
         params: SamplingParams | Sequence[SamplingParams | None] | None = None,
         *,
         progress: bool | None = None,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation (a list of `{"role": ..., "content": ...}`) or many."""
-        self._check_open()
-        template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        """Answer one conversation (a list of `{"role": ..., "content": ...}`) or many.
+
+        Args:
+            tools: function schemas as OpenAI's API has them, for the chat template.
+            add_generation_prompt: begin an answer; the default, unless a message is continued.
+            continue_final_message: leave the last message open and continue it.
+            chat_template_kwargs: the template's own variables, such as `enable_thinking`;
+                `chat_template` is the name of one of a model's several templates.
+        """
+        self._driver.check()
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
         return self._run(self._prepare_chats(messages, params, template), progress)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Chunk]:
@@ -95,7 +100,7 @@ class LLM(Frontend):
         The request starts with the first `next`; leaving the loop or closing the iterator aborts
         it. With `n > 1` the answers' chunks are mixed: see `chunk.index`.
         """
-        self._check_open()
+        self._driver.check()
         return self._stream(self._prepare(prompt, params))
 
     def stream_chat(
@@ -103,78 +108,61 @@ class LLM(Frontend):
         messages: Messages,
         params: SamplingParams | None = None,
         *,
-        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[Chunk]:
         """`stream` for one conversation."""
-        self._check_open()
-        template = {"add_generation_prompt": add_generation_prompt, **(chat_template_kwargs or {})}
+        self._driver.check()
+        template = template_options(
+            add_generation_prompt, continue_final_message, tools, chat_template_kwargs
+        )
         return self._stream(self._prepare_chat(messages, params, template))
 
     # --- how ----------------------------------------------------------------------------------
 
     def _run(self, asked: list[Asked], progress: bool | None) -> list[RequestOutput]:
-        box: Box = deque()
+        box, tickets = Box(whole=True), list[Ticket]()
         found: dict[str, RequestOutput] = {}
         show = self.options.progress if progress is None else progress
-        ids: list[str] = []
         try:
-            with uninterrupted():
-                for one in asked:
-                    ids.append(self._add(one, box))
-            with progress_bar(len(ids), show) as advance:
-                while len(found) < len(ids):
-                    chunk = self._next(box)
-                    if chunk.output is not None:
-                        found[chunk.request_id] = chunk.output
-                        advance()
+            self._ask(asked, box, tickets)
+            with progress_bar(len(asked), show) as advance:
+                while len(found) < len(asked):
+                    output = self._driver.wait(box).output
+                    assert output is not None, "the box is for whole answers"
+                    found[output.request_id] = output
+                    advance()
         finally:
-            self._drop(ids)
-        return [found[id] for id in ids]
+            self._drop(tickets)
+        return [found[ticket.id] for ticket in tickets]
 
     def _stream(self, asked: Asked) -> Iterator[Chunk]:
-        box: Box = deque()
-        ids: list[str] = []
+        box, tickets = Box(whole=False), list[Ticket]()
         try:
-            with uninterrupted():
-                ids.append(self._add(asked, box))
+            self._ask([asked], box, tickets)
             while True:
-                chunk = self._next(box)
+                chunk = self._driver.wait(box)
                 yield chunk
                 if chunk.output is not None:
                     return
         finally:
-            self._drop(ids)
+            self._drop(tickets)
 
-    def _add(self, asked: Asked, box: Box) -> str:
-        with self._lock:
-            self._check_open()
-            id = self.engine.add(asked.prompt_ids, asked.params, prompt=asked.prompt)
-            self._boxes[id] = box
-            return id
+    def _ask(self, asked: Sequence[Asked], box: Box, tickets: list[Ticket]) -> None:
+        """Put the requests in line; `tickets` has them from then on."""
+        with uninterrupted():
+            tickets += self._driver.reserve(box, len(asked))
+            for ticket, one in zip(tickets, asked, strict=True):
+                self._driver.submit(ticket, one)
 
-    def _next(self, box: Box) -> Chunk:
-        """The next chunk for `box`; whoever waits does the work, for all."""
-        while not box:
-            with self._lock, uninterrupted():
-                if box:
-                    break
-                self._check_open()
-                for chunk in self.engine.step():
-                    if chunk.request_id in self._boxes:
-                        self._boxes[chunk.request_id].append(chunk)
-        return box.popleft()
-
-    def _drop(self, ids: Sequence[str]) -> None:
+    def _drop(self, tickets: Sequence[Ticket]) -> None:
         """Nobody waits for these any more."""
-        with uninterrupted(), self._lock:
-            for id in ids:
-                self._boxes.pop(id, None)
-                self.engine.abort(id)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("[LLM] this LLM is closed: make a new one")
+        with uninterrupted():
+            for ticket in tickets:
+                self._driver.leave(ticket)
+            self._driver.settle()
 
 
 @contextmanager

@@ -120,10 +120,13 @@ def plan(
 def longest_sequence(config: Any, options: EngineOptions) -> int:
     """Tokens of the longest sequence that is asked for, prompt and answer.
 
+    It goes by the options and the model alone: what depends on it must not change from one machine
+    to the next.
+
     Raises:
         ValueError: `max_model_len` is more than the model was made for.
     """
-    longest = int(options.max_model_len or config.max_position_embeddings)
+    longest = int(options.max_model_len or config.usual_length)
     if longest > config.max_position_embeddings:
         raise ValueError(
             f"max_model_len={longest}: the model was made for {config.max_position_embeddings} "

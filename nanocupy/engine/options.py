@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanocupy.engine.fields import Checked, checked, choice, flag, integer, real, to_int
+from nanocupy.quoting import quoted
 
 MAX = 2**31 - 1
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -17,14 +18,16 @@ def _num_bytes(value: Any) -> int:
         return to_int(value, 1, 2**60)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
     if not match:
-        raise ValueError(f"must be bytes or a size such as '2GiB' or '512M', got {value!r}")
-    return to_int(int(float(match[1]) * UNITS[match[2]]), 1, 2**60)
+        raise ValueError(f"must be bytes or a size such as '2GiB' or '512M', got {quoted(value)}")
+    return to_int(int(min(float(match[1]) * UNITS[match[2]], 2.0**61)), 1, 2**60)
 
 
 def _module_name(value: Any) -> str:
-    if not isinstance(value, str) or not all(value.split(".")) or re.search(r"[^\w.-]", value):
+    named = isinstance(value, str) and len(value) < 1000 and not re.search(r"[^\w.-]", value)
+    if not named or not all(value.split(".")):
         raise ValueError(
-            f"must be the name of a Python module, as 'mlx_lm.models.starcoder2', got {value!r}"
+            "must be the name of a Python module, as 'mlx_lm.models.starcoder2', "
+            f"got {quoted(value)}"
         )
     return value
 
@@ -38,15 +41,24 @@ class EngineOptions(Checked):
     """The options of LLM and AsyncLLM; an unknown name is an error that lists them.
 
     On a CPU none of them changes a token of any answer, except `device`, `dtype`, `kv_dtype` and
-    `quantize` (the arithmetic) and the limits (`max_model_len`, the KV memory), which can end an
-    answer earlier. On a GPU the size of a step may change a rounding, and so may what decides it.
+    `quantize` (the arithmetic), `max_model_len` of a longrope model where it is more than the
+    original length (it takes the long factors), and the limits (`max_model_len`, the KV memory),
+    which can end an answer earlier. On a GPU the size of a step may change a rounding, and so may
+    what decides it.
     """
 
     max_model_len: int | None = integer(
-        None, 1, MAX, "longest prompt + answer in tokens; None = what the model and memory allow"
+        None,
+        1,
+        MAX,
+        "longest prompt + answer in tokens; None = what the model and memory allow "
+        "(of a longrope model: its original length; more takes its long factors)",
     )
     max_num_seqs: int = integer(32, 1, 4096, "requests computed together in one step")
     max_num_batched_tokens: int = integer(512, 1, 2**20, "tokens computed in one step")
+    max_waiting: int = integer(
+        10_000, 0, MAX, "requests that may wait beside those computed; one more is refused"
+    )
     chunk: int | None = integer(None, 1, MAX, "tokens of one prompt in one step; None = no limit")
     block_size: int = choice(16, (16, 32, 64), "tokens in one KV block")
     num_kv_blocks: int | None = integer(None, 1, MAX, "KV blocks; None = from kv_memory")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanocupy.engine.fields import Checked, checked, flag, integer, real, to_float, to_int
+from nanocupy.quoting import quoted
 
 MAX_N = 16
 MAX_STOPS = 16
@@ -20,14 +21,16 @@ GREEDY_BELOW = 1e-5  # a temperature under this is greedy: dividing by it says t
 
 def _salt(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MAX_STOP_CHARS:
-        raise ValueError(f"must be a string of at most {MAX_STOP_CHARS} characters, got {value!r}")
+        raise ValueError(
+            f"must be a string of at most {MAX_STOP_CHARS} characters, got {quoted(value)}"
+        )
     return value
 
 
 def _stops(value: Any) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, Sequence) or not all(isinstance(s, str) for s in stops):
-        raise ValueError(f"must be a string or a list of strings, got {value!r}")
+        raise ValueError(f"must be a string or a list of strings, got {quoted(value)}")
     if len(stops) > MAX_STOPS:
         raise ValueError(f"must have at most {MAX_STOPS} strings, got {len(stops)}")
     for stop in stops:
@@ -38,7 +41,7 @@ def _stops(value: Any) -> tuple[str, ...]:
 
 def _token_ids(value: Any) -> tuple[int, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise ValueError(f"must be a list of token ids, got {value!r}")
+        raise ValueError(f"must be a list of token ids, got {quoted(value)}")
     if len(value) > MAX_STOP_IDS:
         raise ValueError(f"must have at most {MAX_STOP_IDS} ids, got {len(value)}")
     return tuple(to_int(token, 0, MAX_COUNT) for token in value)
@@ -46,7 +49,7 @@ def _token_ids(value: Any) -> tuple[int, ...]:
 
 def _biases(value: Any) -> dict[int, float]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"must map token ids to numbers, got {value!r}")
+        raise ValueError(f"must map token ids to numbers, got {quoted(value)}")
     if len(value) > MAX_BIASES:
         raise ValueError(f"must have at most {MAX_BIASES} entries, got {len(value)}")
     return {to_int(k, 0, MAX_COUNT): to_float(v, -100, 100) for k, v in value.items()}

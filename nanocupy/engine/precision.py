@@ -55,5 +55,20 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
     return Precision(SHORT[chosen], chosen, _or(options.kv_dtype, chosen))
 
 
+def not_finite(kv: str) -> str:
+    """What is said of logits that are not finite, and what helps.
+
+    Args:
+        kv: the dtype of keys and values, if it is known.
+    """
+    said = "the model's logits are not finite"
+    if kv != "float16":
+        return said
+    return (
+        f"{said}: where keys or values are beyond 65504, the most that float16 holds, they are "
+        "infinite in the cache, and --kv-dtype bfloat16 (or float32) holds them"
+    )
+
+
 def _or(value: str, default: str) -> str:
     return default if value == "auto" else value

@@ -144,7 +144,7 @@ def _end_with_the_program(group: Any) -> None:
 
 def _end(group: Any) -> None:
     with group.lock, suppress(RankError):
-        if not group.closed:
+        if not (group.closed or group.in_fork):
             group.check()
             group.post(END)
 

@@ -46,6 +46,7 @@ class ModelRunner:
         self.block_size, self.num_blocks = plan.block_size, plan.num_blocks
         self.max_model_len, self.vocab_size = plan.max_model_len, config.vocab_size
         self.device, self.plan, self.row_invariant = device, plan, device.kind == "cpu"
+        self.kv_dtype = plan.dtype
         if len(model.layers) != plan.layers:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"

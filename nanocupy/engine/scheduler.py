@@ -9,7 +9,7 @@ again later. The first of `running` never does, unless it is alone, so something
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ class Scheduler:
         self.chunk = chunk or max_rows
         self.prefix_cache = prefix_cache
         self.speculator = speculator or Speculator(0)
-        self.waiting: deque[Request] = deque()
+        self.waiting: OrderedDict[Request, None] = OrderedDict()  # in order; out of it in O(1)
         self.running: list[Request] = []  # oldest admission first
         self.failed: list[tuple[Request, Exception]] = []  # could not be scheduled this step
         self._plan: list[Scheduled] = []
@@ -58,7 +58,7 @@ class Scheduler:
             others = []
         for request in (leader, *others):
             request.status = Status.WAITING
-            self.waiting.append(request)
+            self.waiting[request] = None
 
     def schedule(self) -> list[Scheduled]:
         """The next step. Blocks for it are allocated; nothing else is done until `advance`."""
@@ -67,7 +67,7 @@ class Scheduler:
         for request in sorted(self.running, key=lambda r: r.remaining > 1):
             if request.status is Status.RUNNING:  # still: nobody before it took its blocks
                 self._try(self._continue, request)
-        while self.waiting and self._try(self._admit, self.waiting[0]):
+        while self.waiting and self._try(self._admit, next(iter(self.waiting))):
             pass
         drafts = self.speculator.drafts(self._plan, self._rows, self._samples)
         self._plan = [self._lengthen(*pair) for pair in zip(self._plan, drafts, strict=True)]
@@ -111,7 +111,7 @@ class Scheduler:
         blocks = self.pool.allocate(need, hits, spare)
         if blocks is None:
             return False
-        self.waiting.popleft()
+        del self.waiting[request]
         self.running.append(request)
         request.status = Status.RUNNING
         request.block_table = blocks
@@ -157,7 +157,7 @@ class Scheduler:
         self._release(request)
         request.preemptions += 1
         request.status = Status.WAITING
-        self.waiting.appendleft(request)
+        self._put_first(request)
 
     def _release(self, request: Request) -> None:
         self.pool.free(request.block_table)
@@ -186,7 +186,7 @@ class Scheduler:
         if request.status is Status.RUNNING:
             self.running.remove(request)
         elif request.status is Status.WAITING:
-            self.waiting.remove(request)
+            del self.waiting[request]
         if not trusted:
             for block in request.block_table:
                 self.pool.forget(block)
@@ -199,8 +199,12 @@ class Scheduler:
         for follower in reversed(leader.followers):
             if follower.status is Status.HELD:
                 follower.status = Status.WAITING
-                self.waiting.appendleft(follower)
+                self._put_first(follower)
         leader.followers = []
+
+    def _put_first(self, request: Request) -> None:
+        self.waiting[request] = None
+        self.waiting.move_to_end(request, last=False)
 
     def _keys(self, request: Request) -> Iterator[Key]:
         """Keys of the blocks a lookup may use; at least one token is always computed."""

@@ -18,6 +18,7 @@ from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards
 from nanocupy.core.quantized import quantize_rows
+from nanocupy.files import TOKENIZER_BYTES, checked
 from nanocupy.kernels.linear import dequantize
 from nanocupy.models.load import match, to_quantize
 from nanocupy.utils import tree_flatten
@@ -103,9 +104,14 @@ def convert(
 
 
 def _config(checkpoint: Checkpoint, report: Converted) -> dict[str, Any]:
-    """config.json, with what MLX says twice."""
+    """config.json, with what MLX says twice, and whether the head is tied as the files say."""
     how = {"group_size": report.group_size, "bits": report.bits, "mode": "affine"}
-    return {**checkpoint.config.raw, "quantization": how, "quantization_config": how}
+    raw, tied = checkpoint.config.raw, {"tie_word_embeddings": False}
+    if not checkpoint.config.tie_word_embeddings:
+        raw = {**raw, **tied}
+        if isinstance(inner := raw.get("text_config"), dict):
+            raw["text_config"] = {**inner, **tied}
+    return {**raw, "quantization": how, "quantization_config": how}
 
 
 @dataclass
@@ -205,7 +211,10 @@ def _errors(
 
 
 def _copy(source: Path, out: Path) -> None:
-    """Tokenizer, chat template, generation_config.json: what is text and no weight."""
+    """Tokenizer, chat templates, generation_config.json: what is text and no weight."""
+    for path in sorted(source.glob("additional_chat_templates/*.jinja")):
+        (out / path.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(path, out / path.parent.name / path.name)
     for path in sorted(source.iterdir()):
         if path.suffix in _COPIED and path.name not in _NOT_COPIED and path.is_file():
-            shutil.copyfile(path, out / path.name)
+            shutil.copyfile(checked(path, TOKENIZER_BYTES), out / path.name)

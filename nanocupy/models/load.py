@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from nanocupy import nn
@@ -38,6 +40,7 @@ MODELS: dict[str, Any] = {
     "mixtral": mixtral.Model,
 }
 """By model_type. `checkpoint.architectures` says how the configuration of each is read."""
+_NUMBERED = re.compile(r"\b(layers|experts)\.(\d{1,9})\.")
 
 
 def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
@@ -69,16 +72,38 @@ def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
         ValueError: one error that names every tensor missing, unexpected or of another shape.
     """
     config = checkpoint.config
-    model: nn.Module = MODELS[config.model_type](config)
-    names = model.sanitize(checkpoint.names())
+    make = MODELS[config.model_type]
+    names = make.sanitize(checkpoint.names())
+    _count(checkpoint, names.values())
+    model: nn.Module = make(config)
     wanted = {ours: theirs for theirs, ours in names.items()}
     _quantized(model, config.quantization, wanted)
     expected = {wanted.get(n, n): a.shape for n, a in tree_flatten(model.parameters())}
     ignored = {n: checkpoint.info(n).shape for n in checkpoint.names() if n not in names}
-    if config.tie_word_embeddings and "lm_head.weight" in names:
-        ignored["lm_head.weight"] = checkpoint.info("lm_head.weight").shape
+    if config.tie_word_embeddings:  # a head that is there is the embedding once more
+        ignored |= {n: checkpoint.info(n).shape for n in names if names[n].startswith("lm_head.")}
     checkpoint.account({**expected, **ignored, **no_biases(checkpoint, expected)})
     return model, wanted
+
+
+def _count(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Compare how many layers and experts there are with the tensors before they are made: a number
+    in config.json costs nothing, and a layer does.
+
+    Raises:
+        ValueError: config.json says that there are more than tensors are for.
+    """
+    config, found = checkpoint.config, {"layers": 0, "experts": 0}
+    for name in names:
+        for what, number in _NUMBERED.findall(name):
+            found[what] = max(found[what], int(number) + 1)
+    said = {"layers": config.num_hidden_layers, "experts": config.num_experts}
+    for what, count in said.items():
+        if count > found[what]:
+            raise ValueError(
+                f"{checkpoint.folder}: config.json says {count:,} {what}, and there are tensors of "
+                f"{found[what]:,}"
+            )
 
 
 def to_quantize(checkpoint: Checkpoint, model: nn.Module, form: Form) -> dict[str, Form]:

@@ -35,8 +35,10 @@ def make_rope(args: ModelConfig, rope: RopeConfig | None = None) -> Any:
 class LongRoPE(Module):
     """Phi-3's two rotations: one for sequences of up to the original length, one for longer ones.
 
-    An engine takes one of them for good, by the longest sequence it may have: keys that are cached
-    cannot turn anew.
+    An engine takes one of them for good, by the longest sequence that it was asked to have: keys
+    that are cached cannot turn anew. Where nobody asks that is the original length
+    (`ModelConfig.usual_length`): free memory has no say, so that the same request has the same
+    answer on every machine.
     """
 
     def __init__(self, dims: int, rope: RopeConfig) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array, fast
+from nanocupy.core.array import shared
 from nanocupy.nn.module import Module
 
 
@@ -25,10 +26,13 @@ class Weighted(Module):
         """The weight as f32 [n, k]."""
         return self.weight.astype(core.float32)
 
-    def to_pack(self) -> tuple[Any, Any]:
-        """(what may share a buffer, what `fast.pack` takes)."""
-        weight = self.weight.numpy()
-        return (weight.dtype.str, weight.shape[1]), weight
+    def buffer_key(self) -> tuple[Any, ...]:
+        """What layers have in common that may share a buffer. No weight is computed for it."""
+        return str(self.weight.dtype), self.weight.shape[1]
+
+    def to_pack(self) -> Any:
+        """What `fast.pack` takes; weights that were not computed yet are now."""
+        return self.weight.numpy()
 
     def to_quantized(
         self, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
@@ -52,8 +56,10 @@ class Affine(Weighted):
     weight uint32 [n, k*bits/32] (first code in the lowest bits), scales, biases [n, k/group_size].
     """
 
-    def quantized(self, group_size: int, bits: int) -> None:
+    def quantized(self, group_size: int, bits: int, mode: str = "affine") -> None:
         """Make places for codes, scales and biases where the weight's was."""
+        if mode != "affine":
+            raise NotImplementedError(f"[quantize] mode={str(mode)[:40]!r}: only 'affine'")
         n, k = self.weight.shape
         if k % group_size:
             raise ValueError(f"[quantize] {k} inputs do not divide into groups of {group_size}")
@@ -62,13 +68,14 @@ class Affine(Weighted):
         self.scales, self.biases = (core.zeros((n, k // group_size)) for _ in range(2))
 
     def dense(self) -> array:
-        return array(fast.dequantize(*self._parts(), self.bits))
+        return shared(fast.dequantize(*self._parts(), self.bits))
 
-    def to_pack(self) -> tuple[Any, Any]:
-        codes, scales, biases = self._parts()
-        dtypes = scales.dtype.str, biases.dtype.str
-        key = (self.bits, self.group_size, *dtypes, codes.shape[1])
-        return key, (codes, scales, biases, self.bits)
+    def buffer_key(self) -> tuple[Any, ...]:
+        dtypes = str(self.scales.dtype), str(self.biases.dtype)
+        return (self.bits, self.group_size, *dtypes, self.weight.shape[1])
+
+    def to_pack(self) -> Any:
+        return (*self._parts(), self.bits)
 
     def dims(self) -> tuple[int, int]:
         n, words = super().dims()
@@ -103,18 +110,31 @@ class Linear(Weighted):
 
 
 class QuantizedLinear(Affine, Linear):
-    """A Linear with an `Affine` weight."""
+    """A Linear with an `Affine` weight: 4 bits in groups of 64, unless told."""
 
     def __init__(
         self,
         input_dims: int,
         output_dims: int,
         bias: bool = True,
-        group_size: int = 64,
-        bits: int = 4,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
     ) -> None:
         super().__init__(input_dims, output_dims, bias)
-        self.quantized(group_size, bits)
+        self.quantized(group_size or 64, bits or 4, mode)
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear_layer: Linear,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+    ) -> QuantizedLinear:
+        """See `Linear.to_quantized`."""
+        made: QuantizedLinear = linear_layer.to_quantized(group_size, bits, mode)
+        return made
 
 
 class Embedding(Weighted):
@@ -144,11 +164,30 @@ class Embedding(Weighted):
 
 
 class QuantizedEmbedding(Affine, Embedding):
-    """An Embedding with an `Affine` weight."""
+    """An Embedding with an `Affine` weight: 4 bits in groups of 64, unless told."""
 
-    def __init__(self, num_embeddings: int, dims: int, group_size: int = 64, bits: int = 4) -> None:
+    def __init__(
+        self,
+        num_embeddings: int,
+        dims: int,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+    ) -> None:
         super().__init__(num_embeddings, dims)
-        self.quantized(group_size, bits)
+        self.quantized(group_size or 64, bits or 4, mode)
+
+    @classmethod
+    def from_embedding(
+        cls,
+        embedding_layer: Embedding,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+    ) -> QuantizedEmbedding:
+        """See `Embedding.to_quantized`."""
+        made: QuantizedEmbedding = embedding_layer.to_quantized(group_size, bits, mode)
+        return made
 
 
 class RMSNorm(Module):

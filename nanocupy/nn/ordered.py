@@ -21,10 +21,9 @@ class OrderedLinear(QuantizedLinear):
     def __call__(self, x: array) -> array:
         return super().__call__(core.take(x, self.order, axis=-1))
 
-    def to_pack(self) -> tuple[Any, Any]:
+    def buffer_key(self) -> tuple[Any, ...]:
         """Those of one order may share a buffer: they read the same rows."""
-        key, weight = super().to_pack()
-        return (*key, self.order.numpy().tobytes()), weight
+        return (*super().buffer_key(), self.order.numpy().tobytes())
 
 
 def share_order(layers: list[Any]) -> None:

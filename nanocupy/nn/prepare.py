@@ -56,12 +56,12 @@ def _side_by_side(module: Module) -> Iterable[list[Weighted]]:
     groups: dict[Any, list[Weighted]] = defaultdict(list)
     for _, child in module._named_children():
         if isinstance(child, Weighted) and child.packed is None:
-            groups[child.to_pack()[0]].append(child)
+            groups[child.buffer_key()].append(child)
     return groups.values()
 
 
 def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
-    weights = [layer.to_pack()[1] for layer in layers]
+    weights = [layer.to_pack() for layer in layers]
     for layer, packed in zip(layers, fast.pack(device, weights, activations), strict=True):
         layer.packed = packed
         for name in ("weight", "scales", "biases"):

@@ -145,22 +145,28 @@ class _Stack(Module):
         self.layers = [self.layer(*how) for _ in range(num_layers)]
         self.ln = LayerNorm(dims)
 
-    def __call__(self, x: array, *about: Any) -> array:
+    def _through(self, x: array, *about: Any) -> array:
         for layer in self.layers:
             x = layer(x, *about)
         return self.ln(x)
 
 
 class TransformerEncoder(_Stack):
-    """encoder(x, mask): `TransformerEncoderLayer`s."""
+    """`TransformerEncoderLayer`s."""
 
     layer = TransformerEncoderLayer
 
+    def __call__(self, x: array, mask: Any) -> array:
+        return self._through(x, mask)
+
 
 class TransformerDecoder(_Stack):
-    """decoder(x, memory, x_mask, memory_mask): `TransformerDecoderLayer`s."""
+    """`TransformerDecoderLayer`s."""
 
     layer = TransformerDecoderLayer
+
+    def __call__(self, x: array, memory: array, x_mask: Any, memory_mask: Any) -> array:
+        return self._through(x, memory, x_mask, memory_mask)
 
 
 class Transformer(Module):

@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from nanocupy.text.detokenizer import Detokenizer
 from nanocupy.text.stop_strings import StopStrings
-from nanocupy.text.tokenizer import Tokenizer
+from nanocupy.text.tokenizer import Tokenizer, TooLongError
 
 if TYPE_CHECKING:
     from nanocupy.text.chat_template import ChatTemplate, load_chat_template
 
-__all__ = ["ChatTemplate", "Detokenizer", "StopStrings", "Tokenizer", "load_chat_template"]
+__all__ = [
+    "ChatTemplate",
+    "Detokenizer",
+    "StopStrings",
+    "Tokenizer",
+    "TooLongError",
+    "load_chat_template",
+]
 
 
 def __getattr__(name: str) -> Any:

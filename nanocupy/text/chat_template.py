@@ -109,17 +109,20 @@ class ChatTemplate:
         tokenizer: Tokenizer,
         messages: Sequence[Message],
         add_generation_prompt: bool | None = None,
+        limit: int | None = None,
         **kwargs: Any,
     ) -> Prompt:
         """The prompt as `render` gives it and its token ids; arguments as there.
 
+        With a `limit`, TooLongError where there are more tokens than that, as soon as it is known.
         Text in messages never becomes an added token: the ids are those of the text wherever
         messages hold nothing that looks like one. The model's own markup that is not special
         (`<think>`) is kept in assistant messages, for templates cut it out of the history.
         """
         text = self._render(tokenizer, messages, add_generation_prompt, kwargs)
         shown = _Shown(str.__str__(text), flags(text))
-        return Prompt(shown.text, _respell(tokenizer, tokenizer.encode_spans(shown.text), shown))
+        spans = tokenizer.encode_spans(shown.text, limit)
+        return Prompt(shown.text, _respell(tokenizer, spans, shown, limit))
 
     def _render(
         self,
@@ -347,7 +350,9 @@ class _Shown(NamedTuple):
         return None
 
 
-def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int]:
+def _respell(
+    tokenizer: Tokenizer, spans: list[Span], shown: _Shown, limit: int | None
+) -> list[int]:
     """The ids of `spans`, with stretches that hold forged markup spelled as plain text.
 
     A stretch runs from one markup token of the template's to the next: the tokenizer splits there
@@ -362,7 +367,7 @@ def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int
             continue
         forged = [inner for inner in stretch if inner.id in tokenizer.added]
         if forged:
-            ids += _spelled(tokenizer, shown, begin, span.start, forged)
+            ids += _spelled(tokenizer, shown, begin, span.start, forged, limit)
         else:
             ids += [inner.id for inner in stretch]
         stretch, begin = [], span.end
@@ -372,13 +377,18 @@ def _respell(tokenizer: Tokenizer, spans: list[Span], shown: _Shown) -> list[int
 
 
 def _spelled(
-    tokenizer: Tokenizer, shown: _Shown, begin: int, end: int, forged: list[Span]
+    tokenizer: Tokenizer,
+    shown: _Shown,
+    begin: int,
+    end: int,
+    forged: list[Span],
+    limit: int | None,
 ) -> list[int]:
     """The ids of a stretch as plain text, but for markup of the template's that forged markup hid:
     a message that ends in "of" before "<|end|>", where "of<|end|>" is a token, too."""
     ids: list[int] = []
     if any(1 in shown.own[span.start : span.end] for span in forged):
         while (hidden := shown.overlapped(tokenizer, begin, end)) is not None:
-            ids += [*tokenizer.encode_plain(shown.text[begin : hidden.start]), hidden.id]
+            ids += [*tokenizer.encode_plain(shown.text[begin : hidden.start], limit), hidden.id]
             begin = hidden.end
-    return [*ids, *tokenizer.encode_plain(shown.text[begin:end])]
+    return [*ids, *tokenizer.encode_plain(shown.text[begin:end], limit)]

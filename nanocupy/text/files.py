@@ -2,31 +2,89 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nanocupy.files import read_json_if_there
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, {} when there is no such file; ValueError if it is no object."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} should hold a JSON object, not {type(value).__name__}")
-    return value
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json as transformers 5 reads it, which is older names put into newer ones.
+
+    special_tokens_map.json goes over it where it has no added_tokens_decoder: older versions wrote
+    it. Of "extra_special_tokens" a list stays; an object is in "model_specific_special_tokens".
+    """
+    said = read_json_if_there(folder / "tokenizer_config.json")
+    settings = {name: value for name, value in said.items() if value is not None}
+    if settings.get("additional_special_tokens") and not settings.get("extra_special_tokens"):
+        settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
+    if "added_tokens_decoder" not in settings:
+        older = read_json_if_there(folder / "special_tokens_map.json")
+        both = [said.get("extra_special_tokens") or [] for said in (settings, older)]
+        settings |= older
+        if all(isinstance(said, list) for said in both):
+            settings["extra_special_tokens"] = [*both[0], *both[1]]
+    extra = settings.get("extra_special_tokens")
+    if isinstance(extra, dict):
+        settings["model_specific_special_tokens"] = settings.pop("extra_special_tokens")
+    return settings
+
+
+def named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """bos_token, eos_token, ... and the model's own names (image_token) to what stands for them:
+    a text, or an object with its "content"."""
+    own = [role for role in settings if role.endswith("_token") and role not in NAMED]
+    named = {role: settings[role] for role in (*NAMED, *own) if role in settings}
+    specific = settings.get("model_specific_special_tokens")
+    named |= specific if isinstance(specific, dict) else {}
+    return {role: token for role, token in named.items() if token_text(token) is not None}
+
+
+def extra_tokens(settings: Mapping[str, Any]) -> list[Any]:
+    """Special tokens without a name: texts, or objects with their "content"."""
+    for key in ("extra_special_tokens", "additional_special_tokens"):
+        if settings.get(key):
+            return [t for t in settings[key] if token_text(t) is not None]
+    return []
+
+
+def token_text(token: Any) -> str | None:
+    """The text of a token that is written as text or as an object; None for anything else."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def special_token_texts(folder: Path) -> dict[str, str]:
     """bos_token, eos_token, ... to their text, as chat templates know them."""
-    found = read_json(folder / "special_tokens_map.json")
-    found |= read_json(folder / "tokenizer_config.json")
-    texts = {}
-    for role, token in found.items():
-        text = token.get("content") if isinstance(token, dict) else token
-        if role.endswith("_token") and isinstance(text, str):
-            texts[role] = text
-    return texts
+    named = named_tokens(tokenizer_settings(folder))
+    return {role: text for role, token in named.items() if (text := token_text(token)) is not None}
+
+
+def end_ids(folder: Path) -> list[int]:
+    """Every token id that generation_config.json or config.json says an answer ends at."""
+    found: list[int] = []
+    for file in ("generation_config.json", "config.json"):
+        for said in _ends_said(read_json_if_there(folder / file)):
+            ids = said if isinstance(said, list) else [said]
+            if any(type(i) is not int for i in ids):
+                raise ValueError(f"{folder / file}: eos_token_id must be token ids, got {said!r}")
+            found += ids
+    return list(dict.fromkeys(found))
+
+
+def _ends_said(config: dict[str, Any]) -> Iterator[Any]:
+    """What a config, and that of the language model inside one, has as eos_token_id."""
+    inner = config.get("text_config")
+    for part in (config, inner if isinstance(inner, dict) else {}):
+        if (said := part.get("eos_token_id")) is not None:
+            yield said
+
+
+def end_texts(folder: Path) -> list[str]:
+    """The text of every token that a file calls eos_token."""
+    files = ("tokenizer_config.json", "special_tokens_map.json")
+    texts = (token_text(read_json_if_there(folder / file).get("eos_token")) for file in files)
+    return [text for text in dict.fromkeys(texts) if text]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nanocupy.text.files import read_json
+from nanocupy.files import TEMPLATE_BYTES, is_there, read_json_if_there, read_text
 
 DEFAULT = "default"
 
@@ -17,14 +17,15 @@ def template_sources(folder: Path) -> dict[str, str]:
     else chat_template.json. A single template is named "default".
     """
     named = {
-        path.stem: _read(path) for path in sorted(folder.glob("additional_chat_templates/*.jinja"))
+        path.stem: read_text(path, TEMPLATE_BYTES, folder)
+        for path in sorted(folder.glob("additional_chat_templates/*.jinja"))
     }
-    if (folder / "chat_template.jinja").is_file():
-        named[DEFAULT] = _read(folder / "chat_template.jinja")
+    if is_there(folder / "chat_template.jinja"):
+        named[DEFAULT] = read_text(folder / "chat_template.jinja", TEMPLATE_BYTES)
     if named:
         return named
     for file in ("tokenizer_config.json", "chat_template.json"):
-        if found := _said(read_json(folder / file).get("chat_template")):
+        if found := _said(read_json_if_there(folder / file).get("chat_template")):
             return found
     return {}
 
@@ -44,10 +45,3 @@ def _said(value: Any) -> dict[str, str]:
             f'{{"name": ..., "template": ...}}: got {value!r:.200}'
         )
     return said
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error

@@ -7,14 +7,21 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.text.files import read_json, special_token_texts
+from nanocupy.files import TOKENIZER_BYTES, checked, is_there
+from nanocupy.text.added_tokens import add_named_tokens
+from nanocupy.text.files import end_ids, end_texts, special_token_texts
+from nanocupy.text.lower_bound import LowerBound
+from nanocupy.text.pieces import pieces
 
 MAX_ID = 2**32 - 1
+_SHORT = 1 << 12  # characters that are encoded in a millisecond
+_LARGE = 1 << 18  # characters whose encoding leaves much memory behind
 
 
 class Span(NamedTuple):
@@ -25,8 +32,20 @@ class Span(NamedTuple):
     end: int
 
 
+class TooLongError(ValueError):
+    """A text of more tokens than asked for: of `num_tokens`, or at `least` of so many."""
+
+    def __init__(self, num_tokens: int, limit: int, least: bool) -> None:
+        said = f"{'at least ' if least else ''}{num_tokens}"
+        super().__init__(f"the text has {said} tokens, at most {limit} fit")
+        self.num_tokens, self.limit, self.least = num_tokens, limit, least
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.num_tokens, self.limit, self.least)
+
+
 class Tokenizer:
-    """The tokenizer.json of a model folder.
+    """The tokenizer.json of a model folder, with the tokens that other files name (`added_tokens`).
 
     **Added tokens** are the vocabulary's markup: `<|im_start|>`, `<think>`. Those marked special
     do not show in decoded text. Every error is a ValueError that concerns one call alone.
@@ -35,8 +54,8 @@ class Tokenizer:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._tokenizer = _load(self.folder / "tokenizer.json")
+        self.special_ids = add_named_tokens(self._tokenizer, self.folder)
         added = self._tokenizer.get_added_tokens_decoder()
-        self.special_ids = frozenset(i for i, token in added.items() if token.special)
         # Runs of spaces that some vocabularies add are text, not markup.
         self.added = {i: token.content for i, token in added.items() if token.content.strip()}
         self._texts = special_token_texts(self.folder)
@@ -47,45 +66,101 @@ class Tokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @cached_property
+    def special_texts(self) -> dict[int, str]:
+        """The text of each special token, which decoded text does not show."""
+        return {i: self.added[i] for i in sorted(self.special_ids) if i in self.added}
+
+    @cached_property
     def bos_id(self) -> int | None:
         """The token that begins a sequence, if the model has one."""
         return self._named("bos_token")
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """The tokens that end an answer: generation_config.json, else config.json, else ours."""
-        for file in ("generation_config.json", "config.json"):
-            said = read_json(self.folder / file).get("eos_token_id")
-            ids = said if isinstance(said, list) else [said]
-            if ids and all(type(i) is int for i in ids):
-                return tuple(dict.fromkeys(ids))
-        named = self._named("eos_token")
-        return () if named is None else (named,)
+        """Every token that a file of the model calls the end of an answer, by id or by name."""
+        named = (self.id_of(text) for text in end_texts(self.folder))
+        return tuple(dict.fromkeys([*end_ids(self.folder), *(i for i in named if i is not None)]))
 
-    def encode(self, text: str, add_special: bool = True) -> list[int]:
+    def encode(self, text: str, add_special: bool = True, limit: int | None = None) -> list[int]:
         """The ids of `text`, where added tokens are recognised.
 
         `add_special` puts what the model's tokenizer puts around a sequence (BOS, for some).
-        Raises ValueError for half surrogate pairs, which are not text.
-        """
-        ids: list[int] = self._encode(text, add_special).ids
-        return ids
+        With a `limit` no more is done than it takes to know that there are more tokens than that.
 
-    def encode_plain(self, text: str) -> list[int]:
+        Raises:
+            TooLongError: there are.
+            ValueError: `text` is no text (half surrogate pairs are not), or cannot be encoded.
+        """
+        if len(_checked(text)) <= _SHORT:
+            ids: list[int] = _encode(self._tokenizer, text, add_special).ids
+            _check_count(len(ids), limit)
+            return ids
+        before, after = self._around if add_special else ([], [])
+        wrapped = len(before) + len(after)
+        return [*before, *self._ids(self._tokenizer, text, limit, wrapped), *after]
+
+    def encode_plain(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
-        ids = self.encode(text, add_special=False)
+        ids = self.encode(text, add_special=False, limit=limit)
         if self.added.keys().isdisjoint(ids):
             return ids
-        ids = self._plain.encode(text, add_special_tokens=False).ids
+        ids = self._ids(self._plain, text, limit)
         if not self.added.keys().isdisjoint(ids):
             names = sorted({self.added[i] for i in ids if i in self.added})
             raise ValueError(f"this tokenizer cannot spell {', '.join(names)} as plain text")
         return ids
 
-    def encode_spans(self, text: str) -> list[Span]:
+    def encode_spans(self, text: str, limit: int | None = None) -> list[Span]:
         """The ids of `text`, nothing put around, each with the characters it stands for."""
-        encoding = self._encode(text, False)
-        return [Span(i, *span) for i, span in zip(encoding.ids, encoding.offsets, strict=True)]
+        spans: list[Span] = []
+        for start, found in self._pieces(self._tokenizer, text, limit, offsets=True):
+            ends = zip(found.ids, found.offsets, strict=True)
+            new = [Span(i, start + first, start + last) for i, (first, last) in ends]
+            spans += _with_space(new, start) if start and text[start - 1] == " " else new
+        return spans
+
+    def at_least(self, text: str) -> int:
+        """No fewer tokens than this are in `text`; known at once, however long it is."""
+        return self._bound(_checked(text))
+
+    def _ids(self, tokenizer: Any, text: str, limit: int | None, count: int = 0) -> list[int]:
+        """The ids of all pieces, of which `count` have been counted already."""
+        found = self._pieces(tokenizer, text, limit, count, offsets=False)
+        return [i for _, piece in found for i in piece.ids]
+
+    def _pieces(
+        self, tokenizer: Any, text: str, limit: int | None, count: int = 0, *, offsets: bool
+    ) -> Iterator[tuple[int, Any]]:
+        """The Encodings of a text's pieces, and where they begin. Other threads run meanwhile."""
+        if len(_checked(text)) <= _SHORT:
+            found = _encode(tokenizer, text, False)
+            _check_count(count + len(found), limit)
+            yield 0, found
+            return
+        if limit is not None:
+            _check_count(count + self._bound(text, limit), limit, least=True)
+        encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+        for start, piece in pieces(text, lambda part: _encode(tokenizer, part, False).ids):
+            with _explained(text):
+                [found] = encode([piece], add_special_tokens=False)
+            count += len(found)
+            _check_count(count, limit, least=True)
+            yield start, found
+        if len(text) > _LARGE:
+            _give_back()
+
+    @cached_property
+    def _bound(self) -> LowerBound:
+        return LowerBound(self._tokenizer, _BYTE_OF)
+
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What is put before and behind a sequence."""
+        alone, inside = (_encode(self._tokenizer, "a", around).ids for around in (False, True))
+        for start in range(len(inside) - len(alone) + 1):
+            if inside[start : start + len(alone)] == alone:
+                return inside[:start], inside[start + len(alone) :]
+        raise ValueError(f"{self.folder}: its post-processor changes what it is put around")
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of `ids`. Ids without a token have no text; half characters become U+FFFD."""
@@ -125,20 +200,6 @@ class Tokenizer:
 
         return isinstance(self._tokenizer.decoder, ByteLevel)
 
-    def _encode(self, text: str, add_special: bool) -> Any:
-        if not isinstance(text, str):
-            raise ValueError(f"text must be a str, got {type(text).__name__}")
-        try:
-            return self._tokenizer.encode(text, add_special_tokens=add_special)
-        except (
-            Exception
-        ) as error:  # half surrogates are a TypeError here, the rest plain Exceptions
-            if any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise ValueError(
-                    "the text holds half a surrogate pair, which is no text"
-                ) from error
-            raise ValueError(f"the tokenizer cannot encode this text: {error}") from error
-
     def _named(self, role: str) -> int | None:
         text = self._texts.get(role)
         return None if text is None else self.id_of(text)
@@ -156,6 +217,43 @@ class Tokenizer:
         if any(plain.token_to_id(added[i].content) != i for i in added.keys() - self.added.keys()):
             raise ValueError(f"{self.folder / 'tokenizer.json'}: its added tokens cannot be hidden")
         return plain
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"text must be a str, got {type(text).__name__}")
+    return text
+
+
+def _with_space(spans: list[Span], start: int) -> list[Span]:
+    """Spans of a piece that begins behind a space, for which its first token stands, too."""
+    first, *others = spans
+    alone = bool(others) and others[0].start == start
+    return [Span(first.id, start - 1, start if alone else first.end), *others]
+
+
+def _check_count(count: int, limit: int | None, *, least: bool = False) -> None:
+    if limit is not None and count > limit:
+        raise TooLongError(count, limit, least)
+
+
+def _encode(tokenizer: Any, text: str, add_special: bool) -> Any:
+    """The Encoding of a short text: no other thread runs meanwhile."""
+    with _explained(_checked(text)):
+        return tokenizer.encode(text, add_special_tokens=add_special)
+
+
+@contextmanager
+def _explained(text: str) -> Iterator[None]:
+    """Half surrogates are a TypeError here, the rest plain Exceptions."""
+    try:
+        yield
+    except Exception as error:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("the text holds half a surrogate pair, which is no text") from error
+        raise ValueError(f"the tokenizer cannot encode this text: {error}") from error
 
 
 def _hide(raw: dict[str, Any], names: set[str]) -> None:
@@ -180,8 +278,9 @@ def _hide(raw: dict[str, Any], names: set[str]) -> None:
 def _load(path: Path) -> Any:
     from tokenizers import Tokenizer as Fast
 
-    if not path.is_file():
+    if not is_there(path):
         raise ValueError(f"{path} does not exist; a model folder needs its tokenizer.json")
+    checked(path, TOKENIZER_BYTES)
     try:
         tokenizer = Fast.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing finer

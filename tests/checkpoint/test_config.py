@@ -99,7 +99,7 @@ def test_head_dim_of_its_own(tmp_path: Path) -> None:
     assert load_config(folder(tmp_path, changed(head_dim=128))).head_dim == 128
 
 
-def test_eos_comes_from_the_first_file_that_says_so(tmp_path: Path) -> None:
+def test_what_any_file_calls_an_end_is_one(tmp_path: Path) -> None:
     tokenizer = {
         "eos_token": {"content": "<end>"},
         "bos_token": "<s>",
@@ -109,9 +109,9 @@ def test_eos_comes_from_the_first_file_that_says_so(tmp_path: Path) -> None:
     config = load_config(folder(tmp_path, silent, tokenizer_config=tokenizer))
     assert config.eos_token_ids == (7,) and config.bos_token_id == 3
     folder(tmp_path, changed(eos_token_id=5))
-    assert load_config(tmp_path).eos_token_ids == (5,)
+    assert load_config(tmp_path).eos_token_ids == (5, 7)
     folder(tmp_path, changed(), generation_config={"eos_token_id": [9, 4, 9]})
-    assert load_config(tmp_path).eos_token_ids == (9, 4)
+    assert load_config(tmp_path).eos_token_ids == (9, 4, 128001, 128008, 128009, 7)
 
 
 def test_quantization_is_mlx(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import ml_dtypes  # noqa: F401  (tells NumPy about bfloat16)
@@ -20,6 +21,7 @@ from nanocupy.checkpoint.gguf_file import KINDS as KINDS_BY_NUMBER
 from nanocupy.checkpoint.gguf_model import unpermute
 from nanocupy.checkpoint.gguf_rope import llama3_factors
 from nanocupy.kernels import affine, linear
+from nanocupy.text import ChatTemplate
 
 
 def matrix(folder: Path, module: str) -> NDArray[np.float32]:
@@ -257,3 +259,74 @@ def test_the_file_is_what_safetensors_reads(tmp_path: Path) -> None:
     with safe_open(folder / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "mlx"}
         assert "model.layers.1.self_attn.q_proj.scales" in file.keys()  # noqa: SIM118
+
+
+def test_named_chat_templates_go_into_the_folder(tmp_path: Path) -> None:
+    key, source = "tokenizer.chat_template.tool_use", "{{ tools | tojson }}"
+    tiny.write_gguf(tmp_path / "m.gguf", extra=[(key, source)])
+    folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out")
+    assert (folder / "chat_template.jinja").read_text() == tiny.TEMPLATE
+    assert (folder / "additional_chat_templates" / "tool_use.jinja").read_text() == source
+    message = [{"role": "user", "content": "Hi"}]
+    assert ChatTemplate(folder).render(message, tools=[{"name": "x"}]) == '[{"name": "x"}]'
+    tiny.write_gguf(tmp_path / "odd.gguf", extra=[("tokenizer.chat_template.../x", source)])
+    with pytest.raises(ValueError, match="no name for a chat template"):
+        convert_gguf(tmp_path / "odd.gguf", tmp_path / "odd")
+
+
+YARN: list[tuple[str, object]] = [
+    ("llama.rope.scaling.type", "yarn"),
+    ("llama.rope.scaling.factor", 4.0),
+    ("llama.rope.scaling.original_context_length", 64),
+]
+
+
+@pytest.mark.parametrize(
+    ("extra", "freqs", "message"),
+    [
+        (YARN, True, "rope scaling 'yarn' beside factors by frequency"),
+        ([("llama.rope.scaling.factor", 4.0)], True, "rope scaling 'linear' beside factors"),
+        (
+            [("llama.rope.scaling.factor", 4.0), ("llama.rope.scale_linear", 2.0)],
+            False,
+            r"rope\.scaling\.factor 4, and rope\.scale_linear 2",
+        ),
+        ([("llama.rope.scaling.type", "longrope")], False, "'longrope' without its factors"),
+        (
+            [("llama.vocab_size", 300)],
+            False,
+            r"vocab_size 300, and token_embd",
+        ),
+    ],
+)
+def test_metadata_at_odds_is_refused(
+    tmp_path: Path, extra: list[tuple[str, object]], freqs: bool, message: str
+) -> None:
+    tensors = tiny.weights(np.random.default_rng(0), len(tiny.vocabulary()[0]))
+    if freqs:
+        tensors["rope_freqs.weight"] = np.full(8, 2.0, np.float32)
+    tiny.write_gguf(tmp_path / "m.gguf", extra=extra, tensors=tensors)
+    with pytest.raises(ValueError, match=message):
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"arch": "x" * 400},
+        {"extra": [("llama.rope.scaling.type", "x" * 10**6)]},
+        {"extra": [("llama.attention.odd", "x" * 10**6)]},
+    ],
+)
+def test_errors_are_short(tmp_path: Path, options: dict[str, Any]) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf", **options)
+    with pytest.raises(ValueError, match="not supported") as caught:
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_key_of_a_megabyte_is_not_repeated(tmp_path: Path) -> None:
+    tiny.write_gguf(tmp_path / "m.gguf", extra=[("llama.rope.x" + "y" * 10**6, 2)])
+    with pytest.raises(ValueError, match="the length of a key is 1000012") as caught:
+        convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    assert len(str(caught.value)) < 1000

@@ -158,7 +158,7 @@ def test_too_few_experts_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((FOLDER / "mixtral" / name).read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_local_experts": 5}))
-    with pytest.raises(ValueError, match=r"missing .*experts\.4\.up_proj\.weight"):
+    with pytest.raises(ValueError, match="says 5 experts, and there are tensors of 4"):
         loaded(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,12 @@ def test_what_is_no_weight_is_copied_and_nothing_else(drawn: Any, tmp_path: Path
     (source / "modeling.py").write_text("raise SystemExit")
     (source / "pytorch_model.bin").write_bytes(b"pickle")
     converted(source, tmp_path / "out")
+    named = "additional_chat_templates/tool_use.jinja"
+    (source / named).parent.mkdir()
+    (source / named).write_text("{{ tools }}")
+    converted(source, tmp_path / "named")
+    assert (tmp_path / "named" / named).read_text() == "{{ tools }}"
+    shutil.rmtree(source / "additional_chat_templates")
     kept = {path.name for path in (tmp_path / "out").iterdir()}
     assert kept == {path.name for path in source.iterdir()} - {"modeling.py", "pytorch_model.bin"}
     for name in kept - {"config.json", "model.safetensors"}:

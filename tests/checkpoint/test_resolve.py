@@ -8,11 +8,12 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from checkpoint import tiny
-from nanocupy.checkpoint import Checkpoint, hub, known_models, locate, resolve, wheel
+from nanocupy.checkpoint import Checkpoint, hub, imported, known_models, locate, resolve, wheel
 from nanocupy.checkpoint.known_models import KnownModel, Piece
 
 FILE = "Tiny.Q4_1.gguf"
@@ -184,10 +185,69 @@ def test_two_processes_at_once(known: KnownModel, tmp_path: Path) -> None:
     assert left_overs(tmp_path / "cache") == [known.folder.name]
 
 
-def test_a_folder_that_lost_its_weights_is_made_again(known: KnownModel) -> None:
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    """One bit of the weights, which nothing else would notice."""
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+DAMAGES: dict[str, Any] = {
+    "weights gone": lambda folder: (folder / "model.safetensors").unlink(),
+    "weights cut": lambda folder: truncate(folder / "model.safetensors"),
+    "a bit of the weights": lambda folder: flip(folder / "model.safetensors"),
+    "config empty": lambda folder: (folder / "config.json").write_bytes(b""),
+    "tokenizer of zeros": lambda folder: (folder / "tokenizer.json").write_bytes(bytes(999)),
+    "template gone": lambda folder: (folder / "chat_template.jinja").unlink(),
+    "record gone": lambda folder: (folder / imported.RECORD).unlink(),
+    "record damaged": lambda folder: (folder / imported.RECORD).write_text('{"a": 1}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_made_again(known: KnownModel, damage: str) -> None:
     folder = resolve("tiny")
-    (folder / "model.safetensors").unlink()
-    assert Checkpoint(resolve("tiny")).names()
+    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != imported.RECORD}
+    DAMAGES[damage](folder)
+    assert resolve("tiny") == folder
+    again = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != imported.RECORD}
+    assert again == files
+
+
+def test_a_folder_that_was_copied_or_touched_is_not(
+    known: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are read once, and the times they have now are written down."""
+    folder = resolve("tiny")
+    (tmp_path / "index").rename(tmp_path / "gone")
+    for path in folder.iterdir():
+        os.utime(path, ns=(0, 10**18 + 5))
+    read: list[Path] = []
+    digest = imported._digest
+    monkeypatch.setattr(imported, "_digest", lambda path: read.append(path) or digest(path))
+    assert resolve("tiny") == folder and len(read) == len([*folder.iterdir()]) - 1
+    assert resolve("tiny") == folder and len(read) == len([*folder.iterdir()]) - 1
+
+
+@pytest.mark.parametrize("model", ["x" * 300, "x" * 10**7])
+def test_a_name_that_no_file_can_have(model: str) -> None:
+    with pytest.raises(ValueError, match=r"no model|at most 4,096 characters") as caught:
+        resolve(model)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_damaged_folder_that_cannot_be_had_again_is_told(
+    known: KnownModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truncate(resolve("tiny") / "model.safetensors")
+    monkeypatch.setenv("NANOCUPY_OFFLINE", "1")
+    with pytest.raises(ValueError, match="could not get the model 'tiny'"):
+        resolve("tiny")
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")

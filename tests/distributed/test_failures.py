@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from mpirun import PROGRAMS, Ended, mpirun, needs_mpi, start
 
 pytestmark = needs_mpi
 SECONDS = 10
+STALL = 1.5  # what the program sets
 
 
 def processes(mark: str) -> list[int]:
@@ -76,10 +79,38 @@ def test_a_rank_raises(fails: Callable[..., Ended], when: str) -> None:
     assert ended.seconds < SECONDS
 
 
+def seconds_to_find(ended: Ended) -> float:
+    """From when a rank stopped to when rank 0's caller heard of it."""
+    at = dict(re.findall(r"(stop|found) at ([\d.]+)", ended.err))
+    return float(at["found"]) - float(at["stop"])
+
+
 @pytest.mark.parametrize("when", ["idle", "prefill", "inside", "decode", "shutdown"])
 def test_a_rank_stalls(fails: Callable[..., Ended], when: str) -> None:
     ended = fails(1, "stop", when)
     assert ended.out.startswith("caught RankError: rank 1 has said nothing for 1.5 s"), ended
+    assert ended.seconds < SECONDS and seconds_to_find(ended) < 2 * STALL
+
+
+@pytest.mark.parametrize("when", ["joined", "load", "capture"])
+def test_a_rank_stalls_before_there_is_an_engine(fails: Callable[..., Ended], when: str) -> None:
+    """There a rank may be busy for a while, and speak late; twice as long is too late."""
+    ended = fails(1, "stop", when)
+    assert ended.out.startswith("caught RankError: rank 1 has said nothing for 2.5 s"), ended
+    assert seconds_to_find(ended) < 2 * STALL
+
+
+def test_a_rank_stalls_while_mpi_waits_for_it(fails: Callable[..., Ended]) -> None:
+    """Nobody can interrupt that: the job ends, and says why."""
+    ended = fails(1, "stop", "window")
+    assert "the job ends: rank 1 has said nothing for 2.5 s" in ended.err and not ended.out
+    assert ended.seconds < SECONDS
+
+
+def test_a_rank_stalls_at_its_exit(fails: Callable[..., Ended]) -> None:
+    """The caller has its answers; the program ends, and does not wait for ever."""
+    ended = fails(1, "stop", "exit")
+    assert "the job ends: rank 1 has said nothing for 1.5 s" in ended.err and not ended.out
     assert ended.seconds < SECONDS
 
 
@@ -134,3 +165,22 @@ def test_the_launcher_is_killed(tiny: Path, tmp_path: Path, shm: dict[str, str])
     while processes(str(mark)) and time.monotonic() < killed + SECONDS:
         time.sleep(0.1)
     assert processes(str(mark)) == [] and os.listdir(folder) == []
+
+
+def test_what_a_killed_job_leaves_is_cleared_by_the_next(
+    tiny: Path, tmp_path: Path, shm: dict[str, str]
+) -> None:
+    """Where ranks and launcher are killed at once, nobody can clean up."""
+    mark, folder = model_of(tiny, tmp_path), tmp_path / "shm"
+    job = start(2, str(PROGRAMS / "fails.py"), str(mark), "-1", "-", "serve", **shm)
+    deadline = time.monotonic() + 60
+    while len(os.listdir(folder)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    for pid in processes(str(mark)):
+        os.kill(pid, signal.SIGKILL)
+    job.communicate(timeout=SECONDS)
+    assert len(os.listdir(folder)) == 2
+    code = "from nanocupy.distributed import world; world().barrier()"
+    assert mpirun(2, "-c", code, **shm).code == 0
+    assert os.listdir(folder) == []

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from engine.fake import EOS, VOCAB, FakeRunner
+from nanocupy.text import TooLongError
+from nanocupy.text.chat_template import Prompt
 
 BOS = VOCAB - 2
 BYTES = sorted(set("abcdefghijklmnopqrstuvwxyz .,!?:\n中é😀ABCDEFGHIJ".encode()))
@@ -21,13 +23,17 @@ class FakeTokenizer:
     bos_id: int | None = BOS
     eos_ids = (EOS,)
     special_ids = frozenset({BOS, EOS})
+    special_texts = {BOS: "<bos>", EOS: "<eos>"}  # noqa: RUF012 (never changed)
     byte_level = True
 
-    def encode(self, text: str, add_special: bool = True) -> list[int]:
+    def encode(self, text: str, add_special: bool = True, limit: int | None = None) -> list[int]:
         try:
-            return [BYTES.index(byte) for byte in text.encode()]
+            ids = [BYTES.index(byte) for byte in text.encode()]
         except UnicodeEncodeError:
             raise ValueError("[tokenizer] text must be valid Unicode") from None
+        if limit is not None and len(ids) > limit:
+            raise TooLongError(len(ids), limit, least=False)
+        return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return b"".join(self.token_bytes(token) for token in ids).decode(errors="replace")
@@ -42,13 +48,22 @@ class FakeTokenizer:
 class FakeTemplate:
     """`role: content` lines, then the role that is to answer."""
 
-    def render(self, messages: Any, add_generation_prompt: bool = True, **extra: Any) -> str:
+    def apply(
+        self,
+        tokenizer: FakeTokenizer,
+        messages: Any,
+        add_generation_prompt: bool | None = None,
+        limit: int | None = None,
+        continue_final_message: bool = False,
+        **extra: Any,
+    ) -> Prompt:
         json.dumps(extra)
-        text = "".join(f"{m['role']}: {m['content']}\n" for m in messages)
-        return text.lower() + ("assistant: " if add_generation_prompt else "")
-
-    def encode(self, tokenizer: FakeTokenizer, messages: Any, **template: Any) -> list[int]:
-        return tokenizer.encode(self.render(messages, **template), add_special=False)
+        text = "".join(f"{m['role']}: {m['content']}\n" for m in messages).lower()
+        if continue_final_message:
+            text = text.removesuffix("\n")
+        elif add_generation_prompt is not False:
+            text += "assistant: "
+        return Prompt(text, tokenizer.encode(text, add_special=False, limit=limit))
 
 
 def loaded(

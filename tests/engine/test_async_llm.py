@@ -34,7 +34,7 @@ def run(main: Callable[[AsyncLLM], Coroutine[Any, Any, None]], **options: Any) -
             await asyncio.wait_for(main(llm), 30)
 
     asyncio.run(inside())
-    assert not llm._thread.is_alive() and not llm._callers and not llm.alive
+    assert not llm._thread.is_alive() and not llm._driver.tickets and not llm.alive
     assert llm.engine.runner.closed  # type: ignore[attr-defined]
     assert llm.engine.pool.num_available == len(llm.engine.pool.blocks) - 1
     return llm
@@ -48,7 +48,7 @@ def slow(runner: FakeRunner, seconds: float = 0.002) -> FakeRunner:
 async def idle(llm: AsyncLLM) -> None:
     """Wait until the engine has nothing to do; fails after 5 s."""
     for _ in range(500):
-        if not llm.engine.has_work and not llm._callers:
+        if not llm.engine.has_work and not llm._driver.tickets:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the engine still has work")
@@ -176,7 +176,7 @@ def test_cancellation_takes_effect_within_a_step() -> None:
 
     async def main(llm: AsyncLLM) -> None:
         tasks = [asyncio.create_task(llm.generate(prompt, LONG)) for prompt in ("a", "b")]
-        while len(llm._callers) < 2:
+        while len(llm._driver.tickets) < 2:
             await asyncio.sleep(0.001)
         for _ in range(3):
             gate.release()
@@ -234,7 +234,7 @@ def test_random_aborts_leave_nothing_behind() -> None:
 def test_ids_are_unique_while_they_run() -> None:
     async def main(llm: AsyncLLM) -> None:
         task = asyncio.create_task(llm.generate("a", LONG, request_id="same"))
-        while not llm._callers:
+        while not llm._driver.tickets:
             await asyncio.sleep(0.001)
         with pytest.raises(ValueError, match="'same' is already running"):
             await llm.generate("b", PARAMS, request_id="same")
@@ -275,7 +275,7 @@ def test_death_of_the_engine_fails_everyone_at_once(fatal: BaseException) -> Non
         def die() -> None:
             raise fatal
 
-        llm._inbox.put(die)
+        llm.engine.step = die  # type: ignore[method-assign]
         results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
         assert all(isinstance(result, EngineDeadError) for result in results)
         assert f"the engine died: {type(fatal).__name__}" in str(results[0])
@@ -288,7 +288,7 @@ def test_death_of_the_engine_fails_everyone_at_once(fatal: BaseException) -> Non
             await llm.abort("x")
 
     asyncio.run(main())
-    assert not llm.alive and not llm._callers
+    assert not llm.alive and not llm._driver.tickets
     llm.close()
     llm.close()
 
@@ -338,7 +338,7 @@ def test_a_closed_event_loop_gives_its_blocks_back() -> None:
         if not llm.engine.has_work:
             break
         time.sleep(0.01)
-    assert not llm.engine.has_work and not llm._callers
+    assert not llm.engine.has_work and not llm._driver.tickets
     llm.close()
 
 

@@ -224,17 +224,6 @@ def test_abort_in_every_state_frees_everything() -> None:
     assert eng.abort("never seen") == []
 
 
-def test_abort_inside_a_step_waits_for_its_end() -> None:
-    """A stream's generator may be collected anywhere, even while the engine steps."""
-    eng = engine()
-    one, two = eng.add([1, 2], GREEDY), eng.add([3, 4], GREEDY)
-    runner_of(eng).before_step = lambda batch: eng.abort(one) and None
-    chunks = eng.step()
-    assert outputs(chunks)[one].outputs[0].finish_reason == "abort"
-    runner_of(eng).before_step = lambda batch: None
-    assert token_ids(outputs(drain(eng))[two]) == expected([3, 4], GREEDY)
-
-
 def test_abort_of_a_neighbour_changes_nothing() -> None:
     eng = engine()
     keep, gone = eng.add([1, 2, 3], SEEDED), eng.add([1, 2, 3], SEEDED)

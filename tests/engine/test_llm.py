@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from engine.fake import EOS, VOCAB, FakeRunner, prompts, token_ids
-from engine.fake_text import BOS, FakeTokenizer, cut, loaded
+from engine.fake_text import BOS, BYTES, FakeTokenizer, cut, loaded
 from nanocupy.engine import llm as llm_module
+from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
 from nanocupy.engine.engine import PromptTooLongError
 from nanocupy.engine.llm import LLM
 from nanocupy.engine.params import SamplingParams
@@ -35,7 +36,11 @@ def make(
 
 def idle(llm: LLM) -> bool:
     pool = llm.engine.pool
-    return not llm.engine.has_work and pool.num_available == len(pool.blocks) - 1 and not llm._boxes
+    return (
+        not llm.engine.has_work
+        and pool.num_available == len(pool.blocks) - 1
+        and not llm._driver.tickets
+    )
 
 
 # --- prompts ----------------------------------------------------------------------------------
@@ -140,7 +145,7 @@ def test_max_model_len_limits_the_room() -> None:
 
 
 def test_defaults_come_from_the_model_and_what_is_given_wins() -> None:
-    own = {"temperature": 0.3, "top_p": 0.8, "top_k": None, "max_new_tokens": 5, "pad_token_id": 0}
+    own = {"temperature": 0.3, "top_p": 0.8, "top_k": None, "pad_token_id": 0}
     with make(parts={"generation_config": own}) as llm:
         assert llm.default_params() == SamplingParams(temperature=0.3, top_p=0.8)
         assert llm.default_params(top_p=0.5, max_tokens=3) == SamplingParams(
@@ -197,6 +202,57 @@ def test_streams_join_to_the_text_and_never_show_a_stop_string(stops: list[str])
             else:
                 assert not any(stop in full for stop in stops)
     assert stopped > 5
+
+
+def make_scripted(text: str) -> LLM:
+    """An LLM whose every answer is `text`, where < is BOS and > is EOS."""
+    markup = {ord("<"): BOS, ord(">"): EOS}
+    tokens = [markup.get(byte) or BYTES.index(byte) for byte in text.encode()]
+    runner = FakeRunner()
+
+    def answer(item: Scheduled, row: SampleRow) -> Sampled:
+        at = item.start + len(item.tokens) - item.request.num_prompt
+        return Sampled(tokens[at % len(tokens)], 0.0, [])
+
+    runner._sample = answer  # type: ignore[method-assign]
+    return make(runner)
+
+
+@pytest.mark.parametrize(
+    "text, stops, ignore_eos, shown, reason",
+    [
+        ("ab<cd", ["<bos>"], True, "ab", "<bos>"),
+        ("ab>cd", ["<eos>"], True, "ab", "<eos>"),
+        ("ab>cd", ["<eos>"], False, "ab", "<eos>"),
+        ("ab>cd", ["b<eos>"], False, "a", "b<eos>"),
+        ("ab>cd", ["b<eos>"], True, "a", "b<eos>"),
+        ("ab<cd", ["b<bos>c", "d"], True, "a", "b<bos>c"),
+        ("ab<<cd", ["<bos><bos>"], True, "ab", "<bos><bos>"),
+        ("ab<cd", ["bc"], True, "a", "bc"),  # what is hidden is not there, for others
+        ("ab>cd", ["x<eos>"], False, "ab", None),
+        ("ab\n>c", ["\n<eos>", "\n\n"], False, "ab", "\n<eos>"),
+        ("ab\n>c", ["\n\n"], False, "ab\n", None),
+        ("abé<c", ["é<bos>"], True, "ab", "é<bos>"),
+    ],
+)
+def test_a_stop_string_may_spell_a_special_token(
+    text: str, stops: list[str], ignore_eos: bool, shown: str, reason: str | None
+) -> None:
+    params = SamplingParams(temperature=0, max_tokens=20, stop=stops, ignore_eos=ignore_eos)
+    with make_scripted(text) as llm:
+        [out] = llm.generate("x", params)
+        answer = out.outputs[0]
+        assert (answer.text, answer.finish_reason, answer.stop_reason) == (shown, "stop", reason)
+        chunks = list(llm.stream("x", params))
+        assert "".join(chunk.text for chunk in chunks) == shown
+        assert (chunks[-1].finish_reason, chunks[-1].stop_reason) == ("stop", reason)
+
+
+def test_markup_that_does_not_complete_a_stop_string_ends_nothing() -> None:
+    params = SamplingParams(temperature=0, max_tokens=5, stop=["<bos>d", "<eos>c"], ignore_eos=True)
+    with make_scripted("ab<cd") as llm:
+        [out] = llm.generate("x", params)
+        assert out.outputs[0].text == "abcd" and out.outputs[0].finish_reason == "length"
 
 
 def test_min_tokens_lets_a_stop_string_pass_before() -> None:
@@ -336,6 +392,11 @@ def test_chat() -> None:
         assert text == out.outputs[0].text
         [bare] = llm.chat(hello, GREEDY, add_generation_prompt=False)
         assert bare.prompt == "user: hello\n"
+        said = [*hello, {"role": "assistant", "content": "once upon"}]
+        [more] = llm.chat(said, GREEDY, continue_final_message=True)
+        assert more.prompt == "user: hello\nassistant: once upon"
+        with pytest.raises(ValueError, match="tools is given twice"):
+            llm.chat(hello, GREEDY, tools=[], chat_template_kwargs={"tools": []})
         assert llm.chat([], GREEDY) == []
         for wrong in ("hello", 5, {"role": "user"}):
             with pytest.raises(ValueError, match="messages must be a list"):

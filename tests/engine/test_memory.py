@@ -13,7 +13,11 @@ from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 
 CONFIG = SimpleNamespace(
-    num_hidden_layers=2, num_key_value_heads=2, head_dim=16, max_position_embeddings=100
+    num_hidden_layers=2,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=100,
+    usual_length=100,
 )
 BLOCK = 16 * 2 * 2 * 2 * 16 * 2  # bytes: tokens, K and V, layers, heads, head_dim, float16
 

@@ -134,7 +134,8 @@ def test_a_kernel_is_kept_for_later_starts(tmp_path: Any, monkeypatch: Any) -> N
     chain = chain_of(lambda x: x * 1.2345 + 0.5, ("f32",), "f32")
     kernel = chains.cpu_kernel(chain, Loops(0, ("row",)))
     assert kernel.address and kernel.ready
-    code = jit._object_path(kernel.source).read_bytes()
+    code = jit.cached(kernel.source)
+    assert code is not None
     assert b"Py" not in code and chain.key in kernel.name
     again = type(kernel)(chain, kernel.loops)
     monkeypatch.setattr(again, "_compile", lambda: pytest.fail("compiled again"))

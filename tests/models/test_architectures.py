@@ -26,9 +26,12 @@ from nanocupy.checkpoint import Checkpoint, ModelConfig
 from nanocupy.checkpoint.architectures import ARCHITECTURES
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import Group
+from nanocupy.engine import memory
 from nanocupy.engine.engine import Engine
+from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.precision import Precision
 from nanocupy.models.base import KVCache
 from parity import EXACT_LOGIT
 from ranks import Place, on_threads
@@ -76,6 +79,34 @@ def test_as_transformers_has_it_in_the_engine(case: str) -> None:
         assert np.array_equal(logits(run, tokens, chunk), whole), (chunk, block_size)
 
 
+@pytest.mark.parametrize("free", [1 << 24, 1 << 40])
+def test_longrope_goes_by_what_is_asked_for_not_by_memory(
+    free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short prompt has the original length's factors, whatever memory there is, unless more
+    positions than those are asked for: then it has the long ones, as in a long sequence."""
+    monkeypatch.setattr(memory, "available_memory", lambda: free)
+    monkeypatch.setattr(memory, "total_memory", lambda: 1 << 40)
+    tokens = prompts("phi3_longrope")[0][0]
+    made, config = loaded("phi3_longrope")
+    assert config.max_position_embeddings > config.usual_length == 32 < len(tokens)
+    short = made(mx.array(np.array([tokens[:20]], np.int32))).numpy()[0]
+    long = made(mx.array(np.array([tokens], np.int32))).numpy()[0, :20]
+    assert np.abs(short - long).max() > 0.1
+    for asked, want in (({}, short), ({"max_model_len": 32}, short), ({"max_model_len": 33}, long)):
+        made, config = loaded("phi3_longrope")
+        kv = plan(config, EngineOptions(**asked), Precision("f32", "float32", "float32"))
+        assert kv.max_model_len == asked.get("max_model_len", 32)
+        check(logits(runner(made, config, max_model_len=kv.max_model_len), tokens[:20], 20), want)
+
+
+def test_factors_that_are_alike_bind_no_length() -> None:
+    """As GGUF files have them that say what each frequency is divided by."""
+    _, config = loaded("phi3_longrope")
+    alike = replace(config, rope=replace(config.rope, long=config.rope.short))
+    assert alike.usual_length == config.max_position_embeddings
+
+
 def test_a_plain_cache_keeps_to_the_window() -> None:
     made, _ = loaded("mistral")
     tokens, want = prompts("mistral")[0]
@@ -104,6 +135,23 @@ def test_batches_chunks_and_cached_prefixes_change_no_token(case: str) -> None:
         outs = run_all(together, asked, params)
         assert [token_ids(out) for out in outs] == want
     assert outs[0].cached_tokens == 32
+
+
+@pytest.mark.parametrize("name", ["k_proj", "v_proj"])
+def test_keys_and_values_beyond_float16(name: str) -> None:
+    """The error names what holds them; and that does."""
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+
+    def answer(kv_dtype: str) -> Any:
+        made, config = loaded("llama")
+        projection = made.model.layers[0].self_attn[name]
+        projection.weight = mx.array(projection.weight.numpy().astype(np.float32) * 1e7)
+        run = runner(made, config, dtype="auto", kv_dtype=kv_dtype, max_model_len=64)
+        return run_all(Engine(run, EngineOptions()), [prompts("llama")[0][0]], params)[0]
+
+    assert "not finite" in answer("float16").error
+    assert "65504" in answer("float16").error and "--kv-dtype bfloat16" in answer("auto").error
+    assert answer("bfloat16").error is None
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
@@ -182,8 +230,8 @@ def test_the_emulated_gpu_agrees(case: str) -> None:
     tokens, want = prompts(case)[0]
     for chunk in (40, 7):
         made, config = loaded(case)
-        run = runner(made, config, device="emulated", dtype="exact", max_num_batched_tokens=48)
-        check(logits(run, tokens, chunk), want)
+        how = {"device": "emulated", "max_num_batched_tokens": 48, "max_model_len": 64}
+        check(logits(runner(made, config, **how), tokens, chunk), want)
 
 
 @pytest.mark.parametrize("case", CASES)

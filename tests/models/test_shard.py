@@ -275,7 +275,8 @@ def paged(
     dtype: str = "exact",
 ) -> np.ndarray:
     """Of a model that is this rank's part already."""
-    options = EngineOptions(device="cpu", dtype=dtype, threads=device.threads, num_kv_blocks=4)
+    room = {"num_kv_blocks": 4, "max_model_len": min(64, config.max_position_embeddings)}
+    options = EngineOptions(device="cpu", dtype=dtype, threads=device.threads, **room)
     numbers = precision(config, options, "cpu")
     nn.prepare(made, device, numbers.weights_meet)
     pages = plan(config, options, numbers, None, "cpu", group)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanocupy.text import StopStrings
 
+MARKUP = ("<x>", "<end>")
 stops = st.lists(st.text(alphabet="ab\n", min_size=1, max_size=4), max_size=4)
 texts = st.lists(st.text(alphabet="abc\n", max_size=4), max_size=12)
 
@@ -53,6 +54,54 @@ def test_only_the_beginning_of_a_stop_is_held_back(pieces: list[str], stops: lis
         held = watch._held
         assert held == "" or any(stop.startswith(held) and stop != held for stop in stops)
         assert not text.endswith(tuple(stops) or ("\0",))
+
+
+pieces_and_markup = st.lists(
+    st.sampled_from(["a", "b", "ab", "<x", "<x>", "<end>", "\n"]).flatmap(
+        lambda text: st.tuples(st.just(text), st.just(text in MARKUP) | st.just(False))
+    ),
+    max_size=10,
+)
+spelled_stops = st.lists(
+    st.lists(st.sampled_from(["a", "b", "<x>", "<end>", "\n"]), min_size=1, max_size=3).map(
+        "".join
+    ),
+    max_size=3,
+)
+
+
+def spelled_cut(pieces: list[tuple[str, bool]], stops: list[str]) -> tuple[str, str | None]:
+    """The rule, letter by letter, for pieces of which some are hidden."""
+    whole = [(letter, hidden) for text, hidden in pieces for letter in text]
+    for end in range(len(whole) + 1):
+        spelled = "".join(letter for letter, _ in whole[:end])
+        at = [i for i, (_, hidden) in enumerate(whole[:end]) if not hidden]
+        shown = "".join(whole[i][0] for i in at)
+        found = []
+        for stop in stops:
+            if any(text in stop for text in MARKUP):
+                if spelled.endswith(stop):
+                    found.append((end - len(stop), stop))
+            elif shown.endswith(stop) and at[-1:] == [end - 1]:
+                found.append((at[-len(stop)], stop))
+        if found:
+            start, stop = min(found)
+            return "".join(letter for letter, hidden in whole[:start] if not hidden), stop
+    return "".join(letter for letter, hidden in whole if not hidden), None
+
+
+@given(pieces_and_markup, spelled_stops)
+@example([("a", False), ("<x>", True), ("b", False)], ["ab"])
+@example([("a", False), ("<x>", True), ("b", False)], ["a<x>b"])
+@example([("a", False), ("<x>", True), ("<end>", True)], ["a<x>\n", "<end>"])
+def test_stops_that_spell_markup_match_it(pieces: list[tuple[str, bool]], stops: list[str]) -> None:
+    watch, shown, stopped = StopStrings(stops, MARKUP), "", None
+    for text, hidden in pieces:
+        new, stopped = watch.feed("", text) if hidden else watch.feed(text)
+        shown += new
+        if stopped is not None:
+            break
+    assert (shown + watch.finish(), stopped) == spelled_cut(pieces, stops)
 
 
 def test_examples() -> None:

@@ -156,14 +156,23 @@ def test_ids_that_cannot_be_are_value_errors(byte_level: Tokenizer, token: int) 
         byte_level.token_bytes(token)
 
 
-def test_end_ids(tmp_path: Path) -> None:
+def test_an_answer_ends_where_any_file_says(tmp_path: Path) -> None:
     folder = tiny.save(tiny.byte_level(), tmp_path)
-    end = Tokenizer(folder).id_of("<|im_end|>")
-    assert Tokenizer(folder).eos_ids == (end,)
-    (folder / "config.json").write_text('{"eos_token_id": 7}')
-    assert Tokenizer(folder).eos_ids == (7,)
+    named, other = (Tokenizer(folder).id_of(text) for text in ("<|im_end|>", "<|end|>"))
+    assert Tokenizer(folder).eos_ids == (named,)
+    (folder / "config.json").write_text('{"eos_token_id": 7, "text_config": {"eos_token_id": 8}}')
+    assert Tokenizer(folder).eos_ids == (7, 8, named)
     (folder / "generation_config.json").write_text('{"eos_token_id": [9, 7, 9]}')
-    assert Tokenizer(folder).eos_ids == (9, 7)
+    (folder / "special_tokens_map.json").write_text('{"eos_token": {"content": "<|end|>"}}')
+    assert set(Tokenizer(folder).eos_ids) == {9, 7, 8, named, other}
+
+
+@pytest.mark.parametrize("said", ["true", '"</s>"', "[1, null]", "2.0", "{}"])
+def test_ends_that_are_no_ids_are_refused(tmp_path: Path, said: str) -> None:
+    folder = tiny.save(tiny.byte_level(), tmp_path)
+    (folder / "generation_config.json").write_text(f'{{"eos_token_id": {said}}}')
+    with pytest.raises(ValueError, match=r"generation_config.json: eos_token_id must be"):
+        Tokenizer(folder).eos_ids  # noqa: B018
 
 
 def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ stops the run. Numba turns it into an object file without outside symbols, which
 and linked by llvmlite at the next start: a warm start never imports Numba.
 
 The cache folder's name is a hash of every kernel source, the compiler versions, the CPU and the
-SIMD level, so nothing stale is ever found; only the user can read it.
+SIMD level, so nothing stale is ever found; only the user can read it (see `store.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ import importlib.util
 import itertools
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +30,10 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from nanocupy import children
 from nanocupy.device.base import Tick
 from nanocupy.device.cpu import target
-from nanocupy.device.paths import cache_folder, private_folder, unwritable
+from nanocupy.device.store import Store
 
 _SOURCES = ("nanocupy.device.cpu", "nanocupy.kernels.cpu", "nanocupy.device.chain")
 _lock = threading.RLock()
@@ -70,7 +69,7 @@ class Kernel:
 
 def is_ready(source: str) -> bool:
     """Whether a kernel's machine code is loaded, or in the cache."""
-    return source in _loaded or _object_path(source).exists()
+    return source in _loaded or store().holds(_file(source))
 
 
 def address(source: str, compile: Callable[[], bytes]) -> int:
@@ -89,7 +88,7 @@ def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
     """
     once = {kernel.source: kernel for kernel in kernels}  # a graph runs each for every layer
     missing = [k.source for k in once.values() if k.by_numba and not k.ready]
-    if len(missing) > 1 and sys.executable:
+    if missing:
         with contextlib.suppress(OSError):  # Python cannot be started, or ended early
             _compile_in_processes(sorted(missing, key=_effort, reverse=True), tick)
     for kernel in once.values():
@@ -104,19 +103,20 @@ def _effort(source: str) -> int:
 
 def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
     """Whoever is free takes the next one. What a process fails to make is left to the caller."""
-    waiting, done = iter(sources), itertools.count(1)
+    python, waiting, done = children.python(), iter(sources), itertools.count(1)
+    if python is None:
+        return
+    command = [python, "-c", f"from {__name__} import serve; serve()"]
     if tick:
         tick(0, len(sources))
 
     def work(_: int) -> None:
-        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, env=env, text=True, **pipes) as child:  # type: ignore[call-overload]
+        with children.start(command, stdin=children.PIPE, stdout=children.PIPE) as child:
             for source in waiting:
-                print(source, file=child.stdin, flush=True)
-                if not child.stdout.readline():
+                code = _ask(child, source)
+                if code is None:
                     break
+                address(source, lambda: code)  # noqa: B023 (called at once)
                 if tick:
                     tick(next(done), len(sources))
 
@@ -125,21 +125,33 @@ def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
         list(pool.map(work, range(count)))
 
 
+def _ask(child: children.Child, source: str) -> bytes | None:
+    """A kernel's object code, by a process that serves; None if that has ended."""
+    assert child.stdin and child.stdout
+    child.stdin.write(source.encode() + b"\n")
+    child.stdin.flush()
+    size = int.from_bytes(child.stdout.read(8), "little")
+    code: bytes = child.stdout.read(size)
+    return code if size and len(code) == size else None
+
+
 def serve() -> None:
-    """Compile the kernels named on stdin, a line each, into the cache; answer each with a line."""
-    with contextlib.suppress(OSError):  # there is no room: the caller finds out, and says so
-        for line in sys.stdin:
-            source = line.strip()
-            _write(_object_path(source), _compile(source))
-            print(source, flush=True)
+    """Compile the kernels named on stdin, a line each; answer with the length of each one's object
+    code in 8 bytes, and the code."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a compiler prints is no answer
+    for line in sys.stdin:
+        code = _compile(line.strip())
+        answers.write(len(code).to_bytes(8, "little") + code)
+        answers.flush()
 
 
 # ---- the cache
 
 
 @functools.cache
-def folder() -> Path:
-    """Where object files live: named by everything they depend on."""
+def store() -> Store:
+    """Where object files live, in a folder that is named by everything they depend on."""
     digest = hashlib.sha256()
     for path in _sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -147,7 +159,7 @@ def folder() -> Path:
         digest.update(importlib.metadata.version(name).encode())
     digest.update(f"{target.triple()} {target.cpu_name()} {target.feature_string()}".encode())
     digest.update(f"{sys.version_info[:2]}".encode())
-    return private_folder(cache_folder() / "kernels" / digest.hexdigest()[:24])
+    return Store("kernels", digest.hexdigest()[:24])
 
 
 def _sources() -> list[Path]:
@@ -158,46 +170,35 @@ def _sources() -> list[Path]:
     return [*paths, *(path for folder in folders for path in sorted(folder.glob("[!_]*.py")))]
 
 
-def _object_path(source: str) -> Path:
-    return folder() / f"{symbol(source)}.o"
+def _file(source: str) -> str:
+    """The name of a kernel's file in the store."""
+    return f"{symbol(source)}.o"
 
 
 def symbol(source: str) -> str:
     return "nanocupy_" + re.sub(r"\W", "_", source)
 
 
-def _read(path: Path) -> bytes | None:
-    """Object code, or None if the file is missing or damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
+def cached(source: str) -> bytes | None:
+    """A kernel's object code, or None if its file is missing, damaged, or not to be trusted."""
+    data = store().read(_file(source)) or b""
     check, code = data[:32], data[32:]
-    return code if hashlib.sha256(code).digest() == check else None
+    return code if _checksum(source, code) == check else None
 
 
-def _write(path: Path, code: bytes) -> None:
-    """Into the cache, whole or not at all."""
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            os.unlink(temporary)
-        raise unwritable(error) from error
+def _checksum(source: str, code: bytes) -> bytes:
+    """Of one kernel's code: under another kernel's name it is wrong."""
+    return hashlib.sha256(symbol(source).encode() + b"\0" + code).digest()
 
 
 # ---- compiling and linking
 
 
 def _link(source: str, compile: Callable[[], bytes]) -> tuple[Any, int]:
-    code = _read(_object_path(source))
+    code = cached(source)
     if code is None:
         code = compile()
-        _write(_object_path(source), code)
+        store().write(_file(source), _checksum(source, code) + code)
     return load(code, symbol(source))
 
 

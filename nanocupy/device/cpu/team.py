@@ -74,6 +74,13 @@ def worker(a, thread, threads):
         walk(ctl, thread, seen & 255)
 
 
+def announce(a, thread, threads):
+    """Let the workers see a run, and before it all that was written for it. a: the control block,
+    the new START."""
+    atomic_store(a[0] + START, a[1])
+    return 0
+
+
 def run(a, thread, threads):
     """Take part in the current run as the calling thread. a: the control block."""
     return walk(a[0], thread, threads)

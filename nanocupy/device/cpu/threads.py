@@ -14,6 +14,7 @@ import functools
 import os
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,9 @@ from nanocupy.device.cpu.pace import Pace, cpu_time
 _START, _STOP, _TABLE, _ROWS, _SPIN, _STATUS, _IDLE, _FLAGS = (8 * field for field in range(8))
 _ABI = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 WORKER = Kernel("nanocupy.device.cpu.team:worker")
+ANNOUNCE = Kernel("nanocupy.device.cpu.team:announce")
 RUN = Kernel("nanocupy.device.cpu.team:run")
-KERNELS = (WORKER, RUN)
+KERNELS = (WORKER, ANNOUNCE, RUN)
 
 
 class Team:
@@ -43,7 +45,7 @@ class Team:
     def __init__(self, threads: int, spin: int = 1000, idle: int = 20_000) -> None:
         self.threads, self._spin, self._idle = threads, spin, idle
         self._forget()
-        self._walk = _ABI(RUN.address)
+        self._walk, self._store = _ABI(RUN.address), _ABI(ANNOUNCE.address)
         atexit.register(_call, weakref.WeakMethod(self.close))
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -61,7 +63,7 @@ class Team:
                 control[_TABLE], control[_ROWS], control[_STATUS] = table, rows, 0
                 control[_FLAGS::8] = control[_FLAGS]  # who was left out is as far as the others
                 self.pace.start(threads)
-                control[_START] = (control[_START] >> 8) + 1 << 8 | threads
+                self._announce(self._news, ((self._news[1] >> 8) + 1 << 8) | threads)
                 for event in self._wake[: threads - 1]:
                     event.set()
                 status = self._walk(self._args.ctypes.data, 0, threads)
@@ -94,13 +96,22 @@ class Team:
         self._control = Memory().empty((_FLAGS + 8 * self.threads,), np.int64)
         self._control[_SPIN], self._control[_IDLE] = self._spin, self._idle
         self._args = np.array([self._control.ctypes.data], np.int64)
+        self._news = (ctypes.c_int64 * 2)(self._control.ctypes.data, 0)  # of ANNOUNCE
+
+    def _announce(self, news: Any, start: int) -> None:
+        """Change START by an atomic store: whoever sees it sees what was written before it.
+
+        NumPy's would be a plain one, which only x86 keeps in order.
+        """
+        news[1] = start
+        self._store(ctypes.addressof(news), 0, 1)
 
     def _leave(self) -> None:
         """Part from the workers, whatever they are at; even in a run that lacks the caller."""
-        control, wake, workers = self._control, self._wake, self._workers
+        control, wake, workers, news = self._control, self._wake, self._workers, self._news
         self._renew()
         control[_STATUS] = control[_STOP] = 1
-        control[_START] += 1
+        self._announce(news, news[1] + 1)
         for event in wake:
             event.set()
         while waiting := [worker for worker in workers if worker.is_alive()]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ from nanocupy.device.base import KernelError, Tick
 from nanocupy.device.cuda import sources
 from nanocupy.device.cuda.launch import naming
 from nanocupy.device.cuda.toolkit import Toolkit
-from nanocupy.device.paths import cache_folder, private_folder
+from nanocupy.device.paths import cache_folder
+from nanocupy.device.store import Store, in_memory
 
 FLAGS = ("--std=c++17", "-default-device")
 
@@ -57,13 +58,11 @@ class Compiler:
         ]
         cached = [program.find() for program in programs]
         missing = [p for p, binary in zip(programs, cached, strict=True) if binary is None]
-        compile_all(missing, self._tick)
+        made = iter(compile_all(missing, self._tick))
         for program, binary in zip(programs, cached, strict=True):
-            self._load(program, binary or program.find())
+            self._load(program, binary or next(made))
 
-    def _load(self, program: Program, binary: Binary | None) -> None:
-        if binary is None:
-            raise KernelError(f"[{program.file}.cu] is gone from the cache in {cache_folder()}")
+    def _load(self, program: Program, binary: Binary) -> None:
         with naming(f"{program.file}.cu"):
             module = self._toolkit.cupy.RawModule(path=str(binary.path))
             for expression, name in binary.names.items():
@@ -71,7 +70,7 @@ class Compiler:
 
 
 class Binary(NamedTuple):
-    """Machine code in the cache, and what each expression is called in it."""
+    """Machine code in a file, and what each expression is called in it."""
 
     path: Path
     names: dict[str, str]
@@ -92,39 +91,64 @@ class Program:
         return self.toolkit.cupy.cuda.nvrtc
 
     @cached_property
-    def path(self) -> Path:
-        """Of the machine code; beside it lies a .json that is written last."""
+    def name(self) -> str:
+        """Of the machine code's file, without its ending; beside it lies a .json, written last."""
         nvrtc = ".".join(map(str, self._nvrtc.getVersion()))
         parts = (
             sources.source_hash(self.file, self.text), self.toolkit.name, nvrtc, self.toolkit.stamp,
             *base_options(self.capability), *self.expressions,
         )  # fmt: skip
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-        return private_folder(cache_folder() / "cuda") / f"{self.file}-{key}.cubin"
+        return f"{self.file}-{key}"
+
+    @property
+    def _store(self) -> Store:
+        return _store(cache_folder())
 
     def find(self) -> Binary | None:
         """What the cache has, if it is whole."""
-        path = self.path
+        code, about = self._store.read(f"{self.name}.cubin"), self._store.read(f"{self.name}.json")
+        if code is None or about is None:
+            return None
         try:
-            code, about = path.read_bytes(), json.loads(path.with_suffix(".json").read_bytes())
-            whole = hashlib.sha256(code).hexdigest() == about["sha256"]
-            return Binary(path, about["names"]) if whole else None
-        except (OSError, ValueError, KeyError, TypeError):
+            said = json.loads(about)
+            whole = hashlib.sha256(code).hexdigest() == said["sha256"]
+            return self._kept(said["names"]) if whole else None
+        except (ValueError, KeyError, TypeError):
             return None
 
-    def make(self) -> None:
-        """Compile into the cache, unless another process has just done so."""
-        path = self.path
-        with FileLock(path.with_suffix(".lock")):
-            if self.find() is not None:
-                return
+    def make(self) -> Binary:
+        """Compile into the cache, unless another process has just done so; else in memory."""
+        with self._alone():
+            if (found := self.find()) is not None:
+                return found
             code, names, _ = compile_file(
                 self._nvrtc, self.file, self.expressions, self.capability, self.toolkit.include,
                 text=self.text,
             )  # fmt: skip
-            _replace(path, code)
             about = {"names": names, "sha256": hashlib.sha256(code).hexdigest()}
-            _replace(path.with_suffix(".json"), json.dumps(about).encode())
+            files = {"cubin": code, "json": json.dumps(about).encode()}
+            kept = all(self._store.write(f"{self.name}.{end}", data) for end, data in files.items())
+        return self._kept(names) if kept else Binary(in_memory(f"{self.name}.cubin", code), names)
+
+    def _kept(self, names: dict[str, str]) -> Binary:
+        assert self._store.folder is not None
+        return Binary(self._store.folder / f"{self.name}.cubin", names)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Other processes wait for the file that this one makes, where there can be one."""
+        with ExitStack() as stack:
+            if (folder := self._store.folder) is not None:
+                with suppress(OSError, NotImplementedError):  # read only, or full, or without locks
+                    stack.enter_context(FileLock(folder / f"{self.name}.lock"))
+            yield
+
+
+@cache
+def _store(_: Path) -> Store:
+    """Of a cache folder: programs may change it (`NANOCUPY_CACHE`)."""
+    return Store("cuda")
 
 
 class Compiled(NamedTuple):
@@ -178,10 +202,10 @@ def base_options(capability: int) -> tuple[str, ...]:
     return (f"-arch=sm_{capability}", *FLAGS)
 
 
-def compile_all(programs: list[Program], tick: Tick | None) -> None:
+def compile_all(programs: list[Program], tick: Tick | None) -> list[Binary]:
     """Compile on every CPU; the first error ends it."""
     if not programs:
-        return
+        return []
     if tick:
         tick(0, len(programs))
     with ThreadPoolExecutor(min(len(programs), os.cpu_count() or 1)) as pool:
@@ -191,14 +215,7 @@ def compile_all(programs: list[Program], tick: Tick | None) -> None:
                 future.result()
                 if tick:
                     tick(done, len(programs))
+            return [future.result() for future in made]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file at once, or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)

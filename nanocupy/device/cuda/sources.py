@@ -8,7 +8,7 @@ from pathlib import Path
 
 def kernel_folder() -> Path:
     """The folder `cuda_kernels`: inside the package once installed, beside it in a checkout."""
-    package = Path(__file__).parents[2]
+    package = Path(__file__).absolute().parents[2]
     for folder in (package / "cuda_kernels", package.parent / "cuda_kernels"):
         if folder.is_dir():
             return folder

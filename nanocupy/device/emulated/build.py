@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import shlex
-import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nanocupy import children
 from nanocupy.device.base import KernelError
 
-INCLUDE = Path(__file__).parent / "include"
+INCLUDE = Path(__file__).absolute().parent / "include"
 MOST_THREADS = 1024  # of a block
 FLAGS = (
     "-std=c++17", "-O2", "-g", "-fPIC", "-shared", "-pthread",
@@ -26,6 +26,10 @@ FLAGS = (
     "-fno-gnu-unique", "-fvisibility=hidden",  # two objects in a process share nothing
     "-ffp-contract=off", "-Wno-unknown-pragmas",
 )  # fmt: skip
+NO_ROOM = (
+    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS)), "No usable temporary directory",
+)  # fmt: skip
+MEMORY = "/dev/shm"  # where a compiler can write if it cannot on a disk
 
 
 class CompileError(RuntimeError):
@@ -41,7 +45,7 @@ def unavailable() -> str | None:
     """Why nothing can be compiled here, or None."""
     if platform.system() != "Linux":
         return f"the emulated device runs on Linux, not on {platform.system()}"
-    if shutil.which(shlex.split(compiler())[0]) is None:
+    if children.program(shlex.split(compiler())[0]) is None:
         return f"no C++ compiler ({compiler()}): install g++, or name one in the variable CXX"
     return None
 
@@ -53,7 +57,7 @@ def extra_flags() -> list[str]:
 
 @cache
 def _first_line(command: str) -> str:
-    told = subprocess.run([*shlex.split(command), "--version"], capture_output=True, text=True)
+    told = children.run([*shlex.split(command), "--version"], capture_output=True, text=True)
     return told.stdout.partition("\n")[0]
 
 
@@ -87,15 +91,29 @@ def compile(
         CompileError: with the compiler's messages.
     """
     entries = ", ".join(f"emulator::entry(&{expression})" for expression in expressions)
-    text = f'#line 1 "{name}"\n{source}\n#include "entry.h"\nEMULATED_KERNELS({entries})\n'
-    folders = [f"-I{folder}" for folder in (INCLUDE, *include)]
-    with tempfile.TemporaryDirectory() as folder:
+    end = f'#include "{INCLUDE / "entry.h"}"\nEMULATED_KERNELS({entries})'
+    text = f'#line 1 "{name}"\n{source}\n{end}\n'
+    command = [
+        *shlex.split(compiler()), *FLAGS, *flags, *extra_flags(), f"-I{INCLUDE}",
+        *(f"-I{os.path.abspath(folder)}" for folder in include),
+        "-include", str(INCLUDE / "emulator.h"), "-x", "c++", "-",
+    ]  # fmt: skip
+    try:
+        return _output(command, text, None)
+    except (OSError, CompileError) as error:
+        if not any(sign in str(error) for sign in NO_ROOM):
+            raise
+        return _output(command, text, MEMORY)
+
+
+def _output(command: list[str], text: str, place: str | None) -> bytes:
+    """What the compiler makes of the text, in a folder of its own in `place`."""
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         out = Path(folder) / "kernels.so"
-        command = [
-            *shlex.split(compiler()), *FLAGS, *flags, *extra_flags(), *folders,
-            "-include", "emulator.h", "-x", "c++", "-", "-o", str(out),
-        ]  # fmt: skip
-        ran = subprocess.run(command, input=text, capture_output=True, text=True)
+        ran = children.run(
+            [*command, "-o", str(out)], input=text, capture_output=True, text=True,
+            env={"TMPDIR": folder},
+        )  # fmt: skip
         if ran.returncode:
             raise CompileError(ran.stderr)
         return out.read_bytes()

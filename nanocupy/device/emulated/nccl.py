@@ -35,8 +35,11 @@ class NcclError(RuntimeError):
     """Args: status: of NCCL's. more: what only the stand-in says."""
 
     def __init__(self, status: int, more: str = "") -> None:
-        self.status = status
         super().__init__(ERRORS[status] + (more and f" ({more})"))
+        self.status, self.more = status, more
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.more), self.__dict__
 
 
 class Nccl:
@@ -95,7 +98,7 @@ class NcclCommunicator:
             raise NcclError(SYSTEM_ERROR, str(error)) from error
         self._ndev, self._rank = ndev, rank
         self._over = False
-        self._error: NcclError | None = None
+        self._error: tuple[int, str] | None = None  # status, and more
         self._captured: weakref.WeakSet[_Collective] = weakref.WeakSet()
         self._gpu.links.append(self)
 
@@ -114,7 +117,7 @@ class NcclCommunicator:
     def check_async_error(self) -> None:
         self._check()
         if self._error is not None:
-            raise self._error
+            raise NcclError(*self._error)
 
     # ---- collectives
 
@@ -161,12 +164,12 @@ class NcclCommunicator:
         try:
             told = self._mesh.exchange(lambda: header + make())
         except OSError:
-            self._error = NcclError(REMOTE_ERROR)
+            self._error = REMOTE_ERROR, ""
             return None
         for rank, text in enumerate(told or []):
             if text[: len(header)] != header:
                 asked = f"rank {self._rank}: {_words(header)}; rank {rank}: {_words(text)}"
-                self._error = NcclError(INVALID_USAGE, asked)
+                self._error = INVALID_USAGE, asked
                 return None
         return told and [text[len(header) :] for text in told]
 

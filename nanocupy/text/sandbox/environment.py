@@ -12,6 +12,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
 
 from nanocupy.text.sandbox.budget import budget, budget_for, owned
 from nanocupy.text.sandbox.functions import (
@@ -24,6 +25,7 @@ from nanocupy.text.sandbox.functions import (
     braces,
     compared,
     concatenate,
+    kind_of,
     searched,
     to_text,
 )
@@ -163,6 +165,14 @@ def _finalize(context: Any, value: Any) -> str:
     return to_text(value)
 
 
+class _Undefined(Undefined):
+    """jinja2's, whose errors speak of dicts and lists by these names."""
+
+    def __init__(self, hint: Any = None, obj: Any = missing, *rest: Any, **named: Any) -> None:
+        plain: Any = next((kind() for kind in (str, list, dict) if isinstance(obj, kind)), obj)
+        super().__init__(hint, plain, *rest, **named)
+
+
 def _check_tree(tree: nodes.Template) -> None:
     """Refuse statements that templates do not have, and what would take long to compile."""
     found, names, branches = 0, set(), 1
@@ -263,7 +273,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if isinstance(obj, (Macro, LoopContext)):
             _check_arguments((*args, *kwargs.values()))
         elif not isinstance(obj, Undefined) and obj not in self.globals.values():
-            raise SecurityError(f"a {type(obj).__name__} is nothing that templates call")
+            raise SecurityError(f"a {kind_of(obj)} is nothing that templates call")
         return super().call(context, obj, *args, **kwargs)
 
     def _call_method(
@@ -277,7 +287,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if name in known or isinstance(owner, LoopContext):
             _check_arguments((*args, *kwargs.values()))
             return method(*args, **kwargs)
-        raise SecurityError(f"{name} of a {type(owner).__name__} is nothing that templates call")
+        raise SecurityError(f"{name} of a {kind_of(owner)} is nothing that templates call")
 
 
 def _check_arguments(values: Any) -> None:
@@ -304,6 +314,7 @@ def _make_environment() -> _Environment:
         lstrip_blocks=True,
         extensions=[_Generation, loopcontrols],
         finalize=_finalize,
+        undefined=_Undefined,
         optimized=False,
     )
     environment.filters.clear()

@@ -52,7 +52,13 @@ def to_text(value: Any) -> str:
     if isinstance(value, _VIEWS):
         shown = to_text(budget().items_of(value))
         return own.join([written(f"{type(value).__name__}("), shown, written(")")])
-    raise SecurityError(f"a {type(value).__name__} cannot be written out")
+    raise SecurityError(f"a {kind_of(value)} cannot be written out")
+
+
+def kind_of(value: Any) -> str:
+    """What a value is called in an error: a string that remembers its writer is a str."""
+    known = (kind.__name__ for kind in (str, list, dict) if isinstance(value, kind))
+    return next(known, type(value).__name__)
 
 
 def concatenate(values: Any) -> str:
@@ -84,13 +90,12 @@ def searched(value: Any) -> Any:
 
 
 def _number(operation: Function, left: Any, right: Any) -> Any:
-    for side in (left, right):
-        if isinstance(side, Undefined):
-            return operation(left, right)  # its own error
-        if not isinstance(side, (int, float)):
-            raise TypeError(f"arithmetic is for numbers, got {type(side).__name__}")
-        if isinstance(side, int):
-            _check_bits(side.bit_length())
+    if not isinstance(left, Undefined) and not isinstance(right, Undefined):  # those say it well
+        for side in (left, right):
+            if not isinstance(side, (int, float)):
+                raise TypeError(f"arithmetic is for numbers, got {kind_of(side)}")
+            if isinstance(side, int):
+                _check_bits(side.bit_length())
     return operation(left, right)
 
 
@@ -270,7 +275,7 @@ def _replace(text: str, old: str, new: str, count: int = -1) -> str:
 def _join(separator: str, values: Any) -> str:
     pieces = budget().items_of(values)
     if wrong := [piece for piece in pieces if not isinstance(piece, str)]:
-        raise TypeError(f"join wants text, got {type(wrong[0]).__name__}")
+        raise TypeError(f"join wants text, got {kind_of(wrong[0])}")
     budget().charge(budget().weigh(pieces).letters + len(separator) * len(pieces))
     return own.join(pieces, separator)
 

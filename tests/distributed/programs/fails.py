@@ -5,6 +5,7 @@ Rank 0 prints what its caller caught.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -13,13 +14,21 @@ import threading
 import time
 
 from nanocupy import LLM, SamplingParams
+from nanocupy.distributed import world
 from nanocupy.distributed.launcher import launched_rank
+from nanocupy.distributed.mpi import MpiGroup
 from nanocupy.engine.runner import ModelRunner
 
 model, rank, what, when = sys.argv[1:]
 
 
+def tell(what: str) -> None:
+    """When it happened, for the test."""
+    print(f"\n{what} at {time.time()}", file=sys.stderr, flush=True)
+
+
 def fail() -> None:
+    tell(what)
     if what == "raise":
         raise MemoryError("sown fault")
     if what == "pause":
@@ -30,12 +39,15 @@ def fail() -> None:
 def sow(runner: type[ModelRunner]) -> None:
     """Fail at the wanted moment."""
     init, run, close = runner.__init__, runner.run, runner.close
+    capture, window = runner.make_graphs, MpiGroup.window
     runs = iter(range(10**9))
 
     def new_init(self: ModelRunner, *args: object) -> None:
         if when == "load":
             fail()
         init(self, *args)  # type: ignore[arg-type]
+        if when == "exit":
+            atexit.register(fail)  # comes before what is registered already
         if when == "idle":
             threading.Timer(0.3, fail).start()
 
@@ -52,7 +64,21 @@ def sow(runner: type[ModelRunner]) -> None:
             fail()
         close(self)
 
+    def new_capture(self: ModelRunner) -> None:
+        if when == "capture":
+            fail()
+        capture(self)
+
+    def new_window(self: MpiGroup, nbytes: int) -> object:
+        if when == "window":  # the others are inside MPI, which waits for all
+            fail()
+        return window(self, nbytes)
+
     runner.__init__, runner.run, runner.close = new_init, new_run, new_close  # type: ignore
+    runner.make_graphs, MpiGroup.window = new_capture, new_window  # type: ignore
+    if when == "joined":
+        world()
+        fail()
 
 
 if rank in ("all", str(launched_rank())):
@@ -64,4 +90,5 @@ try:
         llm.generate([[5] * 200] * 8, SamplingParams(temperature=0, max_tokens=40, ignore_eos=True))
 except Exception as error:
     print(f"caught {type(error).__name__}: {error}", flush=True)
+    tell("found")
     raise

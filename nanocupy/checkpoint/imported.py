@@ -1,0 +1,67 @@
+"""Whether an imported folder is still what it was made: a record of its files, written last.
+
+Reading all weights at every start would take too long. A file of the same size and time as in the
+record is taken for the same; one of another time (touched, copied) is read once and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nanocupy.checkpoint.writer import write_json
+from nanocupy.files import read_json
+
+RECORD = ".imported"
+SECOND = 10**9  # nanoseconds: some archives keep no finer times
+
+
+def record(folder: Path) -> None:
+    """Write down what is in a folder that was just made."""
+    files = sorted(path for path in folder.iterdir() if path.name != RECORD)
+    _write(folder, {path.name: [_digest(path), *_status(path)] for path in files})
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file of the record is there and as it was."""
+    try:
+        files = read_json(folder / RECORD)
+        found = {name: _still(folder / name, *said) for name, said in files.items()}
+    except (OSError, TypeError, ValueError):  # not there, or no such record
+        return False
+    if not found or None in found.values():
+        return False
+    if found != files:
+        with suppress(OSError):  # of a cache that is only read
+            _write(folder, found)
+    return True
+
+
+def _still(path: Path, digest: str, size: int, time: int) -> list[Any] | None:
+    """What the record should say of a file; None if it is another than it says."""
+    now = _status(path)
+    if now[0] == size and now[1] in (time, time // SECOND * SECOND):
+        return [digest, size, time]
+    if now[0] != size or _digest(path) != digest:
+        return None
+    return [digest, *now]
+
+
+def _status(path: Path) -> tuple[int, int]:
+    """(bytes, time of the last change)."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write(folder: Path, files: dict[str, Any]) -> None:
+    write_json(folder / RECORD, files)

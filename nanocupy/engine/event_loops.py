@@ -1,0 +1,89 @@
+"""Callers on event loops: how their news reach them, and how many may begin at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from nanocupy.engine.driver import News, Ticket, is_for, told
+from nanocupy.engine.outputs import Chunk
+
+AT_ONCE = 32  # requests that begin in one turn of an event loop
+
+
+class Caller:
+    """Who waits for one request, on an event loop; thousands may, so it is small.
+
+    Args:
+        whole: for the whole answer only, not for its pieces.
+    """
+
+    __slots__ = ("_news", "_waiter", "loop", "whole")
+
+    def __init__(self, whole: bool) -> None:
+        self.whole = whole
+        self.loop = asyncio.get_running_loop()
+        self._news: deque[News] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def next(self) -> Chunk:
+        """The next piece. Raises what came instead."""
+        while not self._news:
+            self._waiter = self.loop.create_future()
+            await self._waiter
+        return told(self._news.popleft())
+
+    def put(self, news: Sequence[News]) -> None:
+        """More news; on the loop's own thread."""
+        self._news += news
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Turnstile:
+    """Lets a few through in each turn of an event loop: who else is on it goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self._through = 0  # in this turn
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def go_through(self) -> None:
+        """Wait where many are here."""
+        loop = asyncio.get_running_loop()
+        if not self._through:
+            loop.call_soon(self._next_turn)
+        if self._through < AT_ONCE and not self._waiting:
+            self._through += 1
+        else:
+            self._waiting.append(loop.create_future())
+            await self._waiting[-1]
+
+    def _next_turn(self) -> None:
+        self._through = 0
+        while self._waiting and self._through < AT_ONCE:
+            if not (first := self._waiting.popleft()).done():  # else it was cancelled
+                first.set_result(None)
+                self._through += 1
+        if self._through:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+
+def put_on_loops(found: Mapping[Ticket, Sequence[News]]) -> list[Ticket]:
+    """`HandOut` for tickets whose callers are on event loops: one wake-up for each loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Sequence[News]]]] = {}
+    for ticket, news in found.items():
+        if wanted := [piece for piece in news if is_for(piece, ticket.caller.whole)]:
+            loops.setdefault(ticket.caller.loop, []).append((ticket, wanted))
+    gone: list[Ticket] = []
+    for loop, items in loops.items():
+        try:
+            loop.call_soon_threadsafe(_put, items)
+        except RuntimeError:  # the loop is closed: nobody waits there any more
+            gone += [ticket for ticket, _ in items]
+    return gone
+
+
+def _put(items: Sequence[tuple[Ticket, Sequence[News]]]) -> None:
+    for ticket, news in items:
+        ticket.caller.put(news)

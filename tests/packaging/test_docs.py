@@ -1,0 +1,216 @@
+"""What the documents name exists: files, functions, commands and their flags, counts."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import io
+import json
+import re
+import shlex
+import tokenize
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanocupy.cli import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "benchmarks/README.md", *sorted(f"docs/{p.name}" for p in
+         (ROOT / "docs").glob("*.md"))]  # fmt: skip
+PLACES = ["", "nanocupy", "docs", "tests", "benchmarks", "examples", "nanocupy/device/emulated",
+          "nanocupy/device/emulated/include", "nanocupy/models", "nanocupy/checkpoint",
+          "tests/models"]  # fmt: skip
+CODE = (".py", ".cu", ".cuh", ".h", ".toml", ".json")
+ENDINGS = {ending[1:] for ending in CODE} | {"md", "gguf", "svg"}  # `a.md` is no name in `a`
+# What a page names and is not ours.
+ELSEWHERE = {
+    "model.gguf", "file.gguf", "step.py", "program.py", "config.json", "tokenizer.json",
+    "__nv_bfloat16", "mpi4py", "docs.rs", "pypi.org",
+}  # fmt: skip
+
+
+def text_of(page: str) -> str:
+    """Without addresses of other places."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"\]\((https?:[^)]*)\)", "]", text)
+
+
+def spans(page: str) -> list[str]:
+    """What stands between backticks, and the lines of indented blocks."""
+    text = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    indented = re.findall(r"^    \S.*$", text, re.MULTILINE)
+    return [" ".join(s.split()) for s in re.findall(r"`([^`]+)`", text)] + indented
+
+
+def commands(page: str) -> list[str]:
+    """Command lines: of blocks, and between backticks."""
+    blocks = re.findall(r"```sh\n(.*?)```", text_of(page), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    found = [part.strip() for line in (*lines, *spans(page)) for part in line.split("&&")]
+    return [re.sub(r"\s+#.*$", "", line) for line in found]
+
+
+# ---- files
+
+
+def file_names(page: str) -> set[str]:
+    """Words that can only be files of ours, or folders."""
+    words = {w.strip(".,:;()'\"") for span in spans(page) for w in span.split()}
+    kinds = r"py|cu|cuh|h|md|svg|json"
+    whole = re.compile(rf"[\w./*-]+\.({kinds})|(nanocupy|tests|docs|benchmarks|examples)/[\w/-]*")
+    links = set(re.findall(r"\]\(([\w./-]+)[)#]", text_of(page)))
+    return {w for w in words if whole.fullmatch(w)} | links
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_named_exists(page: str) -> None:
+    missing = {
+        name
+        for name in file_names(page) - ELSEWHERE
+        if not any(next((ROOT / place).glob(name.rstrip("/")), None) for place in PLACES)
+    }
+    assert not missing
+
+
+# ---- functions
+
+
+@functools.cache
+def definitions() -> dict[str, set[str]]:
+    """By the name of a module, a package or a class of ours: what is defined in it."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in (ROOT / "nanocupy").rglob("*.py"):
+        home = path.parent.name if path.name == "__init__.py" else path.stem
+        for node in ast.parse(path.read_text()).body:
+            found[home] |= names_of(node)
+            if isinstance(node, ast.ClassDef):
+                inside = {n for inner in ast.walk(node) for n in names_of(inner)}
+                found[home] |= inside  # `engine.step`: of the Engine in engine.py
+                found[node.name] |= inside
+                found[node.name.lower()] |= inside  # `group.together`: of a Group
+        found[path.parent.name].add(path.stem)
+        found[path.parent.parent.name].add(path.parent.name)
+    return found
+
+
+def names_of(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.ImportFrom | ast.Import):
+        return {alias.asname or alias.name for alias in node.names}
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        parts = [part for target in targets for part in ast.walk(target)]
+        attributes = {p.attr for p in parts if isinstance(p, ast.Attribute)}
+        return attributes | {p.id for p in parts if isinstance(p, ast.Name)}
+    return set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_named_in_a_module_is_there(page: str) -> None:
+    """`scheduler.schedule`, `rules.round_where_made`: with a dot, and the first part is ours."""
+    ours, wrong = definitions(), []
+    for span in spans(page):
+        span = re.sub(r'"[^"]*"', "", span)  # not names of models
+        for name in re.findall(r"(?<![\w/.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?![\w/])", span):
+            *_, home, last = name.split(".")
+            known = name in ELSEWHERE or name.startswith(("mlx.", "sys."))
+            if not known and home in ours and last not in ours[home] and last not in ENDINGS:
+                wrong.append(name)
+    assert not wrong
+
+
+@functools.cache
+def words() -> set[str]:
+    """Every word that the code has."""
+    folders = ("nanocupy", "tests", "cuda_kernels", "benchmarks", "examples")
+    files = [p for f in folders for p in (ROOT / f).rglob("*") if p.suffix in CODE]
+    files = [p for p in files if p != Path(__file__)]
+    texts = [p.read_text(encoding="utf-8") for p in (*files, ROOT / "pyproject.toml")]
+    return {p.stem for p in files} | {w for t in texts for w in re.findall(r"[A-Za-z_]\w*", t)}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/mlx_lm.md"])
+def test_every_name_occurs_in_the_code(page: str) -> None:
+    """Of functions, classes, fields, flags, variables: a renamed one does not."""
+    text = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    named = set(re.findall(r"`([^`]+)`", text))
+    asked = {
+        word
+        for span in named
+        for word in re.findall(r"[A-Za-z_]\w*", re.sub(r'"[^"]*"', "", span))
+        if ("_" in word.strip("_") or re.search(r"[a-z][A-Z]", word) or f"{word}(" in span)
+    }
+    known = words()
+    assert not {w for w in asked - ELSEWHERE if w not in known}
+
+
+# ---- commands
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_understood(page: str) -> None:
+    """Parsed as it stands; a command that is only named, without arguments, need not be whole."""
+    for line in commands(page):
+        begin = re.match(r"(?:mpirun -n \d+ )?nanocupy (\S+)(.*)", line)
+        if not begin or begin[1].startswith("-") or begin[1] not in app.COMMANDS:
+            assert not begin or begin[1] == "--version", line
+            continue
+        if not begin[2].strip() and begin[1] != "info":
+            continue
+        told = io.StringIO()
+        with contextlib.redirect_stderr(told):
+            try:
+                app._parse([begin[1], *shlex.split(begin[2])])
+            except SystemExit as end:
+                assert not end.code, f"{line}: {told.getvalue()}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_script_knows_its_flags(page: str) -> None:
+    for line in commands(page):
+        if script := re.match(r"(?:mpirun -n \d+ )?python (\S+\.py)(.*)", line):
+            if script[1] in ELSEWHERE:
+                continue
+            text = (ROOT / script[1]).read_text()
+            for flag in re.findall(r"--[a-z][\w-]*", script[2]):
+                assert f'"{flag}"' in text or flag.removeprefix("--") in text, line
+
+
+# ---- counts
+
+
+def test_the_readme_counts_the_mutants() -> None:
+    table = json.loads((ROOT / "tests/kernels/cuda/mutants.json").read_text())
+    [said] = re.findall(r"(\d+) faults sown into the kernels", text_of("README.md"))
+    assert int(said) == len(table)
+
+
+def code_lines(path: Path) -> int:
+    """Lines with code: not empty, not of a comment, not of a docstring."""
+    text, told = path.read_text(encoding="utf-8"), set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            told |= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+             tokenize.ENDMARKER)  # fmt: skip
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in quiet:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - told)
+
+
+def test_the_files_on_the_path_are_as_long_as_said() -> None:
+    """To a tenth: what a reader should know is how much there is to read."""
+    text = text_of("docs/architecture.md")
+    rows: list[Any] = re.findall(r"^\| `(nanocupy/\S+\.py)` \| (\d+) \|", text, re.MULTILINE)
+    assert len(rows) > 10
+    wrong = {f: code_lines(ROOT / f) for f, n in rows
+             if abs(code_lines(ROOT / f) - int(n)) > 0.1 * int(n)}  # fmt: skip
+    assert not wrong
+    assert f"| together | {sum(int(n) for _, n in rows)} |" in text
