@@ -216,6 +216,25 @@ ATTACKS: dict[str, str] = {
     "{{ ns.x == [ns.x] }}{{ ns.x|tojson }}",
     "generators kept": "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}"
     "{% set ns.x = ns.x|map('string') %}{% endfor %}{{ ns.x|list }}",
+    "generators of each other": "{% set ns = namespace(x=[1], y=[1], z={1: 1}) %}"
+    "{% for i in range(99999) %}{% set ns.x = ns.x|unique %}{% set ns.y = ns.y|select %}"
+    "{% endfor %}{{ ns.x|list }}{{ ns.y|list }}",
+    "maps of maps of maps": "{% set ns = namespace(x=['a']) %}{% for i in range(90) %}"
+    "{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x|map(" + "'map', " * 80 + "'upper')|list|string }}",
+    "sorted by filters": "{{ (range(99999)|map('string')|list)|map('replace', '1', 'a' * 99999)"
+    "|list|length }}",
+    "json of everything": "{{ (range(9999)|list)|map('tojson', indent=999)|join|length }}",
+    "joined attributes": "{{ ([{'a': 'b' * 9999}] * 9999)|join(attribute='a')|length }}",
+    "rendered lists": "{% set q = range(99999)|list %}{% for i in range(9999) %}"
+    "{% set s = q|string %}{% endfor %}",
+    "counted": "{% set q = ['a' * 1000] * 1000 %}{% for i in range(99999) %}"
+    "{% set s = q.count('a' * 1000) + q.index('a' * 1000) %}{% endfor %}",
+    "compared twice": "{% set q = ['a' * 1000] * 1000 %}{% set r = ['a' * 1000] * 1000 %}"
+    "{% for i in range(99999) if q == r and q <= r and q in [r] %}{% endfor %}",
+    "tested": "{% set q = range(99999)|list %}{{ ([q] * 1)|select('in', [q] * 1)|list|length }}"
+    "{{ q|select('in', q)|list|length }}",
+    "starts": "{% set t = ('a' * 4000,) * 1000 %}{{ ('a' * 4000000).startswith(t) }}"
+    "{% for i in range(99999) %}{% set s = ('b' * 4000).endswith(t) %}{% endfor %}",
     "generators compared": "{{ ([1]|map('string')) == ([1]|map('string')) }}"
     "{{ ([1]|map('string')) < 1 }}",
     "generators of generators": "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}"

@@ -223,10 +223,18 @@ SAME = [
     "{{ [{'f': {'n': 'b'}}, {'f': {'n': 'a'}}]|sort(attribute='f.n')|map(attribute='f.n')|list }}",
     "{{ ['b', 'a', 'B']|unique|list }}{{ ['b', 'a', 'B']|unique(true)|list }}",
     "{{ 'user' in messages|map(attribute='role') }}{{ 'a' not in messages|map(attribute='role') }}",
+    "{{ [{'n': 5000}, {'n': 1}]|selectattr('n', 'gt', 4096)|list }}"
+    "{{ [5000]|select('gt', 4096)|list }}",
+    "{{ [{}]|groupby('n', default=2024)|list }}{{ [{}]|map(attribute='n', default=2024)|list }}",
+    "{% macro f() %}x{% endmacro %}{% set ns = namespace(r=range(3), f=f, g=[1]|map('string')) %}"
+    "{{ ns.r|list }}{{ ns.f() }}{{ ns.g|list }}{% set ns.g = 'ab'|map('upper') %}{{ ns.g|list }}",
+    "{{ x|default(99999) }}{{ 99999|string }}{{ 99999 // 2 }}{{ ['a'] * 2000 }}{{ 'a' * 2000 }}",
     "{{ 1 < 2 < 3 }}{{ 1 < 3 < 2 }}{{ 'a' in 'abc' in ['abc'] }}{{ none == none }}",
     "{{ messages|selectattr('role', 'in', ['user'])|list|length }}",
     "{{ messages|groupby('role')|map(attribute='grouper')|join }}",
     "{{ [3, 1, 2]|max }}{{ [3, 1, 2]|min }}{{ [3, 1, 2]|sort(reverse=true) }}{{ [1, 2]|sum }}",
+    "{{ [['a'], ['b']]|map('map', 'upper')|map('list')|list }}"
+    "{{ [[1]]|map('map', 'string')|map('join')|join }}",
     "{{ range(7)|batch(3, 'x')|list }}{{ range(7)|slice(3)|map('list')|list }}",
     "{{ '<&>'|e }}{{ '<b>'|safe }}{{ 'a\"'|escape }}{{ \"'\"|forceescape }}",
     "{{ '  a '|trim }}{{ 'xxaxx'|trim('x') }}{{ 'a b'|title }}{{ 'a b'|wordcount }}",
@@ -325,7 +333,7 @@ def test_small_stacks_are_enough() -> None:
         "nested lists",
         "endless macro",
         "recursive loop",
-        "many sums",
+        "many elifs",
     )
     sources = [ATTACKS[name] for name in deep]
     ends: list[str] = []
@@ -337,7 +345,7 @@ def test_small_stacks_are_enough() -> None:
             except ValueError as error:
                 ends.append(str(error))
 
-    before = threading.stack_size(512 << 10)
+    before = threading.stack_size(256 << 10)
     try:
         thread = threading.Thread(target=attack)
         thread.start()

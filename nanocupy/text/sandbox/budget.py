@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
+from types import GeneratorType
 from typing import Any, NamedTuple
 
 from jinja2.exceptions import SecurityError
@@ -25,6 +26,8 @@ MAX_TEXT = 1 << 22
 MAX_ITEMS = 1 << 17
 """Items in any one value that a template makes, those of values inside it counted too."""
 MAX_DEPTH = 100
+MAX_CALLS = 60
+"""Macros that call each other, before threads with small stacks run out of them."""
 MAX_WIDTH = 1000
 """The largest width, count or indent that a template may give to a function of strings."""
 MAX_BITS = 2048
@@ -104,6 +107,7 @@ class Budget:
             MAX_SECONDS + _SECONDS_PER_ITEM * given.items + _SECONDS_PER_LETTER * given.letters
         )
         self._deadline = time.thread_time() + self.seconds
+        self._calls = 0
         self._look = 0.0  # when to ask for the thread's time again, which some systems are slow at
 
     def check_time(self) -> None:
@@ -115,6 +119,17 @@ class Budget:
         if left <= 0:
             raise TooMuch(f"it computed for more than {self.seconds:.1f} s")
         self._look = now + left  # no thread computes for longer than that passes
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around each call of a macro or a recursive loop."""
+        self._calls += 1
+        try:
+            if self._calls > MAX_CALLS:
+                raise TooMuch("macros call each other too deeply")
+            yield
+        finally:
+            self._calls -= 1
 
     def check_steps(self, steps: int) -> None:
         """Called before what takes `steps` comparisons of letters."""
@@ -175,7 +190,7 @@ class Budget:
         left = iter(values)
         found = Items()
         while some := [*islice(left, _AT_ONCE)]:
-            found += some
+            found += [self.items_of(v) if isinstance(v, GeneratorType) else v for v in some]
             self.check_time()
             if len(found) > self.most_items:
                 raise TooMuch("a list is too long")

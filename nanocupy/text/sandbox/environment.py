@@ -181,6 +181,7 @@ def _check_tree(tree: nodes.Template) -> None:
         node, depth, scopes = left.pop()
         found += 1
         scopes += isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.With))
+        depth += len(node.elif_) if isinstance(node, nodes.If) else 0  # Python nests them
         if found > MAX_NODES or depth > MAX_NESTING or scopes > MAX_LOOPS:
             raise TemplateSyntaxError("it is too long, or nested too deeply", 1)
         if isinstance(node, nodes.Stmt) and not isinstance(node, _STATEMENTS):
@@ -265,14 +266,16 @@ class _Environment(ImmutableSandboxedEnvironment):
         budget().check_time()
         if obj is self.tick:
             return None
-        if isinstance(obj, (BuiltinMethodType, MethodType, Macro)):
+        if isinstance(obj, (BuiltinMethodType, MethodType, Macro, LoopContext)):
             kwargs.pop("_loop_vars", None)  # jinja2's own: the variables of a loop
             kwargs.pop("_block_vars", None)
         if isinstance(obj, (BuiltinMethodType, MethodType)):
             return self._call_method(obj.__self__, obj.__name__, obj, args, kwargs)
         if isinstance(obj, (Macro, LoopContext)):
             _check_arguments((*args, *kwargs.values()))
-        elif not isinstance(obj, Undefined) and obj not in self.globals.values():
+            with budget().call():
+                return super().call(context, obj, *args, **kwargs)
+        if not isinstance(obj, Undefined) and obj not in self.globals.values():
             raise SecurityError(f"a {kind_of(obj)} is nothing that templates call")
         return super().call(context, obj, *args, **kwargs)
 

@@ -376,7 +376,7 @@ def _on_list(name: str) -> Function:
         elif given[at] is not None and not isinstance(given[at], Undefined):
             given[at] = budget().items_of(given[at])
         said = [*given[at + 1 :], *kwargs.values()]
-        check_widths(*said)
+        check_widths(*(said if name in ("batch", "slice") else ()))
         if name in _NAMED and said and not isinstance(said[0], (str, int)):
             raise TypeError(f"{name} wants a name, got a {type(said[0]).__name__}")
         paths = [kwargs["attribute"]] if "attribute" in kwargs else []
@@ -404,17 +404,15 @@ def _compared_items(values: Any, steps: int) -> int:
 @pass_environment
 def _unique(
     environment: Any, value: Any, case_sensitive: bool = False, attribute: Any = None
-) -> Iterator[Any]:
+) -> Any:
     _path_length(attribute)
     case = None if case_sensitive else ignore_case
     key_of = make_attrgetter(environment, attribute, postprocess=case)
-    seen: set[Any] = set()
+    found: dict[Any, Any] = {}
     for item in budget().items_of(value):
         budget().check_time()
-        key = checked_key(key_of(item))
-        if key not in seen:
-            seen.add(key)
-            yield item
+        found.setdefault(checked_key(key_of(item)), item)
+    return budget().items_of(found.values())
 
 
 def _listed(value: Any) -> Any:
@@ -628,7 +626,9 @@ def _pairs(values: Any) -> Iterator[Any]:
 
 
 def _namespace(*args: Any, **kwargs: Any) -> Any:
-    return TemplateNamespace(_dict(*args, **kwargs))
+    """Macros and generators can be in it, for what it holds is not part of its value."""
+    budget().charge(items=len(kwargs) + 4)
+    return TemplateNamespace(_dict(*args), **kwargs)
 
 
 FUNCTIONS: dict[str, Function] = {
