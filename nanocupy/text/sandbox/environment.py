@@ -266,7 +266,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         budget().check_time()
         if obj is self.tick:
             return None
-        if isinstance(obj, (BuiltinMethodType, MethodType, Macro)):
+        if isinstance(obj, (BuiltinMethodType, MethodType, Macro, LoopContext)):
             kwargs.pop("_loop_vars", None)  # jinja2's own: the variables of a loop
             kwargs.pop("_block_vars", None)
         if isinstance(obj, (BuiltinMethodType, MethodType)):
