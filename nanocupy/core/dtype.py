@@ -59,6 +59,11 @@ def named(dtype: np.dtype[Any]) -> Any:
     return found
 
 
+def plain(dtype: Any) -> np.dtype[Any]:
+    """NumPy's dtype of what names one."""
+    return dtype.dtype if type(dtype) is Dtype else np.dtype(dtype)
+
+
 bool_ = named(np.dtype(np.bool_))
 int8, int16, int32, int64 = (named(np.dtype(f"i{size}")) for size in (1, 2, 4, 8))
 uint8, uint16, uint32, uint64 = (named(np.dtype(f"u{size}")) for size in (1, 2, 4, 8))

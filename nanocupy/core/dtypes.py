@@ -15,6 +15,7 @@ from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, bool_, float32, int32, record, uint32
 from nanocupy.core.chains import lowering
 from nanocupy.core.conversion import NUMBERS, holds
+from nanocupy.core.dtype import plain
 from nanocupy.core.graph import Op, Spec, width
 from nanocupy.kernels.functions import unchanged
 from nanocupy.kernels.quantize import Codes
@@ -33,8 +34,8 @@ def astype(x: Any, dtype: Any) -> array:
     """x in another dtype; x itself if it has it already."""
     if dtype is None:
         raise TypeError("[astype] dtype=None: expected a dtype")
-    x = as_array(x)
-    return x if x.dtype == np.dtype(dtype) else record(ASTYPE, x, dtype=np.dtype(dtype))
+    x, wanted = as_array(x), plain(dtype)
+    return x if x.node.specs[0][1] == wanted else record(ASTYPE, x, dtype=wanted)
 
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -91,7 +92,7 @@ def _numpy_meeting(value: np.ndarray, dtype: np.dtype[Any]) -> array:
 
 def fitting(value: Any, dtype: Any) -> array:
     """The value in a dtype: arrays are cast, an int that is too large is a ValueError."""
-    dtype = np.dtype(dtype)
+    dtype = plain(dtype)
     return astype(_met(value, dtype), dtype)
 
 

@@ -119,7 +119,8 @@ def check_update(name: str, x: array, key: Key, arrays: Sequence[array], value: 
         raise Misfit(f"[{name}] {error}") from None
     if value != inside and not _spreads(value, inside):
         raise ValueError(f"[{name}] a value of shape {value} for a place of shape {inside}")
-    _check_range(name, x.shape, key, arrays)
+    if arrays:
+        _check_range(name, x.shape, key, arrays)
 
 
 def _spreads(value: Shape, inside: Shape) -> bool:
