@@ -201,6 +201,8 @@ def compile(
         ValueError: an argument is neither a tree of arrays nor a constant; or `fun` asks for a
             value.
     """
+    if not callable(fun):
+        raise TypeError(f"[compile] {type(fun).__name__} given: expected a function")
     records, plans = _Recent(), _Recent()  # what was recorded; that, with its plan
     name = getattr(fun, "__name__", type(fun).__name__)
 

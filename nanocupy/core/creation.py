@@ -185,12 +185,12 @@ _TRIU = Op("triu", same, lambda x, *, k: np.where(_below(x, k - 1), x.dtype.type
 
 def tril(x: Any, k: int = 0) -> array:
     """x with zeros above the kth diagonal."""
-    return record(_TRIL, _matrix("tril", x), k=k)
+    return record(_TRIL, _matrix("tril", x), k=whole_number("tril", "k", k))
 
 
 def triu(x: Any, k: int = 0) -> array:
     """x with zeros below the kth diagonal."""
-    return record(_TRIU, _matrix("triu", x), k=k)
+    return record(_TRIU, _matrix("triu", x), k=whole_number("triu", "k", k))
 
 
 def _matrix(name: str, x: Any) -> array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, bool_, record
-from nanocupy.core.dtypes import astype, fitting, rounded
+from nanocupy.core.dtypes import fitting, rounded
 from nanocupy.core.graph import CONSTANT, Op, Spec
 from nanocupy.core.keys import (
     Misfit,
@@ -29,7 +29,14 @@ from nanocupy.core.keys import (
     taken_apart,
 )
 from nanocupy.core.shapes import expand_dims, flat, reshape, slice_axis, squeeze
-from nanocupy.core.specs import blank, broadcast, normal_axis, resized
+from nanocupy.core.specs import (
+    blank,
+    broadcast,
+    normal_axes,
+    normal_axis,
+    resized,
+    whole_number,
+)
 
 # ---- reading
 
@@ -261,13 +268,31 @@ def slice(x: Any, start_indices: Any, axes: Sequence[int], slice_size: Sequence[
         start_indices: where it starts, along each of `axes`.
         slice_size: along every axis of x.
     """
-    x = as_array(x)
-    places = [normal_axis("slice", a, x.ndim) for a in axes]
-    return record(_SLICE_AT, x, start_indices, axes=places, sizes=list(slice_size))
+    x, name = as_array(x), "slice"
+    sizes = tuple(whole_number(name, "slice_size", n, least=0) for n in slice_size)
+    if len(sizes) != x.ndim or any(n > d for n, d in zip(sizes, x.shape, strict=True)):
+        raise ValueError(f"[{name}] slice_size={sizes} of shape {x.shape}")
+    start, places = _start(name, x, start_indices, axes)
+    return record(_SLICE_AT, x, start, axes=places, sizes=list(sizes))
+
+
+def _start(name: str, x: array, start: Any, axes: Sequence[int]) -> tuple[array, list[int]]:
+    """Where a slice starts, and along which axes: as many of both."""
+    found = as_indices(name, start)
+    places = list(normal_axes(name, list(axes), x.ndim))
+    if found.size != len(places) or found.ndim > 1:
+        raise ValueError(f"[{name}] {found.size} starts for {len(places)} axes: expected as many")
+    return found, places
 
 
 def slice_update(x: Any, update: Any, start_indices: Any, axes: Sequence[int]) -> array:
     """x with a part of it replaced; see `slice`."""
-    x = as_array(x)
-    places = [normal_axis("slice_update", a, x.ndim) for a in axes]
-    return record(_UPDATE_AT, x, astype(update, x.dtype), start_indices, axes=places)
+    x, name = as_array(x), "slice_update"
+    value = fitting(update, x.dtype)
+    if value.ndim > x.ndim:
+        value = _without_ones(value)
+    start, places = _start(name, x, start_indices, axes)
+    sizes = (1,) * (x.ndim - value.ndim) + value.shape
+    if value.ndim > x.ndim or any(n > d for n, d in zip(sizes, x.shape, strict=True)):
+        raise ValueError(f"[{name}] update of shape {value.shape} for shape {x.shape}")
+    return record(_UPDATE_AT, x, reshape(value, sizes), start, axes=places)

@@ -15,7 +15,7 @@ from nanocupy.core.indexing import take
 from nanocupy.core.layout import repeat
 from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import reshape
-from nanocupy.core.specs import blank, broadcast, normal_axis, widely
+from nanocupy.core.specs import blank, broadcast, normal_axis, whole_number, widely
 
 
 def _matmul_spec(x: Spec, y: Spec) -> Spec:
@@ -199,6 +199,7 @@ def block_masked_mm(
 ) -> array:  # fmt: skip
     """a @ b with blocks of the result, of a and of b masked or scaled."""
     a, b = _floats("block_masked_mm", a, b)
+    whole_number("block_masked_mm", "block_size", block_size, least=1)
     out = matmul(_masked(a, mask_lhs, block_size), _masked(b, mask_rhs, block_size))
     return _masked(out, mask_out, block_size)
 
@@ -206,7 +207,11 @@ def block_masked_mm(
 def _masked(x: array, mask: Any, block: int) -> array:
     if mask is None:
         return x
-    full = repeat(repeat(as_array(mask), block, -1), block, -2)[..., : x.shape[-2], : x.shape[-1]]
+    mask = as_array(mask)
+    blocks = tuple(-(-int(n) // block) for n in x.shape[-2:])
+    if mask.shape[-2:] != blocks:
+        raise ValueError(f"[block_masked_mm] a mask of shape {mask.shape} for {blocks} blocks")
+    full = repeat(repeat(mask, block, -1), block, -2)[..., : x.shape[-2], : x.shape[-1]]
     masked = ops.where(full, x, 0) if full.dtype.kind == "b" else ops.multiply(x, full)
     return astype(masked, x.dtype)
 

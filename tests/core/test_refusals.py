@@ -99,6 +99,20 @@ REFUSED: list[Call] = [
     lambda mx, x: mx.convolve(mx.ones((2, 2)), mx.ones(2)),
     lambda mx, x: mx.convolve(mx.array([]), mx.ones(2)),
     lambda mx, x: x.astype(None),
+    lambda mx, x: mx.slice(mx.arange(5), mx.array([1]), (0,), (9,)),
+    lambda mx, x: mx.slice(mx.arange(5), mx.array([1]), (0, 1), (2,)),
+    lambda mx, x: mx.slice(mx.arange(5), mx.array([1.0]), (0,), (2,)),
+    lambda mx, x: mx.slice_update(mx.arange(5), mx.ones(9), mx.array([1]), (0,)),
+    lambda mx, x: mx.to_fp8(mx.array([1])),
+    lambda mx, x: mx.from_fp8(mx.array([1.0])),
+    lambda mx, x: mx.block_masked_mm(
+        mx.ones((64, 64)), mx.ones((64, 64)), 32, mask_out=mx.ones((3, 3), mx.bool_)
+    ),
+    lambda mx, x: mx.tril(mx.ones((2, 2)), 1.5),
+    lambda mx, x: mx.compile(3),
+    lambda mx, x: mx.issubdtype("a", mx.number),
+    lambda mx, x: mx.can_cast("a", mx.float16),
+    lambda mx, x: mx.isdtype(mx.int32, "zz"),
     lambda mx, x: mx.sum(x, axis=1.0),
 ]
 

@@ -271,6 +271,7 @@ def test_linear_biases_of_attention(heads: int) -> None:
         (lambda: nn.RNN(2, 2, nonlinearity="relu"), "nonlinearity='relu'"),
         (lambda: nn.InstanceNorm(2)(mx.zeros((2, 2))), r"\[N, ..., C\]"),
         (lambda: nn.BatchNorm(2)(mx.zeros((2,))), "2 to 4"),
+        (lambda: nn.Dropout2d(0.5)(mx.ones(2)), "3 or 4 dimensions"),
         (lambda: nn.Upsample(2, mode="area"), "mode='area'"),
         (lambda: nn.Upsample(0), "scale_factor=0"),
         (lambda: nn.Upsample(2, antialias=True), "antialias"),
