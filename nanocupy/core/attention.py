@@ -123,5 +123,7 @@ def _check(q: array, k: array, mask: array | None, sinks: array | None) -> None:
         scores = (*q.shape[:3], k.shape[2])
         if mask.ndim > 4 or broadcast(scores, mask.shape) != scores:
             raise ValueError(f"{name} mask of shape {mask.shape} for scores of {scores}")
+    if sinks is not None and common(sinks.dtype, q.dtype) != q.dtype:
+        raise ValueError(f"{name} sinks of {sinks.dtype} for {q.dtype}: cast them")
     if sinks is not None and sinks.shape != q.shape[1:2]:
         raise ValueError(f"{name} sinks of shape {sinks.shape}: expected ({q.shape[1]},)")

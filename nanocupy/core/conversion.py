@@ -54,12 +54,16 @@ def known(host: np.ndarray, value: Any) -> np.ndarray:
     if host.dtype in KINDS:
         return host
     native = host.dtype.newbyteorder("=")
-    if native not in KINDS:
+    if native in KINDS:
+        return host.astype(native)
+    if native.kind not in "cfV":
         raise ValueError(
-            f"[array] dtype {host.dtype} of {_named(value)}: expected one of "
-            f"{', '.join(map(str, KINDS))}: cast it"
+            f"[array] {type(value).__name__} given: expected a number, a list of some or an array"
         )
-    return host.astype(native)
+    raise ValueError(
+        f"[array] dtype {host.dtype} of {_named(value)}: expected one of "
+        f"{', '.join(map(str, KINDS))}: cast it"
+    )
 
 
 def cast(host: np.ndarray, dtype: Any) -> np.ndarray:

@@ -98,9 +98,9 @@ def arange(
     dtype: Any = None,
 ) -> array:
     """`numpy.arange`; of ints int32, or int64 where one needs it, else float32, unless told."""
-    if start is None and stop is None:
-        raise TypeError("[arange] give stop")
     if start is None or stop is None:
+        if stop is start:
+            raise TypeError("[arange] give stop")
         start, stop = 0, start if stop is None else stop
     step = 1 if step is None else step
     if odd := [v for v in (start, stop, step) if not isinstance(v, _NUMBERS)]:
@@ -114,18 +114,23 @@ def arange(
     if dtype == bool_:
         raise ValueError("[arange] of bools")
     count = _count(start, stop, step, whole)
-    if dtype.kind in "iu":  # as NumPy and MLX: the first two are cast, and the others follow
+    if (
+        dtype.kind in "iu" and count > 1
+    ):  # as NumPy and MLX: the first two are cast, and the others follow
         first, step = int(start), int(start + step) - int(start)
         return shared((first + step * np.arange(count, dtype=np.int64)).astype(dtype))
-    return shared((start + step * np.arange(count)).astype(dtype))
+    steps = step * np.arange(count) if count > 1 else np.zeros(count)
+    return shared((start + steps).astype(dtype))
 
 
 def _count(start: Any, stop: Any, step: Any, whole: bool) -> int:
-    if step == 0 or not all(math.isfinite(v) for v in (start, stop, step)):
+    if step == 0 or math.isnan(step) or not (math.isfinite(start) and math.isfinite(stop)):
         raise ValueError(
             f"[arange] from {start} to {stop} by {step}: expected finite numbers, and a step that "
             "is not 0"
         )
+    if math.isinf(step):
+        return int((stop - start) * step > 0)
     count = -((start - stop) // step) if whole else math.ceil((stop - start) / step)
     if count > _MOST:
         raise ValueError(f"[arange] from {start} to {stop} by {step}: {count} elements")
@@ -135,17 +140,18 @@ def _count(start: Any, stop: Any, step: Any, whole: bool) -> int:
 def linspace(
     start: float, stop: float, num: int = 50, endpoint: bool = True, dtype: Any = float32
 ) -> array:
-    """`numpy.linspace`, in float32 and then in `dtype`."""
+    """`numpy.linspace`, in float32 (of float64, in that) and then in `dtype`."""
     num = whole_number("linspace", "num", num, least=0)
     if not isinstance(endpoint, bool):
         raise TypeError(f"[linspace] endpoint={str(endpoint)[:40]}: expected a bool")
-    parts = num - 1 if endpoint else num
-    t = np.arange(num, dtype=np.float32) / np.float32(max(parts, 1))
+    kind, parts = np.dtype(dtype or float32), num - 1 if endpoint else num
+    number: Any = np.float64 if kind == np.float64 else np.float32
+    t = np.arange(num, dtype=number) / number(max(parts, 1))
     with np.errstate(all="ignore"):
-        values = (1 - t) * np.float32(start) + t * np.float32(stop)
+        values = (1 - t) * number(start) + t * number(stop)
     if endpoint and num > 1:
         values[-1] = stop
-    return shared(cast(values, np.dtype(dtype or float32)))
+    return shared(cast(values, kind))
 
 
 def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = float32) -> array:

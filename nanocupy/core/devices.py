@@ -77,6 +77,7 @@ class Stream:
 
 
 ThreadLocalStream = Stream
+_PLACES = (Stream, Device, DeviceType)
 _CPU = Device(cpu)
 _numbers = itertools.count(1)
 _default = Stream(0, _CPU)
@@ -101,10 +102,13 @@ def _checked(name: str, given: Any) -> Device:
 
 
 def on_stream(function: _Function) -> _Function:
-    """The function with one more argument, `stream`: None, a stream or a device that is the CPU."""
+    """The function with one more argument, `stream`, by name or the last one: None, a stream or a
+    device that is the CPU."""
 
     @wraps(function)
     def call(*args: Any, stream: Any = None, **kwargs: Any) -> Any:
+        if args and isinstance(args[-1], _PLACES):
+            args, stream = args[:-1], args[-1]
         if stream is not None:
             _checked(function.__name__, stream)
         return function(*args, **kwargs)

@@ -202,13 +202,14 @@ def put_along_axis(x: Any, /, indices: Any, values: Any, axis: int | None = None
     """x with values at indices along an axis."""
     whole, name = as_array(x), "put_along_axis"
     x, where = flat(whole, axis)
-    indices = _beside(name, x, flat(as_indices(name, indices), axis)[0])
-    values, where = fitting(values, x.dtype), normal_axis(name, where, x.ndim)
-    values = flat(values, None)[0] if axis is None and values.ndim else values
-    if not indices.size:
+    places, where = as_array(indices), normal_axis(name, where, x.ndim)
+    if not places.size:
         return whole
-    check_indices(name, indices, int(x.shape[where]))
-    return reshape(record(_PUT_ALONG, x, indices, values, axis=where), whole.shape)
+    places = _beside(name, x, flat(as_indices(name, places), axis)[0])
+    values = fitting(values, x.dtype)
+    values = flat(values, None)[0] if axis is None and values.ndim else values
+    check_indices(name, places, int(x.shape[where]))
+    return reshape(record(_PUT_ALONG, x, places, values, axis=where), whole.shape)
 
 
 def _beside(name: str, x: array, indices: array) -> array:

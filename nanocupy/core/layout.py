@@ -56,6 +56,8 @@ def broadcast_to(x: Any, /, shape: Sequence[int]) -> array:
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
     """`numpy.broadcast_shapes`."""
+    if not shapes:
+        raise ValueError("[broadcast_shapes] give a shape")
     return broadcast(*(tuple(s) for s in shapes))
 
 
@@ -284,15 +286,14 @@ _ROLL = Op("roll", same, lambda x, *, shift, axis: np.roll(x, shift, axis))
 def roll(x: Any, shift: int | Sequence[int], axis: Axes = None, /) -> array:
     """`numpy.roll`."""
     x = as_array(x)
-    single = not isinstance(shift, list | tuple)
     shifts = [whole_number("roll", "shift", n) for n in listed(shift)]
     if axis is None:
         line = reshape(x, (x.size,))
         return reshape(record(_ROLL, line, shift=builtins.sum(shifts), axis=0), x.shape)
     axes = [normal_axis("roll", a, x.ndim) for a in listed(axis)]
-    if not single and len(shifts) != len(axes):
+    if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
         raise ValueError(f"[roll] {len(shifts)} shifts along {len(axes)} axes: expected as many")
-    return record(_ROLL, x, shift=shifts * len(axes) if single else shifts, axis=axes)
+    return record(_ROLL, x, shift=shifts, axis=axes)
 
 
 _MODES = ("constant", "edge", "reflect", "symmetric")

@@ -188,8 +188,9 @@ class Transformer(Module):
     ) -> None:
         super().__init__()
         how = (dims, num_heads, mlp_dims, dropout, activation, norm_first, checkpoint)
-        self.encoder = custom_encoder or TransformerEncoder(num_encoder_layers, *how)
-        self.decoder = custom_decoder or TransformerDecoder(num_decoder_layers, *how)
+        encoder, decoder = custom_encoder, custom_decoder  # which may be empty, and so false
+        self.encoder = TransformerEncoder(num_encoder_layers, *how) if encoder is None else encoder
+        self.decoder = TransformerDecoder(num_decoder_layers, *how) if decoder is None else decoder
 
     def __call__(
         self, src: array, tgt: array, src_mask: Any, tgt_mask: Any, memory_mask: Any

@@ -367,7 +367,7 @@ def _respell(
             continue
         forged = [inner for inner in stretch if inner.id in tokenizer.added]
         if forged:
-            ids += _spelled(tokenizer, shown, begin, span.start, forged, limit)
+            ids += _spelled(tokenizer, shown, Span(-1, begin, span.start), forged, limit)
         else:
             ids += [inner.id for inner in stretch]
         stretch, begin = [], span.end
@@ -377,18 +377,15 @@ def _respell(
 
 
 def _spelled(
-    tokenizer: Tokenizer,
-    shown: _Shown,
-    begin: int,
-    end: int,
-    forged: list[Span],
-    limit: int | None,
+    tokenizer: Tokenizer, shown: _Shown, stretch: Span, forged: list[Span], limit: int | None
 ) -> list[int]:
     """The ids of a stretch as plain text, but for markup of the template's that forged markup hid:
     a message that ends in "of" before "<|end|>", where "of<|end|>" is a token, too."""
     ids: list[int] = []
+    _, begin, end = stretch
     if any(1 in shown.own[span.start : span.end] for span in forged):
         while (hidden := shown.overlapped(tokenizer, begin, end)) is not None:
-            ids += [*tokenizer.encode_plain(shown.text[begin : hidden.start], limit), hidden.id]
+            ids += tokenizer.encode_plain(shown.text[begin : hidden.start], limit)
+            ids.append(hidden.id)
             begin = hidden.end
     return [*ids, *tokenizer.encode_plain(shown.text[begin:end], limit)]

@@ -41,7 +41,7 @@ class TooLongError(ValueError):
         self.num_tokens, self.limit, self.least = num_tokens, limit, least
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.num_tokens, self.limit, self.least)
+        return type(self), (self.num_tokens, self.limit, self.least), self.__dict__
 
 
 class Tokenizer:
@@ -227,6 +227,8 @@ def _checked(text: str) -> str:
 
 def _with_space(spans: list[Span], start: int) -> list[Span]:
     """Spans of a piece that begins behind a space, for which its first token stands, too."""
+    if not spans:
+        return spans
     first, *others = spans
     alone = bool(others) and others[0].start == start
     return [Span(first.id, start - 1, start if alone else first.end), *others]

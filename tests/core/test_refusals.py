@@ -41,6 +41,8 @@ REFUSED: list[Call] = [
     lambda mx, x: attend(mx, x, mask=mx.ones((5, 3))),
     lambda mx, x: attend(mx, x, mask=mx.ones((1, 2, 2, 3, 3))),
     lambda mx, x: attend(mx, x, mask=mx.ones((3, 3), mx.float64)),
+    lambda mx, x: attend(mx, x.astype(mx.float16), sinks=mx.ones(2)),
+    lambda mx, x: mx.broadcast_shapes(),
     lambda mx, x: mx.split(x, 0),
     lambda mx, x: mx.split(x, -1),
     lambda mx, x: mx.split(x, 3),

@@ -51,6 +51,13 @@ def test_operations_accept_a_stream(call: Any) -> None:
         call(ours, "cpu")
 
 
+def test_a_stream_may_be_the_last_argument() -> None:
+    both(lambda mx, of: mx.ones(3).astype(mx.float16, mx.cpu))
+    both(lambda mx, of: mx.ones(3).astype(mx.float16, mx.default_stream(mx.cpu)))
+    with pytest.raises(ValueError, match="evaluated on the CPU"):
+        ours.ones(3).astype(ours.float16, ours.gpu)
+
+
 def test_blocks_of_a_stream() -> None:
     def call(mx: Any, of: Any) -> Any:
         with mx.stream(mx.cpu):

@@ -111,5 +111,6 @@ def test_indices_outside_are_refused_where_they_are_known() -> None:
 def test_putting_nothing_along_an_axis() -> None:
     x, nothing = mx.array([[1, 2]]), mx.zeros((1, 0), mx.int32)
     assert mx.put_along_axis(x, nothing, nothing, 1).tolist() == [[1, 2]]
+    assert mx.put_along_axis(mx.array([]), mx.array([]), mx.array([]), None).shape == (0,)
     empty = mx.zeros((0, 3))
     assert mx.put_along_axis(empty, mx.zeros((0, 3), mx.int32), mx.array(1.0), 1).shape == (0, 3)

@@ -49,6 +49,16 @@ def test_ranges_of_ints_by_a_fraction() -> None:
             both(lambda mx, of, a=(start, stop, step), d=dtype: mx.arange(*a, dtype=getattr(mx, d)))
     both(lambda mx, of: [mx.arange(stop=3), mx.arange(1, stop=4)])
     both(lambda mx, of: mx.arange(start=1, stop=9, step=3))
+    both(lambda mx, of: [mx.arange(-3, step=-1), mx.arange(stop=2, step=0.5)])
+    for ends in ((0, 10), (10, 0), (0, 0)):
+        for step in (INFINITE, -INFINITE):
+            both(lambda mx, of, a=(*ends, step): mx.arange(*a))
+
+
+def test_lines_of_doubles() -> None:
+    for ends in ((0.0, np.pi), (-1, 1e17), (0.1, 0.3)):
+        mine = ours.linspace(*ends, 7, dtype=ours.float64).tolist()
+        assert mine == theirs.linspace(*ends, 7, dtype=theirs.float64, stream=theirs.cpu).tolist()
 
 
 def test_bools_are_shifted_as_numbers() -> None:

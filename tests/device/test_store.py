@@ -108,6 +108,7 @@ def test_a_file_of_somebody_else(kept: Store, monkeypatch: pytest.MonkeyPatch) -
     assert not kept.holds("x.o") and kept.read("x.o") is None
 
 
+@pytest.mark.timeout(20)
 def test_a_file_that_changes_before_it_is_opened(
     kept: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

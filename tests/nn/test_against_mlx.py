@@ -194,6 +194,13 @@ def test_masks_of_transformers_by_name() -> None:
         check(call, twins(lambda m: m.Transformer(8, 2, 1, 1, 12)), x, y, mask)
 
 
+def test_parts_of_a_transformer_may_be_empty_modules() -> None:
+    """Which are false, as empty dicts are."""
+    how = {"custom_encoder": nn.Identity(), "custom_decoder": nn.Identity()}
+    model = nn.Transformer(8, 2, 1, 1, **how)
+    assert model.encoder is how["custom_encoder"] and model.decoder is how["custom_decoder"]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_bilinear_forms(bias: bool) -> None:
     made = twins(lambda m: m.Bilinear(3, 4, 5, bias=bias))

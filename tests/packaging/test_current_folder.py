@@ -169,7 +169,10 @@ def test_a_compiler_that_the_user_names(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "compiler").write_text("#!/bin/sh\necho mine\n")
     (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("PATH", f".::{os.environ['PATH']}")
+    shutil.copy("compiler", "sh")
     assert children.program("compiler") is None
+    assert children.program("sh") not in (None, "sh", "./sh", str(tmp_path / "sh"))
     assert children.run(["./compiler"], capture_output=True, text=True).stdout == "mine\n"
 
 

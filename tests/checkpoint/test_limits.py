@@ -1,4 +1,4 @@
-"""A GGUF file's counts and places: refused for what they say, however much of a file follows."""
+"""What files of weights say of counts and places is refused for itself, whatever follows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from nanocupy.checkpoint import gguf_file
 from nanocupy.checkpoint.gguf_file import GgufFile
+from nanocupy.checkpoint.header import MAX_HEADER, read_header
 
 BYTES, TEXT, ARRAY = 0, 8, 9  # types of values
 F32 = 0
@@ -46,6 +47,29 @@ TOO_MANY = {
 def test_counts_have_limits(tmp_path: Path, counts: tuple[int, int, bytes]) -> None:
     with pytest.raises(ValueError, match=r"is \d+, more than \d+"):
         GgufFile(written(tmp_path / "m.gguf", *counts))
+
+
+@pytest.mark.parametrize("length", [8, 4096, 2**40, 2**64 - 1])
+def test_a_text_that_ends_outside_the_file(tmp_path: Path, length: int) -> None:
+    """The last of an array, where nothing after it would be missed."""
+    array = struct.pack("<IIQ", ARRAY, TEXT, 2) + text(b"") + struct.pack("<Q", length)
+    rest = KEY + array + b"1234567"
+    with pytest.raises(ValueError, match=r"'a.key' would end outside the file"):
+        GgufFile(written(tmp_path / "m.gguf", 0, 1, rest, 24 + len(rest)))
+
+
+def test_more_texts_than_a_file_holds(tmp_path: Path) -> None:
+    rest = KEY + struct.pack("<IIQ", ARRAY, TEXT, 1 << 20)
+    with pytest.raises(ValueError, match="1048576 texts, more than fit into the file"):
+        GgufFile(written(tmp_path / "m.gguf", 0, 1, rest, 1 << 20))
+
+
+def test_a_safetensors_header_has_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", MAX_HEADER + 1) + b"{}")
+    os.truncate(path, MAX_HEADER + 64)
+    with path.open("rb") as file, pytest.raises(ValueError, match=f"more than {MAX_HEADER}"):
+        read_header(path, file, MAX_HEADER + 64)
 
 
 def test_arrays_in_arrays_of_arrays(tmp_path: Path) -> None:
