@@ -14,11 +14,12 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import tomllib
 
 HERE = Path(__file__).parent
 MACHINES = ("x86_64", "aarch64")

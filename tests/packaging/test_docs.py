@@ -9,10 +9,8 @@ import io
 import json
 import re
 import shlex
-import tokenize
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
