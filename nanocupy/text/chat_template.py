@@ -1,7 +1,7 @@
 """ChatTemplate: messages to a prompt in which no message can pretend to be anything but text.
 
 The template runs once, over the messages as they are. Every string in it remembers which of its
-characters the template wrote itself (`sandbox.written`), so that of the finished text each
+characters the template wrote itself (`sandbox.provenance`), so that of the finished text each
 character is known to be the template's or a message's. A markup token with any character from a
 message in it is text, however the template joined the pieces.
 """

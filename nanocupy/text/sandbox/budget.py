@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 
-from nanocupy.text.sandbox.written import Safe, Written
+from nanocupy.text.sandbox.provenance import Safe, Written
 
 MAX_SECONDS = 1.5
 MAX_TEXT = 1 << 22
@@ -30,6 +30,8 @@ MAX_CALLS = 60
 """Macros that call each other, before threads with small stacks run out of them."""
 MAX_WIDTH = 1000
 """The largest width, count or indent that a template may give to a function of strings."""
+MAX_PATH = 16
+"""Parts of an attribute such as "function.parameters.type"."""
 MAX_BITS = 2048
 """Bits of a whole number."""
 MAX_KEY = 1 << 60

@@ -15,21 +15,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
 from nanocupy.text.sandbox.budget import budget, budget_for, owned
-from nanocupy.text.sandbox.functions import (
-    FILTER_TABLE,
-    FUNCTIONS,
-    METHODS,
-    OPERATORS,
-    TEST_TABLE,
-    TEXT_METHODS,
-    braces,
-    compared,
-    concatenate,
-    kind_of,
-    searched,
-    to_text,
-)
-from nanocupy.text.sandbox.written import join, written
+from nanocupy.text.sandbox.filters import FILTER_TABLE
+from nanocupy.text.sandbox.formats import braces
+from nanocupy.text.sandbox.functions import FUNCTIONS, TEST_TABLE
+from nanocupy.text.sandbox.methods import METHODS, TEXT_METHODS
+from nanocupy.text.sandbox.operators import OPERATORS
+from nanocupy.text.sandbox.provenance import join, written
+from nanocupy.text.sandbox.values import compared, concatenate, kind_of, searched, to_text
 
 MAX_SOURCE = 1 << 17
 """Characters of a template; the longest that models come with have 50,000."""

@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from nanocupy.text.sandbox import Template, flags, marked
 
-own = importlib.import_module("nanocupy.text.sandbox.written")
+own = importlib.import_module("nanocupy.text.sandbox.provenance")
 LETTERS = "ab<|>c \n\t.,-%{}\\"
 SHIFT = 0xF0000  # private use: no case, no space, no format
 
