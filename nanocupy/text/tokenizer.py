@@ -112,7 +112,18 @@ class Tokenizer:
         if not self.added.keys().isdisjoint(ids):
             names = sorted({self.added[i] for i in ids if i in self.added})
             raise ValueError(f"this tokenizer cannot spell {', '.join(names)} as plain text")
+        if self._lost(ids, text):
+            raise ValueError(
+                "this tokenizer cannot spell as plain text what holds one of its added tokens: one "
+                "of them is a letter that it has no other token for"
+            )
         return ids
+
+    def _lost(self, ids: Sequence[int], text: str) -> bool:
+        """Whether something of a text has no token among `ids`; known where tokens are bytes."""
+        if not self.byte_level or self._tokenizer.normalizer is not None:
+            return False
+        return self.decode(ids, skip_special=False).lstrip(" ") != text.lstrip(" ")
 
     def encode_spans(self, text: str, limit: int | None = None) -> list[Span]:
         """The ids of `text`, nothing put around, each with the characters it stands for."""
