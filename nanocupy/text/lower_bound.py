@@ -8,7 +8,7 @@ or is not known here, there is no bound (0).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _COMPOSED = ("NFC", "NFKC")  # three characters may become one of two bytes: U+01D5
@@ -64,15 +64,27 @@ def _holds(text: str, token: str) -> bool:
 
 
 def parts(component: Any) -> list[dict[str, Any]]:
-    """A normalizer or pre-tokenizer as what it is made of, written as in tokenizer.json."""
+    """A normalizer, pre-tokenizer or decoder as its parts, written as in tokenizer.json."""
     return list(_flat(json.loads(component.__getstate__()))) if component is not None else []
+
+
+def growth(components: Iterable[Mapping[str, Any]]) -> float:
+    """How many times as long a text may become: 16 letters for one, eight times, fill a machine."""
+    times = 1.0
+    for part in components:
+        if part.get("type") == "Replace":
+            times *= max(1.0, len(part["content"]) / len(part["pattern"].get("String") or "a"))
+        elif part.get("type") == "Prepend":
+            times += len(part["prepend"])
+    return times
 
 
 def _flat(said: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if said.get("type") != "Sequence":
         yield said
         return
-    for inner in said.get("normalizers") or said.get("pretokenizers") or ():
+    kinds = ("normalizers", "pretokenizers", "decoders")
+    for inner in next((said[kind] for kind in kinds if kind in said), ()):
         yield from _flat(inner)
 
 

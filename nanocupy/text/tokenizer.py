@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from nanocupy.files import TOKENIZER_BYTES, checked, is_there
 from nanocupy.text.added_tokens import add_named_tokens
 from nanocupy.text.files import end_ids, end_texts, special_token_texts
-from nanocupy.text.lower_bound import LowerBound
+from nanocupy.text.lower_bound import LowerBound, growth, parts
 from nanocupy.text.pieces import pieces
 from nanocupy.text.plain import Plain, hiding, sharing
 
 MAX_ID = 2**32 - 1
 _SHORT = 1 << 12  # characters that are encoded in a millisecond
+_MOST_GROWTH = 256  # letters that a tokenizer's own replacements may make of one
 _LARGE = 1 << 18  # characters whose encoding leaves much memory behind
 
 
@@ -269,6 +270,12 @@ def _load(path: Path) -> Any:
         tokenizer = Fast.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing finer
         raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
+    for name in ("normalizer", "decoder"):
+        if (times := growth(parts(getattr(tokenizer, name)))) > _MOST_GROWTH:
+            raise ValueError(
+                f"{path}: its {name} may make {times:.3g} letters of one, {_MOST_GROWTH} at most "
+                "are allowed"
+            )
     tokenizer.no_truncation()  # both are for training
     tokenizer.no_padding()
     _give_back()

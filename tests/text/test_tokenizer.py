@@ -192,3 +192,13 @@ def test_a_letter_that_is_an_added_token_is_not_lost(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode_plain("h<|end|>e"), skip_special=False) == "h<|end|>e"
     with pytest.raises(ValueError, match="one of them is a letter"):
         tokenizer.encode_plain("hello")
+
+
+@pytest.mark.parametrize("name", ["normalizer", "decoder"])
+def test_replacements_that_fill_the_machine_are_refused(tmp_path: Path, name: str) -> None:
+    file = tiny.save(tiny.byte_level(), tmp_path) / "tokenizer.json"
+    grown = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 16}
+    said = {"type": "Sequence", f"{name}s": [grown] * 8}
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: said}))
+    with pytest.raises(ValueError, match=f"its {name} may make 4.29e\\+09 letters of one"):
+        Tokenizer(tmp_path)
