@@ -99,6 +99,13 @@ REFUSED: list[Call] = [
     lambda mx, x: mx.convolve(mx.ones((2, 2)), mx.ones(2)),
     lambda mx, x: mx.convolve(mx.array([]), mx.ones(2)),
     lambda mx, x: x.astype(None),
+    lambda mx, x: mx.segmented_mm(x[0], x[0], mx.array([[0, 1]], mx.uint32)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.quantized_matmul(mx.ones((3, 128)), w.T, s, b)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.quantized_matmul(mx.ones((3, 128)), w, s, b, False)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.quantized_matmul(mx.ones((3, 128)), w, s.T, b.T)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.dequantize(w, s, b, 64, 8)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.dequantize(w.astype(mx.int32), s, b)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.dequantize(w, s[0], b[0])),
     lambda mx, x: mx.slice(mx.arange(5), mx.array([1]), (0,), (9,)),
     lambda mx, x: mx.slice(mx.arange(5), mx.array([1]), (0, 1), (2,)),
     lambda mx, x: mx.slice(mx.arange(5), mx.array([1.0]), (0,), (2,)),
@@ -115,6 +122,10 @@ REFUSED: list[Call] = [
     lambda mx, x: mx.isdtype(mx.int32, "zz"),
     lambda mx, x: mx.sum(x, axis=1.0),
 ]
+
+
+def coded(mx: Any, call: Callable[..., Any]) -> Any:
+    return call(*mx.quantize(mx.ones((8, 128))))
 
 
 def attend(mx: Any, x: Any, **how: Any) -> Any:
