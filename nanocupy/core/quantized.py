@@ -134,10 +134,10 @@ def _check_parts(w: array, scales: array, biases: array, group_size: int, bits: 
     Raises:
         ValueError: these are not the parts of one matrix.
     """
-    if w.dtype != uint32 or scales.dtype.kind not in "fV" or scales.dtype != biases.dtype:
+    if w.dtype != uint32 or any(v.dtype.kind not in "fV" for v in (scales, biases)):
         raise ValueError(
             f"[dequantize] {w.dtype} codes, {scales.dtype} scales and {biases.dtype} biases: "
-            "expected uint32, and floats of one dtype"
+            "expected uint32 and floats"
         )
     groups = (*w.shape[:-1], w.shape[-1] * 32 // bits // group_size) if w.ndim else ()
     if w.ndim < 2 or scales.shape != groups or biases.shape != groups:
