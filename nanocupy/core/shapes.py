@@ -14,7 +14,7 @@ import numpy as np
 from nanocupy.core import lowering
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.graph import Op, Shape
-from nanocupy.core.specs import normal_axes, normal_axis, whole_number
+from nanocupy.core.specs import as_ints, normal_axes, normal_axis, whole_number
 from nanocupy.device.base import Rows
 
 
@@ -58,7 +58,7 @@ TRANSPOSE = Op(
 def reshape(x: Any, shape: Sequence[int]) -> array:
     """`numpy.reshape`."""
     x = as_array(x)
-    return record(RESHAPE, x, shape=_reshape_shape(x.shape, tuple(shape)))
+    return record(RESHAPE, x, shape=_reshape_shape(x.shape, as_ints("reshape", shape)))
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> array:

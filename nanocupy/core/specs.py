@@ -98,6 +98,14 @@ def whole_number(name: str, argument: str, value: Any, least: int | None = None)
     return number
 
 
+def as_ints(name: str, shape: Any) -> tuple[int, ...]:
+    """The numbers of a shape as ints; what is an int stays what it is, a symbolic one, too."""
+    dims = tuple(shape)
+    if all(isinstance(d, int) for d in dims):
+        return dims
+    return tuple(d if isinstance(d, int) else whole_number(name, "shape", d) for d in dims)
+
+
 def checked_shape(name: str, shape: Any) -> Shape:
     """A shape given as an int or as ints."""
     if isinstance(shape, array):
