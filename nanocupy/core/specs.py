@@ -90,7 +90,7 @@ def whole_number(name: str, argument: str, value: Any, least: int | None = None)
         TypeError: it is none.
         ValueError: it is less.
     """
-    if isinstance(value, bool | array) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"[{name}] {argument}={str(value)[:40]}: expected an int")
     number = operator.index(value)
     if least is not None and number < least:

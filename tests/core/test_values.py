@@ -65,6 +65,7 @@ def test_numpys_ints_are_ints() -> None:
     two = np.int32(2)
     x = Pair(np.arange(4), "int32")
     both(lambda mx, of: [mx.topk(of(x), two), mx.reshape(of(x), [two, 2]), mx.zeros((two,))])
+    both(lambda mx, of: [mx.expand_dims(of(x), np.int64(0)), mx.sum(of(x), axis=np.int64(0))])
     both(lambda mx, of: [of(x)[two], mx.split(of(x), two)[0], mx.repeat(of(x), two)])
 
 
