@@ -11,7 +11,6 @@ from typing import Any
 from nanocupy.core import distributed, fast, methods
 from nanocupy.core.array import array, async_eval, eval
 from nanocupy.core.compiled import compile, disable_compile, enable_compile
-from nanocupy.core.devices import operation
 from nanocupy.core.dtype import (
     bfloat16,
     bool_,
@@ -30,6 +29,7 @@ from nanocupy.core.dtype import (
 from nanocupy.core.dtypes import astype
 from nanocupy.core.lazy import finder, homes_of
 from nanocupy.core.program import Program
+from nanocupy.core.surface import operation
 from nanocupy.core.unsupported import refuse
 from nanocupy.device.base import Rows
 

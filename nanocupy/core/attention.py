@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.array import array, as_array, record
-from nanocupy.core.devices import on_stream
 from nanocupy.core.dtypes import common, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.layout import concatenate
 from nanocupy.core.paged import PagedView, SlidingWindow, paged_attention
 from nanocupy.core.specs import broadcast, wide
+from nanocupy.core.surface import public
 
 # The score of what is hidden: finite, so that a row that sees nothing sees all alike, and not NaN.
 _HIDDEN = np.finfo(np.float32).min
@@ -61,7 +61,7 @@ def _spec(q: Spec, k: Spec, v: Spec, *_: Spec, **__: Any) -> Spec:
 ATTENTION = Op("scaled_dot_product_attention", _spec, _attend)
 
 
-@on_stream
+@public
 def scaled_dot_product_attention(
     q: Any,
     k: Any,

@@ -7,14 +7,10 @@ the CPU and refuse others. A Program runs on the device it is compiled for, a `n
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import wraps
-from types import FunctionType
-from typing import Any, TypeVar
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from typing import Any
 
 
 class DeviceType(Enum):
@@ -77,13 +73,13 @@ class Stream:
 
 
 ThreadLocalStream = Stream
-_PLACES = (Stream, Device, DeviceType)
+PLACES = (Stream, Device, DeviceType)
 _CPU = Device(cpu)
 _numbers = itertools.count(1)
 _default = Stream(0, _CPU)
 
 
-def _checked(name: str, given: Any) -> Device:
+def checked(name: str, given: Any) -> Device:
     """The CPU, of a stream or a device that is it.
 
     Raises:
@@ -101,26 +97,6 @@ def _checked(name: str, given: Any) -> Device:
     return _CPU
 
 
-def on_stream(function: _Function) -> _Function:
-    """The function with one more argument, `stream`, by name or the last one: None, a stream or a
-    device that is the CPU."""
-
-    @wraps(function)
-    def call(*args: Any, stream: Any = None, **kwargs: Any) -> Any:
-        if args and isinstance(args[-1], _PLACES):
-            args, stream = args[:-1], args[-1]
-        if stream is not None:
-            _checked(function.__name__, stream)
-        return function(*args, **kwargs)
-
-    return call  # type: ignore[return-value]
-
-
-def operation(value: Any) -> Any:
-    """`on_stream`, if it is a function."""
-    return on_stream(value) if isinstance(value, FunctionType) else value
-
-
 # ---- as `mlx.core`
 
 
@@ -131,7 +107,7 @@ def default_device() -> Device:
 
 def set_default_device(device: Any) -> None:
     """Only the CPU."""
-    _checked("set_default_device", device)
+    checked("set_default_device", device)
 
 
 def is_available(device: Any) -> bool:
@@ -147,7 +123,7 @@ def device_count(device_type: DeviceType) -> int:
 def device_info(device: Any = None) -> dict[str, str | int]:
     """What a device is."""
     if device is not None:
-        _checked("device_info", device)
+        checked("device_info", device)
     import platform
 
     return {
@@ -158,18 +134,18 @@ def device_info(device: Any = None) -> dict[str, str | int]:
 
 def default_stream(device: Any) -> Stream:
     """The stream of a device's operations."""
-    _checked("default_stream", device)
+    checked("default_stream", device)
     return _default
 
 
 def set_default_stream(stream: Any) -> None:
     """Only one of the CPU's."""
-    _checked("set_default_stream", stream)
+    checked("set_default_stream", stream)
 
 
 def new_stream(device: Any = cpu) -> Stream:
     """Another stream: its operations are evaluated in one order with all others."""
-    return Stream(next(_numbers), _checked("new_stream", device))
+    return Stream(next(_numbers), checked("new_stream", device))
 
 
 new_thread_local_stream = new_thread_unsafe_stream = new_stream
@@ -182,7 +158,7 @@ def clear_streams() -> None:
 @contextmanager
 def stream(s: Any) -> Iterator[None]:
     """Operations in this block belong to a stream or a device: the CPU's, as those outside."""
-    _checked("stream", s)
+    checked("stream", s)
     yield
 
 
@@ -192,4 +168,4 @@ StreamContext = stream
 def synchronize(stream: Any = None) -> None:
     """Nothing to wait for: `eval` returns when values are there."""
     if stream is not None:
-        _checked("synchronize", stream)
+        checked("synchronize", stream)

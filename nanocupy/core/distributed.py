@@ -15,6 +15,7 @@ import numpy as np
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.graph import Node, Op, Spec, size, width
 from nanocupy.core.lowering import Lowering
+from nanocupy.core.surface import public
 from nanocupy.core.unsupported import refuse
 from nanocupy.distributed import Group, world
 from nanocupy.kernels import collective
@@ -145,16 +146,19 @@ def _record(op: Op, x: Any, group: Group | None, **attrs: Any) -> array:
     return as_array(x) if group.size() == 1 else record(op, x, group=group, **attrs)
 
 
+@public
 def all_sum(x: Any, *, group: Group | None = None) -> array:
     """The sum of x over the group, added in the order of ranks. Default: the group of all."""
     return _record(ALL_SUM, x, group)
 
 
+@public
 def all_max(x: Any, *, group: Group | None = None) -> array:
     """The largest of x over the group, element by element."""
     return _record(ALL_MAX, x, group)
 
 
+@public
 def all_gather(x: Any, *, group: Group | None = None) -> array:
     """The group's arrays, of one shape, one after the other along the first axis."""
     return _record(ALL_GATHER, x, group)

@@ -23,7 +23,6 @@ from nanocupy.core.array import (
 )
 from nanocupy.core.attention import scaled_dot_product_attention
 from nanocupy.core.custom import custom_kernel
-from nanocupy.core.devices import on_stream
 from nanocupy.core.dtypes import astype, common, rounded
 from nanocupy.core.graph import Node, Op, item, leaf, width
 from nanocupy.core.lowering import Lowering
@@ -36,6 +35,7 @@ from nanocupy.core.paged import (
 )
 from nanocupy.core.rotary import longest, rope
 from nanocupy.core.specs import same, wide
+from nanocupy.core.surface import public
 from nanocupy.core.unsupported import refuse
 from nanocupy.device.base import Rows
 from nanocupy.kernels import embedding as embedding_kernel
@@ -136,7 +136,7 @@ ADD_RMS_NORM = Op(
 )
 
 
-@on_stream
+@public
 def rms_norm(x: Any, weight: Any, eps: float) -> array:
     """x / sqrt(mean(x^2, last axis) + eps) * weight; without a weight if it is None."""
     x, affine = _normed("rms_norm", x, weight)
@@ -183,7 +183,7 @@ def _lower_layer_norm(to: Lowering, node: Node) -> None:
 _LAYER_NORM = Op("layer_norm", same, _layer_norm_numpy, _lower_layer_norm, row_wise=True)
 
 
-@on_stream
+@public
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> array:
     """(x - mean) / sqrt(variance + eps) * weight + bias along the last axis; None: without it."""
     x, affine = _normed("layer_norm", x, weight, bias)

@@ -73,7 +73,7 @@ def getitem(x: array, key: Any) -> array:
             out, axis = slice_axis(out, axis, start, stop), axis + 1
         else:
             out = squeeze(_one(out, axis, int(part)), axis)
-    return out
+    return array(x.node) if out is x else out
 
 
 def _one(x: array, axis: int, index: int) -> array:

@@ -19,6 +19,7 @@ from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
 from nanocupy.core.specs import (
     Axes,
+    as_ints,
     broadcast,
     checked_shape,
     listed,
@@ -50,7 +51,9 @@ _VIEW = Op(
 def broadcast_to(x: Any, /, shape: Sequence[int]) -> array:
     """`numpy.broadcast_to`."""
     x = as_array(x)
-    wanted = broadcast(x.shape, tuple(shape))  # MLX, too, lets dimensions of one stay larger
+    wanted = broadcast(
+        x.shape, as_ints("broadcast_to", shape)
+    )  # MLX, too, lets dimensions of one stay larger
     return x if wanted == x.shape else record(BROADCAST, x, shape=wanted)
 
 

@@ -10,18 +10,18 @@ import numpy as np
 from nanocupy.core import ops, reductions
 from nanocupy.core.array import array, as_array, float32, record
 from nanocupy.core.creation import zeros_like
-from nanocupy.core.devices import on_stream
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op
 from nanocupy.core.layout import stack
 from nanocupy.core.shapes import reshape, slice_axis, squeeze
 from nanocupy.core.specs import normal_axes, normal_axis
+from nanocupy.core.surface import public
 from nanocupy.core.unsupported import refuse
 
 __all__ = ["cross", "norm"]
 
 
-@on_stream
+@public
 def norm(
     x: Any, /, ord: float | str | None = None, axis: int | Sequence[int] | None = None,
     keepdims: bool = False,
@@ -73,7 +73,7 @@ _SINGULAR = Op(
 )
 
 
-@on_stream
+@public
 def cross(a: Any, b: Any, axis: int = -1) -> array:
     """The cross product of vectors of 3 along an axis; of 2, with a 0 after them."""
     x, y = together((as_array(a), as_array(b)))

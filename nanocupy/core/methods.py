@@ -10,7 +10,7 @@ import numpy as np
 
 from nanocupy.core import dtypes, indexing, ops, protocols, shapes
 from nanocupy.core.array import array
-from nanocupy.core.devices import on_stream
+from nanocupy.core.surface import public
 
 
 def _loaded(module: str, name: str) -> Callable[..., Any]:
@@ -20,7 +20,7 @@ def _loaded(module: str, name: str) -> Callable[..., Any]:
         return getattr(import_module(f"nanocupy.core.{module}"), name)(*args, **kwargs)
 
     method.__name__ = name
-    return on_stream(method)
+    return public(method)
 
 
 # ---- operators: their other side is an array, a number, or what says that it is an array
@@ -122,9 +122,9 @@ _METHODS: dict[str, Any] = {
     "at": property(indexing.ArrayAt),
     "T": property(shapes.transpose),
     "mT": property(_loaded("layout", "matrix_transpose")),
-    "astype": on_stream(dtypes.astype),
-    "reshape": on_stream(lambda self, *shape: shapes.reshape(self, _flexible(shape))),
-    "transpose": on_stream(lambda self, *axes: shapes.transpose(self, _flexible(axes))),
+    "astype": public(dtypes.astype),
+    "reshape": public(lambda self, *shape: shapes.reshape(self, _flexible(shape))),
+    "transpose": public(lambda self, *axes: shapes.transpose(self, _flexible(axes))),
 }
 _SAME_NAMES = {  # module: its functions that are methods, too
     "ops": "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square",

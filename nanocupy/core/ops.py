@@ -200,7 +200,6 @@ def _whole(name: str) -> Callable[[Any], array]:
 abs, sign = _unary("abs"), _unary("sign", function=_sign)
 square = _unary("square")
 negative = _unary("negative", partial(_no_bool, "negative"))
-positive = as_array
 ceil, floor, trunc = _whole("ceil"), _whole("floor"), _whole("trunc")
 exp, expm1 = _unary("exp", floating), _unary("expm1", floating)
 log, log2 = _unary("log", floating), _unary("log2", floating)
@@ -331,6 +330,11 @@ def isclose(
     near = less_equal(abs(subtract(x, y)), add(atol, multiply(rtol, abs(y))))
     close = where(logical_or(isinf(x), isinf(y)), equal(x, y), near)
     return logical_or(close, logical_and(isnan(x), isnan(y))) if equal_nan else close
+
+
+def positive(x: Any) -> array:
+    """x."""
+    return array(as_array(x).node)
 
 
 def stop_gradient(x: Any) -> array:

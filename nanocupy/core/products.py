@@ -219,6 +219,8 @@ def _masked(x: array, mask: Any, block: int) -> array:
 def segmented_mm(a: Any, b: Any, /, segments: Any) -> array:
     """a[:, start:stop] @ b[start:stop] for each (start, stop) of the segments."""
     a, b = _floats("segmented_mm", a, b)
+    if a.ndim != 2 or b.ndim != 2:
+        raise ValueError(f"[segmented_mm] {a.shape} and {b.shape}: expected two matrices")
     ends = as_array(segments)
     steps = array(np.arange(a.shape[-1]))
     inside = ops.logical_and(steps >= ends[..., :1], steps < ends[..., 1:])

@@ -123,8 +123,28 @@ def dequantize(
     form = _format("dequantize", group_size, bits, mode, global_scale)
     if biases is None:
         raise ValueError("[dequantize] affine codes have biases")
+    w, scales, biases = as_array(w), as_array(scales), as_array(biases)
+    _check_parts(w, scales, biases, **form)
     out = record(_DEQUANTIZE, w, scales, biases, **form)
     return out if dtype is None else astype(out, dtype)
+
+
+def _check_parts(w: array, scales: array, biases: array, group_size: int, bits: int) -> None:
+    """
+    Raises:
+        ValueError: these are not the parts of one matrix.
+    """
+    if w.dtype != uint32 or any(v.dtype.kind not in "fV" for v in (scales, biases)):
+        raise ValueError(
+            f"[dequantize] {w.dtype} codes, {scales.dtype} scales and {biases.dtype} biases: "
+            "expected uint32 and floats"
+        )
+    groups = (*w.shape[:-1], w.shape[-1] * 32 // bits // group_size) if w.ndim else ()
+    if w.ndim < 2 or scales.shape != groups or biases.shape != groups:
+        raise ValueError(
+            f"[dequantize] codes {w.shape}, scales {scales.shape} and biases {biases.shape} of "
+            f"{bits} bits in groups of {group_size}: expected scales and biases {groups}"
+        )
 
 
 def quantized_matmul(

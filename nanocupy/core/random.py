@@ -17,7 +17,6 @@ import numpy as np
 from nanocupy.core import ops, sorting, threefry
 from nanocupy.core.array import array, as_array, eval, float32, int32, record, uint32
 from nanocupy.core.conversion import holds
-from nanocupy.core.devices import on_stream
 from nanocupy.core.dtypes import astype, common
 from nanocupy.core.graph import CONSTANT, Op
 from nanocupy.core.indexing import take
@@ -32,6 +31,7 @@ from nanocupy.core.specs import (
     same,
     whole_number,
 )
+from nanocupy.core.surface import public
 from nanocupy.core.tracing import recording
 from nanocupy.core.types import finfo
 from nanocupy.core.unsupported import refuse
@@ -66,7 +66,7 @@ state = [key(time.time_ns() // 1000)]
 draws numbers."""
 
 
-@on_stream
+@public
 def split(key: Any, num: int = 2) -> array:
     """So many keys of one: uint32 [num, 2]."""
     return record(_BITS, _checked(key), shape=(whole_number("split", "num", num, least=0), 2))
@@ -117,7 +117,7 @@ def _fits(name: str, shape: Any, *values: array) -> tuple[int, ...]:
     return dims
 
 
-@on_stream
+@public
 def uniform(
     low: Any = 0, high: Any = 1, shape: Sequence[int] = (), dtype: Any = float32, key: Any = None
 ) -> array:
@@ -130,7 +130,7 @@ def uniform(
     return ops.add(ops.multiply(ops.subtract(high, low), part), low)
 
 
-@on_stream
+@public
 def normal(
     shape: Sequence[int] = (), dtype: Any = float32, loc: Any = None, scale: Any = None,
     key: Any = None,
@@ -143,7 +143,7 @@ def normal(
     return value if loc is None else ops.add(value, astype(loc, dtype))
 
 
-@on_stream
+@public
 def multivariate_normal(
     mean: Any, cov: Any, shape: Sequence[int] = (), dtype: Any = float32, key: Any = None
 ) -> array:
@@ -179,7 +179,7 @@ def _root(cov: np.ndarray) -> np.ndarray:
 _ROOT = Op("matrix_root", same, _root)
 
 
-@on_stream
+@public
 def truncated_normal(
     lower: Any, upper: Any, shape: Sequence[int] | None = None, dtype: Any = float32,
     key: Any = None,
@@ -194,7 +194,7 @@ def truncated_normal(
     return ops.maximum(ops.minimum(upper, value), lower)
 
 
-@on_stream
+@public
 def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: Any = None) -> array:
     """True with probability p, a float."""
     p = as_array(p)
@@ -204,13 +204,13 @@ def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: Any = None)
     return ops.less(_bits(dims, key), ops.multiply(p, np.nextafter(threefry.ALL_BITS, _INFINITY)))
 
 
-@on_stream
+@public
 def gumbel(shape: Sequence[int] = (), dtype: Any = float32, key: Any = None) -> array:
     """-log(-log(uniform)): what makes the largest of logits a sample."""
     return ops.negative(ops.log(ops.negative(ops.log(uniform(shape=shape, dtype=dtype, key=key)))))
 
 
-@on_stream
+@public
 def laplace(
     shape: Sequence[int] = (), dtype: Any = float32, loc: float = 0.0, scale: float = 1.0,
     key: Any = None,
@@ -224,7 +224,7 @@ def laplace(
     return value if loc == 0 else ops.add(array(float(loc), dtype), value)
 
 
-@on_stream
+@public
 def categorical(
     logits: Any, axis: int = -1, shape: Sequence[int] | None = None,
     num_samples: int | None = None, key: Any = None,
@@ -266,7 +266,7 @@ def _of_one_row(logits: array, dims: tuple[int, ...], key: Any) -> array:
     return ops.subtract(sorting.searchsorted(below, drawn, "right"), 1)
 
 
-@on_stream
+@public
 def permutation(x: Any, axis: int = 0, key: Any = None) -> array:
     """The numbers below an int, or x along an axis, in random order."""
     if isinstance(x, int):
@@ -279,7 +279,7 @@ def permutation(x: Any, axis: int = 0, key: Any = None) -> array:
 # ---- ints
 
 
-@on_stream
+@public
 def randint(
     low: Any, high: Any, shape: Sequence[int] = (), dtype: Any = int32, key: Any = None
 ) -> array:

@@ -144,7 +144,7 @@ def _arg(name: str) -> Reduction:
         x = as_array(x)
         if 0 in x.shape:
             raise ValueError(f"[{name}] of no elements: shape {x.shape}")
-        where = None if axis is None else normal_axis(name, int(axis), x.ndim)  # type: ignore[arg-type]
+        where = None if axis is None else normal_axis(name, axis, x.ndim)  # type: ignore[arg-type]
         return record(op, x, axis=where, keepdims=keepdims)
 
     call.__name__, call.__doc__ = name, f"`numpy.{name}`, uint32; the first of equals."

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.array import array, as_array, record
-from nanocupy.core.devices import on_stream
 from nanocupy.core.graph import Node, Op
 from nanocupy.core.lowering import Lowering
 from nanocupy.core.paged import rope_table
 from nanocupy.core.shapes import reshape
+from nanocupy.core.surface import public
 from nanocupy.kernels import rope as rope_kernel
 
 
@@ -59,7 +59,7 @@ ROPE = Op(
 )
 
 
-@on_stream
+@public
 def rope(
     x: Any,
     dims: int,

@@ -14,7 +14,7 @@ import numpy as np
 from nanocupy.core import lowering
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.graph import Op, Shape
-from nanocupy.core.specs import normal_axes, normal_axis, whole_number
+from nanocupy.core.specs import as_ints, listed, normal_axes, normal_axis, whole_number
 from nanocupy.device.base import Rows
 
 
@@ -58,7 +58,7 @@ TRANSPOSE = Op(
 def reshape(x: Any, shape: Sequence[int]) -> array:
     """`numpy.reshape`."""
     x = as_array(x)
-    return record(RESHAPE, x, shape=_reshape_shape(x.shape, tuple(shape)))
+    return record(RESHAPE, x, shape=_reshape_shape(x.shape, as_ints("reshape", shape)))
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> array:
@@ -82,7 +82,7 @@ def flat(x: Any, axis: int | None) -> tuple[array, int]:
 def expand_dims(x: Any, axis: int | Sequence[int]) -> array:
     """Insert dimensions of one, at their places in the result."""
     x = as_array(x)
-    count = 1 if isinstance(axis, int) else len(axis)
+    count = len(listed(axis))
     shape = list(x.shape)
     for place in sorted(normal_axes("expand_dims", axis, x.ndim + count)):
         shape.insert(place, 1)

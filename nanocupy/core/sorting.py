@@ -13,7 +13,16 @@ from nanocupy.core.graph import Op, Spec
 from nanocupy.core.ops import isnan, where
 from nanocupy.core.reductions import mean
 from nanocupy.core.shapes import flat, reshape, slice_axis, squeeze
-from nanocupy.core.specs import Axes, elements, normal_axes, normal_axis, reduced, same, wide
+from nanocupy.core.specs import (
+    Axes,
+    elements,
+    normal_axes,
+    normal_axis,
+    reduced,
+    same,
+    whole_number,
+    wide,
+)
 
 
 def _indices(spec: Spec, **_: Any) -> Spec:
@@ -66,7 +75,7 @@ def topk(x: Any, /, k: int, axis: int | None = -1) -> array:
     """The k largest, in ascending order."""
     x, axis = flat(x, axis)
     place = normal_axis("topk", axis, x.ndim)
-    length = x.shape[place]
+    length, k = x.shape[place], whole_number("topk", "k", k)
     if not 0 <= k <= length:
         raise ValueError(f"[topk] k={k} of an axis of length {length}")
     return slice_axis(sort(x, place), place, length - k, length)

@@ -90,12 +90,20 @@ def whole_number(name: str, argument: str, value: Any, least: int | None = None)
         TypeError: it is none.
         ValueError: it is less.
     """
-    if isinstance(value, bool | array) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"[{name}] {argument}={str(value)[:40]}: expected an int")
     number = operator.index(value)
     if least is not None and number < least:
         raise ValueError(f"[{name}] {argument}={number}: expected {least} or more")
     return number
+
+
+def as_ints(name: str, shape: Any) -> tuple[int, ...]:
+    """The numbers of a shape as ints; what is an int stays what it is, a symbolic one, too."""
+    dims = tuple(shape)
+    if all(isinstance(d, int) for d in dims):
+        return dims
+    return tuple(d if isinstance(d, int) else whole_number(name, "shape", d) for d in dims)
 
 
 def checked_shape(name: str, shape: Any) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -220,3 +221,42 @@ def test_what_says_that_it_is_an_array() -> None:
 
     both(lambda mx, of: mx.array(Wrapped(mx.array([1, 2]))))
     assert ours.array([1]).dtype == ours.int32 and theirs.array([1]).dtype == theirs.int32
+
+
+# ---- one array, one name
+
+THE_SAME: list[Callable[[Any, Any], Any]] = [
+    lambda mx, a: a[:], lambda mx, a: a[...], lambda mx, a: a[:3],
+    lambda mx, a: +a if mx is ours else a * 1, lambda mx, a: a.astype(a.dtype),
+    lambda mx, a: a.reshape(3), lambda mx, a: a.squeeze(), lambda mx, a: a.T,
+    lambda mx, a: a.split(1)[0], lambda mx, a: a.flatten(), lambda mx, a: a.round(),
+    lambda mx, a: a.sum(axis=[]), lambda mx, a: mx.stop_gradient(a), lambda mx, a: mx.contiguous(a),
+    lambda mx, a: mx.broadcast_to(a, (3,)), lambda mx, a: mx.broadcast_arrays(a)[0],
+    lambda mx, a: mx.nan_to_num(a), lambda mx, a: mx.split(a, 1)[0], lambda mx, a: mx.diff(a, 0),
+    lambda mx, a: mx.atleast_1d(a), lambda mx, a: mx.depends(a, a), lambda mx, a: mx.floor(a),
+    lambda mx, a: mx.concatenate([a]), lambda mx, a: mx.tile(a, 1),
+    lambda mx, a: mx.sum(a, axis=[]),
+    lambda mx, a: mx.put_along_axis(a, mx.zeros((0,), mx.int32), mx.zeros((0,), mx.int32), 0),
+    lambda mx, a: mx.asarray(a), lambda mx, a: mx.array(a), lambda mx, a: copy.copy(a),
+    lambda mx, a: mx.distributed.all_sum(a), lambda mx, a: mx.view(a, mx.int32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", THE_SAME)
+def test_what_is_done_in_place_to_a_result_is_not_done_to_its_source(call: Any) -> None:
+    def changed(mx: Any, of: Any) -> Any:
+        a = mx.array([1, 2, 3])
+        b = call(mx, a)
+        b[0] = 9
+        c = call(mx, a)
+        c += 1
+        return [a, b, c]
+
+    both(changed)
+
+
+def test_a_name_stays_a_name() -> None:
+    a = ours.array([1, 2, 3])
+    b = a
+    b += 1
+    assert a is b and a.tolist() == [2, 3, 4]

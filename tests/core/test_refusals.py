@@ -99,6 +99,20 @@ REFUSED: list[Call] = [
     lambda mx, x: mx.convolve(mx.ones((2, 2)), mx.ones(2)),
     lambda mx, x: mx.convolve(mx.array([]), mx.ones(2)),
     lambda mx, x: x.astype(None),
+    lambda mx, x: mx.topk(x, np.float32(2)),
+    lambda mx, x: mx.topk(x, "2"),
+    lambda mx, x: mx.reshape(x, ["2", 24]),
+    lambda mx, x: mx.reshape(x, [np.float32(2), 24]),
+    lambda mx, x: mx.broadcast_to(x, (2.0, 2, 3, 4)),
+    lambda mx, x: mx.partition(x, 1.0),
+    lambda mx, x: mx.argmax(x, axis=1.0),
+    lambda mx, x: mx.segmented_mm(x[0], x[0], mx.array([[0, 1]], mx.uint32)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.quantized_matmul(mx.ones((3, 128)), w.T, s, b)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.quantized_matmul(mx.ones((3, 128)), w, s, b, False)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.quantized_matmul(mx.ones((3, 128)), w, s.T, b.T)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.dequantize(w, s, b, 64, 8)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.dequantize(w.astype(mx.int32), s, b)),
+    lambda mx, x: coded(mx, lambda w, s, b: mx.dequantize(w, s[0], b[0])),
     lambda mx, x: mx.slice(mx.arange(5), mx.array([1]), (0,), (9,)),
     lambda mx, x: mx.slice(mx.arange(5), mx.array([1]), (0, 1), (2,)),
     lambda mx, x: mx.slice(mx.arange(5), mx.array([1.0]), (0,), (2,)),
@@ -110,11 +124,15 @@ REFUSED: list[Call] = [
     ),
     lambda mx, x: mx.tril(mx.ones((2, 2)), 1.5),
     lambda mx, x: mx.compile(3),
-    lambda mx, x: mx.issubdtype("a", mx.number),
-    lambda mx, x: mx.can_cast("a", mx.float16),
+    lambda mx, x: mx.issubdtype("text", mx.number),
+    lambda mx, x: mx.can_cast("text", mx.float16),
     lambda mx, x: mx.isdtype(mx.int32, "zz"),
     lambda mx, x: mx.sum(x, axis=1.0),
 ]
+
+
+def coded(mx: Any, call: Callable[..., Any]) -> Any:
+    return call(*mx.quantize(mx.ones((8, 128))))
 
 
 def attend(mx: Any, x: Any, **how: Any) -> Any:

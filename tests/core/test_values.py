@@ -61,6 +61,14 @@ def test_lines_of_doubles() -> None:
         assert mine == theirs.linspace(*ends, 7, dtype=theirs.float64, stream=theirs.cpu).tolist()
 
 
+def test_numpys_ints_are_ints() -> None:
+    two = np.int32(2)
+    x = Pair(np.arange(4), "int32")
+    both(lambda mx, of: [mx.topk(of(x), two), mx.reshape(of(x), [two, 2]), mx.zeros((two,))])
+    both(lambda mx, of: [mx.expand_dims(of(x), np.int64(0)), mx.sum(of(x), axis=np.int64(0))])
+    both(lambda mx, of: [of(x)[two], mx.split(of(x), two)[0], mx.repeat(of(x), two)])
+
+
 def test_bools_are_shifted_as_numbers() -> None:
     x = Pair(np.array([True, False]), "bool_")
     both(lambda mx, of: [mx.left_shift(of(x), of(x)), mx.right_shift(of(x), of(x)), of(x) << 2])
