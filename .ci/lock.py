@@ -3,8 +3,8 @@
     python .ci/lock.py python3.10 python3.11 python3.12 python3.13
 
 Asks pip what it would install of pyproject.toml's dependencies for each of these Pythons, on Linux
-with glibc 2.35, x86-64 and aarch64, and writes down what that is. Wants Python 3.11 or newer itself,
-and pip 23 or newer; nothing is installed.
+with glibc 2.35, x86-64 and aarch64, and writes down what that is. Wants Python 3.11 or newer
+itself, and pip 23 or newer; nothing is installed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import tomllib
 
 HERE = Path(__file__).parent
 MACHINES = ("x86_64", "aarch64")
@@ -96,8 +97,11 @@ def lock(name: str, pythons: list[str]) -> str:
                 about, file = item["metadata"], item["download_info"]["archive_info"]
                 key = re.sub(r"[-_.]+", "-", about["name"]).lower(), about["version"]
                 found[key][place] = file["hashes"]["sha256"]
-    lines = ["# By .ci/lock.py, which renews it. For Linux, glibc 2.35 or newer, and Python",
-             f"# {', '.join(sorted({p.python for p in everywhere}))}: pip install --require-hashes -r {name}"]  # fmt: skip
+    pythons = ", ".join(sorted({p.python for p in everywhere}))
+    lines = [
+        "# By .ci/lock.py, which renews it. For Linux, glibc 2.35 or newer, and Python",
+        f"# {pythons}: pip install --require-hashes -r {name}",
+    ]
     for (package, number), files in sorted(found.items()):
         hashes = "".join(f" \\\n    --hash=sha256:{value}" for value in sorted(set(files.values())))
         lines.append(f"{package}=={number}{marker(set(files), everywhere)}{hashes}")

@@ -34,13 +34,20 @@ def tree_map_with_path(
 def tree_reduce(
     function: Callable[[Any, Any], Any], tree: Any, initializer: Any = None, is_leaf: Any = None
 ) -> Any:
-    """`function(so far, leaf)` over all leaves, from `initializer` or else from the first leaf."""
+    """`function(so far, leaf)` over all leaves, from `initializer` or else from the first leaf;
+    None of no leaves."""
     leaves = [leaf for _, leaf in tree_flatten(tree, is_leaf=is_leaf)]
+    if initializer is None and not leaves:
+        return None
     return reduce(function, leaves, *([] if initializer is None else [initializer]))
 
 
 def tree_flatten(tree: Any, prefix: str = "", is_leaf: Any = None, destination: Any = None) -> Any:
-    """[(dotted name, leaf), ...]; or `destination`, a list or dict, with them added."""
+    """[(dotted name, leaf), ...]; or `destination`, a list or dict, with them added.
+
+    Args:
+        prefix: of all names, after its first character, which is the dot.
+    """
     flat = [] if destination is None else destination
     if not isinstance(flat, list | dict):
         raise ValueError(f"[tree_flatten] destination={flat!r}: expected a list, a dict or None")
@@ -49,25 +56,37 @@ def tree_flatten(tree: Any, prefix: str = "", is_leaf: Any = None, destination: 
             tree = dict(enumerate(tree))
         if isinstance(tree, dict):
             for key, value in tree.items():
-                tree_flatten(value, f"{prefix}.{key}" if prefix else str(key), is_leaf, flat)
+                tree_flatten(value, f"{prefix}.{key}", is_leaf, flat)
             return flat
-    flat.update({prefix: tree}) if isinstance(flat, dict) else flat.append((prefix, tree))
+    name = prefix[1:]
+    flat.update({name: tree}) if isinstance(flat, dict) else flat.append((name, tree))
     return flat
 
 
 def tree_unflatten(items: Iterable[tuple[str, Any]] | dict[str, Any]) -> Any:
-    """The tree that flattens to `items`; a level whose names are numbers becomes a list,
-    with {} in the places of numbers left out."""
+    """The tree that flattens to `items`; a level whose names are numbers, each another, becomes a
+    list, with {} in the places of numbers left out."""
+    found = list(items.items() if isinstance(items, dict) else items)
+    return _tree(found) if found else []
+
+
+_FURTHEST = 1 << 20  # places of a list that nothing is in
+
+
+def _tree(items: list[tuple[str, Any]]) -> Any:
+    if len(items) == 1 and items[0][0] == "":
+        return items[0][1]
     branches: dict[str, list[tuple[str, Any]]] = {}
-    for name, value in items.items() if isinstance(items, dict) else items:
+    for name, value in items:
         first, _, rest = name.partition(".")
         branches.setdefault(first, []).append((rest, value))
-    if list(branches) == [""]:
-        return branches[""][0][1]
-    if branches and all(key.isdigit() for key in branches):
-        places = {int(k): v for k, v in branches.items()}
-        return [tree_unflatten(places.get(i, [])) for i in range(max(places) + 1)]
-    return {key: tree_unflatten(value) for key, value in branches.items()}
+    places = {int(k): v for k, v in branches.items() if k.isdecimal()}
+    if not places or len(places) < len(branches):
+        return {key: _tree(value) for key, value in branches.items()}
+    last = max(places)
+    if last > len(places) + _FURTHEST:
+        raise ValueError(f"[tree_unflatten] a list of {len(places)} with a place {last}")
+    return [_tree(places[i]) if i in places else {} for i in range(last + 1)]
 
 
 def tree_merge(tree_a: Any, tree_b: Any, merge_fn: Callable[[Any, Any], Any] | None = None) -> Any:

@@ -15,7 +15,7 @@ import nanocupy
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(nanocupy.__file__).parent
 ROW = re.compile(r"^\| `nanocupy/(\S+\.py)` \| (\d+) \|", re.MULTILINE)
-AIM = 1500
+AIM = 1850
 _LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 
 
@@ -41,4 +41,5 @@ def test_the_path_of_a_token_is_as_short_as_it_says() -> None:
     real = {name: code_lines(PACKAGE / name) for name in listed}
     wrong = {n: (listed[n], real[n]) for n in listed if abs(listed[n] - real[n]) > 10}
     assert not wrong, f"(said, real): {wrong}"
+    assert f"| together | {sum(listed.values())} |" in text
     assert sum(real.values()) <= AIM

@@ -16,12 +16,14 @@ from nanocupy.checkpoint.writer import Unwritable
 from nanocupy.device.emulated.nccl import NcclError
 from nanocupy.engine.driver import QueueFullError
 from nanocupy.engine.engine import PromptTooLongError
+from nanocupy.text import TooLongError
 
 OWN = [  # those that want more than a message
     PromptTooLongError("30 tokens, at most 19", 30, 19),
     QueueFullError("12 are there", 12, 12),
     Unwritable(Path("/out"), PermissionError(13, "Permission denied")),
     NcclError(5, "rank 1"),
+    TooLongError(30, 19, least=True),
 ]
 
 

@@ -40,9 +40,10 @@ def resolve(
         raise ValueError(
             f"a model must be a name, a folder, a file or a hub id, got {quoted(model)}"
         )
-    if len(str(model)) > MOST:
+    if max(len(str(model)), len(revision or "")) > MOST:
         raise ValueError(
-            f"a model's name has at most {MOST:,} characters, got {quoted(str(model))}"
+            f"a model's name and its revision have at most {MOST:,} characters, got "
+            f"{quoted(str(model))} and {quoted(revision)}"
         )
     if revision is not None:
         model = _pinned(str(model), revision)

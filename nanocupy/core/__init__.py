@@ -9,12 +9,12 @@ from math import e, inf, nan, pi
 from typing import Any
 
 from nanocupy.core import distributed, fast, methods
-from nanocupy.core.array import (
-    array,
-    async_eval,
+from nanocupy.core.array import array, async_eval, eval
+from nanocupy.core.compiled import compile, disable_compile, enable_compile
+from nanocupy.core.devices import operation
+from nanocupy.core.dtype import (
     bfloat16,
     bool_,
-    eval,
     float16,
     float32,
     float64,
@@ -27,7 +27,6 @@ from nanocupy.core.array import (
     uint32,
     uint64,
 )
-from nanocupy.core.compiled import compile, disable_compile, enable_compile
 from nanocupy.core.dtypes import astype
 from nanocupy.core.lazy import finder, homes_of
 from nanocupy.core.program import Program
@@ -37,7 +36,7 @@ from nanocupy.device.base import Rows
 newaxis = None
 euler_gamma = 0.5772156649015329
 
-_MODULES = ("linalg", "metal", "random")
+_MODULES = ("cuda", "linalg", "metal", "random")
 _HOMES = {  # module: the names that it has for this one
     "convolution": (
         "conv1d conv2d conv3d conv_general conv_transpose1d conv_transpose2d conv_transpose3d "
@@ -49,9 +48,12 @@ _HOMES = {  # module: the names that it has for this one
     ),
     "debug": "export_to_dot",
     "devices": (
-        "Device DeviceType cpu default_device device_count device_info gpu "
-        "is_available set_default_device synchronize"
+        "Device DeviceType Stream StreamContext ThreadLocalStream clear_streams cpu "
+        "default_device default_stream device_count device_info gpu is_available new_stream "
+        "new_thread_local_stream new_thread_unsafe_stream set_default_device "
+        "set_default_stream stream synchronize"
     ),
+    "hadamard": "hadamard_transform",
     "indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
     "io": "load save save_safetensors savez savez_compressed",
     "layout": (
@@ -76,7 +78,8 @@ _HOMES = {  # module: the names that it has for this one
         "where"
     ),
     "products": (
-        "addmm block_masked_mm einsum gather_mm inner matmul outer segmented_mm tensordot vecdot"
+        "addmm block_masked_mm einsum einsum_path gather_mm inner matmul outer segmented_mm "
+        "tensordot vecdot"
     ),
     "quantized": "dequantize from_fp8 gather_qmm quantize quantized_matmul to_fp8",
     "reductions": (
@@ -92,13 +95,22 @@ _HOMES = {  # module: the names that it has for this one
     ),
 }
 _HOME_OF = homes_of(_HOMES)
-_find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core", "cuda hadamard_transform"))
+_OPERATIONS = {  # modules whose functions take a stream
+    "convolution", "creation", "hadamard", "indexing", "io", "layout", "ops", "products",
+    "quantized", "reductions", "scans", "shapes", "sorting",
+}  # fmt: skip
+_find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core"))
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    return _find(name)
+    if name == "__version__":
+        return import_module("nanocupy").__version__
+    value = _find(name)
+    if _HOME_OF[name] in _OPERATIONS:
+        value = globals()[name] = operation(value)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from nanocupy.core.conversion import NUMBERS, fresh, known
+from nanocupy.core.dtype import named
 from nanocupy.core.graph import CONSTANT, Node, Op, Shape, topological
 from nanocupy.core.memory import hold
 from nanocupy.device.base import Rows
-from nanocupy.device.chain import KINDS
 
 bool_ = np.dtype(np.bool_)
 uint8 = np.dtype(np.uint8)
@@ -39,7 +40,8 @@ class array:
     recorded.
 
     Args:
-        value: anything NumPy makes an array of. Python floats become float32, ints int32, and
+        value: anything NumPy makes an array of, which is copied, or a list with arrays in it, which
+            are stacked. Python floats become float32, ints int32 (int64 where one needs it), and
             NumPy's float64 becomes float32.
         dtype: of the result; the value's own if None.
     """
@@ -77,17 +79,12 @@ class array:
         if isinstance(value, Node):
             self.node = value
             return
-        if isinstance(value, array) and (dtype is None or dtype == value.dtype):
-            self.node = value.node
-            return
-        host = np.asarray(value.numpy() if isinstance(value, array) else value)
-        if dtype is not None:
-            host = host.astype(dtype)
-        elif host.dtype == float64 and not isinstance(value, array):
-            host = host.astype(float32)
-        elif not isinstance(value, np.ndarray | np.generic | array) and host.dtype.kind == "i":
-            host = host.astype(int32)
-        self.node = constant(host if host.dtype in KINDS else _in_this_order(host))
+        if type(value) not in NUMBERS and not isinstance(value, array):
+            value = _stacked(value)
+        if isinstance(value, array):
+            self.node = value.node if dtype is None else _as_dtype(value, dtype).node
+        else:
+            self.node = constant(fresh(value, dtype))
 
     @property
     def shape(self) -> Shape:
@@ -95,7 +92,8 @@ class array:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.node.dtype
+        """A `Dtype`, which is NumPy's in all but its type."""
+        return named(self.node.specs[0][1])
 
     @property
     def ndim(self) -> int:
@@ -116,19 +114,30 @@ class array:
         return self.dtype.itemsize
 
     def numpy(self) -> np.ndarray:
-        """The value as a NumPy array (not a copy where the array already exists)."""
+        """The value as a NumPy array: a view, read-only, since other arrays may lie there, too."""
+        view = self._value().view()
+        view.flags.writeable = False
+        return view
+
+    def _value(self) -> np.ndarray:
         eval(self)
         return np.asarray(self.node.attrs["value"])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        value = self.numpy()
-        return value if dtype is None else value.astype(dtype)
+        """For `numpy.array`, which copies, and `numpy.asarray`, a view: what is written there is
+        in this array, too, and in all that share its memory."""
+        value = self._value()
+        if dtype is not None and value.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"[array] {value.dtype} as {dtype} without a copy")
+            return value.astype(dtype)
+        return np.array(value) if copy else value.view()
 
     def item(self) -> Any:
-        return self.numpy().item()
+        return self._value().item()
 
     def tolist(self) -> Any:
-        return self.numpy().tolist()
+        return self._value().tolist()
 
     def __copy__(self) -> array:
         return array(self.node)
@@ -136,14 +145,22 @@ class array:
     def __deepcopy__(self, _: Any) -> array:
         return array(self.node)
 
-    def __dlpack__(self, **how: Any) -> Any:
-        return self.numpy().__dlpack__(**how)
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> Any:  # fmt: skip
+        """Of the memory it lies in, or of a copy where that must not be written to."""
+        value = self._value()
+        if copy or (copy is None and not value.flags.writeable):
+            value = np.array(value)
+        where = {} if dl_device is None else {"dl_device": dl_device}
+        return value.__dlpack__(stream=stream, **where)
 
     def __dlpack_device__(self) -> Any:
-        return self.numpy().__dlpack_device__()
+        return self._value().__dlpack_device__()
 
     def __repr__(self) -> str:
-        text = np.array2string(self.numpy(), separator=", ", prefix="array(")
+        text = np.array2string(self._value(), separator=", ", prefix="array(")
         return f"array({text}, dtype={self.dtype})"
 
     def __len__(self) -> int:
@@ -152,7 +169,7 @@ class array:
         return self.shape[0]
 
     def __bool__(self) -> bool:
-        return bool(self.numpy())
+        return bool(self._value())
 
     def __int__(self) -> int:
         return int(self.item())
@@ -170,18 +187,32 @@ def constant(value: np.ndarray) -> Node:
     return Node(CONSTANT, (), _evaluated(value), [(value.shape, value.dtype)])
 
 
-def _in_this_order(value: np.ndarray) -> np.ndarray:
-    """With bytes in this machine's order.
+def shared(value: np.ndarray) -> array:
+    """The array that lies in this memory: for whoever knows that nobody will change it."""
+    return array(constant(known(value, value)))
 
-    Raises:
-        ValueError: there are no arrays of its dtype.
-    """
-    native = value.dtype.newbyteorder("=")
-    if native not in KINDS:
-        raise ValueError(
-            f"[array] dtype {value.dtype}: expected one of {', '.join(map(str, KINDS))}: cast it"
-        )
-    return value.astype(native)
+
+def _stacked(value: Any) -> Any:
+    """A list with arrays in it as one array; what says that it is one (`__mlx_array__`)."""
+    if isinstance(value, list | tuple):
+        if any(_has_arrays(child) for child in value):
+            from nanocupy.core.layout import stack
+
+            return stack([_stacked(child) for child in value])
+        return value
+    return value.__mlx_array__() if hasattr(value, "__mlx_array__") else value
+
+
+def _has_arrays(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_has_arrays(child) for child in value)
+    return isinstance(value, array)
+
+
+def _as_dtype(value: array, dtype: Any) -> array:
+    from nanocupy.core.dtypes import astype
+
+    return astype(value, dtype)
 
 
 def _evaluated(value: np.ndarray) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.array import array, as_array, record
-from nanocupy.core.dtypes import together
+from nanocupy.core.devices import on_stream
+from nanocupy.core.dtypes import common, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.layout import concatenate
 from nanocupy.core.paged import PagedView, SlidingWindow, paged_attention
-from nanocupy.core.specs import wide
+from nanocupy.core.specs import broadcast, wide
+
+# The score of what is hidden: finite, so that a row that sees nothing sees all alike, and not NaN.
+_HIDDEN = np.finfo(np.float32).min
 
 
 def _softmax(scores: np.ndarray, sinks: np.ndarray | None) -> np.ndarray:
@@ -35,12 +39,13 @@ def _attend(
     scores = (q @ k.transpose(0, 1, 3, 2)) * np.float32(scale)
     if softcap:
         scores = np.float32(softcap) * np.tanh(scores / np.float32(softcap))
+    mask = extra[0] if masked else None
     if causal:
-        past = k.shape[2] - q.shape[2]
-        scores = np.where(np.tri(q.shape[2], k.shape[2], past, dtype=bool), scores, -np.inf)
-    elif masked:
-        mask = extra[0]
-        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+        mask = np.tri(q.shape[2], k.shape[2], k.shape[2] - q.shape[2], dtype=bool)
+    if mask is not None and mask.dtype == bool:
+        scores = np.where(mask, scores, _HIDDEN)
+    elif mask is not None:
+        scores = scores + wide(mask)
     weights = _softmax(scores, extra[-1].reshape(-1, 1, 1) if sinks else None)
     return np.asarray(weights @ v).astype(dtype, copy=False)
 
@@ -56,6 +61,7 @@ def _spec(q: Spec, k: Spec, v: Spec, *_: Spec, **__: Any) -> Spec:
 ATTENTION = Op("scaled_dot_product_attention", _spec, _attend)
 
 
+@on_stream
 def scaled_dot_product_attention(
     q: Any,
     k: Any,
@@ -93,7 +99,9 @@ def scaled_dot_product_attention(
         )
     causal = isinstance(mask, str)
     masked = mask is not None and not causal
+    q, k, v = together((as_array(q), as_array(k), as_array(v)))
     extra = [as_array(x) for x, used in ((mask, masked), (sinks, sinks is not None)) if used]
+    _check(q, k, extra[0] if masked else None, None if sinks is None else extra[-1])
     how = {
         "scale": scale,
         "softcap": softcap,
@@ -101,4 +109,21 @@ def scaled_dot_product_attention(
         "masked": masked,
         "sinks": sinks is not None,
     }
-    return record(ATTENTION, *together((q, k, v)), *extra, **how)
+    return record(ATTENTION, q, k, v, *extra, **how)
+
+
+def _check(q: array, k: array, mask: array | None, sinks: array | None) -> None:
+    """What `_spec` does not."""
+    name = "[scaled_dot_product_attention]"
+    if q.dtype.kind not in "fV":
+        raise ValueError(f"{name} q, k and v of {q.dtype}: expected floats")
+    if mask is not None and common(mask.dtype, q.dtype) != q.dtype:
+        raise ValueError(f"{name} mask of {mask.dtype} for {q.dtype}: cast it")
+    if mask is not None and q.ndim == k.ndim == 4:
+        scores = (*q.shape[:3], k.shape[2])
+        if mask.ndim > 4 or broadcast(scores, mask.shape) != scores:
+            raise ValueError(f"{name} mask of shape {mask.shape} for scores of {scores}")
+    if sinks is not None and common(sinks.dtype, q.dtype) != q.dtype:
+        raise ValueError(f"{name} sinks of {sinks.dtype} for {q.dtype}: cast them")
+    if sinks is not None and sinks.shape != q.shape[1:2]:
+        raise ValueError(f"{name} sinks of shape {sinks.shape}: expected ({q.shape[1]},)")

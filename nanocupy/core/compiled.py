@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +20,26 @@ from nanocupy.core.tracing import COMPILED, PLACEHOLDER, give_away, placeholder,
 from nanocupy.core.trees import flatten, places, replaced
 from nanocupy.device.base import Rows
 
+KEPT = 64  # kinds of calls of one compiled function whose plans are kept
 _ONE_AT_A_TIME = threading.RLock()  # state holds other arrays while a function is recorded
 _OF_SHAPES = {  # attributes that say nothing of shapes: a record with others serves one shape only
     "axis", "axes", "keepdims", "dtype", "decimals", "ddof", "eps", "precise", "index", "function",
     "value", "held",
 }  # fmt: skip
+
+
+class _Recent(OrderedDict[Any, Any]):
+    """A dict of the `KEPT` entries that were used last."""
+
+    def __getitem__(self, key: Any) -> Any:
+        self.move_to_end(key)
+        return super().__getitem__(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > KEPT:
+            self.popitem(last=False)
 
 
 class _Switch:
@@ -165,7 +181,8 @@ def compile(
     as well. What is recorded runs with chains of elementwise operations as one pass each, to the
     bit as without `compile`. `fun` is not to look at values while it is recorded, nor to change
     anything but `outputs`. Inside a function that is being recorded, and on arrays with a symbolic
-    number of rows, `fun` itself is called.
+    number of rows, `fun` itself is called. The plans of the 64 kinds that were called last are
+    kept: a call of another kind is recorded anew.
 
     Args:
         fun: takes and returns trees of arrays and constants.
@@ -184,18 +201,21 @@ def compile(
         ValueError: an argument is neither a tree of arrays nor a constant; or `fun` asks for a
             value.
     """
-    records: dict[Any, Recorded] = {}
-    plans: dict[Any, tuple[Recorded, Plan]] = {}
+    if not callable(fun):
+        raise TypeError(f"[compile] {type(fun).__name__} given: expected a function")
+    records, plans = _Recent(), _Recent()  # what was recorded; that, with its plan
     name = getattr(fun, "__name__", type(fun).__name__)
 
     def plan_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Recorded, Plan]:
         ranks = (kind, tuple([(len(shape), dtype) for shape, dtype in specs]))
-        record = records.get(ranks) if shapeless else None
+        record = records[ranks] if shapeless and ranks in records else None
         if record is not None and record.fits_all:
             leaves, nodes = record.resized(specs)
         else:
             record = Recorded(fun, call, specs, inputs, outputs)
-            records[ranks], leaves, nodes = record, record.leaves, record.nodes
+            leaves, nodes = record.leaves, record.nodes
+            if shapeless:
+                records[ranks] = record
         return record, Plan(leaves, nodes, device, name)
 
     @functools.wraps(fun)

@@ -29,8 +29,14 @@ def _lengths(x: Sequence[int], k: Sequence[int], how: dict[str, Any]) -> list[in
 
 def _spec(x: Spec, w: Spec, **how: Any) -> Spec:
     (shape, dtype), (kernel, _) = x, w
+    if dtype.kind not in "fV":
+        raise ValueError(f"[conv] x is {dtype}: expected floats")
     if len(shape) != len(kernel) or shape[-1] != kernel[-1] * how["groups"]:
         raise ValueError(f"[conv] x {shape} and weight {kernel} in {how['groups']} groups")
+    if min(*how["stride"], *how["dilation"], *how["spread"]) < 1:
+        raise ValueError(f"[conv] strides and dilations {how}: expected 1 or more")
+    if kernel[0] % how["groups"]:
+        raise ValueError(f"[conv] {kernel[0]} outputs in {how['groups']} groups")
     lengths = _lengths(shape[1:-1], kernel[1:-1], how)
     if min(lengths) < 1:
         raise ValueError(f"[conv] a kernel of {kernel[1:-1]} does not fit in {shape[1:-1]}")
@@ -38,14 +44,17 @@ def _spec(x: Spec, w: Spec, **how: Any) -> Spec:
 
 
 def _placed(x: np.ndarray, spread: Sequence[int], padding: Any) -> np.ndarray:
-    """x with zeros between its elements and around them."""
+    """x with zeros between its elements and around them; less than none cut it."""
     low, high = padding
     lengths = [(n - 1) * d + 1 for n, d in zip(x.shape[1:-1], spread, strict=True)]
     total = [n + a + b for n, a, b in zip(lengths, low, high, strict=True)]
-    out = np.zeros((x.shape[0], *total, x.shape[-1]), x.dtype)
-    inside = [slice(a, a + n, d) for a, n, d in zip(low, lengths, spread, strict=True)]
+    left, right = ([max(p, 0) for p in side] for side in (low, high))
+    grown = [n + a + b for n, a, b in zip(lengths, left, right, strict=True)]
+    out = np.zeros((x.shape[0], *grown, x.shape[-1]), x.dtype)
+    inside = [slice(a, a + n, d) for a, n, d in zip(left, lengths, spread, strict=True)]
     out[(slice(None), *inside)] = x
-    return out
+    kept = [slice(a - p, a - p + n) for a, p, n in zip(left, low, total, strict=True)]
+    return out[(slice(None), *kept)]
 
 
 def _windows(x: np.ndarray, kernel: Sequence[int], how: dict[str, Any]) -> np.ndarray:
@@ -72,7 +81,12 @@ _CONV = Op("conv_general", _spec, widely(_convolve))
 
 
 def _sizes(value: Sizes, rank: int) -> list[int]:
-    return [value] * rank if isinstance(value, int) else list(value)
+    sizes = [value] * rank if isinstance(value, int) else list(value)
+    if len(sizes) != rank:
+        raise ValueError(
+            f"[conv] {value} for {rank} dimensions: expected a number, or one for each"
+        )
+    return sizes
 
 
 def conv_general(
@@ -89,6 +103,8 @@ def conv_general(
     rank = x.ndim - 2
     pair = isinstance(padding, tuple) and len(padding) == 2 and isinstance(padding[0], list | tuple)
     low, high = padding if pair else (padding, padding)
+    if rank < 1 or groups < 1:
+        raise ValueError(f"[conv] x of {x.ndim} dimensions in {groups} groups")
     how = {
         "stride": _sizes(stride, rank),
         "padding": (_sizes(low, rank), _sizes(high, rank)),
@@ -145,6 +161,8 @@ conv_transpose1d, conv_transpose2d, conv_transpose3d = map(_transposed, (1, 2, 3
 def convolve(x: Any, v: Any, /, mode: str = "full") -> array:
     """`numpy.convolve`, in mode "full", "same" or "valid"."""
     x, v = as_array(x), as_array(v)
+    if x.ndim != 1 or v.ndim != 1 or not x.size or not v.size:
+        raise ValueError(f"[convolve] x {x.shape} and v {v.shape}: expected vectors with elements")
     x, v = (x, v) if x.size >= v.size else (v, x)
     extra = {"full": 2 * (v.size - 1), "same": v.size - 1, "valid": 0}
     if mode not in extra:

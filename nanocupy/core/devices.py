@@ -1,39 +1,142 @@
 """Where operations run when they are evaluated, as `mlx.core` asks: on the CPU, in NumPy.
 
-A Program runs on the device it is compiled for, which is a `nanocupy.device`.
+There is one device and one order of things, so that a stream is a name: functions accept those of
+the CPU and refuse others. A Program runs on the device it is compiled for, a `nanocupy.device`.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
-from typing import Any
+from functools import wraps
+from types import FunctionType
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class DeviceType(Enum):
-    """`cpu` or `gpu`."""
+    """`cpu` or `gpu`; equal to the first `Device` of its kind."""
 
     cpu = 0
     gpu = 1
 
+    def __eq__(self, other: object) -> bool:
+        return other == Device(self) if isinstance(other, Device) else self is other
 
-Device = DeviceType
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 cpu, gpu = DeviceType.cpu, DeviceType.gpu
 
 
-def default_device() -> DeviceType:
+class Device:
+    """A device of a type, by its number."""
+
+    type: DeviceType
+    index: int
+
+    def __init__(self, type: Any, index: int = 0) -> None:
+        if not isinstance(type, DeviceType):
+            raise TypeError(f"[Device] {str(type)[:40]!r}: expected mx.cpu or mx.gpu")
+        self.type, self.index = type, index
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, DeviceType):
+            other = Device(other)
+        return isinstance(other, Device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __repr__(self) -> str:
+        return f"Device({self.type.name}, {self.index})"
+
+
+class Stream:
+    """A name for an order of operations on a device."""
+
+    def __init__(self, index: int, device: Device) -> None:
+        self.index, self.device = index, device
+
+    def __eq__(self, other: object) -> bool:
+        known = isinstance(other, Stream)
+        return known and (self.index, self.device) == (other.index, other.device)  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((self.index, self.device))
+
+    def __repr__(self) -> str:
+        return f"Stream({self.device}, {self.index})"
+
+
+ThreadLocalStream = Stream
+_PLACES = (Stream, Device, DeviceType)
+_CPU = Device(cpu)
+_numbers = itertools.count(1)
+_default = Stream(0, _CPU)
+
+
+def _checked(name: str, given: Any) -> Device:
+    """The CPU, of a stream or a device that is it.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is a GPU.
+    """
+    device = given.device if isinstance(given, Stream) else given
+    if not isinstance(device, Device | DeviceType):
+        raise TypeError(f"[{name}] {str(given)[:40]!r}: expected a stream or a device")
+    if device != _CPU:
+        raise ValueError(
+            f"[{name}] {device}: arrays are evaluated on the CPU; compile for a GPU instead: "
+            "mx.compile(function, device=...)"
+        )
+    return _CPU
+
+
+def on_stream(function: _Function) -> _Function:
+    """The function with one more argument, `stream`, by name or the last one: None, a stream or a
+    device that is the CPU."""
+
+    @wraps(function)
+    def call(*args: Any, stream: Any = None, **kwargs: Any) -> Any:
+        if args and isinstance(args[-1], _PLACES):
+            args, stream = args[:-1], args[-1]
+        if stream is not None:
+            _checked(function.__name__, stream)
+        return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def operation(value: Any) -> Any:
+    """`on_stream`, if it is a function."""
+    return on_stream(value) if isinstance(value, FunctionType) else value
+
+
+# ---- as `mlx.core`
+
+
+def default_device() -> Device:
     """The CPU."""
-    return cpu
+    return _CPU
 
 
-def set_default_device(device: DeviceType) -> None:
+def set_default_device(device: Any) -> None:
     """Only the CPU."""
-    if device != cpu:
-        raise NotImplementedError("[set_default_device] eval on a GPU: compile for it instead")
+    _checked("set_default_device", device)
 
 
-def is_available(device: DeviceType) -> bool:
+def is_available(device: Any) -> bool:
     """Whether operations are evaluated there."""
-    return device == cpu
+    return bool(device == _CPU)
 
 
 def device_count(device_type: DeviceType) -> int:
@@ -42,9 +145,51 @@ def device_count(device_type: DeviceType) -> int:
 
 
 def device_info(device: Any = None) -> dict[str, str | int]:
-    """What `default_device` is."""
-    return {"device_name": "NumPy", "architecture": "cpu"}
+    """What a device is."""
+    if device is not None:
+        _checked("device_info", device)
+    import platform
+
+    return {
+        "device_name": platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+    }
+
+
+def default_stream(device: Any) -> Stream:
+    """The stream of a device's operations."""
+    _checked("default_stream", device)
+    return _default
+
+
+def set_default_stream(stream: Any) -> None:
+    """Only one of the CPU's."""
+    _checked("set_default_stream", stream)
+
+
+def new_stream(device: Any = cpu) -> Stream:
+    """Another stream: its operations are evaluated in one order with all others."""
+    return Stream(next(_numbers), _checked("new_stream", device))
+
+
+new_thread_local_stream = new_thread_unsafe_stream = new_stream
+
+
+def clear_streams() -> None:
+    """There is nothing to clear."""
+
+
+@contextmanager
+def stream(s: Any) -> Iterator[None]:
+    """Operations in this block belong to a stream or a device: the CPU's, as those outside."""
+    _checked("stream", s)
+    yield
+
+
+StreamContext = stream
 
 
 def synchronize(stream: Any = None) -> None:
     """Nothing to wait for: `eval` returns when values are there."""
+    if stream is not None:
+        _checked("synchronize", stream)

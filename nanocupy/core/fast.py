@@ -23,7 +23,8 @@ from nanocupy.core.array import (
 )
 from nanocupy.core.attention import scaled_dot_product_attention
 from nanocupy.core.custom import custom_kernel
-from nanocupy.core.dtypes import astype, rounded
+from nanocupy.core.devices import on_stream
+from nanocupy.core.dtypes import astype, common, rounded
 from nanocupy.core.graph import Node, Op, item, leaf, width
 from nanocupy.core.lowering import Lowering
 from nanocupy.core.paged import (
@@ -31,10 +32,9 @@ from nanocupy.core.paged import (
     PagedMeta,
     Work,
     paged_attention,
-    rope_table,
     tile_rows,
 )
-from nanocupy.core.shapes import reshape
+from nanocupy.core.rotary import longest, rope
 from nanocupy.core.specs import same, wide
 from nanocupy.core.unsupported import refuse
 from nanocupy.device.base import Rows
@@ -43,7 +43,6 @@ from nanocupy.kernels import layer_norm as layer_norm_kernel
 from nanocupy.kernels import linear as linear_kernel
 from nanocupy.kernels import quantize as quantize_kernel
 from nanocupy.kernels import rms_norm as rms_norm_kernel
-from nanocupy.kernels import rope as rope_kernel
 from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
@@ -137,13 +136,25 @@ ADD_RMS_NORM = Op(
 )
 
 
+@on_stream
 def rms_norm(x: Any, weight: Any, eps: float) -> array:
     """x / sqrt(mean(x^2, last axis) + eps) * weight; without a weight if it is None."""
-    x = as_array(x)
-    weight = as_array(np.ones(x.shape[-1], np.float32) if weight is None else weight)
-    if weight.shape != x.shape[-1:]:
-        raise ValueError(f"[rms_norm] weight of shape {weight.shape} for x of shape {x.shape}")
-    return record(RMS_NORM, x, weight, eps=eps)
+    x, affine = _normed("rms_norm", x, weight)
+    return record(RMS_NORM, x, *(affine or [array(np.ones(x.shape[-1], np.float32))]), eps=eps)
+
+
+def _normed(name: str, x: Any, *vectors: Any) -> tuple[array, list[array]]:
+    """x in the dtype that it and its weight, the first vector, have together; and the vectors that
+    are there."""
+    x, affine = as_array(x), [as_array(v) for v in vectors if v is not None]
+    if not x.ndim or x.dtype.kind not in "fV":
+        raise ValueError(
+            f"[{name}] x is {x.dtype} of shape {x.shape}: expected floats of a dimension or more"
+        )
+    if any(v.shape != x.shape[-1:] for v in affine):
+        raise ValueError(f"[{name}] {[v.shape for v in affine]} for x of shape {x.shape}")
+    wider = affine if vectors[0] is not None else []
+    return astype(x, common(x.dtype, *(v.dtype for v in wider))), affine
 
 
 def _layer_norm_numpy(x: np.ndarray, *affine: np.ndarray, eps: float) -> np.ndarray:
@@ -172,14 +183,12 @@ def _lower_layer_norm(to: Lowering, node: Node) -> None:
 _LAYER_NORM = Op("layer_norm", same, _layer_norm_numpy, _lower_layer_norm, row_wise=True)
 
 
+@on_stream
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> array:
     """(x - mean) / sqrt(variance + eps) * weight + bias along the last axis; None: without it."""
-    x = as_array(x)
-    size = x.shape[-1:]
-    weight = np.ones(size, np.float32) if weight is None else weight
-    affine = [as_array(v) for v in (weight, bias) if v is not None]
-    if any(v.shape != size for v in affine):
-        raise ValueError(f"[layer_norm] {[v.shape for v in affine]} for x of shape {x.shape}")
+    x, affine = _normed("layer_norm", x, weight, bias)
+    if weight is None and bias is not None:
+        affine.insert(0, array(np.ones(x.shape[-1], np.float32)))
     return record(_LAYER_NORM, x, *affine, eps=eps)
 
 
@@ -319,95 +328,6 @@ def embedding_part(tokens: array, weight: array, first: int, vocabulary: int) ->
     Other tokens of the vocabulary give zeros.
     """
     return record(EMBEDDING_PART, tokens, weight, first=first, vocabulary=vocabulary)
-
-
-# ---- rotary positions
-
-
-def _lower_rope(to: Lowering, node: Node) -> None:
-    x, positions = to.inputs(node)
-    limit = node.inputs[1].attrs.get("limit")
-    if limit is None:
-        raise ValueError("[rope] positions in a Program are static and know their limit")
-    table = rope_table(to, node.attrs["frequency"], node.attrs["magnitude"], limit)
-    out = to.of(node).view
-    shape: dict[str, Any] = {"heads": int(np.prod(node.shape[1:-1])), "head_dim": node.shape[-1]}
-    place: dict[str, Any] = {"traditional": node.attrs["traditional"], "x_stride": x.stride}
-    to.add(
-        to.rows(node),
-        lambda rows: rope_kernel.launch(
-            to.device, out, x.view, positions.view, table, rows, **shape, **place
-        ),
-    )
-
-
-def _rope_numpy(
-    x: np.ndarray,
-    positions: np.ndarray,
-    *,
-    frequency: tuple[float, ...],
-    magnitude: float,
-    traditional: bool,
-) -> np.ndarray:
-    """x [B, heads, L, head_dim]; token l of row b stands at positions[b] + l."""
-    batch, heads, length, head_dim = x.shape
-    at = np.broadcast_to(positions.reshape(-1, 1) + np.arange(length), (batch, length)).reshape(-1)
-    table = rope_kernel.table(np.array(frequency), int(at.max()) + 1, magnitude)
-    rows = x.transpose(0, 2, 1, 3).reshape(-1, heads, head_dim)
-    out = rope_kernel.reference(rows, at, table, traditional)
-    return out.reshape(batch, length, heads, head_dim).transpose(0, 2, 1, 3)
-
-
-ROPE = Op(
-    "rope",
-    lambda x, positions, **_: x,
-    _rope_numpy,
-    _lower_rope,
-    row_wise=True,
-)
-
-
-def rope(
-    x: Any,
-    dims: int,
-    *,
-    traditional: bool,
-    base: float | None,
-    scale: float,
-    offset: Any,
-    freqs: Any = None,
-    magnitude: float = 1.0,
-) -> array:
-    """Rotary positions on x [B, ..., L, head_dim].
-
-    Args:
-        offset: position of the first token: an int, or an int32 array [B], one a row.
-        freqs: instead of `base`: what positions are divided by, [dims/2].
-        magnitude: (not in MLX) multiplies what turns, as YaRN wants it.
-    """
-    x = as_array(x)
-    if x.ndim != 4:
-        if x.ndim < 3:
-            raise ValueError(f"[rope] x of shape {x.shape}: at least three dimensions")
-        flat = reshape(x, (x.shape[0], -1, *x.shape[-2:]))
-        how: dict[str, Any] = {"traditional": traditional, "base": base, "scale": scale}
-        return reshape(rope(flat, dims, offset=offset, freqs=freqs, **how), x.shape)
-    if (base is None) == (freqs is None):
-        raise ValueError("[rope] give exactly one of base and freqs")
-    if base is not None:
-        frequency = rope_kernel.frequencies(dims, base) * scale
-    else:
-        frequency = scale / as_array(freqs).numpy().astype(np.float64)
-    positions = offset if isinstance(offset, array) else array(np.array([offset], np.int32))
-    how = {"frequency": tuple(frequency.tolist()), "magnitude": magnitude}
-    return record(ROPE, x, positions, traditional=traditional, **how)
-
-
-def longest(offset: Any, length: int) -> int:
-    """How many positions a sequence may have: an engine's limit, or `length` from `offset` on."""
-    if isinstance(offset, array) and (limit := offset.node.attrs.get("limit")) is not None:
-        return int(limit)
-    return int(np.max(offset.numpy() if isinstance(offset, array) else offset)) + length
 
 
 # ---- sampling

@@ -1,7 +1,8 @@
 """Elements by index: `x[...]`, `x[...] = v`, `x.at[...]`, take and put. As `mlx.core` has them.
 
 Slices, ints, None and Ellipsis are views where they can be; arrays of ints gather. An index outside
-of x is an error when the value is computed.
+of x is an error at once where the indices are known, else when the value is computed; what writes
+looks at them.
 """
 
 from __future__ import annotations
@@ -13,48 +14,53 @@ import numpy as np
 
 from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, bool_, record
-from nanocupy.core.dtypes import astype, rounded
-from nanocupy.core.graph import Op, Spec
+from nanocupy.core.dtypes import fitting, rounded
+from nanocupy.core.graph import CONSTANT, Op, Spec
+from nanocupy.core.keys import (
+    Misfit,
+    Slice,
+    as_indices,
+    basic,
+    check_indices,
+    check_update,
+    filled,
+    parts_of,
+    place,
+    taken_apart,
+)
 from nanocupy.core.shapes import expand_dims, flat, reshape, slice_axis, squeeze
-from nanocupy.core.specs import blank, broadcast, normal_axis, resized
-
-_Slice = type(np.s_[:])  # `slice` is an operation here
+from nanocupy.core.specs import (
+    blank,
+    broadcast,
+    normal_axes,
+    normal_axis,
+    resized,
+    whole_number,
+)
 
 # ---- reading
 
 
-class _Input:
-    """Stands in a key for an array of indices that is an input of the operation."""
-
-
-_INPUT = _Input()
-
-
-def _filled(key: tuple[Any, ...], arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
-    left = iter(arrays)
-    return tuple(next(left) if part is _INPUT else part for part in key)
-
-
 def _item_spec(x: Spec, *arrays: Spec, key: tuple[Any, ...]) -> Spec:
     """What NumPy says of arrays that take no memory."""
-    view = blank((x[0], np.dtype(bool_)))[_filled(key, [blank(a) for a in arrays])]
+    view = blank((x[0], np.dtype(bool_)))[filled(key, [blank(a) for a in arrays])]
     return view.shape, x[1]
 
 
-_GETITEM = Op("getitem", _item_spec, lambda x, *arrays, key: x[_filled(key, arrays)])
+_GETITEM = Op("getitem", _item_spec, lambda x, *arrays, key: x[filled(key, arrays)])
 
 
 def getitem(x: array, key: Any) -> array:
     """Basic and advanced indexing; a slice of one axis costs nothing in a Program."""
-    parts = key if isinstance(key, tuple) else (key,)
-    if not all(_basic(p) for p in parts):
-        template, arrays = _key(parts, x.ndim)
+    parts = parts_of(key)
+    if not all(basic(p) for p in parts):
+        template, arrays = taken_apart(parts, x.ndim)
         return record(_GETITEM, x, *arrays, key=template)
     used = len([p for p in parts if p is not None and p is not ...])
     if ... not in parts:
         parts = (*parts, ...)
     if used > x.ndim or parts.count(...) > 1:
-        raise IndexError(f"[getitem] {key} of an array with {x.ndim} dimensions")
+        raise Misfit(f"[getitem] {key} of an array with {x.ndim} dimensions")
     out, axis = x, 0
     for part in parts:
         if part is None:
@@ -62,7 +68,7 @@ def getitem(x: array, key: Any) -> array:
             axis += 1
         elif part is ...:
             axis += x.ndim - used
-        elif isinstance(part, _Slice):
+        elif isinstance(part, Slice):
             start, stop, _ = part.indices(int(out.shape[axis]))
             out, axis = slice_axis(out, axis, start, stop), axis + 1
         else:
@@ -73,45 +79,8 @@ def getitem(x: array, key: Any) -> array:
 def _one(x: array, axis: int, index: int) -> array:
     length = int(x.shape[axis])
     if not -length <= index < length:
-        raise IndexError(f"[getitem] index {index} of an axis of length {length}")
+        raise Misfit(f"[getitem] index {index} of an axis of length {length}")
     return slice_axis(x, axis, index % length, index % length + 1)
-
-
-def _key(parts: tuple[Any, ...], ndim: int) -> tuple[tuple[Any, ...], list[array]]:
-    """The key with arrays of ints left out, and those arrays. A mask is looked at: it decides about
-    a shape."""
-    key, arrays = [], []
-    for part in parts:
-        if isinstance(part, list | np.ndarray):
-            part = array(part)
-        if not isinstance(part, array):
-            key.append(part)
-        elif part.dtype == bool_:
-            key.append(part.numpy())
-        elif part.dtype.kind not in "iu":
-            raise IndexError(f"[getitem] indices are ints or bools, not {part.dtype}")
-        else:
-            key.append(_INPUT)
-            arrays.append(part)
-    return _spelt_out(key, ndim), arrays
-
-
-def _spelt_out(key: list[Any], ndim: int) -> tuple[Any, ...]:
-    """The key with slices for its Ellipsis: one that stands for none does not keep arrays apart."""
-    places = [i for i, part in enumerate(key) if part is ...]
-    if not places:
-        return tuple(key)
-    used = sum(getattr(part, "ndim", 1) for part in key if part is not None and part is not ...)
-    if len(places) > 1 or used > ndim:
-        raise IndexError(f"[getitem] {key} of an array with {ndim} dimensions")
-    return (*key[: places[0]], *[_Slice(None)] * (ndim - used), *key[places[0] + 1 :])
-
-
-def _basic(part: Any) -> bool:
-    """Whether the part of a key is a view of one piece."""
-    if isinstance(part, _Slice):
-        return part.step in (None, 1)
-    return part is None or part is ... or (isinstance(part, int) and not isinstance(part, bool))
 
 
 # ---- writing
@@ -120,37 +89,24 @@ def _basic(part: Any) -> bool:
 def _updated(
     x: np.ndarray, value: np.ndarray, *arrays: np.ndarray, key: tuple[Any, ...], how: Any
 ) -> np.ndarray:
-    """A copy of x with `how` applied at the key: None assigns, a ufunc counts every index.
-
-    Ints are looked up first, as in MLX: so they do not count among the arrays of indices, whose
-    dimensions come first where a slice stands between them.
-    """
+    """A copy of x with `how` applied at the key: None assigns, a ufunc counts every index."""
     out = x.copy()
-    at_ints: list[Any] = []
-    for part in key:
-        if _is_int(part):
-            at_ints.append(part)
-        elif part is not None:
-            at_ints += [_Slice(None)] * getattr(part, "ndim", 1)
-    place = out[(*at_ints, ...)]  # the Ellipsis makes it a view, even of one element
-    where = _filled(tuple(p for p in key if not _is_int(p)), arrays)
+    view, where = place(out, key, arrays)
     if how is None:
-        place[where] = value
+        view[where] = value
     else:
-        how.at(place, where, value)
+        how.at(view, where, value)
     return out
-
-
-def _is_int(part: Any) -> bool:
-    return isinstance(part, int | np.integer) and not isinstance(part, bool)
 
 
 SETITEM = Op("setitem", lambda x, value, *arrays, key, how: x, _updated)
 
 
-def updated(x: array, key: Any, value: Any, how: Any = None) -> array:
-    template, arrays = _key(key if isinstance(key, tuple) else (key,), x.ndim)
-    value = _without_ones(astype(value, x.dtype))
+def updated(x: array, key: Any, value: Any, how: Any = None, name: str = "setitem") -> array:
+    """x with a value at the key; what does not fit is refused at once."""
+    template, arrays = taken_apart(parts_of(key), x.ndim)
+    value = _without_ones(fitting(value, x.dtype))
+    check_update(name, x, template, arrays, value.shape)
     return record(SETITEM, x, value, *arrays, key=template, how=how)
 
 
@@ -171,24 +127,26 @@ class ArrayAt:
     """`x.at[key].add(v)` and its like: x with every index of the key updated, also where it comes
     twice."""
 
-    def __init__(self, x: array, key: Any = None) -> None:
+    def __init__(self, x: array, *key: Any) -> None:
         self._x, self._key = x, key
 
     def __getitem__(self, key: Any) -> ArrayAt:
         return ArrayAt(self._x, key)
 
 
-def _update(ufunc: np.ufunc) -> Callable[[Any, Any], array]:
+def _update(name: str) -> Callable[[Any, Any], array]:
+    ufunc = getattr(np, name)
+
     def update(self: Any, value: Any) -> array:
-        if self._key is None:
-            raise ValueError("[at] give indices first: x.at[indices]")
-        return updated(self._x, self._key, value, ufunc)
+        if not self._key:
+            raise ValueError(f"[at] give indices first: x.at[indices].{name}(value)")
+        return updated(self._x, self._key[0], value, ufunc, f"at.{name}")
 
     return update
 
 
 for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
-    setattr(ArrayAt, _name, _update(getattr(np, _name)))
+    setattr(ArrayAt, _name, _update(_name))
 
 # ---- along an axis
 
@@ -205,7 +163,10 @@ TAKE = Op(
 def take(x: Any, /, indices: Any, axis: int | None = None) -> array:
     """`numpy.take`."""
     x, axis = flat(x, axis)
-    return record(TAKE, x, indices, axis=normal_axis("take", axis, x.ndim))
+    place, indices = normal_axis("take", axis, x.ndim), as_indices("take", indices)
+    if indices.node.op is CONSTANT:
+        check_indices("take", indices, int(x.shape[place]))
+    return record(TAKE, x, indices, axis=place)
 
 
 def _along(x: Spec, i: Spec, *, axis: int) -> Spec:
@@ -240,28 +201,41 @@ _PUT_ALONG = Op("put_along_axis", lambda x, *_, axis: x, _put_along)
 def take_along_axis(x: Any, /, indices: Any, axis: int | None = -1) -> array:
     """`numpy.take_along_axis`."""
     x, place = flat(x, axis)
-    indices = flat(indices, axis)[0]
+    indices = _beside("take_along_axis", x, flat(as_indices("take_along_axis", indices), axis)[0])
     return record(_TAKE_ALONG, x, indices, axis=normal_axis("take_along_axis", place, x.ndim))
 
 
 def put_along_axis(x: Any, /, indices: Any, values: Any, axis: int | None = None) -> array:
     """x with values at indices along an axis."""
-    whole = as_array(x)
-    x, place = flat(whole, axis)
-    places, values = flat(indices, axis)[0], astype(values, x.dtype)
+    whole, name = as_array(x), "put_along_axis"
+    x, where = flat(whole, axis)
+    places, where = as_array(indices), normal_axis(name, where, x.ndim)
+    if not places.size:
+        return whole
+    places = _beside(name, x, flat(as_indices(name, places), axis)[0])
+    values = fitting(values, x.dtype)
     values = flat(values, None)[0] if axis is None and values.ndim else values
-    place = normal_axis("put_along_axis", place, x.ndim)
-    return reshape(record(_PUT_ALONG, x, places, values, axis=place), whole.shape)
+    check_indices(name, places, int(x.shape[where]))
+    return reshape(record(_PUT_ALONG, x, places, values, axis=where), whole.shape)
+
+
+def _beside(name: str, x: array, indices: array) -> array:
+    """The indices, if they have as many dimensions as x."""
+    if indices.ndim != x.ndim:
+        raise ValueError(
+            f"[{name}] indices of {indices.ndim} dimensions, x of {x.ndim}: expected as many"
+        )
+    return indices
 
 
 # ---- slices that start where an array says
 
 
 def _window(shape: tuple[int, ...], start: np.ndarray, axes: Any, sizes: Any) -> tuple[Any, ...]:
-    key = [_Slice(None)] * len(shape)
+    key = [Slice(None)] * len(shape)
     for first, axis, size in zip(start.reshape(-1).tolist(), axes, sizes, strict=True):
         first = min(max(first, 0), shape[axis] - size)
-        key[axis] = _Slice(first, first + size)
+        key[axis] = Slice(first, first + size)
     return tuple(key)
 
 
@@ -294,13 +268,31 @@ def slice(x: Any, start_indices: Any, axes: Sequence[int], slice_size: Sequence[
         start_indices: where it starts, along each of `axes`.
         slice_size: along every axis of x.
     """
-    x = as_array(x)
-    places = [normal_axis("slice", a, x.ndim) for a in axes]
-    return record(_SLICE_AT, x, start_indices, axes=places, sizes=list(slice_size))
+    x, name = as_array(x), "slice"
+    sizes = tuple(whole_number(name, "slice_size", n, least=0) for n in slice_size)
+    if len(sizes) != x.ndim or any(n > d for n, d in zip(sizes, x.shape, strict=True)):
+        raise ValueError(f"[{name}] slice_size={sizes} of shape {x.shape}")
+    start, places = _start(name, x, start_indices, axes)
+    return record(_SLICE_AT, x, start, axes=places, sizes=list(sizes))
+
+
+def _start(name: str, x: array, start: Any, axes: Sequence[int]) -> tuple[array, list[int]]:
+    """Where a slice starts, and along which axes: as many of both."""
+    found = as_indices(name, start)
+    places = list(normal_axes(name, list(axes), x.ndim))
+    if found.size != len(places) or found.ndim > 1:
+        raise ValueError(f"[{name}] {found.size} starts for {len(places)} axes: expected as many")
+    return found, places
 
 
 def slice_update(x: Any, update: Any, start_indices: Any, axes: Sequence[int]) -> array:
     """x with a part of it replaced; see `slice`."""
-    x = as_array(x)
-    places = [normal_axis("slice_update", a, x.ndim) for a in axes]
-    return record(_UPDATE_AT, x, astype(update, x.dtype), start_indices, axes=places)
+    x, name = as_array(x), "slice_update"
+    value = fitting(update, x.dtype)
+    if value.ndim > x.ndim:
+        value = _without_ones(value)
+    start, places = _start(name, x, start_indices, axes)
+    sizes = (1,) * (x.ndim - value.ndim) + value.shape
+    if value.ndim > x.ndim or any(n > d for n, d in zip(sizes, x.shape, strict=True)):
+        raise ValueError(f"[{name}] update of shape {value.shape} for shape {x.shape}")
+    return record(_UPDATE_AT, x, reshape(value, sizes), start, axes=places)

@@ -3,6 +3,7 @@ reshape and transpose."""
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,18 +13,21 @@ import numpy as np
 from nanocupy.core import ops
 from nanocupy.core.array import array, as_array, bool_, record
 from nanocupy.core.creation import eye
-from nanocupy.core.dtypes import astype, together
+from nanocupy.core.dtypes import astype, fitting, together
 from nanocupy.core.graph import Op, Spec
 from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
 from nanocupy.core.specs import (
     Axes,
     broadcast,
+    checked_shape,
+    listed,
     normal_axes,
     normal_axis,
     resized,
     same,
     seen,
+    whole_number,
 )
 
 # ---- the same elements seen in another way
@@ -52,13 +56,15 @@ def broadcast_to(x: Any, /, shape: Sequence[int]) -> array:
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
     """`numpy.broadcast_shapes`."""
+    if not shapes:
+        raise ValueError("[broadcast_shapes] give a shape")
     return broadcast(*(tuple(s) for s in shapes))
 
 
 def broadcast_arrays(*arrays: Any) -> list[array]:
     """`numpy.broadcast_arrays`."""
     values = [as_array(x) for x in arrays]
-    shape = broadcast(*(x.shape for x in values))
+    shape = broadcast(*(x.shape for x in values)) if values else ()
     return [broadcast_to(x, shape) for x in values]
 
 
@@ -99,15 +105,20 @@ def as_strided(
 ) -> array:  # fmt: skip
     """Elements of x at strides, counted in elements of x as one dimension."""
     x = as_array(x)
-    dims = x.shape if shape is None else tuple(shape)
+    dims = x.shape if shape is None else checked_shape("as_strided", shape)
     if strides is None:
         strides = [math.prod(dims[i + 1 :]) for i in range(len(dims))]
+    if len(strides) != len(dims):
+        raise ValueError(f"[as_strided] strides {tuple(strides)} for {len(dims)} dimensions")
+    steps = [(n - 1) * step for n, step in zip(dims, strides, strict=True)]
+    first = offset + builtins.sum(min(s, 0) for s in steps)
+    last = offset + builtins.sum(max(s, 0) for s in steps)
+    if 0 not in dims and not 0 <= first <= last < x.size:
+        raise ValueError(f"[as_strided] {dims} at {strides} from {offset}: x has {x.size} elements")
     index = np.full((1,) * len(dims), offset)
     for axis, (length, stride) in enumerate(zip(dims, strides, strict=True)):
-        steps = np.arange(length) * stride
-        index = index + steps.reshape([-1 if i == axis else 1 for i in range(len(dims))])
-    if index.size and not 0 <= index.min() <= index.max() < x.size:
-        raise ValueError(f"[as_strided] {dims} at {strides} from {offset}: x has {x.size} elements")
+        along = np.arange(length) * stride
+        index = index + along.reshape([-1 if i == axis else 1 for i in range(len(dims))])
     return record(_STRIDED, x, shape=dims, index=index)
 
 
@@ -133,7 +144,7 @@ def unflatten(x: Any, /, axis: int, shape: Sequence[int]) -> array:
     place, dims = normal_axis("unflatten", axis, x.ndim), list(shape)
     if -1 in dims:
         known = math.prod(d for d in dims if d != -1)
-        dims[dims.index(-1)] = x.shape[place] // known
+        dims[dims.index(-1)] = x.shape[place] // known if known else 0
     if not dims or math.prod(dims) != x.shape[place]:
         raise ValueError(f"[unflatten] {x.shape[place]} elements to {tuple(shape)}")
     return reshape(x, (*x.shape[:place], *dims, *x.shape[place + 1 :]))
@@ -231,6 +242,8 @@ def meshgrid(*arrays: Any, sparse: bool = False, indexing: str = "xy") -> tuple[
     """`numpy.meshgrid`."""
     if indexing not in ("xy", "ij"):
         raise ValueError(f"[meshgrid] indexing={indexing!r}: expected 'xy' or 'ij'")
+    if not arrays:
+        return ()
     count = len(arrays)
     places = list(range(count))
     if indexing == "xy" and count > 1:
@@ -249,6 +262,7 @@ def repeat(x: Any, repeats: int, axis: int | None = None) -> array:
     """Each element so many times."""
     x, axis = flat(x, axis)
     place = normal_axis("repeat", axis, x.ndim)
+    repeats = whole_number("repeat", "repeats", repeats, least=0)
     inner = expand_dims(x, place + 1)
     wide = broadcast_to(inner, resized(inner.shape, place + 1, repeats))
     return reshape(wide, resized(x.shape, place, x.shape[place] * repeats))
@@ -257,7 +271,7 @@ def repeat(x: Any, repeats: int, axis: int | None = None) -> array:
 def tile(x: Any, reps: int | Sequence[int], /) -> array:
     """`numpy.tile`."""
     x = as_array(x)
-    times = [reps] if isinstance(reps, int) else list(reps)
+    times = list(checked_shape("tile", reps))
     ndim = max(x.ndim, len(times))
     times = [1] * (ndim - len(times)) + times
     shape = (1,) * (ndim - x.ndim) + x.shape
@@ -272,12 +286,17 @@ _ROLL = Op("roll", same, lambda x, *, shift, axis: np.roll(x, shift, axis))
 def roll(x: Any, shift: int | Sequence[int], axis: Axes = None, /) -> array:
     """`numpy.roll`."""
     x = as_array(x)
+    shifts = [whole_number("roll", "shift", n) for n in listed(shift)]
     if axis is None:
-        total = shift if isinstance(shift, int) else int(np.sum(shift))
-        return reshape(record(_ROLL, reshape(x, (x.size,)), shift=total, axis=0), x.shape)
-    return record(_ROLL, x, shift=shift, axis=axis)
+        line = reshape(x, (x.size,))
+        return reshape(record(_ROLL, line, shift=builtins.sum(shifts), axis=0), x.shape)
+    axes = [normal_axis("roll", a, x.ndim) for a in listed(axis)]
+    if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
+        raise ValueError(f"[roll] {len(shifts)} shifts along {len(axes)} axes: expected as many")
+    return record(_ROLL, x, shift=shifts, axis=axes)
 
 
+_MODES = ("constant", "edge", "reflect", "symmetric")
 _PAD = Op(
     "pad",
     lambda x, value, *, width, mode: (
@@ -293,12 +312,31 @@ _PAD = Op(
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> array:
     """`numpy.pad`, in mode "constant", "edge", "reflect" or "symmetric"."""
     x = as_array(x)
-    if mode not in ("constant", "edge", "reflect", "symmetric"):
-        raise ValueError(f"[pad] mode={mode!r}")
+    if mode not in _MODES:
+        raise ValueError(f"[pad] mode={str(mode)[:40]!r}: expected one of {_MODES}")
     if not x.ndim:
         return x
-    width = np.broadcast_to(np.asarray(pad_width, np.int64), (x.ndim, 2))
-    return record(_PAD, x, astype(constant_values, x.dtype), width=width, mode=mode)
+    width = _pad_width(pad_width, x.ndim)
+    value = fitting(constant_values, x.dtype)
+    if value.ndim:
+        raise ValueError(f"[pad] constant_values of shape {value.shape}: expected a number")
+    grown = [n for n, more in zip(x.shape, width.sum(1), strict=True) if more]
+    if mode != "constant" and 0 in grown:
+        raise ValueError(f"[pad] mode={mode!r} of shape {x.shape}: nothing to repeat")
+    return record(_PAD, x, value, width=width, mode=mode)
+
+
+def _pad_width(given: Any, ndim: int) -> np.ndarray:
+    """[ndim, 2] of a number, (before, after), or one of these for each axis."""
+    width = np.asarray(given)
+    if width.dtype.kind not in "iu" or width.shape not in ((), (1,), (2,), (1, 2), (ndim, 2)):
+        raise ValueError(
+            f"[pad] pad_width={str(given)[:60]} for {ndim} dimensions: expected an int, (before, "
+            "after), or a pair for each"
+        )
+    if width.min(initial=0) < 0:
+        raise ValueError(f"[pad] pad_width={str(given)[:60]}: expected 0 or more")
+    return np.broadcast_to(width, (ndim, 2))
 
 
 # ---- made of these
@@ -325,7 +363,7 @@ def diff(x: Any, /, n: int = 1, axis: int = -1) -> array:
     """Each element less the one before it, n times."""
     x = as_array(x)
     place = normal_axis("diff", axis, x.ndim)
-    for _ in range(n):
+    for _ in range(whole_number("diff", "n", n, least=0)):
         length = int(x.shape[place])
         later, sooner = slice_axis(x, place, 1, length), slice_axis(x, place, 0, length - 1)
         x = (ops.not_equal if x.dtype == bool_ else ops.subtract)(later, sooner)
@@ -335,6 +373,8 @@ def diff(x: Any, /, n: int = 1, axis: int = -1) -> array:
 def kron(x: Any, y: Any) -> array:
     """`numpy.kron`."""
     x, y = together((as_array(x), as_array(y)))
+    if not x.size or not y.size:
+        raise ValueError(f"[kron] of shapes {x.shape} and {y.shape}: no elements")
     ndim = max(x.ndim, y.ndim)
     x, y = (reshape(a, (1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
     dims = [n * m for n, m in zip(x.shape, y.shape, strict=True)]

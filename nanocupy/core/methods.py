@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
-from nanocupy.core import dtypes, indexing, ops, shapes
+import numpy as np
+
+from nanocupy.core import dtypes, indexing, ops, protocols, shapes
 from nanocupy.core.array import array
+from nanocupy.core.devices import on_stream
 
 
 def _loaded(module: str, name: str) -> Callable[..., Any]:
@@ -17,21 +20,65 @@ def _loaded(module: str, name: str) -> Callable[..., Any]:
         return getattr(import_module(f"nanocupy.core.{module}"), name)(*args, **kwargs)
 
     method.__name__ = name
-    return method
+    return on_stream(method)
 
 
-def _reverse(function: Callable[..., array]) -> Callable[..., array]:
-    return lambda self, other: function(other, self)
+# ---- operators: their other side is an array, a number, or what says that it is an array
 
 
-def _in_place(function: Callable[..., array]) -> Callable[..., array]:
+_SAY_SO = ("__mlx_array__", "__array__")
+_ARRAYS = (array, bool, int, float, np.ndarray, np.generic)
+
+
+def _is_operand(other: Any) -> bool:
+    return (
+        isinstance(other, _ARRAYS) or hasattr(other, "__mlx_array__") or hasattr(other, "__array__")
+    )
+
+
+def _refused(name: str, other: Any) -> Exception:
+    """For None a TypeError, as MLX has it, for anything else a ValueError."""
+    if other is None:
+        return TypeError(f"[{name}] of an array and None")
+    return ValueError(f"[{name}] of an array and {type(other).__name__}: make an array of it")
+
+
+def _operator(name: str, function: Callable[..., array]) -> Callable[..., array]:
+    def call(self: array, other: Any) -> array:
+        if type(other) is not array and not _is_operand(other):
+            raise _refused(name, other)
+        return function(self, other)
+
+    return call
+
+
+def _reverse(name: str, function: Callable[..., array]) -> Callable[..., array]:
+    return _operator(name, lambda self, other: function(other, self))
+
+
+def _in_place(name: str, function: Callable[..., array]) -> Callable[..., array]:
     """x += y: from now on `x`, under all its names, is a new array."""
 
     def update(self: array, other: Any) -> array:
+        if name == "truediv" and self.dtype.kind not in "fV":
+            raise ValueError(f"[{name}] in place of {self.dtype}: it would be no {self.dtype}")
         self.node = function(self, other).node
         return self
 
-    return update
+    return _operator(name, update)
+
+
+def _equality(name: str, function: Callable[..., array], unlike: bool) -> Callable[..., Any]:
+    """Elementwise; what is no array is unlike one."""
+
+    def call(self: array, other: Any) -> Any:
+        if type(other) is array or _is_operand(other):
+            return function(self, other)
+        if other is None:
+            raise _refused(name, other)
+        return unlike
+
+    return call
 
 
 def _flexible(shape: tuple[Any, ...]) -> tuple[int, ...]:
@@ -47,6 +94,7 @@ _OPERATORS: dict[str, Callable[..., array]] = {
     "sub": ops.subtract,
     "mul": ops.multiply,
     "truediv": ops.divide,
+    "div": ops.divide,
     "floordiv": ops.floor_divide,
     "mod": ops.remainder,
     "pow": ops.power,
@@ -62,21 +110,21 @@ _METHODS: dict[str, Any] = {
     "__neg__": ops.negative,
     "__pos__": ops.positive,
     "__abs__": ops.abs,
-    "__eq__": ops.equal,
-    "__ne__": ops.not_equal,
-    "__lt__": ops.less,
-    "__le__": ops.less_equal,
-    "__gt__": ops.greater,
-    "__ge__": ops.greater_equal,
+    "__eq__": _equality("equal", ops.equal, False),
+    "__ne__": _equality("not_equal", ops.not_equal, True),
+    "__lt__": _operator("less", ops.less),
+    "__le__": _operator("less_equal", ops.less_equal),
+    "__gt__": _operator("greater", ops.greater),
+    "__ge__": _operator("greater_equal", ops.greater_equal),
     "__getitem__": indexing.getitem,
     "__setitem__": indexing.setitem,
     "__iter__": _iterate,
     "at": property(indexing.ArrayAt),
     "T": property(shapes.transpose),
     "mT": property(_loaded("layout", "matrix_transpose")),
-    "astype": dtypes.astype,
-    "reshape": lambda self, *shape: shapes.reshape(self, _flexible(shape)),
-    "transpose": lambda self, *axes: shapes.transpose(self, _flexible(axes)),
+    "astype": on_stream(dtypes.astype),
+    "reshape": on_stream(lambda self, *shape: shapes.reshape(self, _flexible(shape))),
+    "transpose": on_stream(lambda self, *axes: shapes.transpose(self, _flexible(axes))),
 }
 _SAME_NAMES = {  # module: its functions that are methods, too
     "ops": "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square",
@@ -86,10 +134,10 @@ _SAME_NAMES = {  # module: its functions that are methods, too
     "layout": "diag diagonal flatten moveaxis swapaxes view",
 }
 for _name, _function in _OPERATORS.items():
-    setattr(array, f"__{_name}__", _function)
-    setattr(array, f"__r{_name}__", _reverse(_function))
-    setattr(array, f"__i{_name}__", _in_place(_function))
-for _name, _method in _METHODS.items():
+    setattr(array, f"__{_name}__", _operator(_name, _function))
+    setattr(array, f"__r{_name}__", _reverse(_name, _function))
+    setattr(array, f"__i{_name}__", _in_place(_name, _function))
+for _name, _method in (_METHODS | protocols.METHODS).items():
     setattr(array, _name, _method)
 for _module, _names in _SAME_NAMES.items():
     for _name in _names.split():

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import rowwise, special
-from nanocupy.core.array import array, as_array, bool_, record
+from nanocupy.core.array import array, as_array, bool_, record, uint8
 from nanocupy.core.chains import by_chain, lowering, wide, without_gaps
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
-from nanocupy.core.specs import Becomes, broadcast, kept, widely
+from nanocupy.core.specs import Becomes, broadcast, kept, whole_number, widely
 from nanocupy.kernels import functions
 from nanocupy.kernels.elementwise import gelu_reference
 
@@ -135,6 +135,15 @@ def _bitwise(name: str) -> Callable[[Any, Any], array]:
     return _of_two(_op(name, getattr(np, name), bits=True), partial(_no_float, name))
 
 
+def _shift(name: str) -> Callable[[Any, Any], array]:
+    """An operation of two arrays of ints; bools are numbers, uint8."""
+
+    def becomes(dtype: np.dtype[Any]) -> np.dtype[Any]:
+        return uint8 if dtype == bool_ else _no_float(name, dtype)
+
+    return _of_two(_op(name, getattr(np, name), bits=True), becomes)
+
+
 def _named(call: Any, name: str) -> Any:
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"`numpy.{name}` on arrays." if hasattr(np, name) else f"Elementwise {name}."
@@ -161,6 +170,14 @@ def _no_bool(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def _floor_divide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.floor(x / y) if x.dtype.kind == "f" else np.floor_divide(x, y)
+
+
+def _powers(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of ints to the power of less than zero, 0."""
+    if x.dtype.kind != "i":
+        return np.power(x, y)
+    below = y < 0
+    return np.where(below, 0, np.power(x, np.where(below, 0, y)))
 
 
 def _sign(x: np.ndarray) -> np.ndarray:
@@ -214,7 +231,7 @@ ADD = _op("add", widely(np.add), lower=rowwise.binary("add"))
 MULTIPLY = _op("multiply", widely(np.multiply), lower=rowwise.product)
 add, multiply, subtract = _of_two(ADD), _of_two(MULTIPLY), _binary("subtract")
 divide = _binary("divide", floating)
-_power = _binary("power")
+_power = _binary("power", function=_powers)
 floor_divide = _binary("floor_divide", function=_floor_divide)
 remainder = _binary("remainder")
 maximum, minimum = _binary("maximum"), _binary("minimum")
@@ -226,8 +243,8 @@ greater, greater_equal = _binary("greater", dtype=bool_), _binary("greater_equal
 logical_and, logical_or = _binary("logical_and", dtype=bool_), _binary("logical_or", dtype=bool_)
 logical_xor = _binary("logical_xor", dtype=bool_)
 bitwise_and, bitwise_or, bitwise_xor = map(_bitwise, ("bitwise_and", "bitwise_or", "bitwise_xor"))
-left_shift = bitwise_left_shift = _bitwise("left_shift")
-right_shift = bitwise_right_shift = _bitwise("right_shift")
+left_shift = bitwise_left_shift = _shift("left_shift")
+right_shift = bitwise_right_shift = _shift("right_shift")
 
 # ---- the rest
 
@@ -276,14 +293,16 @@ def where(condition: Any, x: Any, y: Any) -> array:
 
 
 def clip(x: Any, /, a_min: Any, a_max: Any) -> array:
-    """x, but at least `a_min` and at most `a_max`; None is no limit."""
+    """x, but at least `a_min` and at most `a_max`; None, for one of them, is no limit."""
+    if a_min is None and a_max is None:
+        raise ValueError("[clip] a_min and a_max are None: give one")
     x = as_array(x) if a_min is None else maximum(x, a_min)
     return x if a_max is None else minimum(x, a_max)
 
 
 def round(x: Any, decimals: int = 0) -> array:
     """To so many decimals, halves to the even neighbour; ints stay ints."""
-    return record(_ROUND, x, decimals=decimals)
+    return record(_ROUND, x, decimals=whole_number("round", "decimals", decimals))
 
 
 def divmod(a: Any, b: Any) -> list[array]:
@@ -310,7 +329,7 @@ def isclose(
     """|x - y| <= atol + rtol * |y|; infinities are close to themselves."""
     x, y = _inputs(floating, (x, y))
     near = less_equal(abs(subtract(x, y)), add(atol, multiply(rtol, abs(y))))
-    close = logical_or(equal(x, y), logical_and(near, logical_and(isfinite(x), isfinite(y))))
+    close = where(logical_or(isinf(x), isinf(y)), equal(x, y), near)
     return logical_or(close, logical_and(isnan(x), isnan(y))) if equal_nan else close
 
 

@@ -15,7 +15,7 @@ from nanocupy.core.indexing import take
 from nanocupy.core.layout import repeat
 from nanocupy.core.reductions import sum
 from nanocupy.core.shapes import reshape
-from nanocupy.core.specs import broadcast, normal_axis, widely
+from nanocupy.core.specs import blank, broadcast, normal_axis, whole_number, widely
 
 
 def _matmul_spec(x: Spec, y: Spec) -> Spec:
@@ -70,7 +70,11 @@ def inner(x: Any, y: Any, /) -> array:
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> array:
-    """The sum of x * y along an axis."""
+    """The sum of x * y along an axis, which is as long in both."""
+    x, y = together((as_array(x), as_array(y)))
+    lengths = [v.shape[normal_axis("vecdot", axis, v.ndim)] for v in (x, y)]
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"[vecdot] {x.shape} and {y.shape} along axis {axis}: as long in both")
     return sum(ops.multiply(x, y), axis)
 
 
@@ -78,11 +82,15 @@ def tensordot(x: Any, y: Any, /, axes: int | Sequence[Sequence[int]] = 2) -> arr
     """`numpy.tensordot`."""
     x, y = _floats("tensordot", x, y)
     if isinstance(axes, int):
+        if not 0 <= axes <= min(x.ndim, y.ndim):
+            raise ValueError(f"[tensordot] axes={axes} of {x.ndim} and {y.ndim} dimensions")
         axes = [range(x.ndim - axes, x.ndim), range(axes)]
     first, second = (
         [normal_axis("tensordot", a, v.ndim) for a in chosen]
         for chosen, v in zip(axes, (x, y), strict=True)
     )
+    if [x.shape[i] for i in first] != [y.shape[i] for i in second]:
+        raise ValueError(f"[tensordot] {x.shape} and {y.shape} along {axes}: as long in both")
     rows = [i for i in range(x.ndim) if i not in first]
     columns = [i for i in range(y.ndim) if i not in second]
     inside = int(np.prod([x.shape[i] for i in first], dtype=np.int64))
@@ -144,6 +152,14 @@ def einsum(subscripts: str, *operands: Any) -> array:
     return record(_EINSUM, *together([as_array(x) for x in operands]), subscripts=subscripts)
 
 
+def einsum_path(subscripts: str, *operands: Any) -> tuple[list[tuple[int, ...]], str]:
+    """(which operands `einsum` takes together, one step after the other; that as text)."""
+    arrays = [as_array(x) for x in operands]
+    _einsum_spec(*(a.node.specs[0] for a in arrays), subscripts=subscripts)
+    path, text = np.einsum_path(subscripts, *(blank(a.node.specs[0]) for a in arrays))
+    return [tuple(step) for step in path[1:]], text
+
+
 # ---- some matrices of many
 
 
@@ -183,6 +199,7 @@ def block_masked_mm(
 ) -> array:  # fmt: skip
     """a @ b with blocks of the result, of a and of b masked or scaled."""
     a, b = _floats("block_masked_mm", a, b)
+    whole_number("block_masked_mm", "block_size", block_size, least=1)
     out = matmul(_masked(a, mask_lhs, block_size), _masked(b, mask_rhs, block_size))
     return _masked(out, mask_out, block_size)
 
@@ -190,7 +207,11 @@ def block_masked_mm(
 def _masked(x: array, mask: Any, block: int) -> array:
     if mask is None:
         return x
-    full = repeat(repeat(as_array(mask), block, -1), block, -2)[..., : x.shape[-2], : x.shape[-1]]
+    mask = as_array(mask)
+    blocks = tuple(-(-int(n) // block) for n in x.shape[-2:])
+    if mask.shape[-2:] != blocks:
+        raise ValueError(f"[block_masked_mm] a mask of shape {mask.shape} for {blocks} blocks")
+    full = repeat(repeat(mask, block, -1), block, -2)[..., : x.shape[-2], : x.shape[-1]]
     masked = ops.where(full, x, 0) if full.dtype.kind == "b" else ops.multiply(x, full)
     return astype(masked, x.dtype)
 

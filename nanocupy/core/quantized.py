@@ -170,9 +170,15 @@ _FROM_FP8 = Op(
 
 def to_fp8(x: Any) -> array:
     """The codes of x in e4m3, uint8; what is too large becomes the largest, 448."""
+    x = as_array(x)
+    if x.dtype.kind not in "fV":
+        raise ValueError(f"[to_fp8] x is {x.dtype}: expected floats")
     return record(_TO_FP8, astype(x, float32))
 
 
 def from_fp8(x: Any, dtype: Any = bfloat16) -> array:
     """The numbers that codes of e4m3 stand for."""
+    x = as_array(x)
+    if x.dtype != uint8:
+        raise ValueError(f"[from_fp8] x is {x.dtype}: expected codes, uint8")
     return record(_FROM_FP8, x, dtype=np.dtype(dtype))

@@ -14,55 +14,35 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import ops, sorting
+from nanocupy.core import ops, sorting, threefry
 from nanocupy.core.array import array, as_array, eval, float32, int32, record, uint32
-from nanocupy.core.dtypes import astype
-from nanocupy.core.graph import Op
+from nanocupy.core.conversion import holds
+from nanocupy.core.devices import on_stream
+from nanocupy.core.dtypes import astype, common
+from nanocupy.core.graph import CONSTANT, Op
 from nanocupy.core.indexing import take
-from nanocupy.core.reductions import argmax
-from nanocupy.core.shapes import expand_dims
-from nanocupy.core.specs import broadcast, elements, normal_axis, resized
+from nanocupy.core.products import matmul
+from nanocupy.core.reductions import argmax, max, sum
+from nanocupy.core.scans import cumsum
+from nanocupy.core.shapes import expand_dims, reshape, squeeze
+from nanocupy.core.specs import (
+    broadcast,
+    checked_shape,
+    normal_axis,
+    same,
+    whole_number,
+)
 from nanocupy.core.tracing import recording
 from nanocupy.core.types import finfo
 from nanocupy.core.unsupported import refuse
 
 __all__ = [
-    "bernoulli", "categorical", "gumbel", "key", "laplace", "normal", "permutation", "randint",
-    "seed", "split", "state", "truncated_normal", "uniform",
+    "bernoulli", "categorical", "gumbel", "key", "laplace", "multivariate_normal", "normal",
+    "permutation", "randint", "seed", "split", "state", "truncated_normal", "uniform",
 ]  # fmt: skip
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_BELOW_ONE = 1 - 2**-24  # the largest float32 below one
-
-
-def _threefry(key: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The hash of pairs of counters, uint32, by 20 rounds."""
-    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
-    x, y = first + keys[0], second + keys[1]
-    for block in range(5):
-        for turn in _ROTATIONS[block % 2]:
-            x = x + y
-            y = x ^ (y << np.uint32(turn) | y >> np.uint32(32 - turn))
-        x = x + keys[(block + 1) % 3]
-        y = y + keys[(block + 2) % 3] + np.uint32(block + 1)
-    return x, y
-
-
-def _words(key: np.ndarray, count: int) -> np.ndarray:
-    """`count` words from one key: word i and word i + half come of one hash."""
-    half, odd = divmod(count, 2)
-    counters = np.arange(half, dtype=np.uint32)
-    pairs = _threefry(key, counters, counters + np.uint32(half + odd))
-    middle = _threefry(key, np.array([half], np.uint32), np.zeros(1, np.uint32))[0][:odd]
-    return np.concatenate([pairs[0], middle, pairs[1]])
-
-
-def _bits_numpy(key: np.ndarray, *, shape: tuple[int, ...]) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return _words(key, elements(shape)).reshape(shape)
-
-
-_BITS = Op("random_bits", lambda key, *, shape: (shape, uint32), _bits_numpy)
+_INFINITY = np.float32(np.inf)
+_BITS = Op("random_bits", lambda key, *, shape: (shape, uint32), threefry.bits)
 
 
 # ---- keys
@@ -70,7 +50,15 @@ _BITS = Op("random_bits", lambda key, *, shape: (shape, uint32), _bits_numpy)
 
 def key(seed: int) -> array:
     """The key of a number below 2**64."""
-    return array(np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32))
+    seed = _checked_seed("key", seed)
+    return array(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
+
+
+def _checked_seed(name: str, seed: Any) -> int:
+    number = whole_number(name, "seed", seed, least=0)
+    if number >= 2**64:
+        raise ValueError(f"[{name}] seed={str(number)[:40]}: expected a number below 2**64")
+    return number
 
 
 state = [key(time.time_ns() // 1000)]
@@ -78,9 +66,10 @@ state = [key(time.time_ns() // 1000)]
 draws numbers."""
 
 
+@on_stream
 def split(key: Any, num: int = 2) -> array:
     """So many keys of one: uint32 [num, 2]."""
-    return record(_BITS, _checked(key), shape=(num, 2))
+    return record(_BITS, _checked(key), shape=(whole_number("split", "num", num, least=0), 2))
 
 
 def _next() -> array:
@@ -93,8 +82,8 @@ def _next() -> array:
 
 
 def seed(seed: int) -> None:
-    """Start the global key from a number."""
-    state[0] = key(seed)
+    """Start the global key from a number below 2**64."""
+    state[0] = key(_checked_seed("seed", seed))
 
 
 def _checked(key: Any) -> array:
@@ -106,84 +95,136 @@ def _checked(key: Any) -> array:
     return key
 
 
-def _bits(shape: Sequence[int], key: Any) -> array:
-    return record(_BITS, _checked(key), shape=tuple(shape))
+def _bits(shape: Any, key: Any) -> array:
+    return record(_BITS, _checked(key), shape=checked_shape("random", shape))
 
 
 # ---- distributions
 
 
+def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
+    dtype = np.dtype(float32 if dtype is None else dtype)
+    if dtype.kind not in "fV":
+        raise ValueError(f"[{name}] dtype={dtype}: expected floats")
+    return dtype
+
+
+def _fits(name: str, shape: Any, *values: array) -> tuple[int, ...]:
+    """The shape, if the values are broadcast to it."""
+    dims = checked_shape(name, shape)
+    if broadcast(dims, *(v.shape for v in values)) != dims:
+        raise ValueError(f"[{name}] {[v.shape for v in values]} for shape {dims}")
+    return dims
+
+
+@on_stream
 def uniform(
     low: Any = 0, high: Any = 1, shape: Sequence[int] = (), dtype: Any = float32, key: Any = None
 ) -> array:
     """From low, included, to high, excluded."""
-    low, high = as_array(low), as_array(high)
-    dtype = float32 if dtype is None else dtype
-    part = ops.divide(_bits(shape, key), np.float32(2**32 - 1))
-    part = ops.minimum(astype(part, dtype), 1 - float(finfo(dtype).epsneg))
+    dtype = _float_dtype("uniform", dtype)
     low, high = astype(low, dtype), astype(high, dtype)
-    if broadcast(low.shape, high.shape, tuple(shape)) != tuple(shape):
-        raise ValueError(f"[uniform] bounds {low.shape} and {high.shape} for shape {tuple(shape)}")
+    dims = _fits("uniform", shape, low, high)
+    part = ops.divide(_bits(dims, key), threefry.ALL_BITS)
+    part = ops.minimum(astype(part, dtype), 1 - float(finfo(dtype).epsneg))
     return ops.add(ops.multiply(ops.subtract(high, low), part), low)
 
 
+@on_stream
 def normal(
     shape: Sequence[int] = (), dtype: Any = float32, loc: Any = None, scale: Any = None,
     key: Any = None,
 ) -> array:  # fmt: skip
     """Normally distributed around `loc` (0) with the standard deviation `scale` (1)."""
-    dtype = float32 if dtype is None else dtype
-    value = astype(ops.erfinv(uniform(-_BELOW_ONE, 1.0, shape, float32, key)), dtype)
+    dtype = _float_dtype("normal", dtype)
+    value = astype(ops.erfinv(uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key)), dtype)
     root = array(math.sqrt(2), dtype)
     value = ops.multiply(value, root if scale is None else ops.multiply(root, astype(scale, dtype)))
     return value if loc is None else ops.add(value, astype(loc, dtype))
 
 
+@on_stream
+def multivariate_normal(
+    mean: Any, cov: Any, shape: Sequence[int] = (), dtype: Any = float32, key: Any = None
+) -> array:
+    """Normally distributed vectors around `mean` [..., n] with the covariance `cov` [..., n, n].
+
+    Args:
+        shape: what the dimensions before the last ones of `mean` and `cov` are broadcast to.
+        dtype: float32.
+    """
+    mean, cov = as_array(mean), astype(cov, float32)
+    size = mean.shape[-1:]
+    if np.dtype(float32 if dtype is None else dtype) != float32:
+        raise ValueError(f"[multivariate_normal] dtype={dtype}: expected float32")
+    if not size or cov.ndim < 2 or cov.shape[-2:] != size * 2:
+        raise ValueError(
+            f"[multivariate_normal] mean {mean.shape} and cov {cov.shape}: expected [..., n] and "
+            "[..., n, n]"
+        )
+    dims = broadcast(
+        broadcast(cov.shape[:-2], mean.shape[:-1]), checked_shape("multivariate_normal", shape)
+    )
+    drawn = normal((*dims, *size), key=key)
+    spread = matmul(expand_dims(drawn, -2), record(_ROOT, cov))
+    return ops.add(mean, squeeze(spread, -2))
+
+
+def _root(cov: np.ndarray) -> np.ndarray:
+    """The square root of symmetric matrices."""
+    u, s, v = np.linalg.svd(cov)
+    return np.asarray((u * np.sqrt(s)[..., None, :]) @ v, np.float32)
+
+
+_ROOT = Op("matrix_root", same, _root)
+
+
+@on_stream
 def truncated_normal(
     lower: Any, upper: Any, shape: Sequence[int] | None = None, dtype: Any = float32,
     key: Any = None,
 ) -> array:  # fmt: skip
-    """Normally distributed, but from lower to upper."""
-    lower, upper = as_array(lower), as_array(upper)
-    dims = broadcast(lower.shape, upper.shape) if shape is None else tuple(shape)
+    """Normally distributed, but from lower to upper; lower, where that is the higher one."""
+    dtype = _float_dtype("truncated_normal", dtype)
+    lower, upper = astype(lower, dtype), astype(upper, dtype)
+    dims = broadcast(lower.shape, upper.shape) if shape is None else shape
     root = math.sqrt(2)
-    a, b = (ops.erf(ops.divide(astype(v, dtype), root)) for v in (lower, upper))
+    a, b = (ops.erf(ops.divide(v, root)) for v in (lower, upper))
     value = ops.multiply(root, ops.erfinv(uniform(a, b, dims, dtype, key)))
-    return ops.clip(value, astype(lower, dtype), astype(upper, dtype))
+    return ops.maximum(ops.minimum(upper, value), lower)
 
 
-def randint(
-    low: Any, high: Any, shape: Sequence[int] = (), dtype: Any = int32, key: Any = None
-) -> array:
-    """Ints from low, included, to high, excluded."""
-    low, high = as_array(low), as_array(high)
-    values = ops.floor(uniform(low, high, shape, float32, key))
-    return astype(ops.maximum(values, low), int32 if dtype is None else dtype)
-
-
+@on_stream
 def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: Any = None) -> array:
-    """True with probability p."""
+    """True with probability p, a float."""
     p = as_array(p)
-    return ops.less(uniform(shape=p.shape if shape is None else shape, key=key), p)
+    if p.dtype.kind not in "fV":
+        raise ValueError(f"[bernoulli] p is {p.dtype}: expected floats")
+    dims = p.shape if shape is None else _fits("bernoulli", shape, p)
+    return ops.less(_bits(dims, key), ops.multiply(p, np.nextafter(threefry.ALL_BITS, _INFINITY)))
 
 
+@on_stream
 def gumbel(shape: Sequence[int] = (), dtype: Any = float32, key: Any = None) -> array:
     """-log(-log(uniform)): what makes the largest of logits a sample."""
-    dtype = float32 if dtype is None else dtype
     return ops.negative(ops.log(ops.negative(ops.log(uniform(shape=shape, dtype=dtype, key=key)))))
 
 
+@on_stream
 def laplace(
     shape: Sequence[int] = (), dtype: Any = float32, loc: float = 0.0, scale: float = 1.0,
     key: Any = None,
 ) -> array:  # fmt: skip
     """Of the double exponential distribution."""
-    u = uniform(-_BELOW_ONE, 1.0, shape, float32, key)
-    tail = ops.log1p(ops.negative(ops.abs(u)))
-    value = ops.multiply(ops.multiply(ops.sign(u), tail), scale)
-    return astype(ops.add(value, loc), float32 if dtype is None else dtype)
+    dtype = _float_dtype("laplace", dtype)
+    u = uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key)
+    value = ops.multiply(ops.sign(u), ops.log1p(ops.negative(ops.abs(u))))
+    value = astype(value, dtype)
+    value = value if scale == 1 else ops.multiply(array(float(scale), dtype), value)
+    return value if loc == 0 else ops.add(array(float(loc), dtype), value)
 
 
+@on_stream
 def categorical(
     logits: Any, axis: int = -1, shape: Sequence[int] | None = None,
     num_samples: int | None = None, key: Any = None,
@@ -198,19 +239,34 @@ def categorical(
     place = normal_axis("categorical", axis, logits.ndim)
     if shape is not None and num_samples is not None:
         raise ValueError("[categorical] give shape or num_samples, not both")
-    size = logits.shape[place]
+    others = (*logits.shape[:place], *logits.shape[place + 1 :])
     if num_samples is not None:
         logits = expand_dims(logits, logits.ndim)
-        noise = gumbel(resized(logits.shape, logits.ndim - 1, num_samples), key=key)
-        return argmax(ops.add(logits, noise), place)
-    if shape is None:
-        return argmax(ops.add(logits, gumbel(logits.shape, key=key)), place)
+        others = (*others, 1)
+        shape = (*others[:-1], whole_number("categorical", "num_samples", num_samples, least=0))
+    dims = others if shape is None else checked_shape("categorical", shape)
+    if broadcast(dims, others) != dims:
+        raise ValueError(f"[categorical] shape={dims} of logits {logits.shape}, axis {axis}")
+    size = logits.shape[place]
+    if dims and 0 < size == logits.size:
+        return _of_one_row(reshape(logits, (size,)), dims, key)
     back = place - logits.ndim
-    dims = list(shape)
-    dims.insert(len(dims) + back + 1, size)
-    return argmax(ops.add(logits, gumbel(dims, key=key)), back)
+    where = len(dims) + back + 1
+    noise = gumbel((*dims[:where], size, *dims[where:]), key=key)
+    return argmax(ops.add(logits, noise), back)
 
 
+def _of_one_row(logits: array, dims: tuple[int, ...], key: Any) -> array:
+    """Samples of one distribution: where uniform numbers come in its running sum."""
+    x = astype(logits, common(logits.dtype, float32))
+    most = max(x)
+    weights = ops.where(ops.isinf(most), ops.equal(x, most), ops.exp(ops.subtract(x, most)))
+    below = cumsum(weights, 0, inclusive=False)
+    drawn = ops.multiply(uniform(shape=dims, key=key), sum(weights))
+    return ops.subtract(sorting.searchsorted(below, drawn, "right"), 1)
+
+
+@on_stream
 def permutation(x: Any, axis: int = 0, key: Any = None) -> array:
     """The numbers below an int, or x along an axis, in random order."""
     if isinstance(x, int):
@@ -219,5 +275,46 @@ def permutation(x: Any, axis: int = 0, key: Any = None) -> array:
     place = normal_axis("permutation", axis, x.ndim)
     return take(x, sorting.argsort(_bits((x.shape[place],), key)), place)
 
+
+# ---- ints
+
+
+@on_stream
+def randint(
+    low: Any, high: Any, shape: Sequence[int] = (), dtype: Any = int32, key: Any = None
+) -> array:
+    """Ints from low, included, to high, excluded; low, where high is not above it.
+
+    Bounds of more than 24 bits are no numbers of float32: between them all 64 bits count, where
+    MLX's are multiples of a power of two.
+    """
+    dtype, low, high = np.dtype(int32 if dtype is None else dtype), as_array(low), as_array(high)
+    if dtype.kind in "fV":
+        raise ValueError(f"[randint] dtype={dtype}: expected ints")
+    dims = _fits("randint", shape, low, high)
+    for name, bound, beyond in (("low", low, 0), ("high", high, 1)):
+        _check_bound(name, bound, beyond, dtype)
+    return record(_RANDINT, _checked(key), low, high, shape=dims, dtype=dtype)
+
+
+def _check_bound(name: str, bound: array, beyond: int, dtype: np.dtype[Any]) -> None:
+    if bound.node.op is CONSTANT and bound.dtype.kind in "iu" and dtype.kind in "iu" and bound.size:
+        value = bound.numpy()
+        if not holds(dtype, int(value.min()) - beyond, int(value.max()) - beyond):
+            raise ValueError(f"[randint] {name}={str(value)[:60]}: no number of {dtype}")
+
+
+def _randint_numpy(
+    key: np.ndarray, low: np.ndarray, high: np.ndarray, *, shape: tuple[int, ...], dtype: Any
+) -> np.ndarray:
+    bounds = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+    floats = any(b.dtype.kind in "fV" for b in bounds)
+    most = np.max([np.abs(b.astype(np.float64)).max(initial=0) for b in (low, high)])
+    if floats or most <= 2**24:
+        return threefry.small_ints(key, *bounds, dtype)
+    return threefry.wide_ints(key, *bounds).astype(dtype)
+
+
+_RANDINT = Op("randint", lambda *_, shape, dtype: (shape, dtype), _randint_numpy)
 
 __getattr__ = refuse(__name__, "random")

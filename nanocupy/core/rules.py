@@ -21,7 +21,6 @@ from nanocupy.core.fast import (
     LINEAR,
     QUANTIZE,
     RMS_NORM,
-    ROPE,
     SILU_MUL,
     STATIC,
 )
@@ -29,6 +28,7 @@ from nanocupy.core.graph import CONSTANT, ITEM, Node, item, topological, width
 from nanocupy.core.indexing import TAKE
 from nanocupy.core.paged import PAGED_ATTENTION
 from nanocupy.core.rewriting import Outputs, rebuild, same, users
+from nanocupy.core.rotary import ROPE
 from nanocupy.core.shapes import SLICE
 from nanocupy.core.within_rows import within_rows
 from nanocupy.device.base import Rows

@@ -14,7 +14,7 @@ import numpy as np
 from nanocupy.core import lowering
 from nanocupy.core.array import array, as_array, record
 from nanocupy.core.graph import Op, Shape
-from nanocupy.core.specs import normal_axes, normal_axis
+from nanocupy.core.specs import normal_axes, normal_axis, whole_number
 from nanocupy.device.base import Rows
 
 
@@ -104,11 +104,13 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     x, parts = as_array(x), indices_or_sections
     place = normal_axis("split", axis, x.ndim)
     length = int(x.shape[place])
-    if isinstance(parts, int):
+    if not isinstance(parts, list | tuple):
+        parts = whole_number("split", "indices_or_sections", parts, least=1)
         if length % parts:
             raise ValueError(f"[split] axis {axis} of length {length} into {parts} equal parts")
         parts = [length // parts * i for i in range(1, parts)]
-    bounds = [0, *(slice(p).indices(length)[1] for p in parts), length]
+    ends = [whole_number("split", "indices_or_sections", p) for p in parts]
+    bounds = [0, *(slice(p).indices(length)[1] for p in ends), length]
     return [slice_axis(x, place, a, b) for a, b in pairwise(bounds)]
 
 

@@ -10,8 +10,9 @@ from nanocupy.core import rowwise
 from nanocupy.core.array import array, as_array, record, uint32
 from nanocupy.core.dtypes import astype, floating, together
 from nanocupy.core.graph import Op, Spec
+from nanocupy.core.ops import isnan, where
 from nanocupy.core.reductions import mean
-from nanocupy.core.shapes import flat, reshape, slice_axis
+from nanocupy.core.shapes import flat, reshape, slice_axis, squeeze
 from nanocupy.core.specs import Axes, elements, normal_axes, normal_axis, reduced, same, wide
 
 
@@ -72,7 +73,7 @@ def topk(x: Any, /, k: int, axis: int | None = -1) -> array:
 
 
 def median(x: Any, /, axis: Axes = None, keepdims: bool = False) -> array:
-    """The middle of the sorted elements, or the mean of the two."""
+    """The middle of the sorted elements, or the mean of the two; NaN if one is NaN."""
     x = as_array(x)
     x = astype(x, floating(x.dtype))
     axes = normal_axes("median", axis, x.ndim)
@@ -84,8 +85,12 @@ def median(x: Any, /, axis: Axes = None, keepdims: bool = False) -> array:
     length = along.shape[-1]
     if not length:
         raise ValueError(f"[median] of no elements: axis {axis} of shape {x.shape}")
-    middle = slice_axis(sort(along), len(rest), (length - 1) // 2, length // 2 + 1)
-    return reshape(mean(middle, -1), reduced(x.shape, axes, keepdims))
+    last = len(rest)
+    ordered = sort(along)
+    middle = mean(slice_axis(ordered, last, (length - 1) // 2, length // 2 + 1), -1)
+    largest = slice_axis(ordered, last, length - 1, length)  # where NaN comes
+    middle = where(isnan(squeeze(largest, last)), array(np.nan, x.dtype), middle)
+    return reshape(middle, reduced(x.shape, axes, keepdims))
 
 
 def searchsorted(sorted_sequence: Any, values: Any, /, side: str = "left") -> array:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.exceptions import AxisError
 
 from nanocupy.core.array import array, bool_, float32, int8, record
 from nanocupy.core.graph import Op, Shape, Spec
@@ -22,6 +24,8 @@ def broadcast(*shapes: Shape) -> Shape:
     first = shapes[0]
     if shapes.count(first) == len(shapes) and Rows not in [type(d) for s in shapes for d in s]:
         return first
+    if len(shapes) == 2 and not (shapes[0] and shapes[1]):  # numbers fit everything
+        return shapes[0] or shapes[1]
     plain = np.broadcast_shapes(*(tuple(int(d) for d in s) for s in shapes))
     out: list[int] = list(plain)
     for shape in shapes:
@@ -41,18 +45,27 @@ def kept(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def normal_axis(name: str, axis: int, ndim: int) -> int:
-    """The axis counted from the front."""
+    """The axis counted from the front.
+
+    Raises:
+        AxisError: it is not there; a ValueError and an IndexError.
+    """
+    axis = whole_number(name, "axis", axis)
     if not -ndim <= axis < ndim:
-        raise IndexError(f"[{name}] axis {axis} of an array with {ndim} dimensions")
+        raise AxisError(f"[{name}] axis {axis} of an array with {ndim} dimensions")
     return axis % ndim
+
+
+def listed(value: Any) -> list[Any]:
+    """A list of one, or of what is in a sequence."""
+    return list(value) if isinstance(value, list | tuple | range) else [value]
 
 
 def normal_axes(name: str, axis: Axes, ndim: int) -> tuple[int, ...]:
     """Axes counted from the front; None is all of them."""
     if axis is None:
         return tuple(range(ndim))
-    chosen = [axis] if isinstance(axis, int) else axis
-    axes = tuple(normal_axis(name, int(a), ndim) for a in chosen)
+    axes = tuple(normal_axis(name, a, ndim) for a in listed(axis))
     if len(set(axes)) < len(axes):
         raise ValueError(f"[{name}] axes {axis} name one dimension twice")
     return axes
@@ -68,6 +81,33 @@ def reduced(shape: Shape, axes: tuple[int, ...], keepdims: bool) -> Shape:
 def resized(shape: Shape, axis: int, length: int) -> Shape:
     """The shape with another length along one axis."""
     return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def whole_number(name: str, argument: str, value: Any, least: int | None = None) -> int:
+    """The argument of an operation, if it is an int (and no bool), from `least` on.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is less.
+    """
+    if isinstance(value, bool | array) or not hasattr(value, "__index__"):
+        raise TypeError(f"[{name}] {argument}={str(value)[:40]}: expected an int")
+    number = operator.index(value)
+    if least is not None and number < least:
+        raise ValueError(f"[{name}] {argument}={number}: expected {least} or more")
+    return number
+
+
+def checked_shape(name: str, shape: Any) -> Shape:
+    """A shape given as an int or as ints."""
+    if isinstance(shape, array):
+        shape = shape.tolist()
+    dims = (shape,) if hasattr(shape, "__index__") else shape
+    if not isinstance(dims, list | tuple):
+        raise TypeError(f"[{name}] shape={str(shape)[:60]}: expected an int, or some")
+    return tuple(
+        d if isinstance(d, Rows) else whole_number(name, "shape", d, least=0) for d in dims
+    )
 
 
 def elements(shape: Sequence[int]) -> int:
@@ -92,11 +132,15 @@ def widely(function: Callable[..., Any], dtype: Any = None) -> Callable[..., np.
     return run
 
 
+_NOTHING = bytes(16)
+
+
 def blank(spec: Spec) -> np.ndarray:
     """An array of this shape and dtype that takes no memory: what a view of it looks like is free
     to find out."""
     shape, dtype = spec
-    return np.broadcast_to(np.zeros((), dtype), tuple(int(n) for n in shape))
+    dims = tuple([int(n) for n in shape])
+    return np.ndarray(dims, dtype, _NOTHING, 0, (0,) * len(dims))
 
 
 def seen(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:

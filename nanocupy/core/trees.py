@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.array import array
+from nanocupy.core.dtype import Dtype
 
 Place = tuple[Any, Any, array]
 """A container, a key in it, and the array there."""
@@ -29,7 +30,7 @@ def flatten(tree: Any, arrays: list[array]) -> Any:
         return type(tree), tuple([flatten(child, arrays) for child in tree])
     if type(tree) is dict:
         return dict, tuple([(key, flatten(child, arrays)) for key, child in tree.items()])
-    if tree is None or isinstance(tree, bool | int | float | str | np.generic | np.dtype):
+    if tree is None or isinstance(tree, bool | int | float | str | np.generic | np.dtype | Dtype):
         return type(tree), repr(tree)
     raise ValueError(
         "[compile] arguments and results are trees of arrays and constants (numbers, strings, "

@@ -8,10 +8,17 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.array import array
+from nanocupy.core.dtype import Dtype, named, plain
 from nanocupy.core.dtypes import common
+from nanocupy.device.chain import KINDS
 
-Dtype = np.dtype
-finfo = ml_dtypes.finfo
+
+def finfo(dtype: Any) -> Any:
+    """`numpy.finfo`, of bfloat16, too."""
+    kind = np.dtype(dtype)
+    if kind.kind not in "fV":
+        raise ValueError(f"[finfo] {kind}: expected floats")
+    return ml_dtypes.finfo(kind)
 
 
 class DtypeCategory:
@@ -44,12 +51,25 @@ _KINDS = {
 }
 
 
+def _known(name: str, dtype: Any) -> np.dtype[Any]:
+    """NumPy's dtype of an array or of a dtype that arrays have."""
+    try:
+        found = dtype.node.dtype if isinstance(dtype, array) else plain(dtype)
+    except TypeError:
+        found = None
+    if found not in KINDS or dtype is None:
+        raise ValueError(f"[{name}] {str(dtype)[:40]!r}: expected a dtype of arrays")
+    return found
+
+
 def issubdtype(first: Any, second: Any) -> bool:
     """Whether the first dtype or category is in the second."""
     if not isinstance(second, DtypeCategory):
-        return not isinstance(first, DtypeCategory) and np.dtype(first) == np.dtype(second)
-    kinds = first.kinds if isinstance(first, DtypeCategory) else {np.dtype(first).kind}
-    return kinds <= second.kinds
+        same = _known("issubdtype", second)
+        return not isinstance(first, DtypeCategory) and _known("issubdtype", first) == same
+    if isinstance(first, DtypeCategory):
+        return first.kinds <= second.kinds
+    return _known("issubdtype", first).kind in second.kinds
 
 
 def isdtype(dtype: Any, kind: Any) -> bool:
@@ -58,21 +78,34 @@ def isdtype(dtype: Any, kind: Any) -> bool:
         return any(isdtype(dtype, one) for one in kind)
     if isinstance(kind, str):
         if kind not in _KINDS:
-            raise ValueError(f"[isdtype] kind={kind!r}: expected one of {tuple(_KINDS)}")
-        return np.dtype(dtype).kind in _KINDS[kind]
-    return bool(np.dtype(dtype) == np.dtype(kind))
+            raise ValueError(f"[isdtype] kind={kind[:40]!r}: expected one of {tuple(_KINDS)}")
+        return _known("isdtype", dtype).kind in _KINDS[kind]
+    return _known("isdtype", dtype) == _known("isdtype", kind)
 
 
-def result_type(*values: Any) -> np.dtype[Any]:
+def result_type(*values: Any) -> Dtype:
     """What arrays and dtypes become together."""
-    return common(*(v.dtype if isinstance(v, array) else np.dtype(v) for v in values))
+    if not values:
+        raise ValueError("[result_type] give an array or a dtype")
+    found: Dtype = named(common(*(_known("result_type", v) for v in values)))
+    return found
 
 
 def can_cast(from_: Any, to: Any) -> bool:
     """Whether values of one dtype become the other where they meet it."""
-    return result_type(from_, to) == np.dtype(to)
+    return bool(result_type(from_, to) == _known("can_cast", to))
 
 
 def iinfo(dtype: Any) -> Any:
     """`numpy.iinfo`."""
-    return np.iinfo(dtype)
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu":
+        raise ValueError(f"[iinfo] {kind}: expected ints")
+    return np.iinfo(kind)
+
+
+__all__ = [
+    "Dtype", "DtypeCategory", "can_cast", "finfo", "floating", "generic", "iinfo", "inexact",
+    "integer", "isdtype", "issubdtype", "number", "result_type", "signedinteger",
+    "unsignedinteger",
+]  # fmt: skip

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from nanocupy.engine import generation
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.fields import to_int
-from nanocupy.engine.memory import shorter_than_made_for
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
 from nanocupy.quoting import quoted
@@ -116,7 +115,7 @@ class Frontend:
         """
         generation.check(self.generation_config, vocab_size)
         raw, told = getattr(self.config, "raw", {}), [*getattr(self.config, "notes", ())]
-        told += shorter_than_made_for(self.config, self.options)
+        told += _shorter_than_made_for(self.config, self.options)
         told += generation.notes(self.generation_config, raw, longest)
         for text in told:
             warnings.warn(text, ModelWarning, stacklevel=5)
@@ -234,6 +233,18 @@ def template_options(
             f"[chat] {', '.join(twice)} is given twice: leave it out of chat_template_kwargs"
         )
     return {**said, **own}
+
+
+def _shorter_than_made_for(config: Any, options: EngineOptions) -> list[str]:
+    """What to say of a model that has fewer positions than it was made for: see
+    `ModelConfig.usual_length`."""
+    usual, most = getattr(config, "usual_length", 0), getattr(config, "max_position_embeddings", 0)
+    if options.max_model_len is not None or usual >= most:
+        return []
+    return [
+        f"sequences have at most {usual:,} positions, this model's original length: "
+        f"--max-model-len gives it up to {most:,}, and its factors for long ones"
+    ]
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

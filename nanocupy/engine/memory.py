@@ -135,18 +135,6 @@ def longest_sequence(config: Any, options: EngineOptions) -> int:
     return longest
 
 
-def shorter_than_made_for(config: Any, options: EngineOptions) -> list[str]:
-    """What to say of a model that has fewer positions than it was made for: see
-    `ModelConfig.usual_length`."""
-    usual, most = getattr(config, "usual_length", 0), getattr(config, "max_position_embeddings", 0)
-    if options.max_model_len is not None or usual >= most:
-        return []
-    return [
-        f"sequences have at most {usual:,} positions, this model's original length: "
-        f"--max-model-len gives it up to {most:,}, and its factors for long ones"
-    ]
-
-
 def available_memory() -> int:
     """Free bytes: the machine's, or what the container has left of its limit if that is less."""
     import psutil

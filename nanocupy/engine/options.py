@@ -23,7 +23,8 @@ def _num_bytes(value: Any) -> int:
 
 
 def _module_name(value: Any) -> str:
-    if not isinstance(value, str) or not all(value.split(".")) or re.search(r"[^\w.-]", value):
+    named = isinstance(value, str) and len(value) < 1000 and not re.search(r"[^\w.-]", value)
+    if not named or not all(value.split(".")):
         raise ValueError(
             "must be the name of a Python module, as 'mlx_lm.models.starcoder2', "
             f"got {quoted(value)}"

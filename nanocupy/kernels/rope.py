@@ -24,7 +24,8 @@ CUDA_WARPS = 4  # of a block; each turns a head
 
 def frequencies(dims: int, theta: float) -> np.ndarray:
     """theta^(-2j / dims) for j below dims/2, f64: radians a position."""
-    return np.asarray(float(theta) ** (-np.arange(0, dims, 2) / dims))
+    with np.errstate(invalid="ignore"):  # of a negative theta, which is NaN
+        return np.asarray(float(theta) ** (-np.arange(0, dims, 2) / dims))
 
 
 def table(frequency: np.ndarray, positions: int, magnitude: float = 1.0) -> np.ndarray:
@@ -34,7 +35,12 @@ def table(frequency: np.ndarray, positions: int, magnitude: float = 1.0) -> np.n
         frequency: f64 [dims/2], radians a position (already scaled, if the model scales them).
         magnitude: multiplies cosines and sines (YaRN's attention factor).
     """
-    angles = np.arange(positions)[:, None] * frequency.astype(np.float64)
+    return table_at(frequency, np.arange(positions), magnitude)
+
+
+def table_at(frequency: np.ndarray, at: np.ndarray, magnitude: float = 1.0) -> np.ndarray:
+    """The lines of a table for these positions, which may be negative."""
+    angles = at[:, None] * frequency.astype(np.float64)
     return (np.concatenate([np.cos(angles), np.sin(angles)], 1) * magnitude).astype(np.float32)
 
 

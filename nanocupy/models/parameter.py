@@ -9,7 +9,7 @@ import numpy as np
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.checkpoint.reader import DTYPES
 from nanocupy.core import array
-from nanocupy.core.array import record
+from nanocupy.core.array import record, shared
 from nanocupy.core.graph import Op
 
 _READ = Op("read", lambda *, spec, read: spec, lambda *, spec, read: read())
@@ -19,7 +19,7 @@ def parameter(checkpoint: Checkpoint, name: str) -> array:
     """The tensor: over the mapped file, or made of what is there when it is evaluated."""
     read = checkpoint.later(name)
     if not checkpoint.is_made(name):
-        return array(read())
+        return shared(read())
     info = checkpoint.info(name)
     return record(_READ, spec=(info.shape, np.dtype(DTYPES[info.dtype])), read=read)
 

@@ -29,6 +29,7 @@ _HOMES = {  # module: the names that it has for this one
         "leaky_relu log_sigmoid log_softmax mish prelu relu relu2 relu6 selu sigmoid softmax "
         "softmin softplus softshrink softsign step tanh"
     ),
+    "bilinear": "Bilinear",
     "containers": "Dropout Dropout2d Dropout3d Identity Sequential",
     "convolution": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
     "normalization": "BatchNorm GroupNorm InstanceNorm LayerNorm",
@@ -39,13 +40,14 @@ _HOMES = {  # module: the names that it has for this one
         "MultiHeadAttention Transformer TransformerDecoder TransformerDecoderLayer "
         "TransformerEncoder TransformerEncoderLayer"
     ),
+    "upsample": "Upsample",
 }
 _HOME_OF = homes_of(_HOMES)
 _refuse = refuse(
     __name__,
     "mlx.nn",
-    "AllToShardedLinear Bilinear FullyShardedModule QQLinear QuantizedAllToShardedLinear "
-    "QuantizedShardedToAllLinear ShardedToAllLinear Upsample average_gradients fully_shard init "
+    "AllToShardedLinear FullyShardedModule QQLinear QuantizedAllToShardedLinear "
+    "QuantizedShardedToAllLinear ShardedToAllLinear average_gradients fully_shard init "
     "losses value_and_grad",
 )
 _find = finder(__name__, _HOME_OF, _refuse)

@@ -121,6 +121,8 @@ def softmin(x: array, axis: int = -1) -> array:
 
 def log_softmax(x: array, axis: int = -1) -> array:
     """log(softmax(x))."""
+    # The largest goes first: beside large numbers there is no room for a small logarithm.
+    x = x - core.max(x, axis, keepdims=True)
     return x - core.logsumexp(x, axis, keepdims=True)
 
 

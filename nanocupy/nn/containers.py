@@ -38,12 +38,28 @@ class Dropout(Module):
         return f"p={self.p}"
 
 
-class Dropout2d(Dropout):
-    """x: no channel is dropped while inferring."""
+class _Channels(Dropout):
+    rank: int  # axes between the first, which may be left out, and the channels
+
+    def __call__(self, x: array) -> array:
+        if x.ndim not in (self.rank + 1, self.rank + 2):
+            raise ValueError(
+                f"[{type(self).__name__}] x {list(x.shape)}: expected {self.rank + 1} or "
+                f"{self.rank + 2} dimensions"
+            )
+        return x
 
 
-class Dropout3d(Dropout):
+class Dropout2d(_Channels):
     """x: no channel is dropped while inferring."""
+
+    rank = 2
+
+
+class Dropout3d(_Channels):
+    """x: no channel is dropped while inferring."""
+
+    rank = 3
 
 
 class Sequential(Module):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import array, distributed, fast
+from nanocupy.core.array import shared
 from nanocupy.nn.layers import Embedding, RMSNorm, Weighted
 from nanocupy.nn.module import Module
 from nanocupy.utils import tree_flatten, tree_unflatten
@@ -58,7 +59,7 @@ class GatheredNorm(Module):
     def __init__(self, norm: RMSNorm, parts: Parts, group: Group) -> None:
         super().__init__()
         host = norm.weight.numpy()
-        self.weight = array(np.concatenate([host[part.start : part.stop] for part in parts]))
+        self.weight = shared(np.concatenate([host[part.start : part.stop] for part in parts]))
         self.eps, self.group, self.widths = norm.eps, group, [len(part) for part in parts]
 
     def __call__(self, x: array) -> array:
@@ -251,7 +252,7 @@ def _cut(x: array, axis: int, pieces: Parts, whole: int) -> array:
         host[(slice(None),) * axis + (slice(p.start * each // whole, p.stop * each // whole),)]
         for p in pieces
     ]
-    return array(views[0] if len(views) == 1 else np.concatenate(views, axis))
+    return shared(views[0] if len(views) == 1 else np.concatenate(views, axis))
 
 
 def _pieces(name: str, count: int, segments: Any, group: Group) -> list[range]:

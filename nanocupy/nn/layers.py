@@ -12,6 +12,7 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array, fast
+from nanocupy.core.array import shared
 from nanocupy.nn.module import Module
 
 
@@ -55,8 +56,14 @@ class Affine(Weighted):
     weight uint32 [n, k*bits/32] (first code in the lowest bits), scales, biases [n, k/group_size].
     """
 
-    def quantized(self, group_size: int, bits: int) -> None:
-        """Make places for codes, scales and biases where the weight's was."""
+    def quantized(
+        self, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
+    ) -> None:
+        """Make places for codes, scales and biases where the weight's was: by default 4 bits in
+        groups of 64."""
+        if mode != "affine":
+            raise NotImplementedError(f"[quantize] mode={str(mode)[:40]!r}: only 'affine'")
+        group_size, bits = group_size or 64, bits or 4
         n, k = self.weight.shape
         if k % group_size:
             raise ValueError(f"[quantize] {k} inputs do not divide into groups of {group_size}")
@@ -65,7 +72,7 @@ class Affine(Weighted):
         self.scales, self.biases = (core.zeros((n, k // group_size)) for _ in range(2))
 
     def dense(self) -> array:
-        return array(fast.dequantize(*self._parts(), self.bits))
+        return shared(fast.dequantize(*self._parts(), self.bits))
 
     def buffer_key(self) -> tuple[Any, ...]:
         dtypes = str(self.scales.dtype), str(self.biases.dtype)
@@ -80,6 +87,13 @@ class Affine(Weighted):
 
     def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.weight.numpy(), self.scales.numpy(), self.biases.numpy()
+
+
+def _coded(
+    layer: Weighted, /, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
+) -> Any:
+    """`layer.to_quantized`, by its MLX name."""
+    return layer.to_quantized(group_size, bits, mode)
 
 
 class Linear(Weighted):
@@ -107,18 +121,15 @@ class Linear(Weighted):
 
 
 class QuantizedLinear(Affine, Linear):
-    """A Linear with an `Affine` weight."""
+    """A Linear with an `Affine` weight; what comes after `bias` is for `quantized`."""
 
     def __init__(
-        self,
-        input_dims: int,
-        output_dims: int,
-        bias: bool = True,
-        group_size: int = 64,
-        bits: int = 4,
+        self, input_dims: int, output_dims: int, bias: bool = True, *form: Any, **named: Any
     ) -> None:
         super().__init__(input_dims, output_dims, bias)
-        self.quantized(group_size, bits)
+        self.quantized(*form, **named)
+
+    from_linear = staticmethod(_coded)
 
 
 class Embedding(Weighted):
@@ -148,11 +159,13 @@ class Embedding(Weighted):
 
 
 class QuantizedEmbedding(Affine, Embedding):
-    """An Embedding with an `Affine` weight."""
+    """An Embedding with an `Affine` weight; what comes after `dims` is for `quantized`."""
 
-    def __init__(self, num_embeddings: int, dims: int, group_size: int = 64, bits: int = 4) -> None:
+    def __init__(self, num_embeddings: int, dims: int, *form: Any, **named: Any) -> None:
         super().__init__(num_embeddings, dims)
-        self.quantized(group_size, bits)
+        self.quantized(*form, **named)
+
+    from_embedding = staticmethod(_coded)
 
 
 class RMSNorm(Module):

@@ -176,12 +176,11 @@ class Module(dict[str, Any]):
         Raises:
             ValueError: with `strict`, naming every missing, unexpected and misshapen array.
         """
-        if isinstance(file_or_weights, str | os.PathLike):
-            file_or_weights = list(core.load(os.fspath(file_or_weights)).items())
+        given = _named_arrays(file_or_weights)
         if strict:
-            _account(dict(tree_flatten(self.parameters())), dict(file_or_weights))
-        if file_or_weights:
-            self.update(tree_unflatten(file_or_weights), strict=False)
+            _account(dict(tree_flatten(self.parameters())), given)
+        if given:
+            self.update(tree_unflatten(given), strict=False)
         return self
 
     def save_weights(self, file: str | os.PathLike[str]) -> None:
@@ -264,6 +263,26 @@ class Module(dict[str, Any]):
 
 
 is_module = Module.is_module
+
+
+def _named_arrays(given: Any) -> dict[str, array]:
+    """{name: array} of a file or of pairs."""
+    if isinstance(given, str | os.PathLike):
+        given = core.load(os.fspath(given))
+    pairs = given.items() if isinstance(given, dict) else given
+    try:
+        found: list[Any] = [(name, value) for name, value in pairs]
+    except (TypeError, ValueError):
+        found = [(None, None)]
+    for name, value in found:
+        if not isinstance(name, str) or not isinstance(value, array):
+            raise ValueError(
+                f"[load_weights] {type(given).__name__} given: expected a path, or pairs of a name "
+                "and an array"
+            )
+    if len(named := dict(found)) < len(found):
+        raise ValueError("[load_weights] a name comes twice")
+    return named
 
 
 def _names(keys: str | list[str]) -> list[str]:

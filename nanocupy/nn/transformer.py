@@ -145,22 +145,28 @@ class _Stack(Module):
         self.layers = [self.layer(*how) for _ in range(num_layers)]
         self.ln = LayerNorm(dims)
 
-    def __call__(self, x: array, *about: Any) -> array:
+    def _through(self, x: array, *about: Any) -> array:
         for layer in self.layers:
             x = layer(x, *about)
         return self.ln(x)
 
 
 class TransformerEncoder(_Stack):
-    """encoder(x, mask): `TransformerEncoderLayer`s."""
+    """`TransformerEncoderLayer`s."""
 
     layer = TransformerEncoderLayer
 
+    def __call__(self, x: array, mask: Any) -> array:
+        return self._through(x, mask)
+
 
 class TransformerDecoder(_Stack):
-    """decoder(x, memory, x_mask, memory_mask): `TransformerDecoderLayer`s."""
+    """`TransformerDecoderLayer`s."""
 
     layer = TransformerDecoderLayer
+
+    def __call__(self, x: array, memory: array, x_mask: Any, memory_mask: Any) -> array:
+        return self._through(x, memory, x_mask, memory_mask)
 
 
 class Transformer(Module):
@@ -182,8 +188,9 @@ class Transformer(Module):
     ) -> None:
         super().__init__()
         how = (dims, num_heads, mlp_dims, dropout, activation, norm_first, checkpoint)
-        self.encoder = custom_encoder or TransformerEncoder(num_encoder_layers, *how)
-        self.decoder = custom_decoder or TransformerDecoder(num_decoder_layers, *how)
+        encoder, decoder = custom_encoder, custom_decoder  # which may be empty, and so false
+        self.encoder = TransformerEncoder(num_encoder_layers, *how) if encoder is None else encoder
+        self.decoder = TransformerDecoder(num_decoder_layers, *how) if decoder is None else decoder
 
     def __call__(
         self, src: array, tgt: array, src_mask: Any, tgt_mask: Any, memory_mask: Any

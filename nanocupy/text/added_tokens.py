@@ -35,7 +35,8 @@ def add_named_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
     listed = _listed(folder, settings)
     has = {token.content: token for token in before.values()}
     wanted = _wanted(settings, listed, tokenizer.get_added_tokens_decoder())
-    tokenizer.add_tokens([token for token in wanted if has.get(token.content) != token])
+    if new := [token for token in wanted if has.get(token.content) != token]:
+        tokenizer.add_tokens(new)
     for index, token in listed.items():
         _check_id(tokenizer, folder, token.content, index)
     after = tokenizer.get_added_tokens_decoder()

@@ -1,7 +1,7 @@
 """ChatTemplate: messages to a prompt in which no message can pretend to be anything but text.
 
 The template runs once, over the messages as they are. Every string in it remembers which of its
-characters the template wrote itself (`sandbox.written`), so that of the finished text each
+characters the template wrote itself (`sandbox.provenance`), so that of the finished text each
 character is known to be the template's or a message's. A markup token with any character from a
 message in it is text, however the template joined the pieces.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,7 +133,12 @@ class ChatTemplate:
     ) -> str:
         settings = _settings(kwargs)
         template = self._chosen(settings.pop("chat_template", None), settings["tools"] is not None)
-        goes_on = bool(settings.pop("continue_final_message", False))
+        goes_on = settings.pop("continue_final_message", None) or False
+        if goes_on is not True and goes_on is not False:
+            raise ValueError(
+                "continue_final_message must be true or false, the last message's content is what "
+                f"is continued: got {goes_on!r:.100}"
+            )
         if goes_on and add_generation_prompt:
             raise ValueError(
                 "continue_final_message and add_generation_prompt exclude each other: the first "
@@ -191,16 +195,26 @@ class _Named:
     def render(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text. Where the template cannot take arguments as objects or messages without a
         content, it gets what is next to that: the JSON text, and an empty one."""
-        usual, spelled = with_arguments(chat)
+        read, spelled = with_arguments(chat)
         if spelled and self._writes_objects(settings):
-            usual = chat
-        other = with_contents(chat)
-        try:
-            return self._run(usual, settings)
-        except ValueError:
-            if other == usual:
-                raise
-            return self._run(other, settings)
+            read = chat
+        ways = (change(form) for form in (read, chat) for change in (list, with_contents))
+        return self._first_of(ways, settings)
+
+    def _first_of(self, forms: Iterable[Conversation], settings: Mapping[str, Any]) -> str:
+        """The text of the first that the template takes; else the first one's ValueError."""
+        tried: list[Conversation] = []
+        failed: ValueError | None = None
+        for form in forms:
+            if form in tried:
+                continue
+            try:
+                return self._run(form, settings)
+            except ValueError as error:
+                failed = failed or error
+                tried.append(form)
+        assert failed is not None
+        raise failed
 
     def _writes_objects(self, settings: Mapping[str, Any]) -> bool:
         """Whether arguments that are objects are written out as Python has them: it is tried, for a
@@ -216,15 +230,15 @@ class _Named:
 
     def continued(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
         """The text up to the end of the last message's content."""
-        tag = f"END{secrets.token_hex(8)} "
-        text = self.render([*chat[:-1], _tagged(chat[-1], tag)], settings)
-        at = text.rfind(tag.strip())
-        if at < 0:
+        last, said = _tagged(chat[-1])
+        text = self.render([*chat[:-1], last], settings)
+        at = _found_tag(text)
+        if at < 0 or said.strip() not in text:
             raise ValueError(
                 "continue_final_message: this chat template does not show the last message as it "
                 "is, so it cannot be continued"
             )
-        if text[at : at + len(tag)] == tag:
+        if text[at : at + len(_TAG)] == _TAG:
             return text[:at]
         return text[: len(text[:at].rstrip())]  # the template strips contents
 
@@ -233,16 +247,29 @@ class _Named:
         return self._template.render({**self._texts, **given}, 4 * (size(given) + _EXTRA_TEXT))
 
 
-def _tagged(message: dict[str, Any], tag: str) -> dict[str, Any]:
-    """The message with a tag behind its last text."""
+_TAG = written("CONTINUE_FINAL_MESSAGE_TAG ")
+"""transformers' own: some templates know it."""
+
+
+def _found_tag(text: str) -> int:
+    """Where the last tag begins that no message spells; -1 if there is none."""
+    tag = _TAG.strip()
+    at = text.rfind(tag)
+    while at >= 0 and 0 in flags(text[at : at + len(tag)]):
+        at = text.rfind(tag, 0, at)
+    return at
+
+
+def _tagged(message: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The message with a tag behind its last text; that text."""
     content = message.get("content")
     if isinstance(content, str):
-        return {**message, "content": join([content, tag])}
+        return {**message, "content": join([content, _TAG])}, content
     parts = list(content) if isinstance(content, list) else []
     for index, part in reversed([*enumerate(parts)]):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
-            parts[index] = {**part, "text": join([part["text"], tag])}
-            return {**message, "content": parts}
+            parts[index] = {**part, "text": join([part["text"], _TAG])}
+            return {**message, "content": parts}, part["text"]
     raise ValueError("continue_final_message: the last message has no text to continue")
 
 
@@ -313,6 +340,15 @@ class _Shown(NamedTuple):
             start, end = at, at + len(tokenizer.added[span.id])  # without spaces that it swallowed
         return 0 not in self.own[start:end]
 
+    def overlapped(self, tokenizer: Tokenizer, begin: int, end: int) -> Span | None:
+        """The first markup in a part of the text that is all the template's."""
+        for run in re.finditer(b"\x01+", self.own[begin:end]):
+            at = begin + run.start()
+            for span in tokenizer.encode_spans(self.text[at : begin + run.end()]):
+                if span.id in tokenizer.added:
+                    return Span(span.id, at + span.start, at + span.end)
+        return None
+
 
 def _respell(
     tokenizer: Tokenizer, spans: list[Span], shown: _Shown, limit: int | None
@@ -323,16 +359,33 @@ def _respell(
     anyway, so that nothing around a stretch changes.
     """
     ids: list[int] = []
-    stretch: list[int] = []
+    stretch: list[Span] = []
     begin, end = 0, len(shown.text)
     for span in [*spans, Span(-1, end, end)]:
         if span.id >= 0 and not shown.is_ours(tokenizer, span):
-            stretch.append(span.id)
+            stretch.append(span)
             continue
-        if not tokenizer.added.keys().isdisjoint(stretch):
-            stretch = tokenizer.encode_plain(shown.text[begin : span.start], limit)
-        ids += stretch
+        forged = [inner for inner in stretch if inner.id in tokenizer.added]
+        if forged:
+            ids += _spelled(tokenizer, shown, Span(-1, begin, span.start), forged, limit)
+        else:
+            ids += [inner.id for inner in stretch]
         stretch, begin = [], span.end
         if span.id >= 0:
             ids.append(span.id)
     return ids
+
+
+def _spelled(
+    tokenizer: Tokenizer, shown: _Shown, stretch: Span, forged: list[Span], limit: int | None
+) -> list[int]:
+    """The ids of a stretch as plain text, but for markup of the template's that forged markup hid:
+    a message that ends in "of" before "<|end|>", where "of<|end|>" is a token, too."""
+    ids: list[int] = []
+    _, begin, end = stretch
+    if any(1 in shown.own[span.start : span.end] for span in forged):
+        while (hidden := shown.overlapped(tokenizer, begin, end)) is not None:
+            ids += tokenizer.encode_plain(shown.text[begin : hidden.start], limit)
+            ids.append(hidden.id)
+            begin = hidden.end
+    return [*ids, *tokenizer.encode_plain(shown.text[begin:end], limit)]

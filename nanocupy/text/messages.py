@@ -130,7 +130,8 @@ def with_contents(messages: Conversation) -> Conversation:
 
 _NEEDLE = "probeneedle"
 _MOST_ROLES = 64  # callers choose roles
-_PARTS_WRITTEN_OUT = re.compile(r"['\"]text['\"]\s*:")
+# A part as JSON, as Python writes it, or with a model's own marks for quotes; keys in any order.
+_PARTS_WRITTEN_OUT = re.compile(rf"type\W+text\W+text\W+{_NEEDLE}|text\W+{_NEEDLE}\W+type\W+text")
 
 
 class ContentForms:

@@ -32,12 +32,16 @@ def template_sources(folder: Path) -> dict[str, str]:
 
 def _said(value: Any) -> dict[str, str]:
     """The templates in a field: a string, a list of {"name", "template"}, or an object."""
-    if isinstance(value, list):
-        value = {t.get("name"): t.get("template") for t in value if isinstance(t, dict)}
-    if isinstance(value, dict):
-        return {
-            name: source
-            for name, source in value.items()
-            if isinstance(name, str) and isinstance(source, str)
-        }
-    return {DEFAULT: value} if isinstance(value, str) else {}
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {DEFAULT: value}
+    said = value
+    if isinstance(said, list) and all(isinstance(entry, dict) for entry in said):
+        said = {entry.get("name"): entry.get("template") for entry in said}
+    if not isinstance(said, dict) or not all(isinstance(t, str) for kv in said.items() for t in kv):
+        raise ValueError(
+            "a model's chat_template must be text, an object of names and texts, or a list of "
+            f'{{"name": ..., "template": ...}}: got {value!r:.200}'
+        )
+    return said

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ from nanocupy.text.added_tokens import add_named_tokens
 from nanocupy.text.files import end_ids, end_texts, special_token_texts
 from nanocupy.text.lower_bound import LowerBound
 from nanocupy.text.pieces import pieces
+from nanocupy.text.plain import Plain, hiding, sharing
 
 MAX_ID = 2**32 - 1
 _SHORT = 1 << 12  # characters that are encoded in a millisecond
@@ -41,7 +40,7 @@ class TooLongError(ValueError):
         self.num_tokens, self.limit, self.least = num_tokens, limit, least
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.num_tokens, self.limit, self.least)
+        return type(self), (self.num_tokens, self.limit, self.least), self.__dict__
 
 
 class Tokenizer:
@@ -59,6 +58,7 @@ class Tokenizer:
         # Runs of spaces that some vocabularies add are text, not markup.
         self.added = {i: token.content for i, token in added.items() if token.content.strip()}
         self._texts = special_token_texts(self.folder)
+        self._plain: dict[Callable[..., Plain], Plain] = {}  # made when text first holds markup
 
     @cached_property
     def vocab_size(self) -> int:
@@ -102,13 +102,28 @@ class Tokenizer:
     def encode_plain(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
         ids = self.encode(text, add_special=False, limit=limit)
-        if self.added.keys().isdisjoint(ids):
-            return ids
-        ids = self._ids(self._plain, text, limit)
+        for spelled in (sharing, hiding):
+            if self.added.keys().isdisjoint(ids):
+                return ids
+            plain = self._plain.get(spelled) or spelled(self._tokenizer, self.added)
+            self._plain[spelled] = plain
+            found = self._ids(plain.tokenizer, text, limit)
+            ids = [plain.others.get(i, i) for i in found]
         if not self.added.keys().isdisjoint(ids):
             names = sorted({self.added[i] for i in ids if i in self.added})
             raise ValueError(f"this tokenizer cannot spell {', '.join(names)} as plain text")
+        if self._lost(ids, text):
+            raise ValueError(
+                "this tokenizer cannot spell as plain text what holds one of its added tokens: one "
+                "of them is a letter that it has no other token for"
+            )
         return ids
+
+    def _lost(self, ids: Sequence[int], text: str) -> bool:
+        """Whether something of a text has no token among `ids`; known where tokens are bytes."""
+        if not self.byte_level or self._tokenizer.normalizer is not None:
+            return False
+        return self.decode(ids, skip_special=False).lstrip(" ") != text.lstrip(" ")
 
     def encode_spans(self, text: str, limit: int | None = None) -> list[Span]:
         """The ids of `text`, nothing put around, each with the characters it stands for."""
@@ -204,20 +219,6 @@ class Tokenizer:
         text = self._texts.get(role)
         return None if text is None else self.id_of(text)
 
-    @cached_property
-    def _plain(self) -> Any:
-        """The same tokenizer without added tokens; made when text first holds one."""
-        from tokenizers import Tokenizer as Fast
-
-        raw = json.loads(self._tokenizer.to_str())
-        raw["post_processor"] = None
-        _hide(raw, set(self.added.values()))
-        plain = Fast.from_str(json.dumps(raw))
-        added = self._tokenizer.get_added_tokens_decoder()
-        if any(plain.token_to_id(added[i].content) != i for i in added.keys() - self.added.keys()):
-            raise ValueError(f"{self.folder / 'tokenizer.json'}: its added tokens cannot be hidden")
-        return plain
-
 
 def _checked(text: str) -> str:
     if not isinstance(text, str):
@@ -227,6 +228,8 @@ def _checked(text: str) -> str:
 
 def _with_space(spans: list[Span], start: int) -> list[Span]:
     """Spans of a piece that begins behind a space, for which its first token stands, too."""
+    if not spans:
+        return spans
     first, *others = spans
     alone = bool(others) and others[0].start == start
     return [Span(first.id, start - 1, start if alone else first.end), *others]
@@ -254,25 +257,6 @@ def _explained(text: str) -> Iterator[None]:
         except UnicodeEncodeError:
             raise ValueError("the text holds half a surrogate pair, which is no text") from error
         raise ValueError(f"the tokenizer cannot encode this text: {error}") from error
-
-
-def _hide(raw: dict[str, Any], names: set[str]) -> None:
-    """Rename markup in a tokenizer.json to what no text holds: removing it would move other ids."""
-    secret, model = secrets.token_hex(16), raw["model"]
-    vocab = model["vocab"]
-    pairs = [m if isinstance(m, list) else m.split(" ", 1) for m in model.get("merges") or ()]
-    needed = {name for pair in pairs for name in (*pair, "".join(pair))} | {model.get("unk_token")}
-
-    def hidden(name: str) -> str:
-        return f"{secret} {name}" if name in names and name not in needed else name
-
-    if isinstance(vocab, list):  # Unigram: [piece, score]
-        model["vocab"] = [[hidden(piece), score] for piece, score in vocab]
-    else:
-        model["vocab"] = {hidden(piece): i for piece, i in vocab.items()}
-    # What merges make has its id from the vocabulary, so that it need not be an added token.
-    added = [t for t in raw["added_tokens"] if t["content"] not in names & needed]
-    raw["added_tokens"] = [{**t, "content": hidden(t["content"])} for t in added]
 
 
 def _load(path: Path) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from checkpoint import tiny
 from nanocupy.checkpoint import convert_gguf
 from nanocupy.engine import memory
+from nanocupy.text import Tokenizer
 
 LAYERS, HIDDEN, MLP, HEADS, KV_HEADS, VOCAB = 80, 8192, 28672, 64, 8, 128256
 LAYER = {
@@ -116,3 +117,15 @@ def test_a_gguf_file_as_the_folder_it_becomes(cli, kind: str, tmp_path: Path) ->
     assert 0.9 * weights[1] <= weights[0] <= weights[1]
     assert set(said["bytes"]) == {kind, "F32", "all"}
     assert f"bytes {kind} " in cli("info", str(tmp_path / "m.gguf")).out
+
+
+def test_ends_are_those_the_engine_stops_at(cli, tmp_path: Path) -> None:
+    """Those that are named, too, in whichever file."""
+    tiny.write_gguf(tmp_path / "m.gguf")
+    folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<think>"}))
+    (folder / "generation_config.json").write_text('{"eos_token_id": 7}')
+    said = json.loads(cli("info", str(folder), "--json").out)["generation"]["end_tokens"]
+    ends = Tokenizer(folder).eos_ids
+    assert said == sorted(ends) and {7, Tokenizer(folder).id_of("<think>")} < set(said)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanocupy.core as mx
+from nanocupy.core.compiled import KEPT
 from nanocupy.device.chain import Loops
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.emulated import EmulatedDevice, unavailable
@@ -599,3 +602,40 @@ def test_bfloat16_is_rounded_between_the_operations_of_a_chain() -> None:
     step = (step.astype(np.float32) + v.astype(np.float32)).astype(ml_dtypes.bfloat16)
     want = (step.astype(np.float32) * v.astype(np.float32)).astype(ml_dtypes.bfloat16)
     assert np.array_equal(got, want)
+
+
+def test_the_plans_that_are_kept_are_those_used_last() -> None:
+    """A number in a call makes it another kind: with one for every step, plans would pile up."""
+    recorded, alive = [], []
+
+    def function(x: mx.array, k: float) -> mx.array:
+        recorded.append(k)
+        value = mx.array(np.full(3, k))
+        alive.append(weakref.ref(value.node.attrs["value"]))
+        return x + value
+
+    call, x = mx.compile(function), mx.array([1.0, 2.0, 3.0])
+    for k in range(KEPT + 40):
+        assert call(x, float(k)).tolist() == [1 + k, 2 + k, 3 + k]
+        assert call(x, 0.0).tolist() == [1.0, 2.0, 3.0]  # used all the time: recorded once
+    assert recorded == [float(k) for k in range(KEPT + 40)]
+    gc.collect()
+    assert sum(ref() is not None for ref in alive) <= KEPT
+    assert call(x, 1.0).tolist() == [2.0, 3.0, 4.0]  # gone, and recorded anew
+    assert len(recorded) == KEPT + 41
+
+
+def test_records_of_all_shapes_are_bounded_too() -> None:
+    recorded = []
+
+    def function(x: mx.array, k: int) -> mx.array:
+        recorded.append(k)
+        return x * k
+
+    call = mx.compile(function, shapeless=True)
+    for k in range(KEPT + 5):
+        for length in (2, 3):
+            assert call(mx.ones(length), k).tolist() == [k] * length
+    assert recorded == list(range(KEPT + 5))
+    call(mx.ones(4), 0)
+    assert recorded[-1] == 0

@@ -195,5 +195,5 @@ def test_a_python_number_takes_the_dtype_of_doubles() -> None:
 def test_arrays_have_dtypes_that_there_are() -> None:
     assert mx.exp(mx.array(np.zeros(2, ">f4"))).dtype == mx.float32
     for value in (np.array([1j]), np.array([1], object), np.array(["1"]), [1j]):
-        with pytest.raises(ValueError, match="dtype"):
+        with pytest.raises(ValueError, match=r"dtype|given"):
             mx.array(value)

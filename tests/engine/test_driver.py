@@ -516,7 +516,7 @@ def test_what_nobody_refers_to_is_collected(kind: Make, used: str) -> None:
         del runner_closed
     answer = None
     until(lambda: gc.collect() is not None and not any(ref() for ref in gone))
-    until(lambda: len(threads()) <= before)  # those of other tests may end meanwhile
+    until(lambda: len(threads()) <= before)  # or less: others before may be on their way
 
 
 # --- forks ------------------------------------------------------------------------------------

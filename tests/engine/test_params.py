@@ -163,3 +163,27 @@ def test_memory_sizes(text: Any, size: int) -> None:
 def test_options_say_what_is_allowed(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EngineOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (SamplingParams, {"stop": 10**100_000}),
+        (SamplingParams, {"stop": [b"x" * 10**6]}),
+        (SamplingParams, {"seed": 10**100_000}),
+        (SamplingParams, {"temperature": "x" * 10**6}),
+        (SamplingParams, {"temperature": 10**100_000}),
+        (SamplingParams, {"logit_bias": [0] * 10**6}),
+        (SamplingParams, {"cache_salt": "x" * 10**6}),
+        (SamplingParams, {"ignore_eos": ["x" * 10**6]}),
+        (EngineOptions, {"device": "x" * 10**6}),
+        (EngineOptions, {"kv_memory": "9" * 10**6}),
+        (EngineOptions, {"kv_memory": "x" * 10**6}),
+        (EngineOptions, {"model_file": "x" * 10**6}),
+        (EngineOptions, {"max_model_len": [0] * 10**6}),
+    ],
+)
+def test_errors_repeat_little_of_what_was_given(kind: Any, given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(given))) as caught:
+        kind(**given)
+    assert len(str(caught.value)) < 500

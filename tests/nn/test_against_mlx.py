@@ -181,6 +181,72 @@ def test_transformers(norm_first: bool) -> None:
     check(lambda model, x, y, m: model(x, y, None, m, None), made, x, y, causal)
 
 
+def test_masks_of_transformers_by_name() -> None:
+    x, y, mask = numbers(2, 5, 8), numbers(2, 3, 8), np.triu(np.full((5, 5), -1e9, np.float32), 1)
+    for call in (
+        lambda model, x, y, m: model.encoder(x, mask=m),
+        lambda model, x, y, m: model.encoder.layers[0](x, mask=m),
+        lambda model, x, y, m: model.decoder(y, memory=x, x_mask=None, memory_mask=None),
+        lambda model, x, y, m: model(
+            src=x, tgt=y, src_mask=m, tgt_mask=None, memory_mask=None
+        ),
+    ):  # fmt: skip
+        check(call, twins(lambda m: m.Transformer(8, 2, 1, 1, 12)), x, y, mask)
+
+
+def test_parts_of_a_transformer_may_be_empty_modules() -> None:
+    """Which are false, as empty dicts are."""
+    how = {"custom_encoder": nn.Identity(), "custom_decoder": nn.Identity()}
+    model = nn.Transformer(8, 2, 1, 1, **how)
+    assert model.encoder is how["custom_encoder"] and model.decoder is how["custom_decoder"]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_bilinear_forms(bias: bool) -> None:
+    made = twins(lambda m: m.Bilinear(3, 4, 5, bias=bias))
+    assert str(made[0]) == str(made[1])
+    check(lambda layer, x, y: layer(x, y), made, numbers(2, 6, 3), numbers(2, 6, 4))
+    with pytest.raises(ValueError, match="Bilinear"):
+        made[0](mx.ones((2, 3)), mx.ones((2, 3)))
+
+
+SCALES: list[tuple[tuple[int, ...], Any]] = [
+    ((2, 5, 3), 2), ((2, 5, 3), 0.5), ((2, 5, 3), 1.7), ((2, 9, 3), 0.3), ((1, 4, 6, 2), (2, 3)),
+    ((1, 4, 6, 2), (0.5, 2.5)), ((1, 2, 3, 2, 2), (2, 1, 1.5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize(("shape", "scale"), SCALES)
+def test_upsampling(shape: tuple[int, ...], scale: Any, mode: str) -> None:
+    for corners, smooth in ((False, False), (True, False), (False, True)):
+        if not (smooth and mode == "nearest"):
+            made = twins(lambda m, how=(scale, mode, corners, smooth): m.Upsample(*how))
+            assert str(made[0]) == str(made[1])
+            check(lambda layer, x: layer(x), made, numbers(*shape))
+    whole = nn.Upsample(2)(mx.array([[[1], [2]]]))
+    assert whole.dtype == mx.int32 and whole.tolist() == [[[1], [1], [2], [2]]]
+
+
+def test_layers_with_codes_of_others() -> None:
+    ours, theirs = twins(lambda m: m.Sequential(m.Embedding(5, 64), m.Linear(64, 3)))
+    for group, bits in ((None, None), (32, 8)):
+        pairs = []
+        for package, model in ((nn, ours), (their_nn, theirs)):
+            table = package.QuantizedEmbedding.from_embedding(model.layers[0], group, bits)
+            line = package.QuantizedLinear.from_linear(model.layers[1], group, bits)
+            pairs.append((table, line))
+        (table, line), (their_table, their_line) = pairs
+        tokens = np.array([[0, 4], [3, 3]], np.int32)
+        check(lambda layer, x: layer(x), (table, their_table), tokens)
+        check(lambda layer, x: layer.as_linear(x), (table, their_table), numbers(3, 64))
+        check(lambda layer, x: layer(x), (line, their_line), numbers(3, 64))
+    assert nn.QuantizedLinear(64, 3, mode="affine").bits == 4
+    for kind in (nn.QuantizedLinear, nn.QuantizedEmbedding):
+        with pytest.raises(NotImplementedError, match="mxfp4"):
+            kind(64, 64, mode="mxfp4")
+
+
 @pytest.mark.parametrize("heads", [1, 4, 6, 12])
 def test_linear_biases_of_attention(heads: int) -> None:
     made = nn.ALiBi(), their_nn.ALiBi()
@@ -205,6 +271,11 @@ def test_linear_biases_of_attention(heads: int) -> None:
         (lambda: nn.RNN(2, 2, nonlinearity="relu"), "nonlinearity='relu'"),
         (lambda: nn.InstanceNorm(2)(mx.zeros((2, 2))), r"\[N, ..., C\]"),
         (lambda: nn.BatchNorm(2)(mx.zeros((2,))), "2 to 4"),
+        (lambda: nn.Dropout2d(0.5)(mx.ones(2)), "3 or 4 dimensions"),
+        (lambda: nn.Upsample(2, mode="area"), "mode='area'"),
+        (lambda: nn.Upsample(0), "scale_factor=0"),
+        (lambda: nn.Upsample(2, antialias=True), "antialias"),
+        (lambda: nn.Upsample((2, 2))(mx.zeros((1, 2, 1))), r"\[N, ..., C\]"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(make: Callable[[], Any], said: str) -> None:
@@ -238,6 +309,28 @@ def test_trees(tree: Any) -> None:
         ]
 
     assert call(utils) == call(their_utils)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [("01", 1), ("1", 2)], [("a.1", 1), ("a.01", 2), ("a.0", 3)], [("0", 1), ("01", 2)],
+        [("3", 1), ("0", 2)], [("\u00b2", 1)], [("a..b", 1)], [("a.", 1)], [("a", 1), ("a.b", 2)],
+        [("", 1)], [], {}, [("0.a", 1), ("b", 2)],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_names_of_trees(items: Any) -> None:
+    assert utils.tree_unflatten(items) == their_utils.tree_unflatten(items)
+
+
+def test_prefixes_and_nothing() -> None:
+    for prefix in ("", ".x", "x", ".a.b"):
+        tree = {"a": [1, {"b": 2}]}
+        assert utils.tree_flatten(tree, prefix) == their_utils.tree_flatten(tree, prefix)
+    assert utils.tree_reduce(max, []) == their_utils.tree_reduce(max, []) is None
+    with pytest.raises(ValueError, match="a list of 1 with a place"):
+        utils.tree_unflatten([("999999999999", 1)])
 
 
 @pytest.mark.parametrize(
@@ -402,6 +495,21 @@ def test_weights_go_to_a_file_and_back(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=name)
     with pytest.raises(ValueError, match="save_weights"):
         model.save_weights(tmp_path / "weights.bin")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [3, None, "weights.bin", ["x"], [("weight",)], [(1, mx.ones(2))], [("weight", 3)],
+     [("weight", mx.ones((2, 2))), ("weight", mx.ones((2, 2)))]],
+    ids=str,
+)  # fmt: skip
+def test_what_are_no_weights_is_refused(wrong: Any, strict: bool) -> None:
+    layer = nn.Linear(2, 2)
+    before = layer.weight.tolist()
+    with pytest.raises((ValueError, NotImplementedError), match=r"\[load"):
+        layer.load_weights(wrong, strict=strict)
+    assert layer.weight.tolist() == before
 
 
 def test_what_only_training_needs_is_refused_by_name() -> None:

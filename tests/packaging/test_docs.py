@@ -9,10 +9,8 @@ import io
 import json
 import re
 import shlex
-import tokenize
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -188,29 +186,3 @@ def test_the_readme_counts_the_mutants() -> None:
     table = json.loads((ROOT / "tests/kernels/cuda/mutants.json").read_text())
     [said] = re.findall(r"(\d+) faults sown into the kernels", text_of("README.md"))
     assert int(said) == len(table)
-
-
-def code_lines(path: Path) -> int:
-    """Lines with code: not empty, not of a comment, not of a docstring."""
-    text, told = path.read_text(encoding="utf-8"), set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            told |= set(range(node.lineno, (node.end_lineno or 0) + 1))
-    quiet = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-             tokenize.ENDMARKER)  # fmt: skip
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in quiet:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    return len(lines - told)
-
-
-def test_the_files_on_the_path_are_as_long_as_said() -> None:
-    """To a tenth: what a reader should know is how much there is to read."""
-    text = text_of("docs/architecture.md")
-    rows: list[Any] = re.findall(r"^\| `(nanocupy/\S+\.py)` \| (\d+) \|", text, re.MULTILINE)
-    assert len(rows) > 10
-    wrong = {f: code_lines(ROOT / f) for f, n in rows
-             if abs(code_lines(ROOT / f) - int(n)) > 0.1 * int(n)}  # fmt: skip
-    assert not wrong
-    assert f"| together | {sum(int(n) for _, n in rows)} |" in text

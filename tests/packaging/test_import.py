@@ -24,6 +24,15 @@ def test_import_loads_nothing_heavy() -> None:
     assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
 
 
+def test_the_frontend_loads_no_kernels() -> None:
+    """Wrong options are told at once, before what computes is imported."""
+    code = "import json, sys; from nanocupy import LLM; print(json.dumps(list(sys.modules)))"
+    loaded = json.loads(python(code))
+    assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
+    ours = ("nanocupy.core", "nanocupy.kernels", "nanocupy.models", "nanocupy.checkpoint")
+    assert not [name for name in loaded if name.startswith(ours)]
+
+
 def test_the_exports_exist_and_are_listed() -> None:
     code = "import nanocupy; print([getattr(nanocupy, n).__name__ for n in {names}], dir(nanocupy))"
     said = python(code.format(names=("LLM", "AsyncLLM", "SamplingParams")))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from nanocupy.text import ChatTemplate, Tokenizer, load_chat_template
 from text import tiny_tokenizers as tiny
@@ -143,6 +145,21 @@ def test_a_template_that_removes_text_cannot_be_used(base: Path, tokenizer: Toke
     assert markup(tokenizer, ids) == []
 
 
+def test_what_a_template_replaces_stays_a_messages(base: Path, tokenizer: Tokenizer) -> None:
+    source = (
+        "<|im_start|>{{ messages[0].content.replace('</think>', '!').replace('!', '</think>') }}"
+    )
+    chat = template(base, source + "{{ 'a!b' | replace('!', '<|im_end|>') }}")
+    ids = chat.encode(tokenizer, [{"role": "user", "content": "x</think>y! <|im_end|>"}])
+    assert [tokenizer.added[i] for i in markup(tokenizer, ids)] == ["<|im_start|>", "<|im_end|>"]
+    said = chat.encode(tokenizer, [{"role": "assistant", "content": "x</think>y!"}])
+    assert [tokenizer.added[i] for i in markup(tokenizer, said)] == [
+        "<|im_start|>",
+        "</think>",
+        "<|im_end|>",
+    ]
+
+
 def test_tools_and_documents_are_text_too(joined: ChatTemplate, tokenizer: Tokenizer) -> None:
     message = [{"role": "user", "content": "he"}]
     ids = joined.encode(tokenizer, message, documents=[{"text": "<|im_end|>"}])
@@ -228,6 +245,179 @@ def test_a_template_is_chosen_by_name_and_never_given(joined: ChatTemplate) -> N
     for name in (True, "{{ 1 }}", "rag"):
         with pytest.raises(ValueError, match="name of one of the model's"):
             joined.render([{"role": "user", "content": "x"}], chat_template=name)
+
+
+# --- messages as clients send them ------------------------------------------------------------
+
+CALLS = """{% for m in messages %}{{ m.role + ':' + m.content }}{% for call in m.tool_calls or [] %}
+{{ '=' ~ call.function.arguments | tojson }}{% endfor %}{% endfor %}"""
+
+
+def test_arguments_as_text_beside_no_content(base: Path) -> None:
+    call = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert template(base, CALLS).render(messages) == 'assistant:={"a": 1}'
+
+
+def test_arguments_that_a_message_quotes(base: Path) -> None:
+    call = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "user", "content": "{'a': 1}?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    assert template(base, CALLS).render(messages) == "user:{'a': 1}?assistant:={\"a\": 1}"
+    bare = template(base, CALLS.replace(" | tojson", ""))
+    assert bare.render(messages) == "user:{'a': 1}?assistant:={\"a\": 1}"
+
+
+def test_fields_of_any_name_are_the_messages(base: Path) -> None:
+    chat = template(base, "{{ messages[0].weight }} {{ tools[0].weight }} {{ messages.weight }}.")
+    message = {"role": "user", "content": "", "weight": 7}
+    assert chat.render([message], tools=[{"weight": "kg"}]) == "7 kg ."
+
+
+def test_what_cannot_be_continued_is_refused(base: Path) -> None:
+    source = "{% for m in messages %}{{ m.content.split('|')[-1] | trim }}<|end|>{% endfor %}"
+    chat = template(base, source)
+    said = [{"role": "assistant", "content": "so it is "}]
+    assert chat.render(said, continue_final_message=True) == "so it is"
+    assert chat.render(said, continue_final_message=False).endswith("so it is<|end|>")
+    with pytest.raises(ValueError, match="does not show the last message as it is"):
+        chat.render([{"role": "assistant", "content": "a|b"}], continue_final_message=True)
+    for value in ("reasoning_content", 2, ["content"]):
+        with pytest.raises(ValueError, match="continue_final_message must be true or false"):
+            chat.render(said, continue_final_message=value)
+
+
+def test_generation_is_a_scope_of_its_own(base: Path) -> None:
+    source = "{% set x = 'a' %}{% generation %}{{ x }}{% set x = 'b' %}{{ x }}{% endgeneration %}"
+    chat = template(base, source + "{{ x }}")
+    assert chat.render([{"role": "user", "content": ""}]) == "aba"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ 'Known until 2023, **day** %s' % 'x' }}", "Known until 2023, **day** x"),
+        ("{{ 'In 2024: {} {a}'.format('x', a=1) }}", "In 2024: x 1"),
+        ("{{ 'In 12345 (2024) %(a)s' % {'a': 'x'} }}", "In 12345 (2024) x"),
+        ("{{ strftime_now('since 2024') }}", "since 2024"),
+        ("{{ '%5.1f|%-4s|%%' % (1.25, 'a') }}", "  1.2|a   |%"),
+    ],
+)
+def test_numbers_beside_fields_are_no_widths(base: Path, source: str, text: str) -> None:
+    assert template(base, source).render([{"role": "user", "content": ""}]) == text
+
+
+def test_text_of_many_pieces_is_cut_soon(base: Path) -> None:
+    tools = [{"name": str(i)} for i in range(5_000)]
+    start = time.thread_time()
+    chat = template(base, "{{ (tools | tojson(indent=1) | indent(2)).splitlines() | length }}")
+    assert chat.render([{"role": "user", "content": ""}], tools=tools) == "15002"
+    assert time.thread_time() - start < 1
+
+
+# --- added tokens of all kinds -------------------------------------------------------------------
+
+ENDS = [("<|s|>", {}), ("<|e|>", {})]
+VOCABULARIES: dict[str, list[tuple[str, dict[str, bool]]]] = {
+    "plain": ENDS,
+    "swallow spaces before": [(text, {"lstrip": True}) for text, _ in ENDS],
+    "swallow spaces behind": [(text, {"rstrip": True}) for text, _ in ENDS],
+    "swallow spaces": [(text, {"lstrip": True, "rstrip": True}) for text, _ in ENDS],
+    "normalized": [(text, {"normalized": True}) for text, _ in ENDS],
+    "one begins another": [*ENDS, ("<|e|>of", {})],
+    "one ends another": [*ENDS, ("of<|e|>", {})],
+    "one is inside another": [*ENDS, ("o<|e|>f", {})],
+    "one ends inside another": [*ENDS, ("of<|", {}), ("|>of", {})],
+}
+BITS = ["<|s|>", "<|e|>", "of", "<|", "s", "|e|", ">", "o", "f", " ", "  ", "x", "<", "|"]
+
+
+@pytest.fixture(scope="module")
+def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Tokenizer]:
+    made = {}
+    for kind in ("byte_level", "byte_fallback"):
+        for name, tokens in VOCABULARIES.items():
+            plain = getattr(tiny, kind)()
+            plain.add_special_tokens(
+                [AddedToken(text, **{"normalized": False, **how}) for text, how in tokens]
+            )
+            folder = tiny.save(plain, tmp_path_factory.mktemp("vocabulary"))
+            made[kind, name] = Tokenizer(folder)
+    return made
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
+@settings(deadline=None, max_examples=60)
+@given(
+    chat=st.lists(st.lists(st.sampled_from(BITS), max_size=4).map("".join), min_size=1, max_size=2)
+)
+def test_messages_neither_make_nor_take_markup(
+    vocabularies: dict[tuple[str, str], Tokenizer], kind: str, name: str, chat: list[str]
+) -> None:
+    """Whatever the template has next to a message, and however its tokens overlap with text."""
+    tokenizer = vocabularies[kind, name]
+    source = "{% for m in messages %}<|s|>{{ m.content }}<|e|>{% endfor %}"
+    template = ChatTemplate.from_source(source, {})
+    messages = [{"role": "user", "content": content} for content in chat]
+    ids = template.encode(tokenizer, messages)
+    texts = [tokenizer.added[i] for i in markup(tokenizer, ids)]
+    if not (kind == "byte_fallback" and name == "normalized"):  # it wants a space before them
+        assert texts == ["<|s|>", "<|e|>"] * len(chat)
+    if not any(set("<|>") & set(content) or "of" in content for content in chat):
+        assert ids == tokenizer.encode(template.render(messages), add_special=False)
+
+
+# --- long ones -----------------------------------------------------------------------------------
+
+
+def test_long_conversations_render(base: Path, tokenizer: Tokenizer) -> None:
+    chat = template(base, TEMPLATES["tools"])
+    function = {"name": "f", "arguments": {"city": "Paris"}}
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": function}]},
+        {"role": "tool", "content": "rain"},
+        {"role": "assistant", "content": "It rains."},
+    ]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    start = time.thread_time()
+    text = chat.render(turns * 1250, tools=tools)
+    assert text.count("It rains.") == 1250 and time.thread_time() - start < 10
+
+
+def test_long_messages_render(joined: ChatTemplate, base: Path) -> None:
+    long = "w\u00f6rd\n" * 4_000_000
+    start = time.thread_time()
+    assert long in joined.render([{"role": "user", "content": long}])
+    thinking = template(base, TEMPLATES["thinking"])
+    said = [{"role": "assistant", "content": f"<think>{long}</think>{long}"}]
+    assert len(thinking.render(said)) > len(long)
+    assert time.thread_time() - start < 10
+
+
+def test_arguments_are_what_the_template_takes_whatever_messages_hold(base: Path) -> None:
+    source = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "{{ c.function.arguments|tojson }}{% endfor %}{% endfor %}"
+    )
+    chat = ChatTemplate.from_source(source, {})
+    call = {"function": {"name": "f", "arguments": '{"a": "b"}'}}
+    messages = [
+        {"role": "user", "content": "{'a': 'b'}"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    assert chat.render(messages) == "{'a': 'b'}" + '{"a": "b"}'
+    written_out = ChatTemplate.from_source(source.replace("|tojson", ""), {})
+    assert written_out.render(messages) == "{'a': 'b'}" + '{"a": "b"}'
+
+
+def test_what_callers_choose_is_not_kept_without_an_end(joined: ChatTemplate) -> None:
+    for index in range(200):
+        joined.render([{"role": f"role{index}", "content": [{"type": "text", "text": "x"}]}])
+    assert all(len(named.forms._found) <= 64 for named in joined._templates.values())
 
 
 # --- where templates come from ---------------------------------------------------------------

@@ -19,7 +19,10 @@ from tokenizers import Tokenizer as Fast
 from nanocupy.checkpoint.pre_tokenizers import PRE_TOKENIZERS
 from nanocupy.text import Tokenizer, TooLongError
 from nanocupy.text import pieces as pieces_module
+from nanocupy.text import plain as plain_module
+from nanocupy.text import tokenizer as tokenizer_module
 from nanocupy.text.pieces import pieces
+from nanocupy.text.plain import Plain, hiding, sharing
 from text import tiny_tokenizers as tiny
 
 WORDS = (
@@ -56,6 +59,9 @@ WORDS = (
     ),
 )
 texts = st.lists(st.sampled_from(WORDS), max_size=60).map("".join) | st.text(max_size=80)
+
+
+PLAIN: dict[Any, Plain] = {}  # those that have been made
 
 
 def changed(change: Callable[[Fast], None], made: Fast | None = None) -> Fast:
@@ -280,3 +286,34 @@ def test_half_surrogates_in_long_texts(tokenizers: dict[str, Tokenizer], text: s
     for encode in (tokenizer.encode, tokenizer.encode_plain, tokenizer.encode_spans):
         with pytest.raises(ValueError, match="half a surrogate pair"):
             encode(text)
+
+
+# --- text that is no markup ------------------------------------------------------------------
+
+
+@given(texts)
+@example("    <think>    <|im_start|>")
+def test_sharing_a_model_spells_as_hiding_markup_does(
+    tokenizers: dict[str, Tokenizer], text: str
+) -> None:
+    for name in ("byte-level", "byte fallback", "prefixed", "metaspace", "llama-bpe", "tekken"):
+        tokenizer = tokenizers[name]
+        spelled = []
+        for way in (sharing, hiding):
+            if (name, way) not in PLAIN:
+                PLAIN[name, way] = way(tokenizer._tokenizer, tokenizer.added)
+            plain = PLAIN[name, way]
+            ids = plain.tokenizer.encode(text, add_special_tokens=False).ids
+            spelled.append([plain.others.get(i, i) for i in ids])
+        assert spelled[0] == spelled[1] == tokenizer.encode_plain(text), name
+
+
+def test_markup_in_text_is_spelled_at_once(
+    tokenizers: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vocabulary is not written out and read again, which stops all threads."""
+    monkeypatch.setattr(plain_module, "hiding", None)
+    monkeypatch.setattr(tokenizer_module, "hiding", None)
+    tokenizer = tokenizers["NFC"]
+    tokenizer._plain.clear()
+    assert tokenizer.decode(tokenizer.encode_plain("a<think>b")) == "a<think>b"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Fast
 
 from nanocupy.text import Tokenizer
@@ -182,3 +183,12 @@ def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:
         (tmp_path / "tokenizer.json").write_text(text)
         with pytest.raises(ValueError, match="not a tokenizer"):
             Tokenizer(tmp_path)
+
+
+def test_a_letter_that_is_an_added_token_is_not_lost(tmp_path: Path) -> None:
+    fast = tiny.byte_level()
+    fast.add_special_tokens([AddedToken("o", normalized=False)])
+    tokenizer = Tokenizer(tiny.save(fast, tmp_path))
+    assert tokenizer.decode(tokenizer.encode_plain("h<|end|>e"), skip_special=False) == "h<|end|>e"
+    with pytest.raises(ValueError, match="one of them is a letter"):
+        tokenizer.encode_plain("hello")

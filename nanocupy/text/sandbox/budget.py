@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
+from types import GeneratorType
 from typing import Any, NamedTuple
 
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 
-from nanocupy.text.sandbox.written import Written
+from nanocupy.text.sandbox.provenance import Safe, Written
 
 MAX_SECONDS = 1.5
 MAX_TEXT = 1 << 22
@@ -25,8 +26,12 @@ MAX_TEXT = 1 << 22
 MAX_ITEMS = 1 << 17
 """Items in any one value that a template makes, those of values inside it counted too."""
 MAX_DEPTH = 100
+MAX_CALLS = 60
+"""Macros that call each other, before threads with small stacks run out of them."""
 MAX_WIDTH = 1000
 """The largest width, count or indent that a template may give to a function of strings."""
+MAX_PATH = 16
+"""Parts of an attribute such as "function.parameters.type"."""
 MAX_BITS = 2048
 """Bits of a whole number."""
 MAX_KEY = 1 << 60
@@ -54,24 +59,24 @@ class Weight(NamedTuple):
 class Items(list[Any]):
     """A list that knows its weight: nothing changes it, so that it is weighed once."""
 
-    weight = Weight()
+    _weight = Weight()  # templates read no name that begins so
 
 
 class Fields(dict[Any, Any]):
     """A dict that knows its weight: nothing changes it, so that it is weighed once."""
 
-    weight = Weight()
+    _weight = Weight()  # templates read no name that begins so
 
 
 def owned(value: Any) -> Any:
     """A copy of a value of plain JSON types that knows its weight, whatever that is."""
     if isinstance(value, dict):
         fields = Fields((key, owned(inner)) for key, inner in value.items())
-        fields.weight = _total(map(_known, (*fields.keys(), *fields.values())))
+        fields._weight = _total(map(_known, (*fields.keys(), *fields.values())))
         return fields
     if isinstance(value, (list, tuple)):
         items = Items(map(owned, value))
-        items.weight = _total(map(_known, items))
+        items._weight = _total(map(_known, items))
         return items
     return value
 
@@ -80,7 +85,7 @@ def _known(value: Any) -> Weight:
     """The weight of what `owned` made."""
     if isinstance(value, str):
         return Weight(1, len(value))
-    return value.weight if isinstance(value, (Items, Fields)) else Weight(1, 8)
+    return value._weight if isinstance(value, (Items, Fields)) else Weight(1, 8)
 
 
 def _total(weights: Iterable[Weight]) -> Weight:
@@ -104,6 +109,7 @@ class Budget:
             MAX_SECONDS + _SECONDS_PER_ITEM * given.items + _SECONDS_PER_LETTER * given.letters
         )
         self._deadline = time.thread_time() + self.seconds
+        self._calls = 0
         self._look = 0.0  # when to ask for the thread's time again, which some systems are slow at
 
     def check_time(self) -> None:
@@ -115,6 +121,17 @@ class Budget:
         if left <= 0:
             raise TooMuch(f"it computed for more than {self.seconds:.1f} s")
         self._look = now + left  # no thread computes for longer than that passes
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around each call of a macro or a recursive loop."""
+        self._calls += 1
+        try:
+            if self._calls > MAX_CALLS:
+                raise TooMuch("macros call each other too deeply")
+            yield
+        finally:
+            self._calls -= 1
 
     def check_steps(self, steps: int) -> None:
         """Called before what takes `steps` comparisons of letters."""
@@ -140,10 +157,10 @@ class Budget:
         """The weight of a plain value. SecurityError for one that is too large, or not plain: what
         else there is could be written out or compared without an end."""
         kind = type(value)
-        if kind is str or kind is Written:
+        if kind is str or kind is Written or kind is Safe:
             return Weight(1, len(value))
         if kind is Items or kind is Fields:
-            weight: Weight = value.weight
+            weight: Weight = value._weight
             return weight
         if isinstance(value, (list, tuple)):
             return self._weigh_all(value)
@@ -175,12 +192,12 @@ class Budget:
         left = iter(values)
         found = Items()
         while some := [*islice(left, _AT_ONCE)]:
-            found += some
+            found += [self.items_of(v) if isinstance(v, GeneratorType) else v for v in some]
             self.check_time()
             if len(found) > self.most_items:
                 raise TooMuch("a list is too long")
         self.charge(items=len(found) + 2)
-        found.weight = self._weigh_all(found)
+        found._weight = self._weigh_all(found)
         return found
 
     def fields_of(self, pairs: Iterable[tuple[Any, Any]]) -> Fields:
@@ -191,7 +208,7 @@ class Budget:
             if index % _AT_ONCE == 0:
                 self.spend(items=min(index, _AT_ONCE))
         self.charge(items=len(found) % _AT_ONCE + 4)
-        found.weight = self._weigh_all((*found.keys(), *found.values()))
+        found._weight = self._weigh_all((*found.keys(), *found.values()))
         return found
 
 

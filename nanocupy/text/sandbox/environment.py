@@ -15,21 +15,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
 from nanocupy.text.sandbox.budget import budget, budget_for, owned
-from nanocupy.text.sandbox.functions import (
-    FILTER_TABLE,
-    FUNCTIONS,
-    METHODS,
-    OPERATORS,
-    TEST_TABLE,
-    TEXT_METHODS,
-    braces,
-    compared,
-    concatenate,
-    kind_of,
-    searched,
-    to_text,
-)
-from nanocupy.text.sandbox.written import join, written
+from nanocupy.text.sandbox.filters import FILTER_TABLE
+from nanocupy.text.sandbox.formats import braces
+from nanocupy.text.sandbox.functions import FUNCTIONS, TEST_TABLE
+from nanocupy.text.sandbox.methods import METHODS, TEXT_METHODS
+from nanocupy.text.sandbox.operators import OPERATORS
+from nanocupy.text.sandbox.provenance import join, written
+from nanocupy.text.sandbox.values import compared, concatenate, kind_of, searched, to_text
 
 MAX_SOURCE = 1 << 17
 """Characters of a template; the longest that models come with have 50,000."""
@@ -73,7 +65,7 @@ class Template:
 
     def _render(self, variables: dict[str, Any], limit: int) -> str:
         given = owned(variables)
-        with budget_for(given.weight) as left:
+        with budget_for(given._weight) as left:
             pieces = []
             for piece in self._template.generate(given):
                 limit -= len(piece)
@@ -181,6 +173,7 @@ def _check_tree(tree: nodes.Template) -> None:
         node, depth, scopes = left.pop()
         found += 1
         scopes += isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.With))
+        depth += len(node.elif_) if isinstance(node, nodes.If) else 0  # Python nests them
         if found > MAX_NODES or depth > MAX_NESTING or scopes > MAX_LOOPS:
             raise TemplateSyntaxError("it is too long, or nested too deeply", 1)
         if isinstance(node, nodes.Stmt) and not isinstance(node, _STATEMENTS):
@@ -245,6 +238,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """`obj[argument]`"""
+        if isinstance(argument, (list, dict)):  # jinja2's answer, for they have no hash
+            return self.undefined(obj=obj, name=to_text(argument))
         if argument is not None and not isinstance(argument, (str, int, float, Undefined)):
             raise SecurityError(f"a {type(argument).__name__} cannot be a key")
         return super().getitem(obj, argument)
@@ -263,13 +258,16 @@ class _Environment(ImmutableSandboxedEnvironment):
         budget().check_time()
         if obj is self.tick:
             return None
-        if isinstance(obj, (BuiltinMethodType, MethodType)):
-            kwargs.pop("_loop_vars", None)
+        if isinstance(obj, (BuiltinMethodType, MethodType, Macro, LoopContext)):
+            kwargs.pop("_loop_vars", None)  # jinja2's own: the variables of a loop
             kwargs.pop("_block_vars", None)
+        if isinstance(obj, (BuiltinMethodType, MethodType)):
             return self._call_method(obj.__self__, obj.__name__, obj, args, kwargs)
         if isinstance(obj, (Macro, LoopContext)):
             _check_arguments((*args, *kwargs.values()))
-        elif not isinstance(obj, Undefined) and obj not in self.globals.values():
+            with budget().call():
+                return super().call(context, obj, *args, **kwargs)
+        if not isinstance(obj, Undefined) and obj not in self.globals.values():
             raise SecurityError(f"a {kind_of(obj)} is nothing that templates call")
         return super().call(context, obj, *args, **kwargs)
 
@@ -298,10 +296,11 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012  (jinja2's own interface)
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The nodes between the tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The nodes between the tags; what they set ends there, as in transformers."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.With([], [], body).set_lineno(line)
 
 
 def _make_environment() -> _Environment:

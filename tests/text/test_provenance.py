@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from nanocupy.text.sandbox import Template, flags, marked
 
-own = importlib.import_module("nanocupy.text.sandbox.written")
+own = importlib.import_module("nanocupy.text.sandbox.provenance")
 LETTERS = "ab<|>c \n\t.,-%{}\\"
 SHIFT = 0xF0000  # private use: no case, no space, no format
 
@@ -142,7 +142,8 @@ def replaced(text: str, old: str, new: str, count: int) -> list[tuple[str, bool]
     while at <= len(pairs):
         here = "".join(letter for letter, _ in pairs[at : at + len(old)])
         if left != 0 and here == old and (old or at <= len(pairs)):
-            found += pairs_of(new)
+            ours = all(of_template for _, of_template in pairs[at : at + len(old)])
+            found += pairs_of(new) if ours else [(letter, False) for letter in str.__str__(new)]
             left -= 1
             if old:
                 at += len(old)

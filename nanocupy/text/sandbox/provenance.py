@@ -37,6 +37,22 @@ class Written(str):
         return written(text) if self._flags[key] else text
 
 
+class Safe(Written):
+    """A string that `safe` or `escape` made: what is added to it is escaped, as jinja2 does."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> str:
+        return safe(super().__getitem__(key))
+
+
+def safe(text: str) -> str:
+    """`text` as one that is escaped already."""
+    made = Safe(text)
+    made._flags = flags(text)
+    return made
+
+
 def flags(text: str) -> bytes:
     """One byte for each character: 1 where it is the template's."""
     return text._flags if isinstance(text, Written) else bytes(len(text))
@@ -149,16 +165,31 @@ def _cut(text: str, pieces: list[str], sep: str | None) -> list[str]:
 
 
 def replace(text: str, old: str, new: str, count: int = -1) -> str:
-    """`text.replace(old, new, count)`."""
-    if not isinstance(text, Written) and not isinstance(new, Written):
-        return str.replace(text, old, new, count)
+    """`text.replace(old, new, count)`.
+
+    What stands for a message's text is a message's, whoever spells it: else messages could make
+    markup of what a template replaces.
+    """
+    if not isinstance(text, Written) and (old or not isinstance(new, Written)):
+        return str.__str__(str.replace(text, old, new, count))
     if is_whole(text) and (not new or is_whole(new)):
         return written(str.replace(text, old, new, count))
-    if old:
-        return join(split(text, old, count), new)
-    most = len(text) + 1 if count < 0 else min(count, len(text) + 1)
-    pieces = [piece for letter in text[: most - 1] for piece in (letter, new)] if most else []
-    return join([new, *pieces, text[most - 1 :]]) if most else text
+    plain, own = str.__str__(new), flags(text)
+    pieces, at = [], 0
+    for start in _places(text, old, count):
+        end = start + len(old)
+        pieces += [text[at:start], plain if 0 in own[start:end] else new]
+        at = end
+    return join([*pieces, text[at:]])
+
+
+def _places(text: str, old: str, count: int) -> Iterator[int]:
+    """Where `old` stands in `text`, one behind the other, at most `count` of them."""
+    start = 0
+    while count != 0 and (start := str.find(text, old, start)) >= 0:
+        yield start
+        start += len(old) or 1
+        count -= 1
 
 
 def mapped(text: str, result: str) -> str:
