@@ -21,7 +21,7 @@ PAGES = ["README.md", "benchmarks/README.md", *sorted(f"docs/{p.name}" for p in
          (ROOT / "docs").glob("*.md"))]  # fmt: skip
 PLACES = ["", "nanocupy", "docs", "tests", "benchmarks", "examples", "nanocupy/device/emulated",
           "nanocupy/device/emulated/include", "nanocupy/models", "nanocupy/checkpoint",
-          "tests/models"]  # fmt: skip
+          "nanocupy/text/sandbox", "tests/models"]  # fmt: skip
 CODE = (".py", ".cu", ".cuh", ".h", ".toml", ".json")
 ENDINGS = {ending[1:] for ending in CODE} | {"md", "gguf", "svg"}  # `a.md` is no name in `a`
 # What a page names and is not ours.
