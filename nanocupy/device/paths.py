@@ -20,6 +20,10 @@ SPARE = 9  # folders that are tried beside one that cannot be trusted
 _LINKS = 40  # that one path may lead through
 
 
+class CacheWarning(RuntimeWarning):
+    """Something is kept elsewhere than it should be, or not at all; told once in a process."""
+
+
 class Untrusted(OSError):
     """A folder that somebody else could have filled; the text says which, and why."""
 
@@ -63,7 +67,7 @@ def say_once(text: str) -> None:
     """Warn, once in a process, of what is not as the user may think."""
     if text not in _said:
         _said.add(text)
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
+        warnings.warn(text, CacheWarning, stacklevel=3)
 
 
 _said: set[str] = set()
