@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple

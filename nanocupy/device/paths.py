@@ -101,6 +101,7 @@ def trusted(path: str, *, strict: bool) -> str:
 
     Raises:
         Untrusted: which folder or link, and why.
+        NotADirectoryError: a file of this user's own lies in the way.
     """
     if os.name == "nt":
         os.makedirs(path, exist_ok=True)
@@ -140,10 +141,11 @@ def _look(place: str) -> os.stat_result:
 
 def _check(place: str, found: os.stat_result, *, strict: bool) -> None:
     """Raise Untrusted unless this is a folder in which nobody else can change what is there."""
-    if not stat.S_ISDIR(found.st_mode):
-        kind = "a link" if stat.S_ISLNK(found.st_mode) else "no folder"
-        raise Untrusted(f"{place} is {kind}")
+    if stat.S_ISLNK(found.st_mode):
+        raise Untrusted(f"{place} is a link")
     _check_owner(place, found)
+    if not stat.S_ISDIR(found.st_mode):  # of this user's own: a mistake, which is told
+        raise NotADirectoryError(f"{place} is no folder")
     loose = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if loose and strict:
         raise Untrusted(f"others can write to {place}")
