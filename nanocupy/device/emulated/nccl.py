@@ -36,10 +36,10 @@ class NcclError(RuntimeError):
 
     def __init__(self, status: int, more: str = "") -> None:
         super().__init__(ERRORS[status] + (more and f" ({more})"))
-        self.status, self.more = status, more
+        self.status, self._more = status, more
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.status, self.more), self.__dict__
+        return type(self), (self.status, self._more), self.__dict__
 
 
 class Nccl:
