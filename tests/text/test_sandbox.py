@@ -326,6 +326,12 @@ def test_an_interrupt_gets_through() -> None:
         template.render({}, 1 << 18)
 
 
+def test_long_expressions_are_refused_before_they_are_parsed() -> None:
+    assert shown("{{ [" + "1," * 500 + "] | length }}") == "500"
+    with pytest.raises(ValueError, match="an expression is too long"):
+        shown("{{ 1" + "+1" * 1500 + " }}")
+
+
 def test_small_stacks_are_enough() -> None:
     deep = (
         "nested sums",
@@ -345,7 +351,7 @@ def test_small_stacks_are_enough() -> None:
             except ValueError as error:
                 ends.append(str(error))
 
-    before = threading.stack_size(256 << 10)
+    before = threading.stack_size(512 << 10)
     try:
         thread = threading.Thread(target=attack)
         thread.start()

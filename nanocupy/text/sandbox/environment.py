@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
@@ -27,6 +28,9 @@ MAX_SOURCE = 1 << 17
 """Characters of a template; the longest that models come with have 50,000."""
 MAX_NODES = 1 << 14
 """Parts of a parsed template: about one for 10 characters of those that models come with."""
+MAX_WORDS = 2048
+"""Words of one expression or tag (48 in those that models come with): each may be a level deeper,
+and interpreters take a tree apart with a bit of stack for each level."""
 MAX_NESTING, MAX_LOOPS = 200, 20
 """Parts, and loops and macros, inside of each other; Python has that limit of loops itself."""
 MAX_SCOPES = 1 << 20
@@ -165,6 +169,15 @@ class _Undefined(Undefined):
         super().__init__(hint, plain, *rest, **named)
 
 
+def _check_words(words: Iterable[tuple[int, str, str]]) -> None:
+    """Refuse expressions that are too long, before they are parsed."""
+    count = 0
+    for line, kind, _ in words:
+        count = 0 if kind in ("variable_begin", "block_begin", "data") else count + 1
+        if count > MAX_WORDS:
+            raise TemplateSyntaxError("an expression is too long", line)
+
+
 def _check_tree(tree: nodes.Template) -> None:
     """Refuse statements that templates do not have, and what would take long to compile."""
     found, names, branches = 0, set(), 1
@@ -198,6 +211,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         """Parse, and let every turn of every loop look at the clock."""
+        _check_words(self.lex(source))
         tree = super()._parse(source, name, filename)
         _check_tree(tree)
         for loop in tree.find_all(nodes.For):
