@@ -39,7 +39,7 @@ class _Recent(OrderedDict[Any, Any]):
         super().__setitem__(key, value)
         self.move_to_end(key)
         if len(self) > KEPT:
-            self.popitem(last=False)
+            del self[next(iter(self))]  # popitem of Python 3.10 would get it first
 
 
 class _Switch:
