@@ -816,7 +816,7 @@ def hasattr_or_refused(module: Any, name: str) -> bool:
         return False
 
 
-_NOT_METHODS = words("conj real imag __complex__ __setstate__ __release_buffer__")
+_NOT_METHODS = words("conj real imag __complex__ __getstate__ __setstate__ __release_buffer__")
 
 
 def test_every_method_of_mlx_is_here() -> None:
