@@ -28,10 +28,15 @@ def place(name: str) -> Path:
     try:
         return own_folder("models") / name
     except OSError as error:
-        raise ValueError(
-            f"cannot keep the model in {cache_folder()}: {error}. "
-            f"Set NANOCUPY_CACHE to a folder that you can write to"
-        ) from error
+        raise not_kept(cache_folder(), error) from error
+
+
+def not_kept(folder: Path, error: OSError) -> ValueError:
+    """What to say where a model cannot be kept in a folder of the cache."""
+    return ValueError(
+        f"cannot keep the model in {folder}: {error}. "
+        f"Set NANOCUPY_CACHE to a folder that you can write to"
+    )
 
 
 def record(folder: Path) -> None:

@@ -38,7 +38,7 @@ class KnownModel:
 
     @property
     def folder(self) -> Path:
-        """Where its imported folder is kept."""
+        """Where its imported folder is kept; what that lies in is made."""
         return place(f"{self.name}-{self.sha256[:12]}-v{IMPORTER}")
 
 

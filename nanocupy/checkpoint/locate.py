@@ -153,7 +153,8 @@ def _from_hub(model: str, progress: bool) -> Path:
 def _known(model: KnownModel, progress: bool) -> Path:
     """The folder of a known model: from the cache, else imported under a lock, else the hub's."""
     try:
-        return _imported(model.folder, lambda: _import(model, progress), progress)
+        folder = model.folder
+        return _imported(folder, lambda: _import(model, folder, progress), progress)
     except FetchError as error:
         return _last_resort(model, str(error), progress)
 
@@ -172,10 +173,7 @@ def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
                 imported.record(folder)
             return folder
     except OSError as error:
-        raise ValueError(
-            f"cannot keep the model in {folder.parent}: {error}. "
-            f"Set NANOCUPY_CACHE to a folder that you can write to"
-        ) from error
+        raise imported.not_kept(folder.parent, error) from error
 
 
 @contextmanager
@@ -183,7 +181,6 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
     """Hold the lock of a cached folder, and clear away what a killed process left of it."""
     from filelock import FileLock, Timeout
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
         lock.acquire(timeout=0.5)
@@ -198,8 +195,7 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
         lock.release()
 
 
-def _import(model: KnownModel, progress: bool) -> None:
-    folder = model.folder
+def _import(model: KnownModel, folder: Path, progress: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
         convert_gguf(gguf, folder, progress=progress)

@@ -52,6 +52,9 @@ class ChatTemplate:
         sources = template_sources(folder)
         if not sources:
             raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
+        self._set_of(folder, sources)
+
+    def _set_of(self, folder: Path, sources: dict[str, str]) -> None:
         try:
             self._set(sources, special_token_texts(folder))
         except ValueError as error:
@@ -165,7 +168,13 @@ class ChatTemplate:
 
 def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
     """The chat template of a model folder, or None if it has none (a base model)."""
-    return ChatTemplate(folder) if template_sources(Path(folder)) else None
+    folder = Path(folder)
+    sources = template_sources(folder)
+    if not sources:
+        return None
+    made = ChatTemplate.__new__(ChatTemplate)
+    made._set_of(folder, sources)
+    return made
 
 
 def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,8 +290,7 @@ class _Marks:
     model's own markup that is not special."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._markup = tuple(tokenizer.added.values())
-        self._own = _any_of(t for i, t in tokenizer.added.items() if i not in tokenizer.special_ids)
+        self._tokenizer = tokenizer
 
     def conversation(self, chat: Conversation) -> Conversation:
         """The same messages, marked."""
@@ -290,7 +298,7 @@ class _Marks:
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
         role = message["role"]
-        if role not in KNOWN_ROLES and any(role in token for token in self._markup):
+        if role not in KNOWN_ROLES and any(role in t for t in self._tokenizer.added.values()):
             raise ValueError(
                 f"'{role}' cannot be a role: one of the model's added tokens has that text in it; "
                 f"expected one such as {', '.join(KNOWN_ROLES)}"
@@ -314,12 +322,7 @@ class _Marks:
         return changed
 
     def _text(self, text: str) -> str:
-        return marked(text, (match.span() for match in self._own.finditer(text)))
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Matches any of `texts`, the longest first."""
-    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
+        return marked(text, (match.span() for match in self._tokenizer.own_markup.finditer(text)))
 
 
 # --- token ids -------------------------------------------------------------------------------

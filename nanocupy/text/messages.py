@@ -11,16 +11,8 @@ from typing import Any
 Message = Mapping[str, Any]
 Conversation = list[dict[str, Any]]
 
-KNOWN_ROLES = (
-    "system",
-    "developer",
-    "user",
-    "assistant",
-    "tool",
-    "function",
-    "ipython",
-    "observation",
-)
+_TOOL_ROLES = ("tool", "function", "ipython", "observation")
+KNOWN_ROLES = ("system", "developer", "user", "assistant", *_TOOL_ROLES)
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_\-]{0,63}")
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -191,7 +183,7 @@ def _around(message: dict[str, Any]) -> Conversation:
         return [message, {"role": "user", "content": "."}]
     if message["role"] == "user":
         return [message]
-    if message["role"] in ("tool", "function", "ipython", "observation"):
+    if message["role"] in _TOOL_ROLES:
         return [*asked_for({}), {**message, "name": "f", "tool_call_id": "call00000"}]
     return [{"role": "user", "content": "."}, message]
 

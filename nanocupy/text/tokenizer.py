@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,12 @@ class Tokenizer:
     def special_texts(self) -> dict[int, str]:
         """The text of each special token, which decoded text does not show."""
         return {i: self.added[i] for i in sorted(self.special_ids) if i in self.added}
+
+    @cached_property
+    def own_markup(self) -> re.Pattern[str]:
+        """Matches markup that is not special, such as `<think>`, the longest first."""
+        own = {text for i, text in self.added.items() if i not in self.special_ids}
+        return re.compile("|".join(map(re.escape, sorted(own, key=len, reverse=True))) or r"(?!)")
 
     @cached_property
     def bos_id(self) -> int | None:

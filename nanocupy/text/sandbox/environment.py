@@ -57,8 +57,8 @@ class Template:
     def render(self, variables: dict[str, Any], limit: int) -> str:
         """The text, of at most `limit` characters; ValueError for whatever goes wrong.
 
-        The characters that the template wrote itself are marked, see `written`. Values are of plain
-        JSON types.
+        The characters that the template wrote itself are marked, see `provenance`. Values are of
+        plain JSON types.
         """
         try:
             return self._render(variables, limit)
