@@ -18,7 +18,7 @@ import numpy as np
 
 import nanocupy.core as mx
 from nanocupy.core import fast
-from nanocupy.core.program import Program
+from nanocupy.core.recorder.program import Program
 from nanocupy.device.cpu.device import CpuDevice
 
 ROUNDS = 9

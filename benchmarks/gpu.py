@@ -29,10 +29,10 @@ import numpy as np
 from nanocupy import LLM, SamplingParams
 from nanocupy.cli.measure import Bench, interleaved, nano_vllm_load
 from nanocupy.cli.model import ModelFacts
-from nanocupy.device.base import Launch
 from nanocupy.device.cuda.limits import seconds, stream_gbs
+from nanocupy.device.protocols import Launch
 from nanocupy.engine.batch import SampleRow, Scheduled
-from nanocupy.kernels.base import GEMM
+from nanocupy.kernels.kernel import GEMM
 
 PARTS = ("right", "kernels", "engine", "load")
 TEXTS = (

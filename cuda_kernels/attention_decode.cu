@@ -1,4 +1,4 @@
-// Attention of rows by themselves: see nanocupy/kernels/paged_attention_cuda.py.
+// Attention of rows by themselves: see nanocupy/kernels/attention/cuda.py.
 //
 // A block takes one part of a row's tokens for HEADS query heads of one KV head. Its warps take
 // STEP tokens in turn, each with a running softmax of its own, and never wait for one another.

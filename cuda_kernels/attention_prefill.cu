@@ -1,4 +1,4 @@
-// Attention of neighbours in a sequence: see nanocupy/kernels/paged_attention_cuda.py.
+// Attention of neighbours in a sequence: see nanocupy/kernels/attention/cuda.py.
 //
 // A block takes a tile of up to TILE rows for one query head, a warp 16 of them. K and V come in
 // tiles of KEYS tokens: while tensor cores work on one, the next is on its way into registers.

@@ -1,4 +1,4 @@
-// The contract is nanocupy/kernels/columns.py.
+// The contract is nanocupy/kernels/columns/__init__.py.
 #include "common.cuh"
 
 // out[row, to[j]] = x[row, from[j]]. Blocks: rows along grid x, columns along y.

@@ -1,4 +1,4 @@
-// The contract is nanocupy/kernels/embedding.py.
+// The contract is nanocupy/kernels/embedding/__init__.py.
 #include "rows.cuh"
 
 // out f32 [rows, width], weight [count, width]: the table's rows from `first` on, tokens [rows].

@@ -1,4 +1,4 @@
-// The contract is nanocupy/kernels/experts_cuda.py.
+// The contract is nanocupy/kernels/experts/cuda.py.
 #include "affine_product.cuh"
 #include "rows.cuh"
 

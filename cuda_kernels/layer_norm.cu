@@ -1,4 +1,4 @@
-// The contract is nanocupy/kernels/layer_norm.py. A block a row; a thread takes every THREADS-th
+// The contract is nanocupy/kernels/layer_norm/__init__.py. A block a row; a thread takes every THREADS-th
 // four elements of it, three times: for the mean, for the squares, and for the result.
 #include "rows.cuh"
 

@@ -1,4 +1,4 @@
-// The contract is nanocupy/kernels/rms_norm.py. A block a vector; a thread takes every THREADS-th
+// The contract is nanocupy/kernels/rms_norm/__init__.py. A block a vector; a thread takes every THREADS-th
 // four elements of it, twice: for the sum and for the product, when they are in the cache.
 #include "rows.cuh"
 

@@ -1,4 +1,4 @@
-// The contract is nanocupy/kernels/routing.py. Vectors along grid x: a warp each; a row has `vectors`.
+// The contract is nanocupy/kernels/routing/__init__.py. Vectors along grid x: a warp each; a row has `vectors`.
 #include "common.cuh"
 
 // Where a vector starts, or nullptr past the last row.

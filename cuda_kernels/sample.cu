@@ -1,4 +1,4 @@
-// The contract is nanocupy/kernels/sample.py. A block a row.
+// The contract is nanocupy/kernels/sample/__init__.py. A block a row.
 //
 // Every filter keeps the probabilities at or above some value, so together they are one value,
 // `least`. Floats that are not negative order like their bits, so values are compared as bits.

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.kernels.affine import pack
+from nanocupy.kernels.linear.affine import pack
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.floating]

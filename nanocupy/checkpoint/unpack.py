@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.kernels.affine import pack, unpack
+from nanocupy.kernels.linear.affine import pack, unpack
 
 Words = NDArray[np.integer]
 Codes = NDArray[np.uint8]

@@ -8,10 +8,13 @@ from importlib import import_module
 from math import e, inf, nan, pi
 from typing import Any
 
-from nanocupy.core import distributed, fast, methods
-from nanocupy.core.array import array, async_eval, eval
-from nanocupy.core.compiled import compile, disable_compile, enable_compile
-from nanocupy.core.dtype import (
+from nanocupy.core import distributed, fast
+from nanocupy.core.arrays import methods
+from nanocupy.core.compiling.compiled import compile, disable_compile, enable_compile
+from nanocupy.core.names import finder, homes_of
+from nanocupy.core.recorder.arrays import array, async_eval, eval
+from nanocupy.core.recorder.casting import astype
+from nanocupy.core.recorder.dtype import (
     bfloat16,
     bool_,
     float16,
@@ -26,47 +29,45 @@ from nanocupy.core.dtype import (
     uint32,
     uint64,
 )
-from nanocupy.core.dtypes import astype
-from nanocupy.core.lazy import finder, homes_of
-from nanocupy.core.program import Program
-from nanocupy.core.surface import operation
+from nanocupy.core.recorder.program import Program
+from nanocupy.core.recorder.public import operation
 from nanocupy.core.unsupported import refuse
-from nanocupy.device.base import Rows
+from nanocupy.device.protocols import Rows
 
 newaxis = None
 euler_gamma = 0.5772156649015329
 
 _MODULES = ("cuda", "linalg", "metal", "random")
 _HOMES = {  # module: the names that it has for this one
-    "convolution": (
+    "maths.convolution": (
         "conv1d conv2d conv3d conv_general conv_transpose1d conv_transpose2d conv_transpose3d "
         "convolve"
     ),
-    "creation": (
+    "arrays.creation": (
         "arange asarray bartlett blackman empty empty_like eye from_dlpack full full_like "
         "hamming hanning identity linspace ones ones_like tri tril triu zeros zeros_like"
     ),
-    "debug": "export_to_dot",
-    "devices": (
+    "recorder.debug": "export_to_dot",
+    "runtime.devices": (
         "Device DeviceType Stream StreamContext ThreadLocalStream clear_streams cpu "
         "default_device default_stream device_count device_info gpu is_available new_stream "
         "new_thread_local_stream new_thread_unsafe_stream set_default_device "
         "set_default_stream stream synchronize"
     ),
-    "hadamard": "hadamard_transform",
-    "indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
-    "io": "load save save_safetensors savez savez_compressed",
-    "layout": (
+    "maths.hadamard": "hadamard_transform",
+    "arrays.indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
+    "arrays.io": "load save save_safetensors savez savez_compressed",
+    "arrays.layout": (
         "as_strided atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_shapes "
         "broadcast_to concat concatenate contiguous depends diag diagonal diff flatten flip "
         "kron matrix_transpose meshgrid moveaxis pad repeat roll stack swapaxes tile trace "
         "unflatten unstack view"
     ),
-    "memory": (
+    "runtime.memory": (
         "clear_cache get_active_memory get_cache_memory get_memory_limit get_peak_memory "
         "reset_peak_memory set_cache_limit set_memory_limit"
     ),
-    "ops": (
+    "recorder.elementwise": (
         "abs acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh "
         "atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or "
         "bitwise_right_shift bitwise_xor ceil clip cos cosh degrees divide divmod equal erf "
@@ -77,27 +78,28 @@ _HOMES = {  # module: the names that it has for this one
         "rsqrt sigmoid sign silu sin sinh sqrt square stop_gradient subtract tan tanh trunc "
         "where"
     ),
-    "products": (
+    "maths.products": (
         "addmm block_masked_mm einsum einsum_path gather_mm inner matmul outer segmented_mm "
         "tensordot vecdot"
     ),
-    "quantized": "dequantize from_fp8 gather_qmm quantize quantized_matmul to_fp8",
-    "reductions": (
+    "maths.quantized": "dequantize from_fp8 gather_qmm quantize quantized_matmul to_fp8",
+    "maths.reductions": (
         "all allclose any argmax argmin array_equal count_nonzero logsumexp max mean min minmax "
         "prod softmax std sum var"
     ),
-    "scans": "cummax cummin cumprod cumsum cumulative_prod cumulative_sum logcumsumexp",
-    "shapes": "expand_dims permute_dims reshape split squeeze transpose",
-    "sorting": "argpartition argsort median partition searchsorted sort topk",
-    "types": (
+    "maths.scans": "cummax cummin cumprod cumsum cumulative_prod cumulative_sum logcumsumexp",
+    "recorder.shapes": "expand_dims permute_dims reshape split squeeze transpose",
+    "maths.sorting": "argpartition argsort median partition searchsorted sort topk",
+    "arrays.types": (
         "Dtype DtypeCategory can_cast finfo floating generic iinfo inexact integer isdtype "
         "issubdtype number result_type signedinteger unsignedinteger"
     ),
 }
 _HOME_OF = homes_of(_HOMES)
 _OPERATIONS = {  # modules whose functions take a stream
-    "convolution", "creation", "hadamard", "indexing", "io", "layout", "ops", "products",
-    "quantized", "reductions", "scans", "shapes", "sorting",
+    "arrays.creation", "arrays.indexing", "arrays.io", "arrays.layout", "maths.convolution",
+    "maths.hadamard", "maths.products", "maths.quantized", "maths.reductions", "maths.scans",
+    "maths.sorting", "recorder.elementwise", "recorder.shapes",
 }  # fmt: skip
 _find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core"))
 

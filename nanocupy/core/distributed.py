@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.array import array, as_array, record
-from nanocupy.core.graph import Node, Op, Spec, size, width
-from nanocupy.core.lowering import Lowering
-from nanocupy.core.surface import public
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.graph import Node, Op, Spec, size, width
+from nanocupy.core.recorder.lowering import Lowering
+from nanocupy.core.recorder.public import public
 from nanocupy.core.unsupported import refuse
 from nanocupy.distributed import Group, world
 from nanocupy.kernels import collective
-from nanocupy.kernels.base import FLOATS
+from nanocupy.kernels.kernel import FLOATS
 
 _BACKENDS = ("any", "mpi")
 

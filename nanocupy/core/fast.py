@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.array import (
+from nanocupy.core.compiling.custom import custom_kernel
+from nanocupy.core.recorder.arrays import (
     array,
     as_array,
     bfloat16,
@@ -21,23 +22,22 @@ from nanocupy.core.array import (
     int32,
     record,
 )
-from nanocupy.core.attention import scaled_dot_product_attention
-from nanocupy.core.custom import custom_kernel
-from nanocupy.core.dtypes import astype, common, rounded
-from nanocupy.core.graph import Node, Op, item, leaf, width
-from nanocupy.core.lowering import Lowering
-from nanocupy.core.paged import (
+from nanocupy.core.recorder.attention import scaled_dot_product_attention
+from nanocupy.core.recorder.casting import astype, common, rounded
+from nanocupy.core.recorder.graph import Node, Op, item, leaf, width
+from nanocupy.core.recorder.lowering import Lowering
+from nanocupy.core.recorder.paged import (
     PagedCache,
     PagedMeta,
     Work,
     paged_attention,
     tile_rows,
 )
-from nanocupy.core.rotary import longest, rope
-from nanocupy.core.specs import same, wide
-from nanocupy.core.surface import public
+from nanocupy.core.recorder.public import public
+from nanocupy.core.recorder.rotary import longest, rope
+from nanocupy.core.recorder.specs import same, wide
 from nanocupy.core.unsupported import refuse
-from nanocupy.device.base import Rows
+from nanocupy.device.protocols import Rows
 from nanocupy.kernels import embedding as embedding_kernel
 from nanocupy.kernels import layer_norm as layer_norm_kernel
 from nanocupy.kernels import linear as linear_kernel
@@ -45,8 +45,8 @@ from nanocupy.kernels import quantize as quantize_kernel
 from nanocupy.kernels import rms_norm as rms_norm_kernel
 from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
+from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
-from nanocupy.kernels.paged_attention import KVLayout
 
 STATIC = Op("static", leaf)
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import ops, reductions
-from nanocupy.core.array import array, as_array, float32, record
-from nanocupy.core.creation import zeros_like
-from nanocupy.core.dtypes import astype, floating, together
-from nanocupy.core.graph import Op
-from nanocupy.core.layout import stack
-from nanocupy.core.shapes import reshape, slice_axis, squeeze
-from nanocupy.core.specs import normal_axes, normal_axis
-from nanocupy.core.surface import public
+from nanocupy.core.arrays.creation import zeros_like
+from nanocupy.core.arrays.layout import stack
+from nanocupy.core.maths import reductions
+from nanocupy.core.recorder import elementwise
+from nanocupy.core.recorder.arrays import array, as_array, float32, record
+from nanocupy.core.recorder.casting import astype, floating, together
+from nanocupy.core.recorder.graph import Op
+from nanocupy.core.recorder.public import public
+from nanocupy.core.recorder.shapes import reshape, slice_axis, squeeze
+from nanocupy.core.recorder.specs import normal_axes, normal_axis
 from nanocupy.core.unsupported import refuse
 
 __all__ = ["cross", "norm"]
@@ -39,12 +40,12 @@ def norm(
     axes = normal_axes("linalg.norm", axis, x.ndim)
     frobenius = ord in ("fro", "f") and len(axes) == 2
     if ord is None or (ord == 2 and len(axes) == 1) or frobenius:
-        return ops.sqrt(reductions.sum(ops.square(x), axes, keepdims))
+        return elementwise.sqrt(reductions.sum(elementwise.square(x), axes, keepdims))
     if len(axes) == 2:
         return _matrix(x, ord, (axes[0], axes[1]), keepdims)
     if len(axes) > 2 or isinstance(ord, str):
         raise ValueError(f"[linalg.norm] ord={str(ord)[:40]!r} of {len(axes)} axes")
-    return _vector(ops.abs(x), float(ord), axes, keepdims)
+    return _vector(elementwise.abs(x), float(ord), axes, keepdims)
 
 
 def _matrix(x: array, ord: float | str, axes: tuple[int, int], keepdims: bool) -> array:
@@ -52,7 +53,7 @@ def _matrix(x: array, ord: float | str, axes: tuple[int, int], keepdims: bool) -
     rest = [i for i in range(x.ndim) if i not in axes]
     matrices = x.transpose(*rest, *axes)
     if ord in (1, -1, float("inf"), -float("inf")):
-        sums = reductions.sum(ops.abs(matrices), -2 if abs(float(ord)) == 1 else -1)
+        sums = reductions.sum(elementwise.abs(matrices), -2 if abs(float(ord)) == 1 else -1)
         value = (reductions.max if float(ord) > 0 else reductions.min)(sums, -1)
     elif ord in (2, -2, "nuc"):
         singular = record(_SINGULAR, astype(matrices, float32))
@@ -98,8 +99,8 @@ def _vector(size: array, ord: float, axes: tuple[int, ...], keepdims: bool) -> a
     if ord == -float("inf"):
         return reductions.min(size, axes, keepdims)
     if ord == 0:
-        return astype(reductions.sum(ops.not_equal(size, 0), axes, keepdims), size.dtype)
-    return ops.power(reductions.sum(ops.power(size, ord), axes, keepdims), 1 / ord)
+        return astype(reductions.sum(elementwise.not_equal(size, 0), axes, keepdims), size.dtype)
+    return elementwise.power(reductions.sum(elementwise.power(size, ord), axes, keepdims), 1 / ord)
 
 
 _REFUSED = (

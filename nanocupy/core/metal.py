@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanocupy.core.memory import (
+from nanocupy.core.runtime.memory import (
     clear_cache,
     get_active_memory,
     get_cache_memory,

@@ -14,26 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import ops, sorting, threefry
-from nanocupy.core.array import array, as_array, eval, float32, int32, record, uint32
-from nanocupy.core.conversion import holds
-from nanocupy.core.dtypes import astype, common
-from nanocupy.core.graph import CONSTANT, Op
-from nanocupy.core.indexing import take
-from nanocupy.core.products import matmul
-from nanocupy.core.reductions import argmax, max, sum
-from nanocupy.core.scans import cumsum
-from nanocupy.core.shapes import expand_dims, reshape, squeeze
-from nanocupy.core.specs import (
+from nanocupy.core.arrays.indexing import take
+from nanocupy.core.arrays.types import finfo
+from nanocupy.core.maths import sorting, threefry
+from nanocupy.core.maths.products import matmul
+from nanocupy.core.maths.reductions import argmax, max, sum
+from nanocupy.core.maths.scans import cumsum
+from nanocupy.core.recorder import elementwise
+from nanocupy.core.recorder.arrays import array, as_array, eval, float32, int32, record, uint32
+from nanocupy.core.recorder.casting import astype, common
+from nanocupy.core.recorder.graph import CONSTANT, Op
+from nanocupy.core.recorder.public import public
+from nanocupy.core.recorder.shapes import expand_dims, reshape, squeeze
+from nanocupy.core.recorder.specs import (
     broadcast,
     checked_shape,
     normal_axis,
     same,
     whole_number,
 )
-from nanocupy.core.surface import public
-from nanocupy.core.tracing import recording
-from nanocupy.core.types import finfo
+from nanocupy.core.recorder.tracing import recording
+from nanocupy.core.recorder.values import holds
 from nanocupy.core.unsupported import refuse
 
 __all__ = [
@@ -125,9 +126,9 @@ def uniform(
     dtype = _float_dtype("uniform", dtype)
     low, high = astype(low, dtype), astype(high, dtype)
     dims = _fits("uniform", shape, low, high)
-    part = ops.divide(_bits(dims, key), threefry.ALL_BITS)
-    part = ops.minimum(astype(part, dtype), 1 - float(finfo(dtype).epsneg))
-    return ops.add(ops.multiply(ops.subtract(high, low), part), low)
+    part = elementwise.divide(_bits(dims, key), threefry.ALL_BITS)
+    part = elementwise.minimum(astype(part, dtype), 1 - float(finfo(dtype).epsneg))
+    return elementwise.add(elementwise.multiply(elementwise.subtract(high, low), part), low)
 
 
 @public
@@ -137,10 +138,14 @@ def normal(
 ) -> array:  # fmt: skip
     """Normally distributed around `loc` (0) with the standard deviation `scale` (1)."""
     dtype = _float_dtype("normal", dtype)
-    value = astype(ops.erfinv(uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key)), dtype)
+    value = astype(
+        elementwise.erfinv(uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key)), dtype
+    )
     root = array(math.sqrt(2), dtype)
-    value = ops.multiply(value, root if scale is None else ops.multiply(root, astype(scale, dtype)))
-    return value if loc is None else ops.add(value, astype(loc, dtype))
+    value = elementwise.multiply(
+        value, root if scale is None else elementwise.multiply(root, astype(scale, dtype))
+    )
+    return value if loc is None else elementwise.add(value, astype(loc, dtype))
 
 
 @public
@@ -167,7 +172,7 @@ def multivariate_normal(
     )
     drawn = normal((*dims, *size), key=key)
     spread = matmul(expand_dims(drawn, -2), record(_ROOT, cov))
-    return ops.add(mean, squeeze(spread, -2))
+    return elementwise.add(mean, squeeze(spread, -2))
 
 
 def _root(cov: np.ndarray) -> np.ndarray:
@@ -189,9 +194,9 @@ def truncated_normal(
     lower, upper = astype(lower, dtype), astype(upper, dtype)
     dims = broadcast(lower.shape, upper.shape) if shape is None else shape
     root = math.sqrt(2)
-    a, b = (ops.erf(ops.divide(v, root)) for v in (lower, upper))
-    value = ops.multiply(root, ops.erfinv(uniform(a, b, dims, dtype, key)))
-    return ops.maximum(ops.minimum(upper, value), lower)
+    a, b = (elementwise.erf(elementwise.divide(v, root)) for v in (lower, upper))
+    value = elementwise.multiply(root, elementwise.erfinv(uniform(a, b, dims, dtype, key)))
+    return elementwise.maximum(elementwise.minimum(upper, value), lower)
 
 
 @public
@@ -201,13 +206,19 @@ def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: Any = None)
     if p.dtype.kind not in "fV":
         raise ValueError(f"[bernoulli] p is {p.dtype}: expected floats")
     dims = p.shape if shape is None else _fits("bernoulli", shape, p)
-    return ops.less(_bits(dims, key), ops.multiply(p, np.nextafter(threefry.ALL_BITS, _INFINITY)))
+    return elementwise.less(
+        _bits(dims, key), elementwise.multiply(p, np.nextafter(threefry.ALL_BITS, _INFINITY))
+    )
 
 
 @public
 def gumbel(shape: Sequence[int] = (), dtype: Any = float32, key: Any = None) -> array:
     """-log(-log(uniform)): what makes the largest of logits a sample."""
-    return ops.negative(ops.log(ops.negative(ops.log(uniform(shape=shape, dtype=dtype, key=key)))))
+    return elementwise.negative(
+        elementwise.log(
+            elementwise.negative(elementwise.log(uniform(shape=shape, dtype=dtype, key=key)))
+        )
+    )
 
 
 @public
@@ -218,10 +229,12 @@ def laplace(
     """Of the double exponential distribution."""
     dtype = _float_dtype("laplace", dtype)
     u = uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key)
-    value = ops.multiply(ops.sign(u), ops.log1p(ops.negative(ops.abs(u))))
+    value = elementwise.multiply(
+        elementwise.sign(u), elementwise.log1p(elementwise.negative(elementwise.abs(u)))
+    )
     value = astype(value, dtype)
-    value = value if scale == 1 else ops.multiply(array(float(scale), dtype), value)
-    return value if loc == 0 else ops.add(array(float(loc), dtype), value)
+    value = value if scale == 1 else elementwise.multiply(array(float(scale), dtype), value)
+    return value if loc == 0 else elementwise.add(array(float(loc), dtype), value)
 
 
 @public
@@ -253,17 +266,21 @@ def categorical(
     back = place - logits.ndim
     where = len(dims) + back + 1
     noise = gumbel((*dims[:where], size, *dims[where:]), key=key)
-    return argmax(ops.add(logits, noise), back)
+    return argmax(elementwise.add(logits, noise), back)
 
 
 def _of_one_row(logits: array, dims: tuple[int, ...], key: Any) -> array:
     """Samples of one distribution: where uniform numbers come in its running sum."""
     x = astype(logits, common(logits.dtype, float32))
     most = max(x)
-    weights = ops.where(ops.isinf(most), ops.equal(x, most), ops.exp(ops.subtract(x, most)))
+    weights = elementwise.where(
+        elementwise.isinf(most),
+        elementwise.equal(x, most),
+        elementwise.exp(elementwise.subtract(x, most)),
+    )
     below = cumsum(weights, 0, inclusive=False)
-    drawn = ops.multiply(uniform(shape=dims, key=key), sum(weights))
-    return ops.subtract(sorting.searchsorted(below, drawn, "right"), 1)
+    drawn = elementwise.multiply(uniform(shape=dims, key=key), sum(weights))
+    return elementwise.subtract(sorting.searchsorted(below, drawn, "right"), 1)
 
 
 @public

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from nanocupy.device.base import Tick
+from nanocupy.device.protocols import Tick
 
 
 class Bars:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Tick
+from nanocupy.device.protocols import Tick
 from nanocupy.distributed import Group
 from nanocupy.engine.options import EngineOptions
 

@@ -12,7 +12,7 @@ import numpy as np
 from nanocupy.distributed import ONE, Group
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
-from nanocupy.kernels.paged_attention import token_bytes
+from nanocupy.kernels.attention import token_bytes
 from nanocupy.models.shard import kv_heads_of
 
 SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take

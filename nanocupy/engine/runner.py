@@ -14,8 +14,8 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import fast
-from nanocupy.core.lowering import Sizes
-from nanocupy.core.program import Program
+from nanocupy.core.recorder.lowering import Sizes
+from nanocupy.core.recorder.program import Program
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
 from nanocupy.engine.buckets import Bucket, buckets, share_out, smallest
 from nanocupy.engine.buffers import StepBuffers

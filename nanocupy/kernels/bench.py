@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import fixed_rows
+from nanocupy.device.protocols import fixed_rows
 from nanocupy.kernels import (
+    attention,
     cast,
     elementwise,
     linear,
-    paged_attention,
     quantize,
     rms_norm,
     rope,
@@ -192,7 +192,7 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
 def _attention(device: Any, rows: int) -> Case:
     """Decode: one row after CONTEXT tokens. Prefill: the last rows of CONTEXT tokens."""
     blocks = CONTEXT // 16
-    layout = paged_attention.KVLayout(blocks + 1, KV_HEADS, HEAD_DIM, 16, np.float16)
+    layout = attention.KVLayout(blocks + 1, KV_HEADS, HEAD_DIM, 16, np.float16)
     [pages] = layout.empty(device)
     q = device.empty((rows, HEADS, HEAD_DIM), np.float32)
     q[:] = np.random.default_rng(3).standard_normal(q.shape)
@@ -201,10 +201,10 @@ def _attention(device: Any, rows: int) -> Case:
     where = (positions, device.empty((rows,), np.int32), tables, fixed_rows(device, rows))
     out, scratch = (
         device.empty(q.shape, np.float32),
-        paged_attention.scratch(device, HEAD_DIM, CONTEXT),
+        attention.scratch(device, HEAD_DIM, CONTEXT),
     )
     shape = {"heads": HEADS, "scale": HEAD_DIM**-0.5}
-    launches = paged_attention.launch(device, layout, out, q, *pages, *where, scratch, **shape)
+    launches = attention.launch(device, layout, out, q, *pages, *where, scratch, **shape)
     operations = 4 * HEADS * HEAD_DIM * int((positions + 1).sum())
     limit = "read" if rows == 1 else "fma"
     repeat = REPEAT if rows == 1 else 1

@@ -17,7 +17,7 @@ from nanocupy.checkpoint.canonical import FLOATS
 from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards
-from nanocupy.core.quantized import quantize_rows
+from nanocupy.core.maths.quantized import quantize_rows
 from nanocupy.files import TOKENIZER_BYTES, checked
 from nanocupy.kernels.linear import dequantize
 from nanocupy.models.load import match, to_quantize

@@ -8,7 +8,7 @@ from typing import Any
 from nanocupy import core
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.models.base import LanguageModel, attention, run_layers
+from nanocupy.models.decoder import LanguageModel, attention, run_layers
 from nanocupy.models.rope import make_rope
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, gelu_approx
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.models.base import attention, run_layers
+from nanocupy.models.decoder import attention, run_layers
 from nanocupy.models.rope import make_rope
 from nanocupy.models.shard import shard_decoder
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu

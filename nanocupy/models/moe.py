@@ -6,7 +6,7 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.core.experts import Expert, dense_experts, packed_experts
+from nanocupy.core.recorder.experts import Expert, dense_experts, packed_experts
 from nanocupy.nn import Linear, Module
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.checkpoint.reader import DTYPES
 from nanocupy.core import array
-from nanocupy.core.array import record, shared
-from nanocupy.core.graph import Op
+from nanocupy.core.recorder.arrays import record, shared
+from nanocupy.core.recorder.graph import Op
 
 _READ = Op("read", lambda *, spec, read: spec, lambda *, spec, read: read())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.models.base import LanguageModel, attention, run_layers
+from nanocupy.models.decoder import LanguageModel, attention, run_layers
 from nanocupy.models.rope import make_rope
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu
 

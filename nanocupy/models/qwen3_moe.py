@@ -6,7 +6,7 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.models.base import LanguageModel, run_layers
+from nanocupy.models.decoder import LanguageModel, run_layers
 from nanocupy.models.llama import MLP
 from nanocupy.models.moe import Experts
 from nanocupy.models.qwen3 import Attention

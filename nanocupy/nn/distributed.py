@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import array, distributed, fast
-from nanocupy.core.array import shared
+from nanocupy.core.recorder.arrays import shared
 from nanocupy.nn.layers import Embedding, RMSNorm, Weighted
 from nanocupy.nn.module import Module
 from nanocupy.utils import tree_flatten, tree_unflatten

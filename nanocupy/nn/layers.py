@@ -12,7 +12,7 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array, fast
-from nanocupy.core.array import shared
+from nanocupy.core.recorder.arrays import shared
 from nanocupy.nn.module import Module
 
 

@@ -20,7 +20,8 @@ from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS, to_affine
 from nanocupy.checkpoint.gguf_file import KINDS as KINDS_BY_NUMBER
 from nanocupy.checkpoint.gguf_model import unpermute
 from nanocupy.checkpoint.gguf_rope import llama3_factors
-from nanocupy.kernels import affine, linear
+from nanocupy.kernels import linear
+from nanocupy.kernels.linear import affine
 from nanocupy.text import ChatTemplate
 
 

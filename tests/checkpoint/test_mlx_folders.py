@@ -16,7 +16,7 @@ from golden import prove_mlx_lm
 from models.test_llama import logits, runner
 from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint
-from nanocupy.core.quantized import quantize_rows
+from nanocupy.core.maths.quantized import quantize_rows
 from parity import EXACT_LOGIT
 
 FOLDER = Path(__file__).parent.parent / "golden" / "mlx_lm"

@@ -16,7 +16,7 @@ from checkpoint import packers
 from golden import prove_mlx_lm
 from nanocupy import LLM, SamplingParams, models
 from nanocupy.checkpoint import Checkpoint
-from nanocupy.core.quantized import quantize_rows
+from nanocupy.core.maths.quantized import quantize_rows
 from nanocupy.distributed import Group
 from nanocupy.models.convert import Converted, convert
 from ranks import on_threads

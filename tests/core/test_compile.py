@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanocupy.core as mx
-from nanocupy.core.compiled import KEPT
+from nanocupy.core.compiling.compiled import KEPT
 from nanocupy.device.chain import Loops
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.emulated import EmulatedDevice, unavailable

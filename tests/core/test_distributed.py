@@ -15,7 +15,7 @@ import nanocupy.core as mx
 from kernels.ranks import connected, on_ranks, shared, window
 from nanocupy import nn
 from nanocupy.core import distributed, fast
-from nanocupy.core.program import Program
+from nanocupy.core.recorder.program import Program
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import ONE, Group
 from ranks import Place, on_threads

@@ -12,11 +12,11 @@ import nanocupy.core as mx
 from device.needs import needs_compiler
 from nanocupy.core import fast
 from nanocupy.core.fast import LINEAR
-from nanocupy.core.graph import topological
-from nanocupy.core.program import Program
-from nanocupy.core.within_rows import fold_constants, within_rows
-from nanocupy.device.base import Rows
+from nanocupy.core.recorder.graph import topological
+from nanocupy.core.recorder.program import Program
+from nanocupy.core.recorder.within_rows import fold_constants, within_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import Rows
 
 X = np.random.default_rng(0).standard_normal((5, 2, 3, 4)).astype(np.float32)
 VECTOR = np.linspace(-1, 1, 4, dtype=np.float32)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import fixed_rows
 from nanocupy.kernels import elementwise
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import KernelError, Launch
 from nanocupy.device.emulated import EmulatedDevice
+from nanocupy.device.protocols import KernelError, Launch
 from nanocupy.distributed import RankError, world
-from nanocupy.kernels.base import ALL_REDUCE, FLOATS, GATHER_COLUMNS
+from nanocupy.kernels.kernel import ALL_REDUCE, FLOATS, GATHER_COLUMNS
 
 COUNTS = (1, 7, 1000, 400_000)  # the last is more than a socket holds
 WIDTHS = (3, 1, 64)  # of ranks

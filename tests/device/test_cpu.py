@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from device.chains import chain
-from nanocupy.device.base import KernelError, Launch, fixed_rows
 from nanocupy.device.cpu import jit, threads
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.memory import HUGE_PAGE, SLAB
+from nanocupy.device.protocols import KernelError, Launch, fixed_rows
 from nanocupy.kernels import elementwise, take_rows
 
 
@@ -243,7 +243,7 @@ def test_arguments_are_arrays_and_integers() -> None:
 _CHILD = """
 import sys
 import numpy as np
-from nanocupy.device.base import fixed_rows
+from nanocupy.device.protocols import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.kernels import elementwise
 device = CpuDevice(threads=2)
@@ -300,7 +300,7 @@ def test_the_cache_is_named_by_all_that_says_what_a_kernel_is() -> None:
 
 def test_kernels_call_nothing_of_pythons() -> None:
     """Else a cached kernel could not be linked in a process without Numba."""
-    kernel = jit.Kernel("nanocupy.kernels.cpu.elementwise:add")
+    kernel = jit.Kernel("nanocupy.kernels.elementwise.cpu_body:add")
     assert kernel.address and b"PyErr" not in (jit.cached(kernel.source) or b"PyErr")
 
 
@@ -312,7 +312,7 @@ class Missing:
     by_numba = True
 
     def __init__(self, name: str) -> None:
-        self.source = f"nanocupy.kernels.cpu.elementwise:{name}"
+        self.source = f"nanocupy.kernels.elementwise.cpu_body:{name}"
         self.address = 1
 
 

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device.needs import needs_compiler
-from nanocupy.device.base import KernelError, Launch
 from nanocupy.device.cuda import sources, toolkit, upload
 from nanocupy.device.cuda.graph import capture
 from nanocupy.device.cuda.limits import stream_gbs
 from nanocupy.device.emulated import EmulatedDevice, build
 from nanocupy.device.emulated.errors import CUDADriverError, CUDARuntimeError, NVRTCError
-from nanocupy.kernels.base import C_TYPES, GEMM
+from nanocupy.device.protocols import KernelError, Launch
+from nanocupy.kernels.kernel import C_TYPES, GEMM
 
 pytestmark = needs_compiler
 
@@ -370,7 +370,7 @@ def test_sizes_out_of_bounds_are_refused(device: EmulatedDevice, change: Any) ->
 
 
 def test_a_kernel_of_another_device_is_refused(device: EmulatedDevice) -> None:
-    from nanocupy.kernels.base import CpuKernel
+    from nanocupy.kernels.kernel import CpuKernel
 
     with pytest.raises(TypeError, match=r"\[add\].*not a CUDA kernel"):
         device.capture([Launch(CpuKernel("elementwise:add"), ())])

@@ -30,13 +30,13 @@ import numpy as np
 import pytest
 
 from device.needs import COMPILER
-from nanocupy.device.base import KernelError
 from nanocupy.device.cuda import blas, sources, toolkit
 from nanocupy.device.cuda import nccl as our_nccl
 from nanocupy.device.cuda.communicator import Communicator, unique_id
 from nanocupy.device.cuda.compiler import Program
 from nanocupy.device.emulated import cublas, errors, memory, module, nccl, nvrtc, runtime, stream
 from nanocupy.device.emulated.gpu import Gpu
+from nanocupy.device.protocols import KernelError
 
 pytestmark = pytest.mark.skipif(
     find_spec("cupy") is None and os.environ.get("CI") != "true", reason="CuPy is not installed"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from device.needs import needs_compiler
-from nanocupy.device.base import KernelError
 from nanocupy.device.cuda.sources import kernel_folder
 from nanocupy.device.emulated import build
+from nanocupy.device.protocols import KernelError
 
 pytestmark = needs_compiler
 

@@ -21,15 +21,15 @@ import pytest
 
 from device.needs import needs_compiler
 from mpirun import mpirun, needs_mpi
-from nanocupy.device.base import KernelError, Launch
 from nanocupy.device.cuda import nccl, toolkit
 from nanocupy.device.cuda.device import CudaDevice
 from nanocupy.device.emulated import EmulatedDevice, mesh
 from nanocupy.device.emulated import device as emulated
 from nanocupy.device.emulated.gpu import Gpu
 from nanocupy.device.emulated.nccl import ERRORS, Nccl, NcclError
+from nanocupy.device.protocols import KernelError, Launch
 from nanocupy.distributed import ONE, Group, RankError
-from nanocupy.kernels.base import ALL_REDUCE, GATHER_COLUMNS
+from nanocupy.kernels.kernel import ALL_REDUCE, GATHER_COLUMNS
 
 pytestmark = needs_compiler
 PROGRAM = str(Path(__file__).with_name("nccl_ranks.py"))

@@ -196,9 +196,9 @@ def test_a_file_on_no_disk() -> None:
 
 def plant(folder: Path) -> Path:
     """Code that multiplies in the place of `add`, as a cache would have it; where it is."""
-    from nanocupy.kernels.cpu import elementwise
+    from nanocupy.kernels.elementwise import cpu_body as elementwise
 
-    add = "nanocupy.kernels.cpu.elementwise:add"
+    add = "nanocupy.kernels.elementwise.cpu_body:add"
     code = jit.compile_function(elementwise.mul, jit.symbol(add))
     [place] = folder.rglob(f"{jit.symbol(add)}.o")
     place.write_bytes(jit._checksum(add, code) + code)
@@ -220,7 +220,7 @@ def test_planted_code_is_not_run(tmp_path: Path) -> None:
 
 def test_the_code_of_another_kernel_is_damage(kept: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole file under another's name."""
-    mul, add = (f"nanocupy.kernels.cpu.elementwise:{name}" for name in ("mul", "add"))
+    mul, add = (f"nanocupy.kernels.elementwise.cpu_body:{name}" for name in ("mul", "add"))
     monkeypatch.setattr(jit, "store", lambda: kept)
     kept.write(jit._file(mul), jit._checksum(mul, b"code") + b"code")
     assert jit.cached(mul) == b"code"

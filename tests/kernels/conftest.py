@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nanocupy.device.base import Launch
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import Launch
 
 Built = tuple[Sequence[Launch], Sequence[Any]]
 Build = Callable[[CpuDevice], Built]

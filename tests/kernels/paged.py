@@ -7,9 +7,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import Launch, Rows
+from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels import rope_write
-from nanocupy.kernels.paged_attention import KVLayout
+from nanocupy.kernels.attention import KVLayout
 
 KINDS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "i8": np.int8}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from nanocupy.device import base
+from nanocupy.device import protocols
 from nanocupy.kernels import sample
 
 INF = float("inf")
@@ -58,7 +58,7 @@ class Rows:
             **{name: device.asarray(x) for name, x in zip(names, arrays, strict=True)}
         )
         logits = device.asarray(self.logits)
-        rows = base.Rows(count + 1, device.asarray(np.array([count])))
+        rows = protocols.Rows(count + 1, device.asarray(np.array([count])))
         sizes = {"vocabulary": vocabulary, "scratch": sample.scratch(device, int(rows), vocabulary)}
         launch = sample.launch(device, token, lse, logits, buffers, rows, **sizes)
         return [launch], [token, lse, logits]

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanocupy.device.base import Rows
 from nanocupy.device.chain import Chain, Loops
 from nanocupy.device.cpu import jit
-from nanocupy.kernels import chains, functions
-from nanocupy.kernels.functions import Build
+from nanocupy.device.protocols import Rows
+from nanocupy.kernels import chains
+from nanocupy.kernels.chains import functions
+from nanocupy.kernels.chains.functions import Build
 
 ERF = np.vectorize(math.erf, otypes=[np.float64])
 FUNCTIONS: dict[

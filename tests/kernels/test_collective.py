@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.ranks import connected, on_ranks, shared, window
-from nanocupy.device.base import KernelError, Rows, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import KernelError, Rows, fixed_rows
 from nanocupy.kernels import collective
-from nanocupy.kernels.base import ALL_REDUCE, GATHER_COLUMNS
+from nanocupy.kernels.kernel import ALL_REDUCE, GATHER_COLUMNS
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 3e38, -3e38, 1e-40], np.float32)
 

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import fixed_rows
 from nanocupy.kernels import experts
 
 

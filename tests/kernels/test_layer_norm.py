@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import fixed_rows
 from nanocupy.kernels import layer_norm
 
 

@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nanocupy.device.base import fixed_rows
 from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import fixed_rows
 from nanocupy.kernels import cast, embedding, linear, quantize
 
 FORMATS = [

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.paged import KINDS, stored, write
-from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.kernels import paged_attention as pa
+from nanocupy.device.protocols import KernelError, fixed_rows
+from nanocupy.kernels import attention as pa
 from nanocupy.kernels import quantize
 
 

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nanocupy.device.base import Launch, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import Launch, fixed_rows
 from nanocupy.kernels import cast, quantize, rms_norm, silu_mul, take_rows
 from nanocupy.kernels.quantize import Codes
 

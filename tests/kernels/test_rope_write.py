@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kernels.paged import KINDS, stored, write
-from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import rope, rope_write
-from nanocupy.kernels.paged_attention import KVLayout
+from nanocupy.kernels.attention import KVLayout
 
 SLOTS = np.array([33, 64, 65, -1, 127, 32, 96], np.int32)
 WRITTEN = [0, 1, 2, 4, 5]  # of the first six rows

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nanocupy.device.base import KernelError, fixed_rows
+from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import routing
 
 POISON = 7

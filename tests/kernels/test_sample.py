@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.sample_rows import ALMOST_ONE, INF, SETTINGS, Rows, drawn, normal
-from nanocupy.device.base import KernelError
+from nanocupy.device.protocols import KernelError
 from nanocupy.kernels import sample
 
 

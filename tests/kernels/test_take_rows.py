@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 
-from nanocupy.device.base import KernelError, fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import take_rows
 
 

@@ -32,7 +32,7 @@ from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import Precision
-from nanocupy.models.base import KVCache
+from nanocupy.models.decoder import KVCache
 from parity import EXACT_LOGIT
 from ranks import Place, on_threads
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nanocupy import nn
-from nanocupy.core import array, quantized
-from nanocupy.core.graph import CONSTANT
+from nanocupy.core import array
+from nanocupy.core.maths import quantized
+from nanocupy.core.recorder.graph import CONSTANT
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.nn.layers import Weighted
 from nanocupy.utils import tree_flatten, tree_map

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import KernelError, Launch, Tick
 from nanocupy.device.cpu import jit, threads
 from nanocupy.device.cpu.memory import CpuMailbox, Memory
+from nanocupy.device.protocols import KernelError, Launch, Tick
 
 MAX_THREADS = 64
 

@@ -31,11 +31,12 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from nanocupy import children
-from nanocupy.device.base import Tick
 from nanocupy.device.cpu import target
+from nanocupy.device.protocols import Tick
 from nanocupy.device.store import Store
 
-_SOURCES = ("nanocupy.device.cpu", "nanocupy.kernels.cpu", "nanocupy.device.chain")
+_SOURCES = ("device/cpu/*.py", "device/chain.py", "kernels/*/cpu_*.py")
+_PACKAGE = Path(__file__).parents[2]
 _lock = threading.RLock()
 _loaded: dict[str, tuple[Any, int]] = {}
 
@@ -154,7 +155,7 @@ def store() -> Store:
     """Where object files live, in a folder that is named by everything they depend on."""
     digest = hashlib.sha256()
     for path in _sources():
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(path.as_posix().encode() + b"\0" + (_PACKAGE / path).read_bytes())
     for name in ("numba", "llvmlite"):
         digest.update(importlib.metadata.version(name).encode())
     digest.update(f"{target.triple()} {target.cpu_name()} {target.feature_string()}".encode())
@@ -164,10 +165,8 @@ def store() -> Store:
 
 def _sources() -> list[Path]:
     """Every file that says what a kernel's machine code is."""
-    found = [importlib.util.find_spec(name) for name in _SOURCES]
-    paths = [Path(spec.origin) for spec in found if spec and spec.origin]
-    folders = [path.parent for path in paths if path.name == "__init__.py"]
-    return [*paths, *(path for folder in folders for path in sorted(folder.glob("[!_]*.py")))]
+    found = [path for pattern in _SOURCES for path in sorted(_PACKAGE.glob(pattern))]
+    return [path.relative_to(_PACKAGE) for path in found]
 
 
 def _file(source: str) -> str:

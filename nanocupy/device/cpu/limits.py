@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import Launch
 from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.jit import Kernel
+from nanocupy.device.protocols import Launch
 
 READ, FMA, DOT, DOT_BYTES, BF16 = (
     Kernel(f"nanocupy.device.cpu.peaks:{name}")

@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import KernelError, Launch
+from nanocupy.device.protocols import KernelError, Launch
 
 # Values of cublas_api.h and library_types.h.
 N, T = 0, 1

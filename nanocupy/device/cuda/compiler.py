@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from nanocupy.device.base import KernelError, Tick
 from nanocupy.device.cuda import sources
 from nanocupy.device.cuda.launch import naming
 from nanocupy.device.cuda.toolkit import Toolkit
 from nanocupy.device.paths import cache_folder
+from nanocupy.device.protocols import KernelError, Tick
 from nanocupy.device.store import Store, in_memory
 
 FLAGS = ("--std=c++17", "-default-device")

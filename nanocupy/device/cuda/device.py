@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import KernelError, Launch, Tick
 from nanocupy.device.cuda.blas import Blas, workspace_bytes
 from nanocupy.device.cuda.compiler import Compiler
 from nanocupy.device.cuda.graph import CudaGraph, EagerGraph
@@ -19,6 +18,7 @@ from nanocupy.device.cuda.launch import check, in_library, is_collective, naming
 from nanocupy.device.cuda.nccl import Nccl, join
 from nanocupy.device.cuda.toolkit import Toolkit, check_capability, real_toolkit
 from nanocupy.device.cuda.upload import Uploader, pinned
+from nanocupy.device.protocols import KernelError, Launch, Tick
 
 WHAT_TO_DO = (
     "lower --gpu-memory-utilization, --kv-memory, --num-kv-blocks, --max-num-batched-tokens or "

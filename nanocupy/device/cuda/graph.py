@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from nanocupy.device.base import KernelError, Launch
 from nanocupy.device.cuda.launch import is_collective, naming
+from nanocupy.device.protocols import KernelError, Launch
 
 if TYPE_CHECKING:
     from nanocupy.device.cuda.device import CudaDevice

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import KernelError, Launch
 from nanocupy.device.cuda.blas import CUDA_TYPES, check_gemm
+from nanocupy.device.protocols import KernelError, Launch
 
 SCALARS = (np.int32, np.int64, np.float32)
 MOST_THREADS = 1024  # of a block

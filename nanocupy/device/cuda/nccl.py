@@ -16,9 +16,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import KernelError, Launch
 from nanocupy.device.cuda.communicator import Communicator, unique_id
 from nanocupy.device.cuda.launch import naming
+from nanocupy.device.protocols import KernelError, Launch
 
 NOT_READY = 600  # cudaErrorNotReady: the stream has work left
 SPIN = 0.005  # seconds of a wait without a pause

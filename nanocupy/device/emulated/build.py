@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nanocupy import children
-from nanocupy.device.base import KernelError
+from nanocupy.device.protocols import KernelError
 
 INCLUDE = Path(__file__).absolute().parent / "include"
 MOST_THREADS = 1024  # of a block

@@ -6,7 +6,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from nanocupy.device.base import Tick
 from nanocupy.device.cuda.device import CudaDevice
 from nanocupy.device.cuda.toolkit import Toolkit
 from nanocupy.device.emulated import build, memory, module, runtime, stream
@@ -14,6 +13,7 @@ from nanocupy.device.emulated.cublas import Cublas
 from nanocupy.device.emulated.gpu import Gpu
 from nanocupy.device.emulated.nccl import Nccl
 from nanocupy.device.emulated.nvrtc import Nvrtc
+from nanocupy.device.protocols import Tick
 
 MEMORY = 4 << 30  # bytes; pages that nobody asks for cost nothing
 

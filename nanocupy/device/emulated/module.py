@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.base import KernelError
 from nanocupy.device.emulated import build, errors
 from nanocupy.device.emulated.build import MOST_THREADS
 from nanocupy.device.emulated.gpu import Gpu
 from nanocupy.device.emulated.memory import ndarray
 from nanocupy.device.emulated.runtime import MOST_SHARED, PLAIN_SHARED
+from nanocupy.device.protocols import KernelError
 
 LIMITS = (2**31 - 1, 65535, 65535)
 SCALARS: dict[str, tuple[Any, Any]] = {

@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.device.base import Launch
 from nanocupy.device.cuda import sources
 from nanocupy.device.cuda.compiler import compile_file
 from nanocupy.device.cuda.toolkit import cuda_headers
+from nanocupy.device.protocols import Launch
 
 TABLE = Path(__file__).parents[3] / "docs" / "cuda_kernels.md"
 ARCHITECTURES = (80, 86, 87, 89, 90, 100, 120)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from device.needs import needs_compiler
-from nanocupy.device.base import Launch
+from nanocupy.device.protocols import Launch
 
 Built = tuple[Sequence[Launch], Sequence[Any]]
 Build = Callable[[Any], Built]

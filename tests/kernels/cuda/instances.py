@@ -13,16 +13,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from nanocupy.device.base import Launch, Rows
+from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels import (
     cast,
     columns,
     elementwise,
     embedding,
-    experts_cuda,
     layer_norm,
     linear,
-    paged_attention_cuda,
     rms_norm,
     rope,
     rope_write,
@@ -31,8 +29,10 @@ from nanocupy.kernels import (
     silu_mul,
     take_rows,
 )
-from nanocupy.kernels.base import CudaKernel
-from nanocupy.kernels.paged_attention import KVLayout
+from nanocupy.kernels.attention import KVLayout
+from nanocupy.kernels.attention import cuda as paged_attention_cuda
+from nanocupy.kernels.experts import cuda as experts_cuda
+from nanocupy.kernels.kernel import CudaKernel
 
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 SHORT = {F32: "f32", F16: "f16", BF16: "bf16"}

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
-from nanocupy.device.base import Rows, fixed_rows
+from nanocupy.device.protocols import Rows, fixed_rows
 from nanocupy.kernels import embedding, linear
 
 DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
-from nanocupy.device.base import Rows
-from nanocupy.kernels import paged_attention as pa
-from nanocupy.kernels import paged_attention_cuda as pac
+from nanocupy.device.protocols import Rows
+from nanocupy.kernels import attention as pa
+from nanocupy.kernels.attention import cuda as pac
 
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 HALF_STEP = {F32: 2.0**-24, F16: 2.0**-11, BF16: 2.0**-8}  # how far rounding goes, relatively

@@ -12,8 +12,8 @@ import pytest
 
 from kernels.cuda.compiled import LIMITS, TABLE, Cost, compile_all, hashes, parse, warps
 from kernels.cuda.instances import instances
-from nanocupy.device.base import Launch
 from nanocupy.device.cuda import sources
+from nanocupy.device.protocols import Launch
 
 needs_cupy = pytest.mark.skipif(
     find_spec("cupy") is None and os.environ.get("CI") != "true",

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
-from nanocupy.device.base import Rows
+from nanocupy.device.protocols import Rows
 from nanocupy.kernels import cast, elementwise, silu_mul, take_rows
 
 gelu_mul = partial(silu_mul.launch, activation="gelu")

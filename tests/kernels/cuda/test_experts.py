@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
 from kernels.cuda.test_affine import activations, check, make
-from nanocupy.device.base import Rows
+from nanocupy.device.protocols import Rows
 from nanocupy.kernels import experts, linear
-from nanocupy.kernels import experts_cuda as kernel
+from nanocupy.kernels.experts import cuda as kernel
 
 POISON = 7
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
-from nanocupy.device.base import Rows
+from nanocupy.device.protocols import Rows
 from nanocupy.kernels import rms_norm
 
 SIZES = [1, 3, 37, 64, 127, 128, 576, 1030, 5001]  # of every number of threads, odd ones too

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
-from nanocupy.device.base import Rows
+from nanocupy.device.protocols import Rows
 from nanocupy.kernels import rope, rope_write
-from nanocupy.kernels.paged_attention import KVLayout
+from nanocupy.kernels.attention import KVLayout
 
 POISON = 7.0
 POSITIONS = 40

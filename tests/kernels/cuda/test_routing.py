@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
-from nanocupy.device.base import Rows
+from nanocupy.device.protocols import Rows
 from nanocupy.kernels import routing
 
 POISON = 7

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nanocupy.device.base import Rows, fixed_rows
+from nanocupy.device.protocols import Rows, fixed_rows
 from nanocupy.kernels import embedding, linear
 
 BF16 = ml_dtypes.bfloat16

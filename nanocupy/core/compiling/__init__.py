@@ -1,0 +1,1 @@
+"""`compile`: a function's record, its fused chains, and how it is run."""

@@ -1,0 +1,137 @@
+"""Which dtype a result has: MLX's rules.
+
+Ints never widen floats (int32 with float16 is float16), nothing becomes float64 by itself, and a
+Python number takes the dtype of the array it meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nanocupy.core.compiling.chains import lowering
+from nanocupy.core.recorder import rowwise
+from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, int32, record, uint32
+from nanocupy.core.recorder.dtype import plain
+from nanocupy.core.recorder.graph import Op, Spec, width
+from nanocupy.core.recorder.values import NUMBERS, holds
+from nanocupy.kernels.chains.functions import unchanged
+from nanocupy.kernels.quantize import Codes
+
+ASTYPE = Op(
+    "astype",
+    lambda spec, *, dtype: (spec[0], dtype),
+    lambda x, *, dtype: x.astype(dtype, order="C"),
+    lowering(unchanged, rowwise.cast),
+    row_wise=True,
+    steps=unchanged,
+)
+
+
+def astype(x: Any, dtype: Any) -> array:
+    """x in another dtype; x itself if it has it already."""
+    if dtype is None:
+        raise TypeError("[astype] dtype=None: expected a dtype")
+    x, wanted = as_array(x), plain(dtype)
+    return x if x.node.specs[0][1] == wanted else record(ASTYPE, x, dtype=wanted)
+
+
+def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype if dtype.kind in "fV" else float32
+
+
+def common(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """What values of these dtypes become together: MLX's rule, in which ints never widen floats."""
+    if dtypes.count(dtypes[0]) == len(dtypes):
+        return dtypes[0]
+    floats = {d for d in dtypes if d.kind in "fV"}
+    if len(floats) == 1:
+        return floats.pop()
+    if floats:  # float16 and bfloat16 meet in float32
+        return max(*floats, float32, key=lambda d: d.itemsize)
+    found = np.result_type(*dtypes)
+    return float32 if found.kind == "f" else found
+
+
+def meeting(value: Any, dtype: np.dtype[Any]) -> array:
+    """What is no array in the dtype of the arrays it meets, unless that cannot hold its kind.
+
+    Raises:
+        ValueError: an int that is too large for a dtype of ints.
+    """
+    if dtype.kind in "fV" and type(value) in NUMBERS:
+        return array(value, dtype)
+    if isinstance(value, float):
+        return array(float(value), dtype if dtype.kind in "fV" else float32)
+    if isinstance(value, np.ndarray | np.generic):
+        return _numpy_meeting(np.asarray(value), dtype)
+    if isinstance(value, bool):
+        return array(value, dtype)
+    if dtype == bool_:
+        return array(value)
+    if not holds(dtype, value, value):
+        if not -(2**63) <= value < 2**64:
+            return array(value)
+        raise ValueError(
+            f"[array] {str(value)[:40]} meets {dtype}, in which it would overflow: cast the array "
+            "to a wider dtype"
+        )
+    return array(value, dtype)
+
+
+def _numpy_meeting(value: np.ndarray, dtype: np.dtype[Any]) -> array:
+    """NumPy's values as those of Python; ints that are too large keep their dtype."""
+    kind = value.dtype.kind
+    if kind in "iu" and dtype.kind in "iu" and value.size:
+        return array(value, dtype if holds(dtype, value.min(), value.max()) else None)
+    same = kind == "b" or dtype.kind in "fV" or (kind in "iu" and dtype.kind in "iu")
+    return array(value, dtype if same and kind in "biufV" else None)
+
+
+def fitting(value: Any, dtype: Any) -> array:
+    """The value in a dtype: arrays are cast, an int that is too large is a ValueError."""
+    dtype = plain(dtype)
+    return astype(_met(value, dtype), dtype)
+
+
+_WEAK = (bool, int, float, np.ndarray, np.generic)
+
+
+def together(values: Sequence[Any]) -> list[array]:
+    """The values as arrays of one dtype, which is that of the arrays among them."""
+    found = [v.node.specs[0][1] for v in values if type(v) is array]
+    if found and found.count(found[0]) == len(found):
+        if len(found) == len(values):
+            return list(values)
+        dtype = found[0]
+    else:
+        weak = [isinstance(v, _WEAK) for v in values]
+        if all(weak):
+            weak = [False] * len(weak)
+        values = [v if w else as_array(v) for v, w in zip(values, weak, strict=True)]
+        dtype = common(*[v.dtype for v in values if type(v) is array])
+    made = [v if type(v) is array else _met(v, dtype) for v in values]
+    dtype = common(*[a.dtype for a in made])
+    return [astype(a, dtype) for a in made]
+
+
+def _met(value: Any, dtype: np.dtype[Any]) -> array:
+    return meeting(value, dtype) if isinstance(value, _WEAK) else as_array(value)
+
+
+def rounded(spec: Spec, dtype: Any, codes: Codes | None) -> Spec:
+    """What rows of `spec` are once the operation that makes them has rounded them: to a dtype, to
+    codes, or (None, None) not at all."""
+    shape, own = spec
+    if codes:
+        return (shape[0], codes.row_bytes(width(shape))), np.dtype(np.uint8)
+    return shape, dtype or own
+
+
+def summed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Small ints are summed in 32 bits."""
+    if dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize < 4):
+        return uint32 if dtype.kind == "u" else int32
+    return dtype

@@ -1,0 +1,151 @@
+"""What is recorded and run, for people: `NANOCUPY_DEBUG` and graphs as DOT.
+
+`NANOCUPY_DEBUG=1` prints every graph that is compiled, 2 also each kernel with its time and its
+bytes a second, 3 also the source of every kernel that is generated. All goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from nanocupy.core.recorder.arrays import array
+from nanocupy.core.recorder.graph import CONSTANT, Node, topological
+
+LEVELS = ("0", "1", "2", "3")
+
+
+def level() -> int:
+    """`NANOCUPY_DEBUG`, 0 if it is not set."""
+    asked = os.environ.get("NANOCUPY_DEBUG") or "0"
+    if asked not in LEVELS:
+        raise ValueError(f"NANOCUPY_DEBUG={asked!r}: expected one of {', '.join(LEVELS)}")
+    return int(asked)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def graph(title: str, nodes: Sequence[Node]) -> None:
+    """Print a graph, a node a line, and at level 3 the sources of its chains."""
+    if level() < 1:
+        return
+    number = {node: i for i, node in enumerate(nodes)}
+    say(f"[nanocupy] {title}: {len(nodes)} nodes")
+    for node, i in number.items():
+        outs = ", ".join(f"{dtype}{list(map(int, shape))}" for shape, dtype in node.specs)
+        reads = ", ".join(f"%{number[n]}" for n in node.inputs if n in number)
+        say(f"  %{i} = {label(node)}({reads}) -> {outs}")
+        if "run" in node.attrs:
+            source(label(node), node.attrs["run"].source)
+
+
+def label(node: Node) -> str:
+    """The operation's name, with those that a chain is made of."""
+    return f"{node.op.name}[{node.attrs['names']}]" if "names" in node.attrs else node.op.name
+
+
+def source(name: str, text: str) -> None:
+    """Print a kernel's source."""
+    if level() >= 3:
+        say(f"[nanocupy] source of {name}:\n{text}")
+
+
+class Clock:
+    """Times steps and prints each."""
+
+    def __init__(self, title: str) -> None:
+        say(f"[nanocupy] run {title}")
+
+    def time(self, step: Any, values: list[Any], attrs: dict[str, Any]) -> Any:
+        start = time.perf_counter()
+        value = step.function(*values, **attrs)
+        seconds = time.perf_counter() - start
+        line(label(step.node), seconds, nbytes([*values, value]))
+        return value
+
+
+def line(name: str, seconds: float, moved: int, most: str = "") -> None:
+    rate = moved / max(seconds, 1e-9) / 1e9
+    say(f"  {seconds * 1e6:10.1f} us {most}{rate:8.2f} GB/s  {name}")
+
+
+def nbytes(values: Any) -> int:
+    """Of arrays in lists and tuples."""
+    if isinstance(values, list | tuple):
+        return sum(nbytes(v) for v in values)
+    return int(values.nbytes) if hasattr(values, "nbytes") else 0
+
+
+def captured(device: Any, launches: Sequence[Any]) -> Any:
+    """A graph of the launches; at level 2 one that runs them one by one and prints each."""
+    return device.capture(launches) if level() < 2 else TimedGraph(device, launches)
+
+
+class TimedGraph:
+    """Launches, each by itself. A kernel's bytes are those of its arguments at capacity: the most
+    that it can read and write."""
+
+    def __init__(self, device: Any, launches: Sequence[Any]) -> None:
+        self.launches = list(launches)
+        self._device = device
+        self._each = [device.eager([launch]) for launch in launches]
+        for kernel in {x.kernel.name: x.kernel for x in launches}.values():
+            if text := getattr(kernel, "text", None):
+                source(kernel.name, text)
+
+    def run(self) -> None:
+        say("[nanocupy] run program")
+        for launch, graph in zip(self.launches, self._each, strict=True):
+            start = time.perf_counter()
+            graph.run()
+            if hasattr(self._device, "wait"):
+                self._device.wait()
+            seconds = time.perf_counter() - start
+            line(launch.kernel.name, seconds, nbytes(launch.args), "at most ")
+
+
+# ---- as `mlx.core`
+
+
+def export_to_dot(file: Any, *outputs: Any, **named: array) -> None:
+    """Write the graph of arrays that are not evaluated yet, in Graphviz's language.
+
+    Args:
+        file: a path, or something with `write`.
+        outputs: arrays, or trees of them.
+        named: arrays with names of their own in the graph.
+    """
+    from nanocupy.core.recorder.arrays import _arrays
+
+    names = {a.node: name for name, a in named.items()}
+    roots = [a.node for a in _arrays([*outputs, *named.values()])]
+    if not roots:
+        raise ValueError("[export_to_dot] no arrays: give those whose graph is wanted")
+    text = _dot(topological(roots), roots, names)
+    if hasattr(file, "write"):
+        file.write(text)
+    else:
+        with open(file, "w", encoding="utf-8") as to:
+            to.write(text)
+
+
+def _dot(nodes: Sequence[Node], roots: Sequence[Node], names: dict[Node, str]) -> str:
+    fresh, lines = count(), ["digraph {"]
+    of = {node: names.get(node) or f"v{next(fresh)}" for node in nodes}
+    for node in nodes:
+        shape = f"{node.dtype}{list(map(int, node.shape))}"
+        rank = "source" if not node.inputs else "sink" if node in roots else ""
+        where = f"rank={rank}; " if rank else ""
+        lines.append(f'{{ {where}"{of[node]}" [label="{of[node]} {shape}"]; }}')
+        if node.op is CONSTANT:
+            continue
+        lines.append(f'{{ "op {of[node]}" [label="{label(node)}", shape=rectangle]; }}')
+        lines += [f'"{of[n]}" -> "op {of[node]}"' for n in node.inputs]
+        lines.append(f'"op {of[node]}" -> "{of[node]}"')
+    return "\n".join([*lines, "}", ""])

@@ -1,0 +1,165 @@
+"""How operations that work row by row are launched: elementwise, gather, cast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ml_dtypes import bfloat16
+
+from nanocupy.core.recorder.graph import CONSTANT, Node, width
+from nanocupy.core.recorder.lowering import Lowering
+from nanocupy.device.protocols import Launch
+from nanocupy.kernels import cast as cast_kernel
+from nanocupy.kernels import elementwise, routing, take_rows
+
+Lower = Callable[[Lowering, Node], None]
+
+
+# ---- elementwise: what is refused here is a chain (`chains.lowering`)
+
+
+def binary(name: str) -> Lower:
+    """An elementwise kernel of two inputs of one shape."""
+
+    def lower(to: Lowering, node: Node) -> None:
+        x, y = node.inputs
+        widths = {width(n.shape) for n in (x, y, node)}
+        if len(widths) > 1 or not x.shape or not y.shape or x.shape[0] != y.shape[0]:
+            raise NotImplementedError(f"[{node.op.name}] broadcasting")
+        _launch(to, node, partial(elementwise.launch_binary, to.device, name))
+
+    return lower
+
+
+def unary(name: str) -> Lower:
+    """An elementwise kernel of one input."""
+    return lambda to, node: _launch(to, node, partial(elementwise.launch_unary, to.device, name))
+
+
+def _launch(to: Lowering, node: Node, launch: Callable[..., Launch]) -> None:
+    if node.dtype != np.float32:
+        raise NotImplementedError(f"[{node.op.name}] of {node.dtype}")
+    sources, out, size = to.inputs(node), to.of(node).view, width(node.shape)
+    views = [x.view for x in sources]
+    strides = dict(zip(("x_stride", "y_stride"), [x.stride for x in sources], strict=False))
+    to.add(to.rows(node), lambda rows: launch(out, *views, rows, size, **strides))
+
+
+def product(to: Lowering, node: Node) -> None:
+    """Two inputs of one shape, or one times a number."""
+    for x, y in (node.inputs, node.inputs[::-1]):
+        if y.op is CONSTANT and y.shape == () and x.dtype == node.dtype == np.float32:
+            _scale(to, node, x, float(y.attrs["value"]))
+            return
+    binary("mul")(to, node)
+
+
+def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
+    source, out, size = to.of(x), to.of(node).view, width(node.shape)
+    to.add(
+        to.rows(node),
+        lambda rows: elementwise.launch_scale(
+            to.device, out, source.view, factor, rows, size, x_stride=source.stride
+        ),
+    )
+
+
+# ---- whole rows
+
+
+def take(to: Lowering, node: Node) -> None:
+    """Gather rows."""
+    if node.attrs["axis"] != 0:
+        raise NotImplementedError("[take] along another axis than the first in a Program")
+    source, index = node.inputs
+    x = to.contiguous(source, to.of(source)).reshape(-1, width(source.shape))
+    out, where = to.of(node).view, to.of(index).view
+    codes = node.attrs.get("codes")
+    to.add(
+        to.rows(node), lambda rows: take_rows.launch(to.device, out, x, where, rows, codes=codes)
+    )
+
+
+def cast(to: Lowering, node: Node) -> None:
+    """f32 rows in another dtype: bf16, or on CUDA also f16."""
+    (source,) = node.inputs
+    known = to.device.kind == "cuda" or node.dtype == bfloat16
+    if not known or source.dtype != np.float32:
+        raise NotImplementedError(f"[astype] {source.dtype} to {node.dtype} in a Program")
+    x, out, size = to.of(source), to.of(node).view, width(node.shape)
+    to.add(
+        to.rows(node),
+        lambda rows: cast_kernel.launch(to.device, out, x.view, rows, size, x_stride=x.stride),
+    )
+
+
+# ---- inside rows, as routers do
+
+
+def _vectors(node: Node, source: Node) -> int:
+    """How many vectors along the last axis a row of the source has.
+
+    Raises:
+        NotImplementedError: the node works along another axis, or on another dtype.
+    """
+    axis = node.attrs["axis"]
+    last = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+    if last != len(source.shape) - 1 or last == 0 or source.dtype != np.float32:
+        raise NotImplementedError(
+            f"[{node.op.name}] of {source.dtype} {source.shape} along {axis} in a Program"
+        )
+    return width(source.shape) // int(source.shape[-1])
+
+
+def along(name: str) -> Lower:
+    """softmax or argsort of vectors."""
+
+    def lower(to: Lowering, node: Node) -> None:
+        source = node.inputs[0]
+        vectors, x, out = _vectors(node, source), to.of(source), to.of(node).view
+        launch, size = getattr(routing, f"launch_{name}"), int(source.shape[-1])
+        to.add(
+            to.rows(node),
+            lambda rows: launch(to.device, out, x.view, rows, vectors, size, x_stride=x.stride),
+        )
+
+    return lower
+
+
+def take_along(to: Lowering, node: Node) -> None:
+    source, index = node.inputs
+    vectors, out, x, wanted = _vectors(node, source), to.of(node), to.of(source), to.of(index)
+    if index.shape[:-1] != source.shape[:-1] or index.dtype.itemsize != 4:
+        raise NotImplementedError(f"[take_along_axis] {source.shape} at {index.shape} in a Program")
+    sizes = int(source.shape[-1]), int(index.shape[-1])
+    strides: dict[str, Any] = {"x_stride": x.stride, "index_stride": wanted.stride}
+    to.add(
+        to.rows(node),
+        lambda rows: routing.launch_take_along(
+            to.device, out.view, x.view, wanted.view, rows, vectors, *sizes, **strides
+        ),
+    )
+
+
+def total(to: Lowering, node: Node) -> None:
+    """The sum over one axis inside rows."""
+    source, axes = node.inputs[0], node.attrs["axis"]
+    if len(axes) != 1 or axes[0] == 0 or source.dtype != np.float32:
+        raise NotImplementedError(
+            f"[sum] of {source.dtype} {source.shape} over {axes} in a Program"
+        )
+    shape = [int(d) for d in source.shape]
+    outer, count, inner = (
+        int(np.prod(part, dtype=np.int64))
+        for part in (shape[1 : axes[0]], shape[axes[0] : axes[0] + 1], shape[axes[0] + 1 :])
+    )
+    x, out = to.of(source), to.of(node).view
+    to.add(
+        to.rows(node),
+        lambda rows: routing.launch_sum(
+            to.device, out, x.view, rows, outer, count, inner, x_stride=x.stride
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Memory, devices and streams, as MLX names them."""

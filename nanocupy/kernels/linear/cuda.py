@@ -1,0 +1,198 @@
+"""Linear layers on CUDA: weights lie as the checkpoint has them, row by row.
+
+    floats   [N, K], of the dtype that activations have: cuBLAS multiplies them
+    affine   codes uint32 [N, K*bits/32], scales and biases [N, K/G]: kernels of ours
+
+**Arithmetic.** Sums are f32. An affine weight w = code*scale + bias meets f32, f16 or bf16
+activations. `affine_gemv` takes it as it is; `affine_gemm` rounds it to the activations' dtype, as
+tensor cores ask for.
+
+**Which kernel.** An output is K weights of bits/8 + 2*(bytes of a scale)/G bytes each, read once
+for all rows of a block: 0.56 bytes for 4 bits in groups of 64 with 16-bit scales. An
+H100 reads 6e12 such weights a second, while its CUDA cores issue 2.9e13 instructions, five a
+weight. `affine_gemv` takes 3.9, 5.6 and 8.9 of them for 1, 2 and 4 rows (counted in sm_80's code):
+memory bounds one row, arithmetic four. `affine_gemm`, by way of shared memory and tensor cores,
+takes about 9 for 16 rows. The engine launches by capacity: which kernel a row meets, and with it
+every bit of the result, depends on the size of the step that holds it, and on nothing else there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nanocupy.device.protocols import Device, Launch, Rows
+from nanocupy.kernels import elementwise
+from nanocupy.kernels.kernel import C_TYPES, FLOATS, GEMM, CudaKernel
+from nanocupy.kernels.linear import Format, PackedWeight, affine_format
+
+DTYPES = {name: dtype for dtype, name in FLOATS.items()}
+GEMV_ROWS = 4  # the most rows that CUDA cores multiply; more go to tensor cores
+_BLOCK = 128  # threads, of both products
+_GEMV_OUTPUTS = 16  # of a block
+_GEMM_OUTPUTS = {16: 32, 32: 32, 64: 64}  # of a block, by its rows
+
+
+@dataclass(frozen=True)
+class RowMajorWeight(PackedWeight):
+    """A weight [n, k] on a CUDA device, in rows `start` to `start + n` of a buffer.
+
+    Args:
+        data: floats [N, K], or codes uint32 [N, K*bits/32].
+        scales, biases: [N, K/G], for affine formats.
+        activations: what the weight meets: "f32", "f16" or "bf16".
+    """
+
+    scales: Any = None
+    biases: Any = None
+
+    @property
+    def views(self) -> list[Any]:
+        """This weight's rows: floats, or codes, scales and biases."""
+        arrays = (self.data, self.scales, self.biases) if self.format.bits else (self.data,)
+        return [array[self.start : self.start + self.n] for array in arrays]
+
+    @property
+    def view(self) -> Any:
+        return self.views[0]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(view.nbytes) for view in self.views)
+
+    def follows(self, other: PackedWeight) -> bool:
+        return self.data is other.data and other.start + other.n == self.start
+
+
+# ---- packing
+
+
+def pack(device: Device, weights: list[Any], activations: str) -> list[PackedWeight]:
+    """Put weights that share inputs and format into one buffer, side by side. See `linear.pack`."""
+    parts = [_affine(*w) if isinstance(w, tuple) else _floats(w, activations) for w in weights]
+    form, first, size = parts[0]
+    assert all(p[0] == form and p[2] == size for p in parts)
+    total = sum(len(arrays[0]) for _, arrays, _ in parts)
+    buffers = [
+        device.empty((total, array.shape[1]), dtype)
+        for array, dtype in zip(first, _dtypes(form), strict=True)
+    ]
+    packed: list[PackedWeight] = []
+    start = 0
+    for _, arrays, _ in parts:
+        n = len(arrays[0])
+        for buffer, array in zip(buffers, arrays, strict=True):
+            # An array that has the buffer's dtype goes straight from the file's pages.
+            device.write(buffer[start : start + n], array.astype(buffer.dtype, copy=False))
+        packed.append(RowMajorWeight(form, n, size, buffers[0], start, activations, *buffers[1:]))
+        start += n
+    return packed
+
+
+def _dtypes(form: Format) -> list[np.dtype[Any]]:
+    values = DTYPES[form.kind]
+    return [np.dtype(np.uint32), values, values] if form.bits else [values]
+
+
+def _floats(weight: np.ndarray, activations: str) -> tuple[Format, list[np.ndarray], int]:
+    if weight.dtype not in FLOATS:
+        raise ValueError(
+            f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
+        )
+    return Format(activations), [weight], weight.shape[1]
+
+
+def _affine(
+    codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int
+) -> tuple[Format, list[np.ndarray], int]:
+    form = affine_format(codes, scales, biases, bits)
+    return form, [codes, scales, biases], codes.shape[1] * 32 // bits
+
+
+# ---- launches
+
+
+def launch(
+    device: Any,
+    weight: PackedWeight,
+    x: Any,
+    out: Any,
+    rows: Rows,
+    *,
+    x_stride: int,
+    out_stride: int,
+    bias: Any = None,
+) -> list[Launch]:
+    """out [rows, n] f32 = x . weight (+ bias). Strides in elements.
+
+    Args:
+        x: [rows, k], of the dtype that `weight.activations` names; starts at 16 bytes.
+        bias: f32 [n or more], or None.
+    """
+    assert isinstance(weight, RowMajorWeight) and x.dtype == DTYPES[weight.activations]
+    if weight.format.bits:
+        launches = [_affine_product(weight, x, out, rows, x_stride, out_stride)]
+    elif x_stride == weight.k:
+        shape = int(rows), weight.n, weight.k
+        launches = [Launch(GEMM, (out, x, weight.view, *shape, out_stride, False))]
+    else:
+        raise NotImplementedError(
+            f"[linear] rows of {weight.k} inputs that lie {x_stride} elements apart, on CUDA"
+        )
+    if bias is not None:
+        size = weight.n
+        launches.append(
+            elementwise.launch_add_bias(device, out, bias, rows, size, out_stride=out_stride)
+        )
+    return launches
+
+
+def _affine_product(
+    weight: RowMajorWeight, x: Any, out: Any, rows: Rows, x_stride: int, out_stride: int
+) -> Launch:
+    if x_stride * x.dtype.itemsize % 16:
+        raise NotImplementedError(
+            f"[linear] rows that lie {x_stride} elements of {x.dtype} apart: kernels read 16 bytes"
+        )
+    few = rows <= GEMV_ROWS or x.dtype == np.float32
+    if few:
+        together = min(GEMV_ROWS, _power_of_two(rows))
+        name, outputs = "affine_gemv", _GEMV_OUTPUTS
+    else:
+        together = min(64, max(16, _power_of_two(rows)))
+        name, outputs = "affine_gemm", _GEMM_OUTPUTS[together]
+    form = weight.format
+    types = f"{C_TYPES[x.dtype]}, {C_TYPES[weight.scales.dtype]}, {form.bits}, {together}"
+    args = (
+        *(out, x, *weight.views, rows.count),
+        *map(np.int32, (weight.n, weight.k, form.group)),
+        *map(np.int64, (x_stride, out_stride)),
+    )
+    grid = (-(-weight.n // outputs), -(-int(rows) // together), 1)
+    return Launch(CudaKernel(name, f"{name}<{types}>"), args, grid, _BLOCK)
+
+
+def _power_of_two(rows: int) -> int:
+    """The least power of two that is not below."""
+    return 1 << (int(rows) - 1).bit_length()
+
+
+def launch_embedding(
+    device: Any,
+    weight: PackedWeight,
+    tokens: Any,
+    out: Any,
+    rows: Rows,
+    first: int,
+    vocabulary: int,
+) -> Launch:
+    """`embedding.launch` of an affine weight."""
+    assert isinstance(weight, RowMajorWeight) and weight.format.bits
+    form, size = weight.format, weight.k
+    types = f"{C_TYPES[weight.scales.dtype]}, {form.bits}"
+    kernel = CudaKernel("affine_embedding", f"affine_embedding<{types}>")
+    sizes = map(np.int32, (weight.n, size, form.group, first, vocabulary))
+    args = (out, *weight.views, tokens, rows.count, *sizes)
+    return Launch(kernel, args, elementwise.cuda_grid(rows, size), elementwise.CUDA_BLOCK)
