@@ -128,7 +128,9 @@ _METHODS: dict[str, Any] = {
     "transpose": public(lambda self, *axes: shapes.transpose(self, _flexible(axes))),
 }
 _SAME_NAMES = {  # module: its functions that are methods, too
-    "recorder.elementwise": "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square",
+    "recorder.elementwise": (
+        "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square"
+    ),
     "maths.reductions": "all any argmax argmin logsumexp max mean min prod std sum var",
     "maths.scans": "cummax cummin cumprod cumsum logcumsumexp",
     "recorder.shapes": "split squeeze",
