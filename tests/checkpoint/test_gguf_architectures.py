@@ -81,7 +81,7 @@ def test_the_same_model_comes_back(case: str, tmp_path: Path) -> None:
     rounded = 2e-6 if case == "phi3_longrope" else 0.0  # its factors are float32 in a GGUF
     np.testing.assert_allclose(got, want, rtol=0, atol=rounded * np.abs(want).max())
     assert ours.model_type == config.model_type.replace("mistral", "llama")
-    for name in ("windows", "turning", "max_position_embeddings", "rms_norm_eps"):
+    for name in ("windows", "rope_layers", "max_position_embeddings", "rms_norm_eps"):
         assert getattr(ours, name) == getattr(config, name), name
 
 

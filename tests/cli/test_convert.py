@@ -20,7 +20,7 @@ from golden import prove_mlx_lm
 from nanocupy.checkpoint import convert as gguf_convert
 from nanocupy.checkpoint import hub
 from nanocupy.cli.model import ModelFacts
-from nanocupy.models import convert
+from nanocupy.models import quantize_checkpoint
 
 
 def test_a_folder(cli, tmp_path: Path) -> None:
@@ -44,7 +44,9 @@ def test_bench_counts_the_bytes_of_codes(case: str, tmp_path: Path) -> None:
     """Of a model that is quantised on loading, as of the folder that `convert` writes."""
     prove_mlx_lm.draw(tmp_path / "source", case)
     for bits in (4, 8):
-        convert.convert(tmp_path / "source", tmp_path / str(bits), bits=bits, progress=False)
+        quantize_checkpoint.convert(
+            tmp_path / "source", tmp_path / str(bits), bits=bits, progress=False
+        )
         facts = ModelFacts(str(tmp_path / "source"), bits)
         assert facts.bytes_per_step == ModelFacts(str(tmp_path / str(bits))).bytes_per_step
         assert facts.bytes_per_step < 0.7 * ModelFacts(str(tmp_path / "source")).bytes_per_step
@@ -59,7 +61,7 @@ def test_a_bar(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((title, total, wanted, []))
         yield seen[-1][3].append
 
-    monkeypatch.setattr(convert, "bar", bar)
+    monkeypatch.setattr(quantize_checkpoint, "bar", bar)
     prove_mlx_lm.draw(tmp_path / "source", "llama")
     for number, flags in enumerate(([], ["--no-progress"])):
         cli("convert", str(tmp_path / "source"), str(tmp_path / f"out{number}"), *flags)

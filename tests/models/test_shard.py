@@ -24,7 +24,7 @@ from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner
-from nanocupy.models.decoder import KVCache
+from nanocupy.models.cache import KVCache
 from nanocupy.models.llama import Model
 from nanocupy.models.shard import (
     divide_heads,
