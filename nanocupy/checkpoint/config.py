@@ -17,7 +17,7 @@ from nanocupy.checkpoint.architectures import (
     layers_with_rope,
     refuse_unknown,
 )
-from nanocupy.checkpoint.fields import Fields
+from nanocupy.checkpoint.json_fields import Fields
 from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
 from nanocupy.files import is_there, read_json, read_json_if_there

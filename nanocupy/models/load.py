@@ -146,4 +146,4 @@ def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str
         scales = wanted.get(f"{path}.scales")
         return how.for_module(scales.removesuffix(".scales")) if how and scales else None
 
-    nn.place_codes(model, form, ordered.__contains__)
+    nn.replace_with_quantized(model, form, ordered.__contains__)

@@ -309,7 +309,7 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
     with model._door.open():
         if hasattr(inner, "sanitize"):
             weights = inner.sanitize(weights)
-        nn.place_codes(inner, form, lambda path: f"{path}.order" in weights)
+        nn.replace_with_quantized(inner, form, lambda path: f"{path}.order" in weights)
         for name in unused_biases(checkpoint, dict(tree_flatten(inner.parameters()))):
             weights.pop(name, None)
         try:

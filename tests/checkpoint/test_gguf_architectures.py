@@ -23,7 +23,7 @@ from checkpoint.test_convert import HALVES
 from models.test_llama import logits, runner
 from nanocupy import models
 from nanocupy.checkpoint import Checkpoint, convert_gguf
-from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS
+from nanocupy.checkpoint.gguf.blocks import BLOCK_FORMATS
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "architectures"
 TOKENS = np.array([[5, 9, 31, 2, 60, 17, 17, 33, 8, 1, 44, 45, 46, 20, 3, 7] * 3], np.int32)

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 
 from checkpoint import packers, tiny
 from golden import prove_mlx_lm
-from nanocupy.checkpoint import convert as gguf_convert
 from nanocupy.checkpoint import hub
+from nanocupy.checkpoint.gguf import write_folder
 from nanocupy.cli.model import ModelFacts
 from nanocupy.models import quantize_checkpoint
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_written(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(gguf_convert, "write_safetensors", full)
+    monkeypatch.setattr(write_folder, "write_safetensors", full)
     ran = cli("convert", str(source), str(tmp_path / "out"), *flags)
     assert ran.code == 2 and f"cannot write {tmp_path / 'out'}: [Errno 28] No space" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
@@ -122,7 +122,7 @@ def test_nothing_half_written_stays(
     code: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source, write = tmp_path / "tiny.gguf", gguf_convert.write_safetensors
+    source, write = tmp_path / "tiny.gguf", write_folder.write_safetensors
     tiny.write_gguf(source, "F16")
 
     def interrupted(path: Path, *args: Any) -> None:
@@ -130,7 +130,7 @@ def test_nothing_half_written_stays(
         assert path.stat().st_size > 1000
         signal.raise_signal(number)
 
-    monkeypatch.setattr(gguf_convert, "write_safetensors", interrupted)
+    monkeypatch.setattr(write_folder, "write_safetensors", interrupted)
     before = signal.getsignal(signal.SIGTERM)
     assert cli("convert", str(source), str(tmp_path / "out"), *flags).code == code
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]

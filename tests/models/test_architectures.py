@@ -181,7 +181,7 @@ def quantised(case: str) -> tuple[Callable[[], Any], ModelConfig]:
 
     def made() -> Any:
         model = models.model_class(config.model_type)(config)
-        nn.place_codes(model, lambda *_: (4, 32))
+        nn.replace_with_quantized(model, lambda *_: (4, 32))
         fill(model)
         return model
 

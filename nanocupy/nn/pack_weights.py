@@ -16,9 +16,9 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array, fast
+from nanocupy.nn.act_order import share_order
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
-from nanocupy.nn.ordered import share_order
 
 
 def prepare(
