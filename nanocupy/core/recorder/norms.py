@@ -26,7 +26,7 @@ def _lower_rms_norm(to: Lowering, node: Node) -> None:
     codes = node.attrs.get("codes")
     to.add(
         to.rows(node),
-        lambda rows: rms_norm_kernel.launch(
+        lambda rows: to.launches.rms_norm.launch(
             to.device, out, x.view, weight.view, eps, rows, codes=codes, **place
         ),
     )
@@ -48,7 +48,7 @@ def _lower_add_rms_norm(to: Lowering, node: Node) -> None:
     arrays, codes = (*outs, x, residual, weight), node.attrs.get("codes")
     to.add(
         to.rows(node),
-        lambda rows: rms_norm_kernel.launch_add(to.device, *arrays, eps, rows, codes=codes),
+        lambda rows: to.launches.rms_norm.launch_add(to.device, *arrays, eps, rows, codes=codes),
     )
 
 
