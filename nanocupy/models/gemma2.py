@@ -8,7 +8,7 @@ from typing import Any
 from nanocupy import core
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.core.fast import scaled_dot_product_attention
+from nanocupy.core.recorder.attention import scaled_dot_product_attention
 from nanocupy.models import llama
 from nanocupy.nn import RMSNorm, gelu_approx
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.core.fast import scaled_dot_product_attention
+from nanocupy.core.recorder.attention import scaled_dot_product_attention
 from nanocupy.distributed import Group
 from nanocupy.models.cache import run_layers
 from nanocupy.models.rope_scaling import make_rope
