@@ -16,6 +16,7 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array, fast
+from nanocupy.device.protocols import Device
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
 from nanocupy.nn.ordered import share_order
@@ -23,7 +24,7 @@ from nanocupy.nn.ordered import share_order
 
 def prepare(
     model: Module,
-    device: Any,
+    device: Device,
     activations: str | None = None,
     *,
     tick: Callable[[int, int], None] | None = None,
@@ -36,10 +37,10 @@ def prepare(
             default).
         tick: called as `tick(done, total)` after each buffer that is packed.
     """
-    activations = activations or ("bf16" if device.kind == "cuda" else "i16")
+    activations = activations or ("bf16" if device.half_precision else "i16")
     modules = model.modules()
     buffers = [layers for module in modules for layers in _side_by_side(module)]
-    with ThreadPoolExecutor(device.threads if device.kind == "cpu" else 1) as pool:
+    with ThreadPoolExecutor(device.threads) as pool:
         packing = pool.map(lambda layers: _pack(layers, device, activations), buffers)
         for done, _ in enumerate(packing, 1):
             if tick:
@@ -60,7 +61,7 @@ def _side_by_side(module: Module) -> Iterable[list[Weighted]]:
     return groups.values()
 
 
-def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
+def _pack(layers: list[Weighted], device: Device, activations: str) -> None:
     weights = [layer.to_pack() for layer in layers]
     for layer, packed in zip(layers, fast.pack(device, weights, activations), strict=True):
         layer.packed = packed
@@ -71,7 +72,7 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
     share_order(layers)
 
 
-def _pack_stack(module: Module, device: Any, activations: str) -> None:
+def _pack_stack(module: Module, device: Device, activations: str) -> None:
     """The weights [experts, n, k] of one layer of a mixture, as mlx-lm's files have them."""
     weight = module.get("weight")
     if isinstance(weight, array) and weight.ndim == 3 and "scales" not in module:
@@ -79,7 +80,7 @@ def _pack_stack(module: Module, device: Any, activations: str) -> None:
         module.weight = fast.packed_stack(packed)
 
 
-def _upload(module: Module, device: Any) -> None:
+def _upload(module: Module, device: Device) -> None:
     """Put the module's own arrays on the device as f32 (a bias padded to what the kernel reads)."""
     for name, value in module.items():
         if (
