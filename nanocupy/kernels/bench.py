@@ -22,13 +22,14 @@ from nanocupy.kernels import (
     attention,
     cast,
     elementwise,
+    launches_of,
     linear,
     quantize,
-    rms_norm,
     rope,
     silu_mul,
 )
 
+LAUNCHES = launches_of("cpu")
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
 PREFILL, CONTEXT = 256, 1024
 REPEAT = 100  # launches of what takes microseconds, to measure it and not the first wake-up
@@ -177,7 +178,7 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     positions = device.empty((rows,), np.int32)
     turn = rope.launch(device, out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
     launches = {
-        "rms_norm": (rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
+        "rms_norm": (LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
         "add": (elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN), HIDDEN, 3, 1),
         "silu_mul": (silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
         "quantize": (quantize.launch(x, record, count, MLP, codes, 4 * MLP), MLP, 2, 6),

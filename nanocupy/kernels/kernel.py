@@ -42,6 +42,11 @@ class CpuKernel:
         return int(self._kernel.address)
 
 
+def float_argument(device: Any, value: float) -> Any:
+    """A float as an argument of a CPU kernel: the address of one on the device."""
+    return device.asarray(np.array([value], np.float32))
+
+
 @dataclass(frozen=True)
 class CudaKernel:
     """A CUDA kernel, `cuda_kernels/<file>.cu`, as one instance of its template.

@@ -11,10 +11,11 @@ import pytest
 
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import Launch, fixed_rows
-from nanocupy.kernels import cast, quantize, rms_norm, silu_mul, take_rows
+from nanocupy.kernels import cast, launches_of, quantize, silu_mul, take_rows
 from nanocupy.kernels.quantize import Codes
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
+LAUNCHES = launches_of("cpu")
 FORMS = [Codes("i16", 32), Codes("i16", 128, 8), Codes("i8", 64), Codes("i8", 32, 128), BF16]
 Make = Callable[..., Launch]
 
@@ -87,9 +88,9 @@ def test_a_norm_rounds_as_if_alone(run: Any, form: Any, added: bool) -> None:
         arrays = [device.asarray(a) for a in (x, residual, weight)]
         if added:
             h = device.empty(x.shape, np.float32)
-            return rms_norm.launch_add(device, h, out, *arrays, 1e-5, rows, codes=codes)
+            return LAUNCHES.rms_norm.launch_add(device, h, out, *arrays, 1e-5, rows, codes=codes)
         source, _, gain = arrays
-        return rms_norm.launch(device, out, source, gain, 1e-5, rows, codes=codes)
+        return LAUNCHES.rms_norm.launch(device, out, source, gain, 1e-5, rows, codes=codes)
 
     def plain(device: CpuDevice) -> Any:
         out = device.empty(x.shape, np.float32)

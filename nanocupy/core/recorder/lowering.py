@@ -15,6 +15,7 @@ import numpy as np
 
 from nanocupy.core.recorder.graph import Node, Shape, width
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.kernels import Launches, launches_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Lowering:
     sized: list[Sized] = field(default_factory=list)
     places: dict[tuple[Node, int], Operand] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def launches(self) -> Launches:
+        """The launch functions of this kind of device: `to.launches.rms_norm.launch(...)`."""
+        return launches_of(self.device.kind)
 
     def of(self, node: Node, index: int = 0) -> Operand:
         return self.places[node, index]

@@ -62,15 +62,15 @@ def norm_rounded(out, x, weight, size, eps, scratch, group, kind, zero):
 
 
 def rms_norm(a, thread, threads):
-    """a: out, x, weight [size], rows*, size, eps*, vectors a row, x stride, out stride, x offset,
-    out offset, then as `quantize.arguments`.
+    """a: out, x, weight [size], rows*, size, eps*, vectors a row, x stride, out stride, then as
+    `quantize.arguments`.
 
-    Strides and offsets of rows in bytes; the vectors of a row are adjacent, and where they are
-    rounded there is one and no offset.
+    Strides of rows in bytes; the vectors of a row are adjacent, and where they are rounded there
+    is one.
     """
-    out, x, size, vectors, x_stride, out_stride = a[0] + a[10], a[1] + a[9], a[4], a[6], a[7], a[8]
-    eps, scratch = load_f32(a[5]), a[11] + a[12] * thread
-    row_bytes, group, kind, zero = a[13], a[14], a[15], a[16]
+    out, x, size, vectors, x_stride, out_stride = a[0], a[1], a[4], a[6], a[7], a[8]
+    eps, scratch = load_f32(a[5]), a[9] + a[10] * thread
+    row_bytes, group, kind, zero = a[11], a[12], a[13], a[14]
     count = load_i64(a[3]) * vectors
     for i in range(count * thread // threads, count * (thread + 1) // threads):
         row = i // vectors

@@ -19,9 +19,9 @@ from nanocupy.kernels import (
     columns,
     elementwise,
     embedding,
+    launches_of,
     layer_norm,
     linear,
-    rms_norm,
     rope,
     rope_write,
     routing,
@@ -34,6 +34,7 @@ from nanocupy.kernels.attention import cuda as paged_attention_cuda
 from nanocupy.kernels.experts import cuda as experts_cuda
 from nanocupy.kernels.kernel import CudaKernel
 
+LAUNCHES = launches_of("cuda")
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 SHORT = {F32: "f32", F16: "f16", BF16: "bf16"}
 COMPUTE = (F32, F16, BF16)
@@ -125,8 +126,8 @@ def _norms(device: Any, rows: Rows) -> Iterator[Any]:
         yield layer_norm.launch(device, x, x, weight, weight, 1e-5, rows, size)
         for dtype in COMPUTE:
             out = device.empty((256, size), dtype)
-            yield rms_norm.launch(device, out, x, weight, 1e-5, rows)
-            yield rms_norm.launch_add(device, x, out, x, x, weight, 1e-5, rows)
+            yield LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, rows)
+            yield LAUNCHES.rms_norm.launch_add(device, x, out, x, x, weight, 1e-5, rows)
 
 
 def _linears(device: Any) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kernels.cuda.sanitize import examples
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels import rms_norm
+from nanocupy.kernels.rms_norm import cuda as kernel
 
 SIZES = [1, 3, 37, 64, 127, 128, 576, 1030, 5001]  # of every number of threads, odd ones too
 POISON = 7.0
@@ -25,16 +26,21 @@ def make(rows: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, n
 
 
 def norm(
-    cuda: Any, x: np.ndarray, weight: np.ndarray, dtype: Any = np.float32, **place: int
+    cuda: Any,
+    x: np.ndarray,
+    weight: np.ndarray,
+    dtype: Any = np.float32,
+    start: int = 0,
+    **place: int,
 ) -> np.ndarray:
-    """The kernel on x [rows, width], `vectors` vectors of len(weight) a row."""
+    """The kernel on x [rows, width] from `start` on, `vectors` vectors of len(weight) a row."""
     count, width = len(x), place.get("vectors", 1) * len(weight)
 
     def build(device: Any) -> Any:
         out = device.asarray(np.full((count + 1, width), POISON, dtype))
         rows = Rows(count + 1, device.asarray(np.array([count])))
-        arrays = (device.asarray(x), device.asarray(weight))
-        return [rms_norm.launch(device, out, *arrays, 1e-5, rows, **place)], [out]
+        arrays = (device.asarray(x).reshape(-1)[start:], device.asarray(weight))
+        return [kernel.launch(device, out, *arrays, 1e-5, rows, **place)], [out]
 
     (out,) = cuda(build)
     assert (out[count:] == POISON).all()
@@ -65,18 +71,19 @@ def test_a_row_does_not_depend_on_its_company_or_place(cuda: Any, size: int) -> 
     together = norm(cuda, x, weight)
     assert together.tobytes() == np.concatenate(alone).tobytes()
     shifted = np.concatenate([np.full((7, 1), np.nan, np.float32), x], 1)
-    place = {"x_offset": 1, "x_stride": size + 1}
+    place = {"start": 1, "x_stride": size + 1}
     assert norm(cuda, shifted, weight, **place).tobytes() == together.tobytes()
 
 
 def test_heads_in_place_inside_a_wider_buffer(cuda: Any) -> None:
     x, weight = make(5, 320)[0], make(1, 64)[2]
-    place = {"x_offset": 128, "x_stride": 320, "out_offset": 128, "out_stride": 320}
+    place = {"x_stride": 320, "out_stride": 320}
 
     def build(device: Any) -> Any:
         buffer, rows = device.asarray(x), Rows(5, device.asarray(np.array([4])))
-        arrays = (buffer, buffer, device.asarray(weight))
-        return [rms_norm.launch(device, *arrays, 1e-5, rows, vectors=2, **place)], [buffer]
+        heads = buffer.reshape(-1)[128:]
+        arrays = (heads, heads, device.asarray(weight))
+        return [kernel.launch(device, *arrays, 1e-5, rows, vectors=2, **place)], [buffer]
 
     want = x.copy()
     heads = x[:4, 128:256].reshape(8, 64)
@@ -97,7 +104,7 @@ def test_add_rms_norm_is_add_then_rms_norm(
         out = device.asarray(np.full((3, size), POISON, dtype))
         rows = Rows(3, device.asarray(np.array([2])))
         arrays = (*inputs, device.asarray(weight))
-        return [rms_norm.launch_add(device, h, out, *arrays, 1e-5, rows)], [h, out]
+        return [kernel.launch_add(device, h, out, *arrays, 1e-5, rows)], [h, out]
 
     h, out = cuda(build)
     assert h[:2].tobytes() == (x + r)[:2].tobytes()
