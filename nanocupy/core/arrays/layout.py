@@ -5,29 +5,30 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.creation import eye
+from nanocupy.core.arrays.creation import checked_shape, eye
+from nanocupy.core.maths import elementwise
 from nanocupy.core.maths.reductions import sum
-from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, record
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, fitting, together
+from nanocupy.core.recorder.dtypes import bool_
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
 from nanocupy.core.recorder.specs import (
     Axes,
     as_ints,
+    blank,
     broadcast,
-    checked_shape,
     listed,
     normal_axes,
     normal_axis,
     resized,
     same,
-    seen,
     whole_number,
 )
 
@@ -39,6 +40,23 @@ BROADCAST = Op(
     lambda x, *, shape: np.broadcast_to(x, shape),
     moves=True,
 )
+
+
+def seen(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:
+    """An operation that only looks at the same elements in another way: `function` gives a view."""
+
+    def infer(spec: Spec, **attrs: Any) -> Spec:
+        view = function(blank(spec), **attrs)
+        return view.shape, view.dtype
+
+    op = Op(name, infer, function)
+    return partial(_record, op)
+
+
+def _record(op: Op, x: Any, **attrs: Any) -> array:
+    return record(op, x, **attrs)
+
+
 _DIAGONAL = seen("diagonal", lambda x, **how: x.diagonal(**how))
 _FLIP = seen("flip", lambda x, *, axis: np.flip(x, axis))
 _VIEW = Op(
@@ -205,33 +223,6 @@ def atleast_3d(*arrays: Any) -> Any:
 
 
 # ---- put together, taken apart
-
-
-def _joined(*specs: Spec, axis: int) -> Spec:
-    shape, dtype = specs[0]
-    for other, _ in specs[1:]:
-        if len(other) != len(shape) or resized(other, axis, 0) != resized(shape, axis, 0):
-            raise ValueError(f"[concatenate] shapes {[s for s, _ in specs]} along axis {axis}")
-    return resized(shape, axis, int(np.sum([s[axis] for s, _ in specs]))), dtype
-
-
-_CONCATENATE = Op("concatenate", _joined, lambda *xs, axis: np.concatenate(xs, axis), moves=True)
-
-
-def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> array:
-    """`numpy.concatenate`."""
-    values = together(list(arrays))
-    if axis is None:
-        values, axis = [flat(x, None)[0] for x in values], 0
-    return record(_CONCATENATE, *values, axis=normal_axis("concatenate", axis, values[0].ndim))
-
-
-concat = concatenate
-
-
-def stack(arrays: Sequence[Any], axis: int = 0) -> array:
-    """`numpy.stack`."""
-    return concatenate([expand_dims(x, axis) for x in together(list(arrays))], axis)
 
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[array, ...]:

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.core.compiling.chains import FUSED, fuse
 from nanocupy.core.compiling.custom import CUSTOM
 from nanocupy.core.recorder import debug
 from nanocupy.core.recorder.arrays import array, constant, run, static
+from nanocupy.core.recorder.chains import FUSED, fuse
 from nanocupy.core.recorder.graph import CONSTANT, Node, Op, Spec, item, size, topological
+from nanocupy.core.recorder.heap import own
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.rewriting import rebuild, same
 from nanocupy.core.recorder.rules import common_subexpressions
-from nanocupy.core.runtime.memory import own
 
 FOLDED = 1 << 20  # bytes of the largest value that is computed beforehand
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.indexing import take
 from nanocupy.core.arrays.layout import repeat
+from nanocupy.core.maths import elementwise
 from nanocupy.core.maths.reductions import sum
-from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, float32, record
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.dtypes import float32
+from nanocupy.core.recorder.gather import take
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import reshape
 from nanocupy.core.recorder.specs import blank, broadcast, normal_axis, whole_number, widely

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nanocupy.core.recorder import elementwise, rowwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, int32, record, uint32
-from nanocupy.core.recorder.casting import astype, floating, summed
+from nanocupy.core.maths import elementwise
+from nanocupy.core.recorder import rowwise
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.casting import astype
+from nanocupy.core.recorder.dtypes import bool_, float32, floating, int32, summed, uint32
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.specs import (
     Axes,

@@ -15,6 +15,8 @@ import numpy as np
 
 Shape = tuple[int, ...]
 Spec = tuple[Shape, np.dtype[Any]]
+Steps = Callable[..., Any]
+"""`steps(*values, **attrs)`: an operation as steps of a chain (`kernels.chains.functions`)."""
 _order = itertools.count()
 
 
@@ -31,7 +33,7 @@ class Op:
         moves: the output's elements are the inputs', in other places.
         effect: changes something besides its output: never merged or dropped, and the order of
             effects stays. (One that is row_wise, too, may be done for fewer rows: see `rules`.)
-        steps: `steps(*values)`: the operation as steps of a chain (see `chains`), if it has any.
+        steps: the operation as steps of a chain, if it has any.
     """
 
     name: str
@@ -42,7 +44,7 @@ class Op:
     row_wise: bool = False
     moves: bool = False
     effect: bool = False
-    steps: Callable[..., Any] | None = None
+    steps: Steps | None = None
 
     def __repr__(self) -> str:
         return f"Op({self.name})"

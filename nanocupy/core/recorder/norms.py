@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, common, rounded
+from nanocupy.core.recorder.casting import astype, rounded
+from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.public import public

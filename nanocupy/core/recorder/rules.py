@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.indexing import TAKE
-from nanocupy.core.compiling import chains
 from nanocupy.core.recorder import elementwise
 from nanocupy.core.recorder.casting import ASTYPE
 from nanocupy.core.recorder.gated import GELU_MUL, SILU_MUL
+from nanocupy.core.recorder.gather import TAKE
 from nanocupy.core.recorder.graph import CONSTANT, ITEM, STATIC, Node, item, topological, width
 from nanocupy.core.recorder.norms import ADD_RMS_NORM, RMS_NORM
 from nanocupy.core.recorder.packed import LINEAR, QUANTIZE
@@ -288,6 +287,10 @@ def rope_and_write(outputs: Outputs) -> Outputs:
 
 def elementwise_chains(outputs: Outputs) -> Outputs:
     """Elementwise operations of one shape that read each other are one pass over memory."""
+    if not any(n.op.steps and any(i.op.steps for i in n.inputs) for n in topological(outputs)):
+        return outputs
+    from nanocupy.core.recorder import chains
+
     return chains.fuse(outputs, least=2)
 
 
