@@ -19,6 +19,7 @@ from nanocupy.device.cuda.nccl import Nccl, join
 from nanocupy.device.cuda.toolkit import Toolkit, check_capability, real_toolkit
 from nanocupy.device.cuda.upload import Uploader, pinned
 from nanocupy.device.protocols import KernelError, Launch, Tick
+from nanocupy.distributed.group import Group
 
 WHAT_TO_DO = (
     "lower --gpu-memory-utilization, --kv-memory, --num-kv-blocks, --max-num-batched-tokens or "
@@ -36,7 +37,7 @@ class CudaDevice:
 
     Attributes:
         counters: how often what reached the driver: "graphs", "uploads" and "downloads" (of
-            mailboxes), "launches" (outside graphs).
+            staging buffers), "launches" (outside graphs).
         link: what joins it with the GPUs of other ranks; None: nothing does.
 
     Raises:
@@ -44,6 +45,9 @@ class CudaDevice:
     """
 
     kind = "cuda"
+    threads = 1
+    row_invariant = unified_memory = False
+    half_precision = fixed_grids = True
 
     def __init__(
         self, toolkit: Toolkit | None = None, index: int = 0, tick: Tick | None = None
@@ -137,8 +141,8 @@ class CudaDevice:
         if self.link is not None:
             self.link.wait()
 
-    def mailbox(self, nbytes: int) -> CudaMailbox:
-        return CudaMailbox(self, nbytes)
+    def staging_buffer(self, nbytes: int) -> CudaStagingBuffer:
+        return CudaStagingBuffer(self, nbytes)
 
     def memory_active(self) -> int:
         return int(self._pool.used_bytes())
@@ -224,7 +228,7 @@ class CudaDevice:
 
     # ---- other ranks
 
-    def connect(self, group: Any) -> None:
+    def connect(self, group: Group) -> None:
         """Join this GPU with those of a group's other ranks, which all do so together.
 
         Raises:
@@ -262,12 +266,12 @@ class CudaDevice:
         return self.link
 
 
-class CudaMailbox:
+class CudaStagingBuffer:
     """Bytes in pinned memory and the same on the device, one copy apart."""
 
     def __init__(self, device: CudaDevice, nbytes: int) -> None:
         self._device = device
-        with device.current(), naming("mailbox"):
+        with device.current(), naming("staging_buffer"):
             self.host = pinned(device.cupy, nbytes)
         self.host[:] = 0
         self.device = device.empty((nbytes,), np.uint8)
@@ -275,21 +279,21 @@ class CudaMailbox:
     def send(self, nbytes: int) -> None:
         runtime = self._device.cupy.cuda.runtime
         ends = (self.device.data.ptr, self.host.ctypes.data)
-        with self._device.current(), naming("mailbox"):
+        with self._device.current(), naming("staging_buffer"):
             self._copy(*ends, nbytes, runtime.memcpyHostToDevice)
         self._device.counters["uploads"] += 1
 
     def receive(self, nbytes: int) -> None:
         runtime = self._device.cupy.cuda.runtime
         ends = (self.host.ctypes.data, self.device.data.ptr)
-        with self._device.current(), naming("mailbox"):
+        with self._device.current(), naming("staging_buffer"):
             self._copy(*ends, nbytes, runtime.memcpyDeviceToHost)
         self._device.wait()
         self._device.counters["downloads"] += 1
 
     def _copy(self, to: int, source: int, nbytes: int, way: int) -> None:
         if not 0 <= nbytes <= len(self.host):
-            raise ValueError(f"[mailbox] {nbytes} of {len(self.host)} bytes")
+            raise ValueError(f"[staging_buffer] {nbytes} of {len(self.host)} bytes")
         stream = self._device.stream
         self._device.cupy.cuda.runtime.memcpyAsync(to, source, nbytes, way, stream.ptr)
 

@@ -19,6 +19,7 @@ import numpy as np
 from nanocupy.device.cuda.communicator import Communicator, unique_id
 from nanocupy.device.cuda.launch import naming
 from nanocupy.device.protocols import KernelError, Launch
+from nanocupy.distributed.group import Group
 
 NOT_READY = 600  # cudaErrorNotReady: the stream has work left
 SPIN = 0.005  # seconds of a wait without a pause
@@ -41,7 +42,7 @@ class Nccl:
         graphs: those that hold collectives.
     """
 
-    def __init__(self, toolkit: Any, stream: Any, group: Any, id: bytes) -> None:
+    def __init__(self, toolkit: Any, stream: Any, group: Group, id: bytes) -> None:
         nccl = toolkit.nccl()
         self.rank, self.ranks = int(group.rank()), int(group.size())
         self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -182,7 +183,7 @@ class Nccl:
         self._channel.destroy()
 
 
-def join(toolkit: Any, gpu: Any, stream: Any, group: Any, one: Any) -> Nccl:
+def join(toolkit: Any, gpu: Any, stream: Any, group: Group, one: Any) -> Nccl:
     """Join the GPUs of a group; all ranks do so together, and all raise or none.
 
     Args:
