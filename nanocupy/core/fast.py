@@ -39,14 +39,12 @@ from nanocupy.core.recorder.specs import same, wide
 from nanocupy.core.unsupported import refuse
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels import embedding as embedding_kernel
-from nanocupy.kernels import layer_norm as layer_norm_kernel
-from nanocupy.kernels import linear as linear_kernel
-from nanocupy.kernels import quantize as quantize_kernel
+from nanocupy.kernels import launches_of
 from nanocupy.kernels import rms_norm as rms_norm_kernel
 from nanocupy.kernels import sample as sample_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
 from nanocupy.kernels.attention import KVLayout
-from nanocupy.kernels.linear import PackedWeight, dequantize, pack
+from nanocupy.kernels.linear import PackedWeight, dequantize
 
 STATIC = Op("static", leaf)
 
@@ -174,7 +172,7 @@ def _lower_layer_norm(to: Lowering, node: Node) -> None:
     shift = bias[0].view if bias else to.constant(np.zeros(size, np.float32))
     to.add(
         to.rows(node),
-        lambda rows: layer_norm_kernel.launch(
+        lambda rows: to.launches.layer_norm.launch(
             to.device, out, x.view, weight.view, shift, eps, rows, size, x_stride=x.stride
         ),
     )
@@ -206,7 +204,7 @@ def _gated(activation: str) -> Op:
         codes = node.attrs.get("codes")
         to.add(
             to.rows(node),
-            lambda rows: silu_mul_kernel.launch(
+            lambda rows: to.launches.silu_mul.launch(
                 to.device, out, gate.view, up.view, rows, size, codes=codes, **how
             ),
         )
@@ -229,12 +227,23 @@ SILU_MUL, GELU_MUL = _gated("silu"), _gated("gelu")
 # ---- packed weights
 
 
+def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[PackedWeight]:
+    """Pack weights that share inputs and format side by side, as the device's linear wants them.
+
+    See `kernels.linear.cpu.pack` and `kernels.linear.cuda.pack`.
+    """
+    packed: list[PackedWeight] = launches_of(device.kind).linear.pack(device, weights, activations)
+    return packed
+
+
 def _lower_quantize(to: Lowering, node: Node) -> None:
     (x,) = to.inputs(node)
     size, codes, out = width(node.inputs[0].shape), node.attrs["codes"], to.of(node).view
     to.add(
         to.rows(node),
-        lambda rows: quantize_kernel.launch(x.view, out, rows, size, codes, x.stride_bytes),
+        lambda rows: to.launches.quantize.launch(
+            to.device, out, x.view, rows, size, codes, x_stride=x.stride
+        ),
     )
 
 
@@ -255,7 +264,7 @@ def _lower_linear(to: Lowering, node: Node) -> None:
     place: dict[str, Any] = {"x_stride": x.stride_bytes, "out_stride": out.stride_bytes}
     to.add(
         to.rows(node),
-        lambda rows: linear_kernel.launch(
+        lambda rows: to.launches.linear.launch(
             to.device, weight, x.view, out.view, rows, bias=bias, **place
         ),
     )
@@ -291,7 +300,7 @@ def _lower_embedding(to: Lowering, node: Node) -> None:
     table = {"first": attrs["first"], "vocabulary": attrs["vocabulary"]}
     to.add(
         to.rows(node),
-        lambda rows: embedding_kernel.launch(
+        lambda rows: to.launches.embedding.launch(
             to.device, attrs["weight"], tokens.view, out, rows, **table
         ),
     )
