@@ -8,7 +8,6 @@ from importlib import import_module
 from math import e, inf, nan, pi
 from typing import Any
 
-from nanocupy.core import distributed, fast
 from nanocupy.core.arrays import methods
 from nanocupy.core.compiling.compiled import compile, disable_compile, enable_compile
 from nanocupy.core.names import finder, homes_of
@@ -37,7 +36,7 @@ from nanocupy.device.protocols import Rows
 newaxis = None
 euler_gamma = 0.5772156649015329
 
-_MODULES = ("cuda", "linalg", "metal", "random")
+_MODULES = ("cuda", "distributed", "fast", "linalg", "metal", "random")
 _HOMES = {  # module: the names that it has for this one
     "maths.convolution": (
         "conv1d conv2d conv3d conv_general conv_transpose1d conv_transpose2d conv_transpose3d "
@@ -129,12 +128,10 @@ __all__ = [
     "bool_",
     "compile",
     "disable_compile",
-    "distributed",
     "e",
     "enable_compile",
     "euler_gamma",
     "eval",
-    "fast",
     "float16",
     "float32",
     "float64",

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import Rows, fast
+from nanocupy.core import Rows
+from nanocupy.core.recorder.paged import Work
+from nanocupy.core.recorder.sampling import SamplingBuffers
 from nanocupy.engine.buckets import Bucket
 from nanocupy.engine.memory import KVPlan
 
@@ -60,7 +62,7 @@ class StepBuffers:
     Attributes:
         rows, samples: symbolic numbers of rows, of a step and of what is sampled.
         work: for attention, on devices that share rows out; else None.
-        sampling: for `fast.sample`.
+        sampling: for `core.recorder.sampling.sample`.
         host, device: the arrays of `_parts` by name, on both sides.
         answers: on the host: tokens int32 and logsumexps f32, [samples], by name.
     """
@@ -79,8 +81,8 @@ class StepBuffers:
         self.work = None
         if most.lone:
             lone, tiles = Rows(most.lone, counts[2]), Rows(most.tiles, counts[3])
-            self.work = fast.Work(self.device.lone, lone, self.device.tiles, tiles)
-        self.sampling = fast.SamplingBuffers(
+            self.work = Work(self.device.lone, lone, self.device.tiles, tiles)
+        self.sampling = SamplingBuffers(
             **{name: getattr(self.device, name) for name in _SAMPLING},
             token=self._out.device.token,
             lse=self._out.device.lse,

@@ -35,7 +35,7 @@ class KVPlan:
     @property
     def layout(self) -> Any:
         """How a layer's pages lie in memory."""
-        from nanocupy.core.fast import KVLayout
+        from nanocupy.kernels.attention import KVLayout
 
         shape = (self.num_blocks, self.kv_heads, self.head_dim, self.block_size)
         dtypes = numpy_dtype(self.dtype), numpy_dtype(self.activations)

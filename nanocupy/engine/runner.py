@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy import core
-from nanocupy.core import fast
+from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.lowering import Sizes
+from nanocupy.core.recorder.paged import PagedCache, PagedMeta, tile_rows
 from nanocupy.core.recorder.program import Program
+from nanocupy.core.recorder.sampling import sample
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
 from nanocupy.engine.buckets import Bucket, buckets, share_out, smallest
 from nanocupy.engine.buffers import StepBuffers
@@ -51,7 +53,7 @@ class ModelRunner:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"
             )
-        self.tile = fast.tile_rows(plan.layout)
+        self.tile = tile_rows(plan.layout)
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
         if device.kind == "cuda":
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
@@ -68,9 +70,9 @@ class ModelRunner:
         rows, samples = to.rows, to.samples
 
         def per_row(buffer: Any, limit: int | None = None) -> core.array:
-            return fast.static(buffer, (rows,), limit)
+            return static(buffer, (rows,), limit)
 
-        meta = fast.PagedMeta(
+        meta = PagedMeta(
             per_row(to.device.positions, self.max_model_len),
             per_row(to.device.sequences),
             per_row(to.device.slots),
@@ -78,11 +80,11 @@ class ModelRunner:
             to.work,
         )
         layout = self.plan.layout
-        caches = [fast.PagedCache(layout, keys, values, meta) for keys, values in self.pages]
-        logits = model(fast.static(to.device.tokens, (rows, 1)), cache=caches)
-        wanted = core.take(logits, fast.static(to.device.sample_rows, (samples,)), 0)
+        caches = [PagedCache(layout, keys, values, meta) for keys, values in self.pages]
+        logits = model(static(to.device.tokens, (rows, 1)), cache=caches)
+        wanted = core.take(logits, static(to.device.sample_rows, (samples,)), 0)
         wanted = wanted.reshape(samples, self.vocab_size)
-        return [*fast.sample(wanted, to.sampling), wanted]
+        return [*sample(wanted, to.sampling), wanted]
 
     def compile(self) -> None:
         """Make every kernel ready: what capturing would do, without the capture."""

@@ -10,7 +10,7 @@ import numpy as np
 from nanocupy import core
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.core.fast import scaled_dot_product_attention
+from nanocupy.core.recorder.attention import scaled_dot_product_attention
 from nanocupy.models.shard import shard_decoder
 from nanocupy.nn import Linear, Module
 

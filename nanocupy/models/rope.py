@@ -9,7 +9,7 @@ import numpy as np
 
 from nanocupy.checkpoint import ModelConfig, RopeConfig
 from nanocupy.core import array
-from nanocupy.core.fast import longest
+from nanocupy.core.recorder.rotary import longest
 from nanocupy.nn import Module, RoPE
 
 

@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core import array, distributed, fast
+from nanocupy.core import array
 from nanocupy.core.recorder.arrays import shared
+from nanocupy.core.recorder.collectives import all_sum, gather_columns
+from nanocupy.core.recorder.norms import rms_norm
+from nanocupy.core.recorder.packed import embedding_part, packed_embedding
+from nanocupy.distributed import Group, world
 from nanocupy.nn.layers import Embedding, RMSNorm, Weighted
 from nanocupy.nn.module import Module
 from nanocupy.utils import tree_flatten, tree_unflatten
 
-Group = distributed.Group
 Parts = Sequence[range]  # of every rank: from where to where
 
 _SHARDINGS = ("all-to-sharded", "sharded-to-all")
@@ -36,7 +39,7 @@ class ShardedToAll(Module):
         self.linear, self.group = linear, group
 
     def __call__(self, x: array) -> array:
-        return distributed.all_sum(self.linear(x), group=self.group)
+        return all_sum(self.linear(x), group=self.group)
 
 
 class GatheredLinear(Module):
@@ -47,7 +50,7 @@ class GatheredLinear(Module):
         self.linear, self.group, self.widths = linear, group, [len(part) for part in parts]
 
     def __call__(self, x: array) -> array:
-        return distributed.gather_columns(self.linear(x), self.widths, group=self.group)
+        return gather_columns(self.linear(x), self.widths, group=self.group)
 
 
 class GatheredNorm(Module):
@@ -63,10 +66,10 @@ class GatheredNorm(Module):
         self.eps, self.group, self.widths = norm.eps, group, [len(part) for part in parts]
 
     def __call__(self, x: array) -> array:
-        whole = distributed.gather_columns(x, self.widths, group=self.group)
+        whole = gather_columns(x, self.widths, group=self.group)
         before = sum(self.widths[: self.group.rank()])
         own = slice(before, before + self.widths[self.group.rank()])
-        return fast.rms_norm(whole, self.weight, self.eps)[..., own]
+        return rms_norm(whole, self.weight, self.eps)[..., own]
 
 
 class ShardedEmbedding(Module):
@@ -80,16 +83,14 @@ class ShardedEmbedding(Module):
     def __call__(self, tokens: array) -> array:
         own, where = self.embedding, (self.first, self.vocabulary)
         if own.packed is not None:
-            rows = fast.packed_embedding(tokens, own.packed, *where)
+            rows = packed_embedding(tokens, own.packed, *where)
         else:
-            rows = fast.embedding_part(tokens, own.dense(), *where)
-        return distributed.all_sum(rows, group=self.group)
+            rows = embedding_part(tokens, own.dense(), *where)
+        return all_sum(rows, group=self.group)
 
     def as_linear(self, x: array) -> array:
         """All columns of the output layer that is tied to it."""
-        return distributed.gather_columns(
-            self.embedding.as_linear(x), self.widths, group=self.group
-        )
+        return gather_columns(self.embedding.as_linear(x), self.widths, group=self.group)
 
 
 def shard_linear(
@@ -116,7 +117,7 @@ def shard_linear(
     """
     if sharding not in _SHARDINGS:
         raise ValueError(f"[shard_linear] sharding={sharding!r}: expected one of {_SHARDINGS}")
-    group = distributed.init() if group is None else group
+    group = world() if group is None else group
     if group.size() == 1:
         return module
     assert isinstance(module, Weighted)
@@ -209,7 +210,7 @@ def shard_inplace(
     """
     if not callable(sharding) and sharding not in _SHARDINGS:
         raise ValueError(f"[shard_inplace] sharding={sharding!r}: expected one of {_SHARDINGS}")
-    group = distributed.init() if group is None else group
+    group = world() if group is None else group
     if group.size() == 1:
         return
     cut: list[tuple[str, array]] = []

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 
 from nanocupy import core
-from nanocupy.core import array, fast
+from nanocupy.core import array
 from nanocupy.core.recorder.arrays import shared
+from nanocupy.core.recorder.norms import rms_norm
+from nanocupy.core.recorder.packed import packed_embedding, packed_linear
+from nanocupy.core.recorder.rotary import rope
+from nanocupy.kernels.linear import PackedWeight, dequantize
 from nanocupy.nn.module import Module
 
 
@@ -20,7 +24,7 @@ class Weighted(Module):
     """A layer around one weight [n, k], which `prepare` packs for a device."""
 
     weight: array
-    packed: fast.PackedWeight | None = None
+    packed: PackedWeight | None = None
 
     def dense(self) -> array:
         """The weight as f32 [n, k]."""
@@ -31,7 +35,7 @@ class Weighted(Module):
         return str(self.weight.dtype), self.weight.shape[1]
 
     def to_pack(self) -> Any:
-        """What `fast.pack` takes; weights that were not computed yet are now."""
+        """What `kernels.linear.pack` takes; weights that were not computed yet are now."""
         return self.weight.numpy()
 
     def to_quantized(
@@ -72,7 +76,7 @@ class Affine(Weighted):
         self.scales, self.biases = (core.zeros((n, k // group_size)) for _ in range(2))
 
     def dense(self) -> array:
-        return shared(fast.dequantize(*self._parts(), self.bits))
+        return shared(dequantize(*self._parts(), self.bits))
 
     def buffer_key(self) -> tuple[Any, ...]:
         dtypes = str(self.scales.dtype), str(self.biases.dtype)
@@ -107,7 +111,7 @@ class Linear(Weighted):
 
     def __call__(self, x: array) -> array:
         if self.packed is not None:
-            return fast.packed_linear(x, self.packed, self.get("bias"))
+            return packed_linear(x, self.packed, self.get("bias"))
         y = x @ self.dense().T
         return y + self.bias if "bias" in self else y
 
@@ -141,13 +145,13 @@ class Embedding(Weighted):
 
     def __call__(self, tokens: array) -> array:
         if self.packed is not None:
-            return fast.packed_embedding(tokens, self.packed)
+            return packed_embedding(tokens, self.packed)
         return core.take(self.dense(), tokens, axis=0)
 
     def as_linear(self, x: array) -> array:
         """The embedding as the output layer that is tied to it."""
         if self.packed is not None:
-            return fast.packed_linear(x, self.packed)
+            return packed_linear(x, self.packed)
         return x @ self.dense().T
 
     def _extra_repr(self) -> str:
@@ -177,7 +181,7 @@ class RMSNorm(Module):
         self.eps = eps
 
     def __call__(self, x: array) -> array:
-        return fast.rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
     def _extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
@@ -208,7 +212,7 @@ class RoPE(Module):
         self._freqs = None if freqs is None else array(freqs, core.float64)
 
     def __call__(self, x: array, offset: Any = 0) -> array:
-        return fast.rope(
+        return rope(
             x,
             self.dims,
             traditional=self.traditional,

@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy import core
-from nanocupy.core import array, fast
+from nanocupy.core import array
+from nanocupy.core.recorder.arrays import static
+from nanocupy.core.recorder.graph import STATIC
+from nanocupy.core.recorder.packed import PACKED, packed_matrix, packed_stack
+from nanocupy.kernels.linear import pack
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
 from nanocupy.nn.ordered import share_order
@@ -62,12 +66,12 @@ def _side_by_side(module: Module) -> Iterable[list[Weighted]]:
 
 def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
     weights = [layer.to_pack() for layer in layers]
-    for layer, packed in zip(layers, fast.pack(device, weights, activations), strict=True):
+    for layer, packed in zip(layers, pack(device, weights, activations), strict=True):
         layer.packed = packed
         for name in ("weight", "scales", "biases"):
             layer.pop(name, None)
         if "order" not in layer:  # its columns are where the model thinks they are
-            layer.weight = fast.packed_matrix(packed)
+            layer.weight = packed_matrix(packed)
     share_order(layers)
 
 
@@ -75,8 +79,8 @@ def _pack_stack(module: Module, device: Any, activations: str) -> None:
     """The weights [experts, n, k] of one layer of a mixture, as mlx-lm's files have them."""
     weight = module.get("weight")
     if isinstance(weight, array) and weight.ndim == 3 and "scales" not in module:
-        packed = [fast.pack(device, [each], activations)[0] for each in weight.numpy()]
-        module.weight = fast.packed_stack(packed)
+        packed = [pack(device, [each], activations)[0] for each in weight.numpy()]
+        module.weight = packed_stack(packed)
 
 
 def _upload(module: Module, device: Any) -> None:
@@ -86,8 +90,8 @@ def _upload(module: Module, device: Any) -> None:
             isinstance(value, array)
             and not name.startswith("_")
             and value.dtype != core.int32  # the order of inputs: a Program has it as a constant
-            and value.node.op not in (fast.STATIC, fast.PACKED)
+            and value.node.op not in (STATIC, PACKED)
         ):
             host = value.numpy().astype(np.float32)
             buffer = device.asarray(np.pad(host.reshape(-1), (0, -host.size % 32)))
-            module[name] = fast.static(buffer[: host.size].reshape(host.shape), fixed=True)
+            module[name] = static(buffer[: host.size].reshape(host.shape), fixed=True)

@@ -11,8 +11,8 @@ import pytest
 import nanocupy.core as mx
 from device.needs import needs_compiler
 from nanocupy.core import fast
-from nanocupy.core.fast import LINEAR
 from nanocupy.core.recorder.graph import topological
+from nanocupy.core.recorder.packed import LINEAR
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.within_rows import fold_constants, within_rows
 from nanocupy.device.cpu.device import CpuDevice

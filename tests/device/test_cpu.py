@@ -280,7 +280,7 @@ def test_a_warm_start_links_what_is_there(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_compiled_again(tmp_path: Path) -> None:
     first = child(tmp_path)
-    [damaged] = (path for path in first if path.name.endswith("elementwise_add.o"))
+    [damaged] = (path for path in first if path.name.endswith("elementwise_cpu_body_add.o"))
     damaged.write_bytes(damaged.read_bytes()[:-20])
     mended = child(tmp_path, "mended")
     assert {path for path in mended if mended[path] != first[path]} == {damaged}
@@ -297,7 +297,7 @@ def test_lower_simd_levels_have_their_own_kernels(tmp_path: Path, level: str) ->
 def test_the_cache_is_named_by_all_that_says_what_a_kernel_is() -> None:
     """The arguments of chains' kernels and their order are in `device.chain`."""
     names = {"/".join(path.parts[-2:]) for path in jit._sources()}
-    assert {"device/chain.py", "cpu/chains.py", "cpu/simd.py", "cpu/linear.py"} <= names
+    assert {"device/chain.py", "cpu/chains.py", "cpu/simd.py", "linear/cpu_body.py"} <= names
 
 
 def test_kernels_call_nothing_of_pythons() -> None:

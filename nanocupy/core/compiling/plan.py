@@ -16,9 +16,8 @@ import numpy as np
 
 from nanocupy.core.compiling.chains import FUSED, fuse
 from nanocupy.core.compiling.custom import CUSTOM
-from nanocupy.core.fast import static
 from nanocupy.core.recorder import debug
-from nanocupy.core.recorder.arrays import array, constant, run
+from nanocupy.core.recorder.arrays import array, constant, run, static
 from nanocupy.core.recorder.graph import CONSTANT, Node, Op, Spec, item, size, topological
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.rewriting import rebuild, same

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.recorder.dtype import named
-from nanocupy.core.recorder.graph import CONSTANT, Node, Op, Shape, topological
+from nanocupy.core.recorder.graph import CONSTANT, STATIC, Node, Op, Shape, topological
 from nanocupy.core.recorder.values import NUMBERS, fresh, known
 from nanocupy.core.runtime.memory import hold
 from nanocupy.device.protocols import Rows
@@ -190,6 +190,23 @@ def constant(value: np.ndarray) -> Node:
 def shared(value: np.ndarray) -> array:
     """The array that lies in this memory: for whoever knows that nobody will change it."""
     return array(constant(known(value, value)))
+
+
+def static(
+    buffer: Any,
+    shape: tuple[int, ...] | None = None,
+    limit: int | None = None,
+    fixed: bool = False,
+) -> array:
+    """A device buffer as an array that a Program reads where it lies, at the contents of each run.
+
+    Args:
+        shape: of the array, perhaps with symbolic rows. Default: the buffer's.
+        limit: every value will be below it (for positions: how long the tables must be).
+        fixed: its contents never change.
+    """
+    spec = (shape or buffer.shape, buffer.dtype)
+    return array(Node(STATIC, (), {"buffer": buffer, "limit": limit, "fixed": fixed}, [spec]))
 
 
 def _stacked(value: Any) -> Any:

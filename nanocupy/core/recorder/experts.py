@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.core.fast import ACTIVATIONS, QUANTIZE
 from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import astype, rounded
 from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
+from nanocupy.core.recorder.packed import ACTIVATIONS, QUANTIZE
 from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels import Launches
 from nanocupy.kernels import experts as kernel

@@ -108,7 +108,7 @@ def topological(roots: Sequence[Node]) -> list[Node]:
     return out
 
 
-# Two leaf operations: an array that exists, and an output of a node with several.
+# Leaf operations: an array that exists, a device buffer; and an output of a node with several.
 
 
 def leaf(**_: Any) -> Spec:
@@ -117,6 +117,7 @@ def leaf(**_: Any) -> Spec:
 
 
 CONSTANT = Op("constant", leaf, numpy=lambda *, value, **_: value)
+STATIC = Op("static", leaf)
 ITEM = Op("item", lambda *_, index: None, numpy=lambda values, *, index: values[index])
 
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.fast import STATIC
 from nanocupy.core.recorder import debug
 from nanocupy.core.recorder.arena import ALIGN, Pool
 from nanocupy.core.recorder.arrays import array
-from nanocupy.core.recorder.graph import CONSTANT, ITEM, Node, size, topological, width
+from nanocupy.core.recorder.graph import CONSTANT, ITEM, STATIC, Node, size, topological, width
 from nanocupy.core.recorder.lowering import Lowering, Operand, Sizes
 from nanocupy.core.recorder.rules import RULES, Rule
 from nanocupy.core.recorder.tracing import expanded

@@ -14,19 +14,12 @@ import numpy as np
 
 from nanocupy.core.arrays.indexing import TAKE
 from nanocupy.core.compiling import chains
-from nanocupy.core.distributed import GATHER_COLUMNS
-from nanocupy.core.fast import (
-    ADD_RMS_NORM,
-    GELU_MUL,
-    LINEAR,
-    QUANTIZE,
-    RMS_NORM,
-    SILU_MUL,
-    STATIC,
-)
 from nanocupy.core.recorder import elementwise
 from nanocupy.core.recorder.casting import ASTYPE
-from nanocupy.core.recorder.graph import CONSTANT, ITEM, Node, item, topological, width
+from nanocupy.core.recorder.gated import GELU_MUL, SILU_MUL
+from nanocupy.core.recorder.graph import CONSTANT, ITEM, STATIC, Node, item, topological, width
+from nanocupy.core.recorder.norms import ADD_RMS_NORM, RMS_NORM
+from nanocupy.core.recorder.packed import LINEAR, QUANTIZE
 from nanocupy.core.recorder.paged import PAGED_ATTENTION
 from nanocupy.core.recorder.rewriting import Outputs, rebuild, same, users
 from nanocupy.core.recorder.rotary import ROPE
@@ -134,12 +127,12 @@ def _swap(value: Any, old: Any, new: Any) -> Any:
 def one_linear(outputs: Outputs) -> Outputs:
     """Linears of the same rows whose weights lie side by side are one: qkv, gate and up.
 
-    Not those that ranks gather: a collective wants rows without gaps.
+    Not those that a collective reads: it wants rows without gaps.
     """
     readers = users(outputs)
     groups: dict[Node, list[Node]] = defaultdict(list)
     for node in topological(outputs):
-        gathered = any(u is not None and u.op is GATHER_COLUMNS for u in readers[node])
+        gathered = any(u is not None and u.op.effect for u in readers[node])
         if node.op is LINEAR and len(node.inputs) == 1 and not gathered:
             groups[node.inputs[0]].append(node)
     parts: dict[Node, tuple[Node, int]] = {}  # a linear -> (the joined one, its first output)

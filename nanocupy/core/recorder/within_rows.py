@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.arrays.indexing import SETITEM, TAKE
-from nanocupy.core.fast import PACKED, pack, packed_linear, static
 from nanocupy.core.maths.products import GATHER_MM, MATMUL
 from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, constant
+from nanocupy.core.recorder.arrays import array, constant, static
 from nanocupy.core.recorder.experts import switch_linear
 from nanocupy.core.recorder.graph import CONSTANT, Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering, Operand
+from nanocupy.core.recorder.packed import PACKED, packed_linear
 from nanocupy.core.recorder.rewriting import rebuild, same
 from nanocupy.core.recorder.shapes import TRANSPOSE
 from nanocupy.device.protocols import Device, Rows
+from nanocupy.kernels.linear import pack
 
 PADDED = 32  # floats: kernels read a vector's last sixteen at once
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.kernels import launches_of
 from nanocupy.kernels.kernel import FLOATS
 from nanocupy.kernels.linear import affine
 from nanocupy.kernels.quantize import LARGEST, Codes
@@ -60,6 +61,18 @@ class PackedWeight:
         """This weight and the one that follows it, as one."""
         assert other.follows(self)
         return replace(self, n=self.n + other.n)
+
+
+def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[PackedWeight]:
+    """Pack weights that share inputs and format into one buffer, side by side.
+
+    Args:
+        activations: what the weights meet: see `cpu.pack` and `cuda.pack`.
+        weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32],
+            scales, biases [N, K/G], bits) in MLX's affine layout.
+    """
+    packed: list[PackedWeight] = launches_of(device.kind).linear.pack(device, weights, activations)
+    return packed
 
 
 def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> Format:

@@ -86,8 +86,7 @@ def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[Pane
         activations: "f32", or what affine weights meet: "i16", or "i8" (where that is no faster, 16
             bits are taken); with either, bf16 weights meet bf16 where that is faster, other floats
             f32.
-        weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32],
-            scales, biases [N, K/G], bits) in MLX's affine layout.
+        weights: see `linear.pack`.
     """
     symmetric = all(map(_is_symmetric, weights))
     form, size = _format_of(weights[0], symmetric)

@@ -67,7 +67,7 @@ def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[RowM
 
     Args:
         activations: what all weights meet: "f32", "f16" or "bf16".
-        weights: as `cpu.pack` takes them.
+        weights: see `linear.pack`.
     """
     parts = [_affine(*w) if isinstance(w, tuple) else _floats(w, activations) for w in weights]
     form, first, size = parts[0]
