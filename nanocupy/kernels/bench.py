@@ -20,7 +20,7 @@ import numpy as np
 from nanocupy.device.protocols import fixed_rows
 from nanocupy.kernels import attention, launches_of, quantize, rope
 
-CPU = launches_of("cpu")
+LAUNCHES = launches_of("cpu")
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
 PREFILL, CONTEXT = 256, 1024
 REPEAT = 100  # launches of what takes microseconds, to measure it and not the first wake-up
@@ -132,7 +132,7 @@ def _weight(form: str) -> Any:
 
 
 def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case:
-    (whole,) = CPU.linear.pack(device, [_weight(form)], activations)
+    (whole,) = LAUNCHES.linear.pack(device, [_weight(form)], activations)
     weight = whole if rows == 1 else replace(whole, n=MLP)
     count = fixed_rows(device, rows)
     x, stride = device.empty((rows, HIDDEN), np.float32), 4 * HIDDEN
@@ -141,15 +141,15 @@ def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case
         source, stride = x, codes.row_bytes(HIDDEN)
         x = device.empty((rows, stride), np.uint8)
         device.capture(
-            [CPU.quantize.launch(device, x, source, count, HIDDEN, codes, x_stride=HIDDEN)]
+            [LAUNCHES.quantize.launch(device, x, source, count, HIDDEN, codes, x_stride=HIDDEN)]
         ).run()
     elif weight.activations == "bf16":
         source, stride = x, 2 * HIDDEN
         x = device.empty(x.shape, ml_dtypes.bfloat16)
-        device.capture([CPU.cast.launch(device, x, source, count, HIDDEN)]).run()
+        device.capture([LAUNCHES.cast.launch(device, x, source, count, HIDDEN)]).run()
     out = device.empty((rows, weight.n), np.float32)
     strides = {"x_stride": stride, "out_stride": 4 * weight.n}
-    graph = device.capture(CPU.linear.launch(device, weight, x, out, count, **strides))
+    graph = device.capture(LAUNCHES.linear.launch(device, weight, x, out, count, **strides))
     work = 2 * rows * weight.n * HIDDEN
     limit = "read" if rows == 1 else LIMITS[weight.activations]
     name = f"linear {form}" if activations == "i16" else f"linear {form} {activations}"
@@ -169,18 +169,19 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     record = device.empty((rows, codes.row_bytes(MLP)), np.uint8)
     table = device.asarray(rope.table(rope.frequencies(HEAD_DIM, 1e4), 64))
     positions = device.empty((rows,), np.int32)
-    turn = rope.launch(device, out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
+    heads = {"heads": HEADS, "head_dim": HEAD_DIM}
+    turn = LAUNCHES.rope.launch(device, out, x, positions, table, count, **heads)
     launches = {
-        "rms_norm": (CPU.rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
+        "rms_norm": (LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
         "add": (
-            CPU.elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN),
+            LAUNCHES.elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN),
             HIDDEN,
             3,
             1,
         ),
-        "silu_mul": (CPU.silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
+        "silu_mul": (LAUNCHES.silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
         "quantize": (
-            CPU.quantize.launch(device, record, x, count, MLP, codes, x_stride=MLP),
+            LAUNCHES.quantize.launch(device, record, x, count, MLP, codes, x_stride=MLP),
             MLP,
             2,
             6,

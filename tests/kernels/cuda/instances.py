@@ -14,13 +14,13 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels import elementwise, launches_of, rope, rope_write, routing, sample
+from nanocupy.kernels import elementwise, launches_of, rope_write, routing, sample
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.attention import cuda as paged_attention_cuda
 from nanocupy.kernels.experts import cuda as experts_cuda
 from nanocupy.kernels.kernel import CudaKernel
 
-CUDA = launches_of("cuda")
+LAUNCHES = launches_of("cuda")
 F32, F16, BF16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 SHORT = {F32: "f32", F16: "f16", BF16: "bf16"}
 COMPUTE = (F32, F16, BF16)
@@ -82,38 +82,38 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     x = device.empty((256, 64), F32)
     index = device.empty((256,), np.int32)
     for name in elementwise.BINARY:
-        yield CUDA.elementwise.launch_binary(device, name, x, x, x, rows, 64)
+        yield LAUNCHES.elementwise.launch_binary(device, name, x, x, x, rows, 64)
     yield routing.launch_softmax(device, x, x, rows, 1, 64, x_stride=64)
     yield routing.launch_argsort(device, index, x, rows, 1, 64, x_stride=64)
     along = {"x_stride": 64, "index_stride": 1}
     yield routing.launch_take_along(device, x, x, index, rows, 1, 64, 1, **along)
     yield routing.launch_sum(device, x, x, rows, 1, 2, 32, x_stride=64)
     for name in elementwise.UNARY:
-        yield CUDA.elementwise.launch_unary(device, name, x, x, rows, 64)
-    yield CUDA.columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
-    yield CUDA.elementwise.launch_scale(device, x, x, 2.0, rows, 64)
-    yield CUDA.linear.add_bias(x, x, rows, 64, 64)
+        yield LAUNCHES.elementwise.launch_unary(device, name, x, x, rows, 64)
+    yield LAUNCHES.columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
+    yield LAUNCHES.elementwise.launch_scale(device, x, x, 2.0, rows, 64)
+    yield LAUNCHES.linear.add_bias(x, x, rows, 64, 64)
     table = device.empty((128, 64), F32)
-    yield rope.launch(device, x, x, index, table, rows, heads=1, head_dim=64)
+    yield LAUNCHES.rope.launch(device, x, x, index, table, rows, heads=1, head_dim=64)
     for dtype in COMPUTE:
         out = device.empty((256, 64), dtype)
-        yield CUDA.silu_mul.launch(device, out, x, x, rows, 64)
-        yield CUDA.silu_mul.launch(device, out, x, x, rows, 64, activation="gelu")
-        yield CUDA.cast.launch(device, out, x, rows, 64)
-        yield CUDA.take_rows.launch(device, out, x, index, rows)
-        yield CUDA.take_rows.launch(device, out, out, index, rows)
-        (weight,) = CUDA.linear.pack(device, [np.zeros((256, 64), dtype)], SHORT[dtype])
-        yield CUDA.embedding.launch(device, weight, index, x, rows)
+        yield LAUNCHES.silu_mul.launch(device, out, x, x, rows, 64)
+        yield LAUNCHES.silu_mul.launch(device, out, x, x, rows, 64, activation="gelu")
+        yield LAUNCHES.cast.launch(device, out, x, rows, 64)
+        yield LAUNCHES.take_rows.launch(device, out, x, index, rows)
+        yield LAUNCHES.take_rows.launch(device, out, out, index, rows)
+        (weight,) = LAUNCHES.linear.pack(device, [np.zeros((256, 64), dtype)], SHORT[dtype])
+        yield LAUNCHES.embedding.launch(device, weight, index, x, rows)
 
 
 def _norms(device: Any, rows: Rows) -> Iterator[Any]:
     for size in (64, 576, 2048, 8192):
         x, weight = device.empty((256, size), F32), device.empty((size,), F32)
-        yield CUDA.layer_norm.launch(device, x, x, weight, weight, 1e-5, rows, size)
+        yield LAUNCHES.layer_norm.launch(device, x, x, weight, weight, 1e-5, rows, size)
         for dtype in COMPUTE:
             out = device.empty((256, size), dtype)
-            yield CUDA.rms_norm.launch(device, out, x, weight, 1e-5, rows)
-            yield CUDA.rms_norm.launch_add(device, x, out, x, x, weight, 1e-5, rows)
+            yield LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, rows)
+            yield LAUNCHES.rms_norm.launch_add(device, x, out, x, x, weight, 1e-5, rows)
 
 
 def _linears(device: Any) -> Iterator[Any]:
@@ -124,15 +124,18 @@ def _linears(device: Any) -> Iterator[Any]:
             codes = np.zeros((n, k * bits // 32), np.uint32)
             parts = np.zeros((n, k // group), scales)
             for dtype in COMPUTE:
-                (weight,) = CUDA.linear.pack(device, [(codes, parts, parts, bits)], SHORT[dtype])
+                raw = (codes, parts, parts, bits)
+                (weight,) = LAUNCHES.linear.pack(device, [raw], SHORT[dtype])
+                    device, [(codes, parts, parts, bits)], SHORT[dtype]
+                )
                 x, out = device.empty((256, k), dtype), device.empty((256, n), F32)
                 for capacity in (1, 2, 4, 16, 32, 64):
                     rows = Rows(capacity, index)
-                    yield CUDA.linear.launch(
+                    yield LAUNCHES.linear.launch(
                         device, weight, x, out, rows,
                         x_stride=k * dtype.itemsize, out_stride=4 * n,
                     )  # fmt: skip
-                yield CUDA.embedding.launch(device, weight, index, wide, Rows(256, index))
+                yield LAUNCHES.embedding.launch(device, weight, index, wide, Rows(256, index))
 
 
 def _attention(device: Any, rows: Rows, layout: KVLayout) -> Iterator[Any]:
@@ -185,7 +188,7 @@ def _experts(device: Any, rows: Rows) -> Iterator[Any]:
                 scales = np.zeros((n, k // 64), values)
                 raw.append((np.zeros((n, k * bits // 32), np.uint32), scales, scales, bits))
         for each in raw:
-            (one,) = CUDA.linear.pack(device, [each], SHORT[dtype])
+            (one,) = LAUNCHES.linear.pack(device, [each], SHORT[dtype])
             weights = experts_cuda.Weights(one, device.empty((count,), np.int64), [one] * count)
             for few in (1, 256):
                 size, place = Rows(few, rows.count), {"share": chosen, "out_stride": n}
