@@ -126,8 +126,6 @@ def _linears(device: Any) -> Iterator[Any]:
             for dtype in COMPUTE:
                 raw = (codes, parts, parts, bits)
                 (weight,) = LAUNCHES.linear.pack(device, [raw], SHORT[dtype])
-                    device, [(codes, parts, parts, bits)], SHORT[dtype]
-                )
                 x, out = device.empty((256, k), dtype), device.empty((256, n), F32)
                 for capacity in (1, 2, 4, 16, 32, 64):
                     rows = Rows(capacity, index)
