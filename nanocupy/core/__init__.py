@@ -9,12 +9,11 @@ from math import e, inf, nan, pi
 from typing import Any
 
 from nanocupy.core import methods  # noqa: F401  (gives `array` its methods)
-from nanocupy.core.names import finder, homes_of
+from nanocupy.core.names import finder, homes_of, refuse
 from nanocupy.core.recorder import dtypes
 from nanocupy.core.recorder.arrays import array, async_eval, eval
 from nanocupy.core.recorder.casting import astype
 from nanocupy.core.recorder.public import operation
-from nanocupy.core.unsupported import refuse
 from nanocupy.device.protocols import Rows
 
 (
@@ -47,8 +46,8 @@ _HOMES = {  # module: the names that it has for this one
     "arrays.io": "load save save_safetensors savez savez_compressed",
     "arrays.layout": (
         "as_strided atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_shapes "
-        "broadcast_to contiguous depends diag diagonal diff flatten flip "
-        "kron matrix_transpose meshgrid moveaxis pad repeat roll swapaxes tile trace "
+        "broadcast_to contiguous depends diag diagonal flatten flip "
+        "matrix_transpose meshgrid moveaxis pad repeat roll swapaxes tile "
         "unflatten unstack view"
     ),
     "runtime.memory": (
@@ -68,19 +67,18 @@ _HOMES = {  # module: the names that it has for this one
         "where"
     ),
     "maths.products": (
-        "addmm block_masked_mm einsum einsum_path gather_mm inner matmul outer segmented_mm "
+        "addmm block_masked_mm einsum einsum_path gather_mm inner kron matmul outer segmented_mm "
         "tensordot vecdot"
     ),
     "maths.quantized": "dequantize from_fp8 gather_qmm quantize quantized_matmul to_fp8",
     "maths.reductions": (
-        "all allclose any argmax argmin array_equal count_nonzero logsumexp max mean min minmax "
-        "prod softmax std sum var"
+        "all allclose any argmax argmin array_equal count_nonzero diff logsumexp max mean min "
+        "minmax prod softmax std sum trace var"
     ),
     "maths.scans": "cummax cummin cumprod cumsum cumulative_prod cumulative_sum logcumsumexp",
-    "recorder.gather": "take",
     "recorder.program": "Program",
     "recorder.shapes": (
-        "concat concatenate expand_dims permute_dims reshape split squeeze stack transpose"
+        "concat concatenate expand_dims permute_dims reshape split squeeze stack take transpose"
     ),
     "maths.sorting": "argpartition argsort median partition searchsorted sort topk",
     "arrays.dtype_info": (
@@ -92,8 +90,7 @@ _HOME_OF = homes_of(_HOMES)
 _OPERATIONS = {  # modules whose functions take a stream
     "arrays.creation", "arrays.indexing", "arrays.io", "arrays.layout", "maths.convolution",
     "maths.hadamard", "maths.products", "maths.quantized", "maths.reductions", "maths.scans",
-    "maths.elementwise", "maths.sorting", "recorder.elementwise", "recorder.gather",
-    "recorder.shapes",
+    "maths.elementwise", "maths.sorting", "recorder.elementwise", "recorder.shapes",
 }  # fmt: skip
 _find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core"))
 

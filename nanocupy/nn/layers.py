@@ -14,7 +14,7 @@ from nanocupy import core
 from nanocupy.core import array
 from nanocupy.core.recorder.arrays import shared, uniform
 from nanocupy.core.recorder.dtypes import uint32
-from nanocupy.core.recorder.norms import rms_norm
+from nanocupy.core.recorder.fused import rms_norm
 from nanocupy.core.recorder.packed import packed_embedding, packed_linear
 from nanocupy.core.recorder.rotary import rope
 from nanocupy.kernels.linear import PackedWeight, dequantize

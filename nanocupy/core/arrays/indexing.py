@@ -17,9 +17,8 @@ from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import fitting
 from nanocupy.core.recorder.dtypes import bool_
-from nanocupy.core.recorder.gather import as_indices, check_indices
 from nanocupy.core.recorder.graph import Op, Spec
-from nanocupy.core.recorder.shapes import Slice, flat, parts_of, reshape
+from nanocupy.core.recorder.shapes import Slice, as_indices, check_indices, flat, parts_of, reshape
 from nanocupy.core.recorder.specs import (
     blank,
     broadcast,

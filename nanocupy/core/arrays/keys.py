@@ -14,9 +14,8 @@ import numpy as np
 
 from nanocupy.core.recorder.arrays import array
 from nanocupy.core.recorder.dtypes import bool_, int32
-from nanocupy.core.recorder.gather import check_indices
 from nanocupy.core.recorder.graph import Shape
-from nanocupy.core.recorder.shapes import Misfit, Slice
+from nanocupy.core.recorder.shapes import Misfit, Slice, check_indices
 from nanocupy.core.recorder.specs import blank
 
 Key = tuple[Any, ...]

@@ -11,12 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.creation import checked_shape, eye
-from nanocupy.core.maths import elementwise
-from nanocupy.core.maths.reductions import sum
+from nanocupy.core.arrays.creation import checked_shape
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, fitting, together
-from nanocupy.core.recorder.dtypes import bool_
+from nanocupy.core.recorder.casting import fitting
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
 from nanocupy.core.recorder.specs import (
@@ -336,6 +333,13 @@ def _pad_width(given: Any, ndim: int) -> np.ndarray:
 # ---- made of these
 
 
+_DIAG = Op(
+    "diag",
+    lambda spec, *, k: ((spec[0][0] + abs(k),) * 2, spec[1]),
+    lambda x, *, k: np.diag(x, k),
+)
+
+
 def diag(x: Any, /, k: int = 0) -> array:
     """The kth diagonal of a matrix; of a vector, the matrix with it as that."""
     x = as_array(x)
@@ -343,38 +347,7 @@ def diag(x: Any, /, k: int = 0) -> array:
         return diagonal(x, k)
     if x.ndim != 1:
         raise ValueError(f"[diag] of {x.ndim} dimensions: one or two")
-    size = x.shape[0] + abs(k)
-    columns = pad(x, (max(k, 0), max(-k, 0)))
-    return elementwise.where(eye(size, size, k, bool_), columns, array(0, x.dtype))
-
-
-def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> array:
-    """The sum of a diagonal."""
-    return sum(astype(diagonal(x, offset, axis1, axis2), dtype or as_array(x).dtype), -1)
-
-
-def diff(x: Any, /, n: int = 1, axis: int = -1) -> array:
-    """Each element less the one before it, n times."""
-    x = as_array(x)
-    place = normal_axis("diff", axis, x.ndim)
-    for _ in range(whole_number("diff", "n", n, least=0)):
-        length = int(x.shape[place])
-        later, sooner = slice_axis(x, place, 1, length), slice_axis(x, place, 0, length - 1)
-        x = (elementwise.not_equal if x.dtype == bool_ else elementwise.subtract)(later, sooner)
-    return x
-
-
-def kron(x: Any, y: Any) -> array:
-    """`numpy.kron`."""
-    x, y = together((as_array(x), as_array(y)))
-    if not x.size or not y.size:
-        raise ValueError(f"[kron] of shapes {x.shape} and {y.shape}: no elements")
-    ndim = max(x.ndim, y.ndim)
-    x, y = (reshape(a, (1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
-    dims = [n * m for n, m in zip(x.shape, y.shape, strict=True)]
-    x = reshape(x, [d for n in x.shape for d in (n, 1)])
-    y = reshape(y, [d for n in y.shape for d in (1, n)])
-    return reshape(elementwise.multiply(x, y), dims)
+    return record(_DIAG, x, k=k)
 
 
 def contiguous(x: Any, /, allow_col_major: bool = False) -> array:

@@ -20,8 +20,8 @@ from nanocupy.core.recorder.elementwise import add as add
 from nanocupy.core.recorder.elementwise import elementwise_op, inputs
 from nanocupy.core.recorder.elementwise import multiply as multiply
 from nanocupy.core.recorder.graph import Op
+from nanocupy.core.recorder.rowwise import kernel_or_chain, of_numbers, without_gaps
 from nanocupy.core.recorder.specs import Becomes, broadcast, kept, whole_number, widely
-from nanocupy.core.recorder.steps import kernel_or_chain, of_numbers, without_gaps
 from nanocupy.kernels.chains import functions
 
 _STEPS: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -275,3 +276,22 @@ def settle(node: Node, value: Any) -> None:
 
 
 async_eval = eval
+
+
+# ---- whether a function is being recorded, in this thread
+
+_state = threading.local()
+
+
+def recording() -> bool:
+    return getattr(_state, "depth", 0) > 0
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """What is called here is part of the function that is being recorded."""
+    _state.depth = getattr(_state, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _state.depth -= 1

@@ -14,7 +14,7 @@ from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.dtypes import bool_, common, float32, plain
 from nanocupy.core.recorder.graph import Op, Spec, width
-from nanocupy.core.recorder.steps import kernel_or_chain, steps_of
+from nanocupy.core.recorder.rowwise import kernel_or_chain, steps_of
 from nanocupy.core.recorder.values import NUMBERS, holds
 from nanocupy.kernels.quantize import Codes
 

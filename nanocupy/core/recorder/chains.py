@@ -15,10 +15,19 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from nanocupy.core.recorder.graph import Node, Op, Shape, Spec, Steps, item, topological, width
+from nanocupy.core.recorder.graph import (
+    Node,
+    Op,
+    Shape,
+    Spec,
+    Steps,
+    item,
+    same,
+    topological,
+    width,
+)
 from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering, Operand
-from nanocupy.core.recorder.rewriting import same
 from nanocupy.core.recorder.specs import broadcast
 from nanocupy.device.chain import DTYPES, KINDS, Chain
 from nanocupy.device.protocols import Rows

@@ -15,14 +15,14 @@ from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import astype, together
 from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op, Spec, Steps
-from nanocupy.core.recorder.specs import Becomes, broadcast, kept, widely
-from nanocupy.core.recorder.steps import (
+from nanocupy.core.recorder.rowwise import (
     by_chain,
     kernel_or_chain,
     of_numbers,
     steps_of,
     without_gaps,
 )
+from nanocupy.core.recorder.specs import Becomes, broadcast, kept, widely
 
 
 def elementwise_op(

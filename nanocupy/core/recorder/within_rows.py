@@ -12,10 +12,9 @@ import numpy as np
 
 from nanocupy.core.recorder import elementwise
 from nanocupy.core.recorder.arrays import array, constant, static
-from nanocupy.core.recorder.graph import CONSTANT, Node, Op, width
+from nanocupy.core.recorder.graph import CONSTANT, Node, Op, rebuild, same, width
 from nanocupy.core.recorder.lowering import Lowering, Operand
 from nanocupy.core.recorder.packed import PACKED, packed_linear
-from nanocupy.core.recorder.rewriting import rebuild, same
 from nanocupy.core.recorder.shapes import TRANSPOSE
 from nanocupy.device.protocols import Device, Rows
 from nanocupy.kernels.linear import pack
