@@ -26,7 +26,7 @@ def _gated(activation: str) -> Op:
         codes = node.attrs.get("codes")
         to.add(
             to.rows(node),
-            lambda rows: silu_mul_kernel.launch(
+            lambda rows: to.launches.silu_mul.launch(
                 to.device, out, gate.view, up.view, rows, size, codes=codes, **how
             ),
         )

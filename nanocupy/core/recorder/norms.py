@@ -12,7 +12,6 @@ from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.public import public
 from nanocupy.core.recorder.specs import same, wide
-from nanocupy.kernels import layer_norm as layer_norm_kernel
 from nanocupy.kernels import rms_norm as rms_norm_kernel
 
 # `dtype` or `codes`: how the result is rounded as it is written; None: not at all (see `rules`)
@@ -106,7 +105,7 @@ def _lower_layer_norm(to: Lowering, node: Node) -> None:
     shift = bias[0].view if bias else to.constant(np.zeros(size, np.float32))
     to.add(
         to.rows(node),
-        lambda rows: layer_norm_kernel.launch(
+        lambda rows: to.launches.layer_norm.launch(
             to.device, out, x.view, weight.view, shift, eps, rows, size, x_stride=x.stride
         ),
     )

@@ -7,13 +7,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from ml_dtypes import bfloat16
 
 from nanocupy.core.recorder.graph import CONSTANT, Node, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.device.protocols import Launch
-from nanocupy.kernels import cast as cast_kernel
-from nanocupy.kernels import elementwise, routing, take_rows
+from nanocupy.kernels import routing
 
 Lower = Callable[[Lowering, Node], None]
 
@@ -29,14 +27,18 @@ def binary(name: str) -> Lower:
         widths = {width(n.shape) for n in (x, y, node)}
         if len(widths) > 1 or not x.shape or not y.shape or x.shape[0] != y.shape[0]:
             raise NotImplementedError(f"[{node.op.name}] broadcasting")
-        _launch(to, node, partial(elementwise.launch_binary, to.device, name))
+        _launch(to, node, partial(to.launches.elementwise.launch_binary, to.device, name))
 
     return lower
 
 
 def unary(name: str) -> Lower:
     """An elementwise kernel of one input."""
-    return lambda to, node: _launch(to, node, partial(elementwise.launch_unary, to.device, name))
+
+    def lower(to: Lowering, node: Node) -> None:
+        _launch(to, node, partial(to.launches.elementwise.launch_unary, to.device, name))
+
+    return lower
 
 
 def _launch(to: Lowering, node: Node, launch: Callable[..., Launch]) -> None:
@@ -61,7 +63,7 @@ def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
     source, out, size = to.of(x), to.of(node).view, width(node.shape)
     to.add(
         to.rows(node),
-        lambda rows: elementwise.launch_scale(
+        lambda rows: to.launches.elementwise.launch_scale(
             to.device, out, source.view, factor, rows, size, x_stride=source.stride
         ),
     )
@@ -79,20 +81,20 @@ def take(to: Lowering, node: Node) -> None:
     out, where = to.of(node).view, to.of(index).view
     codes = node.attrs.get("codes")
     to.add(
-        to.rows(node), lambda rows: take_rows.launch(to.device, out, x, where, rows, codes=codes)
+        to.rows(node),
+        lambda rows: to.launches.take_rows.launch(to.device, out, x, where, rows, codes=codes),
     )
 
 
 def cast(to: Lowering, node: Node) -> None:
-    """f32 rows in another dtype: bf16, or on CUDA also f16."""
+    """f32 rows in another dtype, one that the device's kernel rounds to."""
     (source,) = node.inputs
-    known = to.device.kind == "cuda" or node.dtype == bfloat16
-    if not known or source.dtype != np.float32:
+    if node.dtype not in to.launches.cast.DTYPES or source.dtype != np.float32:
         raise NotImplementedError(f"[astype] {source.dtype} to {node.dtype} in a Program")
     x, out, size = to.of(source), to.of(node).view, width(node.shape)
     to.add(
         to.rows(node),
-        lambda rows: cast_kernel.launch(to.device, out, x.view, rows, size, x_stride=x.stride),
+        lambda rows: to.launches.cast.launch(to.device, out, x.view, rows, size, x_stride=x.stride),
     )
 
 

@@ -21,7 +21,6 @@ from nanocupy.core.recorder.packed import PACKED, packed_linear
 from nanocupy.core.recorder.rewriting import rebuild, same
 from nanocupy.core.recorder.shapes import TRANSPOSE
 from nanocupy.device.protocols import Device, Rows
-from nanocupy.kernels import columns
 from nanocupy.kernels.linear import pack
 
 PADDED = 32  # floats: kernels read a vector's last sixteen at once
@@ -204,7 +203,7 @@ def _launch_columns(
     strides = {"x_stride": source.stride, "out_stride": out.stride}
     to.add(
         to.rows(node),
-        lambda rows: columns.launch(
+        lambda rows: to.launches.columns.launch(
             to.device, out.view, source.view, tables[0], tables[1], rows, **strides
         ),
     )
