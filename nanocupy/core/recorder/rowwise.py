@@ -12,7 +12,6 @@ import numpy as np
 from nanocupy.core.recorder.graph import CONSTANT, Node, Steps, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.device.protocols import Launch
-from nanocupy.kernels import routing
 
 Lower = Callable[[Lowering, Node], None]
 
@@ -123,7 +122,7 @@ def along(name: str) -> Lower:
     def lower(to: Lowering, node: Node) -> None:
         source = node.inputs[0]
         vectors, x, out = _vectors(node, source), to.of(source), to.of(node).view
-        launch, size = getattr(routing, f"launch_{name}"), int(source.shape[-1])
+        launch, size = getattr(to.launches.routing, f"launch_{name}"), int(source.shape[-1])
         to.add(
             to.rows(node),
             lambda rows: launch(to.device, out, x.view, rows, vectors, size, x_stride=x.stride),
@@ -141,7 +140,7 @@ def take_along(to: Lowering, node: Node) -> None:
     strides: dict[str, Any] = {"x_stride": x.stride, "index_stride": wanted.stride}
     to.add(
         to.rows(node),
-        lambda rows: routing.launch_take_along(
+        lambda rows: to.launches.routing.launch_take_along(
             to.device, out.view, x.view, wanted.view, rows, vectors, *sizes, **strides
         ),
     )
@@ -162,7 +161,7 @@ def total(to: Lowering, node: Node) -> None:
     x, out = to.of(source), to.of(node).view
     to.add(
         to.rows(node),
-        lambda rows: routing.launch_sum(
+        lambda rows: to.launches.routing.launch_sum(
             to.device, out, x.view, rows, outer, count, inner, x_stride=x.stride
         ),
     )
