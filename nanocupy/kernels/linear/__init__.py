@@ -132,7 +132,7 @@ def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[Pack
     assert all(format_of(weight, symmetric) == (form, size) for weight in weights)
     outputs = [len(weight[0] if isinstance(weight, tuple) else weight) for weight in weights]
     groups = [-(-n // GROUP) for n in outputs]
-    data = device.memory.lasting((sum(groups), form.group_bytes(size)), np.uint8)
+    data = device.memory.persistent((sum(groups), form.group_bytes(size)), np.uint8)
     meets = _met(form, activations)
     packed, row = [], 0
     for weight, n, count in zip(weights, outputs, groups, strict=True):
