@@ -133,9 +133,9 @@ def hub_report(model: str) -> dict[str, Any]:
 def gguf_report(path: Path) -> dict[str, Any]:
     """For `nanocupy info FILE.gguf`, without importing it."""
     from nanocupy.checkpoint import parse_config
-    from nanocupy.checkpoint.gguf_file import GgufFile
-    from nanocupy.checkpoint.gguf_model import GgufModel
-    from nanocupy.checkpoint.gguf_tokenizer import GgufTokenizer
+    from nanocupy.checkpoint.gguf.file import GgufFile
+    from nanocupy.checkpoint.gguf.model import GgufModel
+    from nanocupy.checkpoint.gguf.tokenizer import GgufTokenizer
     from nanocupy.text.chat_template import ChatTemplate
 
     gguf = GgufFile(path)

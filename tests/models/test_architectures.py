@@ -32,7 +32,7 @@ from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import Precision
-from nanocupy.models.decoder import KVCache
+from nanocupy.models.cache import KVCache
 from parity import EXACT_LOGIT
 from ranks import Place, on_threads
 
@@ -180,8 +180,8 @@ def quantised(case: str) -> tuple[Callable[[], Any], ModelConfig]:
     config = replace(config, expert_size=64)
 
     def made() -> Any:
-        model = models.MODELS[config.model_type](config)
-        nn.place_codes(model, lambda *_: (4, 32))
+        model = models.model_class(config.model_type)(config)
+        nn.replace_with_quantized(model, lambda *_: (4, 32))
         fill(model)
         return model
 

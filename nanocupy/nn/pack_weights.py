@@ -21,9 +21,9 @@ from nanocupy.core.recorder.graph import STATIC
 from nanocupy.core.recorder.packed import PACKED, packed_matrix, packed_stack
 from nanocupy.device.protocols import Device
 from nanocupy.kernels.linear import pack
+from nanocupy.nn.act_order import share_order
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
-from nanocupy.nn.ordered import share_order
 
 
 def prepare(
