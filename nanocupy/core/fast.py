@@ -11,7 +11,13 @@ from nanocupy.core.recorder.packed import (
     packed_matrix,
     packed_stack,
 )
-from nanocupy.core.recorder.paged import PagedCache, PagedMeta, Work, paged_attention, tile_rows
+from nanocupy.core.recorder.paged import (
+    PagedCache,
+    PagedMeta,
+    RowSplit,
+    paged_attention,
+    prefill_tile,
+)
 from nanocupy.core.recorder.rotary import longest, rope
 from nanocupy.core.recorder.sampling import SamplingBuffers, sample
 from nanocupy.core.unsupported import refuse
@@ -24,9 +30,9 @@ __all__ = [
     "PackedWeight",
     "PagedCache",
     "PagedMeta",
+    "RowSplit",
     "Rows",
     "SamplingBuffers",
-    "Work",
     "custom_kernel",
     "dequantize",
     "embedding_part",
@@ -38,11 +44,11 @@ __all__ = [
     "packed_matrix",
     "packed_stack",
     "paged_attention",
+    "prefill_tile",
     "rms_norm",
     "rope",
     "sample",
     "scaled_dot_product_attention",
     "static",
-    "tile_rows",
 ]
 __getattr__ = refuse(__name__, "fast")

@@ -1,7 +1,7 @@
 """What changes from step to step: everything a Program reads besides weights and pages.
 
-All of it lies in one mailbox, in the order below, so that one copy brings it to the device; what is
-short and always needed comes first, and the edits, of which there are mostly none, come last.
+All of it lies in one staging buffer, in the order below, so that one copy brings it to the device:
+what is short and always needed first, and the edits, of which there are mostly none, last.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import Rows
-from nanocupy.core.recorder.paged import Work
+from nanocupy.core.recorder.paged import RowSplit
 from nanocupy.core.recorder.sampling import SamplingBuffers
+from nanocupy.device.protocols import Device
 from nanocupy.engine.buckets import Bucket
 from nanocupy.engine.memory import KVPlan
 
@@ -25,7 +26,7 @@ Part = tuple[str, tuple[int, ...], Any]
 
 
 class Packed:
-    """Named arrays, one after another in a mailbox.
+    """Named arrays, one after another in a staging buffer.
 
     Attributes:
         host: the arrays on the host, by name.
@@ -33,16 +34,16 @@ class Packed:
         starts: where each begins, in bytes.
     """
 
-    def __init__(self, device: Any, parts: Sequence[Part]) -> None:
+    def __init__(self, device: Device, parts: Sequence[Part]) -> None:
         self.starts: dict[str, int] = {}
         end = 0
         for name, shape, dtype in parts:
             self.starts[name] = end
             end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // ALIGN) * ALIGN
-        self.mailbox = device.mailbox(end)
+        self.buffer = device.staging_buffer(end)
         self.host, self.device = (
             SimpleNamespace(**{n: _view(memory, self.starts[n], s, d) for n, s, d in parts})
-            for memory in (self.mailbox.host, self.mailbox.device)
+            for memory in (self.buffer.host, self.buffer.device)
         )
 
 
@@ -61,14 +62,14 @@ class StepBuffers:
 
     Attributes:
         rows, samples: symbolic numbers of rows, of a step and of what is sampled.
-        work: for attention, on devices that share rows out; else None.
+        split: for attention, on devices that split decode and prefill rows; else None.
         sampling: for `core.recorder.sampling.sample`.
         host, device: the arrays of `_parts` by name, on both sides.
         answers: on the host: tokens int32 and logsumexps f32, [samples], by name.
     """
 
     def __init__(
-        self, device: Any, most: Bucket, sequences: int, plan: KVPlan, vocabulary: int
+        self, device: Device, most: Bucket, sequences: int, plan: KVPlan, vocabulary: int
     ) -> None:
         tables = (sequences, -(-plan.max_model_len // plan.block_size))
         edits = most.samples * min(plan.max_model_len + MAX_EDITS, vocabulary)
@@ -78,10 +79,11 @@ class StepBuffers:
         self.host, self.device, self.answers = self._in.host, self._in.device, self._out.host
         counts = [self.device.counts[i : i + 1] for i in range(4)]
         self.rows, self.samples = Rows(most.rows, counts[0]), Rows(most.samples, counts[1])
-        self.work = None
-        if most.lone:
-            lone, tiles = Rows(most.lone, counts[2]), Rows(most.tiles, counts[3])
-            self.work = Work(self.device.lone, lone, self.device.tiles, tiles)
+        self.split = None
+        if most.decode_rows:
+            decode, tiles = Rows(most.decode_rows, counts[2]), Rows(most.prefill_tiles, counts[3])
+            to = self.device
+            self.split = RowSplit(to.decode_rows, decode, to.prefill_tiles, tiles)
         self.sampling = SamplingBuffers(
             **{name: getattr(self.device, name) for name in _SAMPLING},
             token=self._out.device.token,
@@ -94,11 +96,11 @@ class StepBuffers:
             end = self._in.starts["edits"] + 12 * edits
         else:
             end = self._in.starts["block_tables"] + sequences * self.host.block_tables[0].nbytes
-        self._in.mailbox.send(end)
+        self._in.buffer.send(end)
 
     def receive(self) -> None:
         """Wait for the step and its answers."""
-        self._out.mailbox.receive(self._out.mailbox.host.nbytes)
+        self._out.buffer.receive(self._out.buffer.host.nbytes)
 
 
 _SAMPLING = ("floats", "top_k", "target", "edit_start", "edits")
@@ -107,13 +109,13 @@ _SAMPLING = ("floats", "top_k", "target", "edit_start", "edits")
 def _parts(most: Bucket, tables: tuple[int, int], edits: int) -> list[Part]:
     rows, samples = most.rows, most.samples
     return [
-        ("counts", (4,), np.int64),  # of rows, samples, lone rows and tiles
+        ("counts", (4,), np.int64),  # as in a Bucket
         ("tokens", (rows,), np.int32),
         ("positions", (rows,), np.int32),
         ("sequences", (rows,), np.int32),
         ("slots", (rows,), np.int32),
-        ("lone", (most.lone,), np.int32),
-        ("tiles", (most.tiles, 4), np.int32),
+        ("decode_rows", (most.decode_rows,), np.int32),
+        ("prefill_tiles", (most.prefill_tiles, 4), np.int32),
         ("sample_rows", (samples,), np.int32),
         ("floats", (samples, 4), np.float32),
         ("top_k", (samples,), np.int32),

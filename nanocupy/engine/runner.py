@@ -15,11 +15,12 @@ import numpy as np
 from nanocupy import core
 from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.lowering import Sizes
-from nanocupy.core.recorder.paged import PagedCache, PagedMeta, tile_rows
+from nanocupy.core.recorder.paged import PagedCache, PagedMeta, prefill_tile
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.sampling import sample
+from nanocupy.device.protocols import Device
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
-from nanocupy.engine.buckets import Bucket, buckets, share_out, smallest
+from nanocupy.engine.buckets import Bucket, buckets, smallest, split_rows
 from nanocupy.engine.buffers import StepBuffers
 from nanocupy.engine.logprobs import sampled
 from nanocupy.engine.memory import KVPlan
@@ -40,22 +41,22 @@ class ModelRunner:
     """
 
     def __init__(
-        self, model: Any, config: Any, device: Any, options: EngineOptions, plan: KVPlan
+        self, model: Any, config: Any, device: Device, options: EngineOptions, plan: KVPlan
     ) -> None:
         self.max_rows = options.max_num_batched_tokens
         self.max_seqs = options.max_num_seqs
         self.max_samples = max(self.max_seqs, MIN_SAMPLES)
         self.block_size, self.num_blocks = plan.block_size, plan.num_blocks
         self.max_model_len, self.vocab_size = plan.max_model_len, config.vocab_size
-        self.device, self.plan, self.row_invariant = device, plan, device.kind == "cpu"
+        self.device, self.plan, self.row_invariant = device, plan, device.row_invariant
         self.kv_dtype = plan.dtype
         if len(model.layers) != plan.layers:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"
             )
-        self.tile = tile_rows(plan.layout)
+        self.tile = prefill_tile(plan.layout)
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
-        if device.kind == "cuda":
+        if device.fixed_grids:
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
         self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan, self.vocab_size)
         self.pages = plan.layout.empty(device, plan.layers)
@@ -77,7 +78,7 @@ class ModelRunner:
             per_row(to.device.sequences),
             per_row(to.device.slots),
             to.device.block_tables,
-            to.work,
+            to.split,
         )
         layout = self.plan.layout
         caches = [PagedCache(layout, keys, values, meta) for keys, values in self.pages]
@@ -100,8 +101,9 @@ class ModelRunner:
         """The step for as many rows as the bucket holds."""
         to = self.buffers
         sizes = [(to.rows, bucket.rows), (to.samples, bucket.samples)]
-        if to.work:
-            sizes += [(to.work.lone_rows, bucket.lone), (to.work.tile_rows, bucket.tiles)]
+        if split := to.split:
+            sizes += [(split.decode_count, bucket.decode_rows)]
+            sizes += [(split.tile_count, bucket.prefill_tiles)]
         return sizes
 
     def warm_up(self) -> None:
@@ -168,9 +170,9 @@ class ModelRunner:
         assert start <= self.max_rows and len(wanted) <= self.max_samples
         assert len(batch) <= self.max_seqs
         to.counts[:2] = start, len(wanted)
-        if self.buffers.work:
+        if self.buffers.split:
             lengths = [len(chunk.tokens) for chunk in batch]
-            to.counts[2:] = share_out(lengths, self.tile, to.lone, to.tiles)
+            to.counts[2:] = split_rows(lengths, self.tile, to.decode_rows, to.prefill_tiles)
         return wanted
 
     def _fill_samples(self, wanted: list[tuple[int, SampleRow]]) -> int:
@@ -190,8 +192,9 @@ class ModelRunner:
 
     def close(self) -> None:
         """Give the memory back. Idempotent."""
-        self.pages, self.device = [], None
+        self.pages = []
         if program := self.__dict__.pop("program", None):
             program.close()
         self.__dict__.pop("_graphs", None)
+        self.__dict__.pop("device", None)
         self.__dict__.pop("buffers", None)

@@ -176,7 +176,8 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     record = device.empty((rows, codes.row_bytes(MLP)), np.uint8)
     table = device.asarray(rope.table(rope.frequencies(HEAD_DIM, 1e4), 64))
     positions = device.empty((rows,), np.int32)
-    turn = rope.launch(device, out, x, positions, table, count, heads=HEADS, head_dim=HEAD_DIM)
+    heads = {"heads": HEADS, "head_dim": HEAD_DIM}
+    turn = LAUNCHES.rope.launch(device, out, x, positions, table, count, **heads)
     launches = {
         "rms_norm": (LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
         "add": (elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN), HIDDEN, 3, 1),

@@ -42,6 +42,15 @@ class CpuKernel:
         return int(self._kernel.address)
 
 
+def indices(arguments: Any) -> Any:
+    """The position of each argument of a kernel, by name.
+
+    `arguments` is a NamedTuple class. A launch passes an instance of it; the kernel's body, which
+    gets an array `a` of words, reads `a[A.rows]` with `A = indices(RopeArgs)`.
+    """
+    return arguments(*range(len(arguments._fields)))
+
+
 def float_argument(device: Any, value: float) -> Any:
     """A float as an argument of a CPU kernel: the address of one on the device."""
     return device.asarray(np.array([value], np.float32))

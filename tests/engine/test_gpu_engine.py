@@ -70,7 +70,7 @@ def quantised(bits: int) -> Any:
     from nanocupy.utils import tree_flatten
 
     made, rng = model(CONFIG), np.random.default_rng(1)
-    nn.place_codes(made, lambda *_: (bits, 32))
+    nn.replace_with_quantized(made, lambda *_: (bits, 32))
 
     def filled(name: str, old: Any) -> Any:
         if old.dtype == core.uint32:
@@ -189,7 +189,11 @@ def test_at_most_ten_launches_a_layer() -> None:
         run: Any = runner(model(config), config, **{**GPU, "dtype": "bfloat16"})
         to = run.buffers
         sizes = [
-            [(to.rows, b.rows), (to.work.lone_rows, b.lone), (to.work.tile_rows, b.tiles)]
+            [
+                (to.rows, b.rows),
+                (to.split.decode_count, b.decode_rows),
+                (to.split.tile_count, b.prefill_tiles),
+            ]
             for b in run.buckets
         ]
         counts.append([len(run.program.launches(s)) for s in sizes])

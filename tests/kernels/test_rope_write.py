@@ -12,6 +12,7 @@ from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import rope, rope_write
 from nanocupy.kernels.attention import KVLayout
+from nanocupy.kernels.rope import cpu as rope_cpu
 
 SLOTS = np.array([33, 64, 65, -1, 127, 32, 96], np.int32)
 WRITTEN = [0, 1, 2, 4, 5]  # of the first six rows
@@ -68,8 +69,8 @@ def test_turns_as_rope_and_writes(run: Any, kind: str, dims: int, traditional: b
         angles = (device.asarray(positions), device.asarray(table), rows)
         how: dict[str, Any] = {"head_dim": 32, "traditional": traditional, "x_stride": stride}
         return [
-            rope.launch(device, out, q, *angles, heads=heads, **how),
-            rope.launch(device, turned, k, *angles, heads=2, **how),
+            rope_cpu.launch(device, out, q, *angles, heads=heads, **how),
+            rope_cpu.launch(device, turned, k, *angles, heads=2, **how),
             write(device, layout, *pages, turned, v, device.asarray(SLOTS), rows, v_stride=stride),
         ], [out, *pages]
 

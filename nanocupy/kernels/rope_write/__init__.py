@@ -19,6 +19,7 @@ from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels import rope
 from nanocupy.kernels.attention import KINDS, KVLayout
 from nanocupy.kernels.kernel import C_TYPES, CpuKernel, CudaKernel
+from nanocupy.kernels.rope import cuda as rope_cuda
 
 CPU = {kind: CpuKernel(f"rope_write:rope_write_{kind}") for kind in KINDS.values()}
 
@@ -102,5 +103,5 @@ def launch(
         *map(np.int64, strides),
         *map(np.int32, (layout.block_size, layout.blocks)),
     )
-    grid = (int(rows), -(-(heads + 2 * kv_heads) // rope.CUDA_WARPS), 1)
-    return Launch(CudaKernel("rope_write", kernel), args, grid, 32 * rope.CUDA_WARPS)
+    grid = (int(rows), -(-(heads + 2 * kv_heads) // rope_cuda.WARPS), 1)
+    return Launch(CudaKernel("rope_write", kernel), args, grid, 32 * rope_cuda.WARPS)

@@ -22,7 +22,6 @@ from nanocupy.kernels import (
     launches_of,
     layer_norm,
     linear,
-    rope,
     rope_write,
     routing,
     sample,
@@ -108,7 +107,7 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     yield elementwise.launch_scale(device, x, x, 2.0, rows, 64)
     yield elementwise.launch_add_bias(device, x, x, rows, 64)
     table = device.empty((128, 64), F32)
-    yield rope.launch(device, x, x, index, table, rows, heads=1, head_dim=64)
+    yield LAUNCHES.rope.launch(device, x, x, index, table, rows, heads=1, head_dim=64)
     for dtype in COMPUTE:
         out = device.empty((256, 64), dtype)
         yield silu_mul.launch(device, out, x, x, rows, 64)
