@@ -1,9 +1,10 @@
 """Fused operations, as `mlx.core.fast` has them, and the handles that Programs are made with."""
 
 from nanocupy.core.compiling.custom import custom_kernel
+from nanocupy.core.names import refuse
 from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.attention import scaled_dot_product_attention
-from nanocupy.core.recorder.norms import layer_norm, rms_norm
+from nanocupy.core.recorder.fused import layer_norm, rms_norm
 from nanocupy.core.recorder.packed import (
     embedding_part,
     packed_embedding,
@@ -11,10 +12,15 @@ from nanocupy.core.recorder.packed import (
     packed_matrix,
     packed_stack,
 )
-from nanocupy.core.recorder.paged import PagedCache, PagedMeta, Work, paged_attention, tile_rows
+from nanocupy.core.recorder.paged import (
+    PagedCache,
+    PagedMeta,
+    RowSplit,
+    paged_attention,
+    prefill_tile,
+)
 from nanocupy.core.recorder.rotary import longest, rope
 from nanocupy.core.recorder.sampling import SamplingBuffers, sample
-from nanocupy.core.unsupported import refuse
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack
@@ -24,9 +30,9 @@ __all__ = [
     "PackedWeight",
     "PagedCache",
     "PagedMeta",
+    "RowSplit",
     "Rows",
     "SamplingBuffers",
-    "Work",
     "custom_kernel",
     "dequantize",
     "embedding_part",
@@ -38,11 +44,11 @@ __all__ = [
     "packed_matrix",
     "packed_stack",
     "paged_attention",
+    "prefill_tile",
     "rms_norm",
     "rope",
     "sample",
     "scaled_dot_product_attention",
     "static",
-    "tile_rows",
 ]
 __getattr__ = refuse(__name__, "fast")

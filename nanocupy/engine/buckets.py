@@ -20,14 +20,14 @@ class Bucket(NamedTuple):
     Attributes:
         rows: tokens.
         samples: rows that are sampled.
-        lone: rows that attend by themselves.
-        tiles: groups of neighbouring rows that attend together.
+        decode_rows: rows that attend by themselves.
+        prefill_tiles: groups of neighbouring rows that attend together.
     """
 
     rows: int
     samples: int
-    lone: int = 0
-    tiles: int = 0
+    decode_rows: int = 0
+    prefill_tiles: int = 0
 
     def holds(self, need: Bucket) -> bool:
         return all(most >= wanted for most, wanted in zip(self, need, strict=True))
@@ -42,10 +42,10 @@ def buckets(max_rows: int, max_samples: int, max_seqs: int, tile: int) -> list[B
     decode = [Bucket(n, n, n) for n in _sizes(1, max_seqs)]
     prompts = []
     for rows in _sizes(SMALLEST_PROMPT, max_rows):
-        lone, tiles = rows, 0
+        decode_rows, tiles = rows, 0
         if tile:
-            lone, tiles = min(rows, max_seqs), min(rows, rows // tile + max_seqs)
-        prompts.append(Bucket(rows, max_samples, lone, tiles))
+            decode_rows, tiles = min(rows, max_seqs), min(rows, rows // tile + max_seqs)
+        prompts.append(Bucket(rows, max_samples, decode_rows, tiles))
     return decode + prompts
 
 
@@ -63,24 +63,24 @@ def smallest(sizes: Sequence[Bucket], need: Bucket) -> int:
     return next(i for i, bucket in enumerate(sizes) if bucket.holds(need))
 
 
-def share_out(
-    lengths: Sequence[int], tile: int, lone: np.ndarray, tiles: np.ndarray
+def split_rows(
+    lengths: Sequence[int], tile: int, decode_rows: np.ndarray, prefill_tiles: np.ndarray
 ) -> tuple[int, int]:
-    """Write which rows attend by themselves and which in tiles; how many there are of each.
+    """Split a step into decode rows and prefill tiles; return the number of each.
 
     Args:
         lengths: rows of each sequence in the step, in order.
         tile: as for `buckets`.
-        lone, tiles: of `fast.Work`, int32 [capacity] and [capacity, 4].
+        decode_rows, prefill_tiles: written, as `fast.RowSplit` describes them.
     """
-    start, ones, groups = 0, 0, 0
+    start, decoding, tiles = 0, 0, 0
     for index, count in enumerate(lengths):
         if count == 1 or not tile:
-            lone[ones : ones + count] = range(start, start + count)
-            ones += count
+            decode_rows[decoding : decoding + count] = range(start, start + count)
+            decoding += count
         else:
             for first in range(0, count, tile):
-                tiles[groups] = start + first, min(tile, count - first), index, 0
-                groups += 1
+                prefill_tiles[tiles] = start + first, min(tile, count - first), index, 0
+                tiles += 1
         start += count
-    return ones, groups
+    return decoding, tiles

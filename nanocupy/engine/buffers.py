@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import Rows
-from nanocupy.core.recorder.paged import Work
+from nanocupy.core.recorder.paged import RowSplit
 from nanocupy.core.recorder.sampling import SamplingBuffers
 from nanocupy.device.protocols import Device
 from nanocupy.engine.buckets import Bucket
@@ -62,7 +62,7 @@ class StepBuffers:
 
     Attributes:
         rows, samples: symbolic numbers of rows, of a step and of what is sampled.
-        work: for attention, on devices that share rows out; else None.
+        split: for attention, on devices that split decode and prefill rows; else None.
         sampling: for `core.recorder.sampling.sample`.
         host, device: the arrays of `_parts` by name, on both sides.
         answers: on the host: tokens int32 and logsumexps f32, [samples], by name.
@@ -79,10 +79,11 @@ class StepBuffers:
         self.host, self.device, self.answers = self._in.host, self._in.device, self._out.host
         counts = [self.device.counts[i : i + 1] for i in range(4)]
         self.rows, self.samples = Rows(most.rows, counts[0]), Rows(most.samples, counts[1])
-        self.work = None
-        if most.lone:
-            lone, tiles = Rows(most.lone, counts[2]), Rows(most.tiles, counts[3])
-            self.work = Work(self.device.lone, lone, self.device.tiles, tiles)
+        self.split = None
+        if most.decode_rows:
+            decode, tiles = Rows(most.decode_rows, counts[2]), Rows(most.prefill_tiles, counts[3])
+            to = self.device
+            self.split = RowSplit(to.decode_rows, decode, to.prefill_tiles, tiles)
         self.sampling = SamplingBuffers(
             **{name: getattr(self.device, name) for name in _SAMPLING},
             token=self._out.device.token,
@@ -108,13 +109,13 @@ _SAMPLING = ("floats", "top_k", "target", "edit_start", "edits")
 def _parts(most: Bucket, tables: tuple[int, int], edits: int) -> list[Part]:
     rows, samples = most.rows, most.samples
     return [
-        ("counts", (4,), np.int64),  # of rows, samples, lone rows and tiles
+        ("counts", (4,), np.int64),  # as in a Bucket
         ("tokens", (rows,), np.int32),
         ("positions", (rows,), np.int32),
         ("sequences", (rows,), np.int32),
         ("slots", (rows,), np.int32),
-        ("lone", (most.lone,), np.int32),
-        ("tiles", (most.tiles, 4), np.int32),
+        ("decode_rows", (most.decode_rows,), np.int32),
+        ("prefill_tiles", (most.prefill_tiles, 4), np.int32),
         ("sample_rows", (samples,), np.int32),
         ("floats", (samples, 4), np.float32),
         ("top_k", (samples,), np.int32),

@@ -31,9 +31,9 @@ def unpack(data: memoryview, host: Any, sequences: int, columns: int, edits: int
 def _used(to: Any, sequences: int, columns: int, edits: int) -> Iterator[np.ndarray]:
     """The parts that a step uses; how large the others are stands in the first."""
     yield to.counts
-    rows, samples, lone, tiles = (int(n) for n in to.counts)
+    rows, samples, decoding, tiles = (int(n) for n in to.counts)
     yield from (to.tokens[:rows], to.positions[:rows], to.sequences[:rows], to.slots[:rows])
-    yield from (to.lone[:lone], to.tiles[:tiles], to.sample_rows[:samples])
+    yield from (to.decode_rows[:decoding], to.prefill_tiles[:tiles], to.sample_rows[:samples])
     yield from (to.floats[:samples], to.top_k[:samples], to.target[:samples])
     yield from (to.edit_start[: samples + 1], to.edits[:edits])
     yield to.block_tables[:sequences, :columns]

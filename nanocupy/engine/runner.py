@@ -15,12 +15,12 @@ import numpy as np
 from nanocupy import core
 from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.lowering import Sizes
-from nanocupy.core.recorder.paged import PagedCache, PagedMeta, tile_rows
+from nanocupy.core.recorder.paged import PagedCache, PagedMeta, prefill_tile
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.sampling import sample
 from nanocupy.device.protocols import Device
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
-from nanocupy.engine.buckets import Bucket, buckets, share_out, smallest
+from nanocupy.engine.buckets import Bucket, buckets, smallest, split_rows
 from nanocupy.engine.buffers import StepBuffers
 from nanocupy.engine.logprobs import sampled
 from nanocupy.engine.memory import KVPlan
@@ -54,7 +54,7 @@ class ModelRunner:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"
             )
-        self.tile = tile_rows(plan.layout)
+        self.tile = prefill_tile(plan.layout)
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
         if device.fixed_grids:
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
@@ -78,7 +78,7 @@ class ModelRunner:
             per_row(to.device.sequences),
             per_row(to.device.slots),
             to.device.block_tables,
-            to.work,
+            to.split,
         )
         layout = self.plan.layout
         caches = [PagedCache(layout, keys, values, meta) for keys, values in self.pages]
@@ -101,8 +101,9 @@ class ModelRunner:
         """The step for as many rows as the bucket holds."""
         to = self.buffers
         sizes = [(to.rows, bucket.rows), (to.samples, bucket.samples)]
-        if to.work:
-            sizes += [(to.work.lone_rows, bucket.lone), (to.work.tile_rows, bucket.tiles)]
+        if split := to.split:
+            sizes += [(split.decode_count, bucket.decode_rows)]
+            sizes += [(split.tile_count, bucket.prefill_tiles)]
         return sizes
 
     def warm_up(self) -> None:
@@ -169,9 +170,9 @@ class ModelRunner:
         assert start <= self.max_rows and len(wanted) <= self.max_samples
         assert len(batch) <= self.max_seqs
         to.counts[:2] = start, len(wanted)
-        if self.buffers.work:
+        if self.buffers.split:
             lengths = [len(chunk.tokens) for chunk in batch]
-            to.counts[2:] = share_out(lengths, self.tile, to.lone, to.tiles)
+            to.counts[2:] = split_rows(lengths, self.tile, to.decode_rows, to.prefill_tiles)
         return wanted
 
     def _fill_samples(self, wanted: list[tuple[int, SampleRow]]) -> int:

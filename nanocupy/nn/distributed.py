@@ -18,7 +18,7 @@ import numpy as np
 from nanocupy.core import array
 from nanocupy.core.recorder.arrays import shared
 from nanocupy.core.recorder.collectives import all_sum, gather_columns
-from nanocupy.core.recorder.norms import rms_norm
+from nanocupy.core.recorder.fused import rms_norm
 from nanocupy.core.recorder.packed import embedding_part, packed_embedding
 from nanocupy.distributed import Group, world
 from nanocupy.nn.layers import Embedding, RMSNorm, Weighted

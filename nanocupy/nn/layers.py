@@ -12,8 +12,9 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array
-from nanocupy.core.recorder.arrays import shared
-from nanocupy.core.recorder.norms import rms_norm
+from nanocupy.core.recorder.arrays import shared, uniform
+from nanocupy.core.recorder.dtypes import uint32
+from nanocupy.core.recorder.fused import rms_norm
 from nanocupy.core.recorder.packed import packed_embedding, packed_linear
 from nanocupy.core.recorder.rotary import rope
 from nanocupy.kernels.linear import PackedWeight, dequantize
@@ -71,8 +72,8 @@ class Affine(Weighted):
         if k % group_size:
             raise ValueError(f"[quantize] {k} inputs do not divide into groups of {group_size}")
         self.group_size, self.bits = group_size, bits
-        self.weight = core.zeros((n, k * bits // 32), core.uint32)
-        self.scales, self.biases = (core.zeros((n, k // group_size)) for _ in range(2))
+        self.weight = uniform((n, k * bits // 32), 0, uint32)
+        self.scales, self.biases = (uniform((n, k // group_size), 0) for _ in range(2))
 
     def dense(self) -> array:
         return shared(dequantize(*self.to_pack()))
@@ -99,9 +100,9 @@ class Linear(Weighted):
 
     def __init__(self, input_dims: int, output_dims: int, bias: bool = True) -> None:
         super().__init__()
-        self.weight = core.zeros((output_dims, input_dims))
+        self.weight = uniform((output_dims, input_dims), 0)
         if bias:
-            self.bias = core.zeros((output_dims,))
+            self.bias = uniform((output_dims,), 0)
 
     def __call__(self, x: array) -> array:
         if self.packed is not None:
@@ -135,7 +136,7 @@ class Embedding(Weighted):
 
     def __init__(self, num_embeddings: int, dims: int) -> None:
         super().__init__()
-        self.weight = core.zeros((num_embeddings, dims))
+        self.weight = uniform((num_embeddings, dims), 0)
 
     def __call__(self, tokens: array) -> array:
         if self.packed is not None:
@@ -171,7 +172,7 @@ class RMSNorm(Module):
 
     def __init__(self, dims: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.weight = core.ones((dims,))
+        self.weight = uniform((dims,), 1)
         self.eps = eps
 
     def __call__(self, x: array) -> array:

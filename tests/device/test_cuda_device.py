@@ -151,7 +151,7 @@ def test_the_source_of_an_upload_may_change_at_once(device: EmulatedDevice) -> N
 
 def test_empty_is_zero_and_fresh_memory_is_poison(device: EmulatedDevice) -> None:
     assert not device.read(device.empty((5, 7), np.float32)).any()
-    assert np.isnan(device.read(device._new((5, 7), np.dtype(np.float32)))).all()
+    assert np.isnan(device.read(device.memory.uninitialized((5, 7), np.float32))).all()
 
 
 def test_views_share_memory(device: EmulatedDevice) -> None:

@@ -189,7 +189,11 @@ def test_at_most_ten_launches_a_layer() -> None:
         run: Any = runner(model(config), config, **{**GPU, "dtype": "bfloat16"})
         to = run.buffers
         sizes = [
-            [(to.rows, b.rows), (to.work.lone_rows, b.lone), (to.work.tile_rows, b.tiles)]
+            [
+                (to.rows, b.rows),
+                (to.split.decode_count, b.decode_rows),
+                (to.split.tile_count, b.prefill_tiles),
+            ]
             for b in run.buckets
         ]
         counts.append([len(run.program.launches(s)) for s in sizes])

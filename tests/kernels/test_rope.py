@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import rope
+from nanocupy.kernels.rope import cpu
 
 
 def make(rows: int, heads: int, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +31,7 @@ def turn(
         arrays = [device.asarray(v) for v in (x, positions, table)]
         shape = {"heads": x.shape[1], "head_dim": x.shape[2]}
         rows = fixed_rows(device, len(x))
-        return [rope.launch(device, out, *arrays, rows, **shape, **how)], [out]
+        return [cpu.launch(device, out, *arrays, rows, **shape, **how)], [out]
 
     out: np.ndarray = run(build, threads=threads)[0]
     assert not out[-1].any()
@@ -73,14 +74,8 @@ def test_in_place_inside_a_fused_buffer(run: Any) -> None:
     def build(device: CpuDevice) -> Any:
         buffer = device.asarray(x)
         arrays = (*map(device.asarray, (positions, table)), fixed_rows(device, 5))
-        offset, stride = 64, 6 * 64
-        place = {
-            "x_offset": offset,
-            "x_stride": stride,
-            "out_offset": offset,
-            "out_stride": stride,
-        }
-        turn = rope.launch(device, buffer, buffer, *arrays, heads=4, head_dim=64, **place)
+        heads, place = buffer.reshape(-1)[64:], {"x_stride": 6 * 64, "out_stride": 6 * 64}
+        turn = cpu.launch(device, heads, heads, *arrays, heads=4, head_dim=64, **place)
         return [turn], [buffer]
 
     want = x.copy()

@@ -14,29 +14,28 @@ from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels import attention as attention_kernel
 from nanocupy.kernels import rope as rope_kernel
-from nanocupy.kernels import rope_write as rope_write_kernel
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.attention import cuda as cuda_kernel
 
 
-class Work(NamedTuple):
-    """On CUDA: each row of a step is in exactly one of two lists. Static buffers.
+class RowSplit(NamedTuple):
+    """The split of a step's rows on CUDA: each is a decode row or in a prefill tile.
 
     Attributes:
-        lone: int32 [capacity], rows that attend by themselves.
-        lone_rows: how many.
-        tiles: int32 [capacity, 4], neighbours in a sequence that attend together: (first row,
-            rows, sequence, 0).
-        tile_rows: how many tiles.
+        decode_rows: int32 [capacity], rows that attend by themselves. A static buffer.
+        decode_count: the number of decode rows.
+        prefill_tiles: int32 [capacity, 4], neighbours in a sequence that attend together: (first
+            row, rows, sequence, 0). A static buffer.
+        tile_count: the number of tiles.
     """
 
-    lone: Any
-    lone_rows: Rows
-    tiles: Any
-    tile_rows: Rows
+    decode_rows: Any
+    decode_count: Rows
+    prefill_tiles: Any
+    tile_count: Rows
 
 
-def tile_rows(layout: KVLayout) -> int:
+def prefill_tile(layout: KVLayout) -> int:
     """Rows of a sequence that attend together; 0 where each row attends by itself."""
     on_tensor_cores = layout.device == "cuda" and layout.activations != np.float32
     return cuda_kernel.TILE if on_tensor_cores else 0
@@ -51,14 +50,14 @@ class PagedMeta:
         sequences: int32 [rows], the row's line in `block_tables`.
         slots: int32 [rows], where the row's keys and values go; -1: nowhere (padding).
         block_tables: int32 [sequences, blocks], physical blocks in order.
-        work: how the rows are shared out among kernels, on devices that ask for it.
+        split: decode rows and prefill tiles, on devices with a kernel for each.
     """
 
     positions: array
     sequences: array
     slots: array
     block_tables: Any
-    work: Work | None = None
+    split: RowSplit | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +165,7 @@ def _turn_and_write(to: Lowering, node: Node) -> Any:
     pages, strides = (cache.keys, cache.values), (q.stride, k.stride, v.stride)
     to.add(
         to.rows(node),
-        lambda rows: rope_write_kernel.launch(
+        lambda rows: to.launches.rope_write.launch(
             to.device, layout, turned, *pages, q.view, k.view, v.view, positions.view,
             slots.view, table, rows, heads=heads, traditional=traditional,
             q_stride=strides[0], k_stride=strides[1], v_stride=strides[2],
@@ -180,23 +179,25 @@ def _lower_attention_cuda(to: Lowering, node: Node) -> None:
     positions, sequences = to.inputs(node)[3:5]
     cache: PagedCache = node.attrs["cache"]
     layout, meta, heads = cache.layout, cache.meta, node.inputs[0].shape[1]
-    assert meta.work is not None
-    lone, lone_rows, tiles, tile_rows = meta.work
+    assert meta.split is not None
+    decode_rows, decode_count, prefill_tiles, tile_count = meta.split
     turned, pages = _turn_and_write(to, node), (cache.keys, cache.values)
-    size = (int(lone_rows), heads, layout.kv_heads, layout.head_dim)
+    size = (int(decode_count), heads, layout.kv_heads, layout.head_dim)
     scratch = to.shared(("parts", size), lambda: cuda_kernel.scratch(to.device, *size))
     read = (to.of(node).view, turned, *pages, meta.block_tables, positions.view, sequences.view)
     how = {"heads": heads, **_scores(node)}
     to.add(
-        lone_rows,
+        decode_count,
         lambda rows: cuda_kernel.launch_decode(
-            to.device, layout, *read, lone, rows, scratch, **how
+            to.device, layout, *read, decode_rows, rows, scratch, **how
         ),
     )
-    if tile_rows:
+    if tile_count:
         to.add(
-            tile_rows,
-            lambda rows: cuda_kernel.launch_prefill(to.device, layout, *read, tiles, rows, **how),
+            tile_count,
+            lambda rows: cuda_kernel.launch_prefill(
+                to.device, layout, *read, prefill_tiles, rows, **how
+            ),
         )
 
 

@@ -26,7 +26,7 @@ def _lower_rope(to: Lowering, node: Node) -> None:
     place: dict[str, Any] = {"traditional": node.attrs["traditional"], "x_stride": x.stride}
     to.add(
         to.rows(node),
-        lambda rows: rope_kernel.launch(
+        lambda rows: to.launches.rope.launch(
             to.device, out, x.view, positions.view, table, rows, **shape, **place
         ),
     )

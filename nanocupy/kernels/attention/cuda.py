@@ -95,7 +95,7 @@ def launch_decode(
     block_tables: Any,
     positions: Any,
     sequences: Any,
-    lone: Any,
+    decode_rows: Any,
     rows: Rows,
     scratch: Scratch,
     *,
@@ -104,13 +104,13 @@ def launch_decode(
     window: int = 0,
     softcap: float = 0.0,
 ) -> Launch:
-    """Attend for the rows that `lone` names, each by itself.
+    """Attend for the decode rows, each by itself.
 
     Args:
         out, q: [rows of the step, heads, head_dim] of `layout.activations`; q is turned by rope.
         positions, sequences: int32 [rows of the step].
-        lone: int32 [capacity], rows of the step.
-        rows: how many of `lone` are in use.
+        decode_rows: int32 [capacity], rows of the step.
+        rows: the number of decode rows in use.
         scratch: for the capacity of `rows` or more.
         window: how many of the last tokens count; 0 for all.
         softcap: 0 for none.
@@ -126,7 +126,7 @@ def launch_decode(
     width, slices = heads_at_once(_group(layout, heads))
     units = layout.kv_heads * slices
     count = parts(device.multiprocessors, int(rows) * units)
-    arrays = (out, q, k_cache, v_cache, block_tables, positions, sequences, lone, rows.count)
+    arrays = (out, q, k_cache, v_cache, block_tables, positions, sequences, decode_rows, rows.count)
     numbers = _numbers(layout, q, block_tables, heads, scale, window, softcap)
     types = f"{C_TYPES[q.dtype]}, {C_TYPES[k_cache.dtype]}, {layout.head_dim}"
     kernel = CudaKernel("attention_decode", f"attend_decode<{types}, {width}>")

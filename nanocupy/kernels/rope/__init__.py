@@ -10,16 +10,9 @@ position outside it is an error: on the CPU the kernel fails with code 1, on CUD
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.kernel import CpuKernel, CudaKernel
-
-CPU = CpuKernel("rope:rope")
-CUDA = CudaKernel("rope_write", "rope")
-CUDA_WARPS = 4  # of a block; each turns a head
+from nanocupy.device.protocols import DeviceArray
 
 
 def frequencies(dims: int, theta: float) -> np.ndarray:
@@ -58,44 +51,7 @@ def reference(
     return out
 
 
-def launch(
-    device: Any,
-    out: Any,
-    x: Any,
-    positions: Any,
-    table: Any,
-    rows: Rows,
-    *,
-    heads: int,
-    head_dim: int,
-    traditional: bool = False,
-    x_offset: int = 0,
-    x_stride: int | None = None,
-    out_offset: int = 0,
-    out_stride: int | None = None,
-) -> Launch:
-    """Turn `heads` adjacent heads of each row. out may be x, if offsets and strides agree.
-
-    Args:
-        positions: int32 [rows].
-        table: f32 [positions, dims] with dims <= head_dim, even.
-        x_offset, out_offset: where row 0 starts in its buffer, in elements.
-        x_stride, out_stride: elements from row to row. Default: heads * head_dim.
-    """
-    limit, dims = checked_table(table, head_dim)
-    strides = [heads * head_dim if s is None else s for s in (x_stride, out_stride)]
-    shape = (heads, head_dim, dims, limit, int(traditional))
-    if device.kind == "cuda":
-        out, x = out.reshape(-1)[out_offset:], x.reshape(-1)[x_offset:]
-        numbers = (*map(np.int32, shape), *map(np.int64, strides))
-        grid = (int(rows), -(-heads // CUDA_WARPS), 1)
-        args = (out, x, positions, table, rows.count, *numbers)
-        return Launch(CUDA, args, grid, 32 * CUDA_WARPS)
-    place = (4 * s for s in (x_offset, strides[0], out_offset, strides[1]))
-    return Launch(CPU, (out, x, positions, table, rows.count, *shape, *place))
-
-
-def checked_table(table: Any, head_dim: int) -> tuple[int, int]:
+def checked_table(table: DeviceArray, head_dim: int) -> tuple[int, int]:
     """The table's shape (positions, dims). Raises ValueError if it turns no such heads."""
     limit, dims = table.shape
     if dims % 2 or not 0 < dims <= head_dim:

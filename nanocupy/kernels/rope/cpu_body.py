@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from nanocupy.device.cpu.raw import load_f32, load_i32, load_i64, store_f32
 from nanocupy.device.cpu.simd import fn, i4, vload, vload_first, vstore, vstore_first
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.rope.cpu import RopeArgs
+
+A = indices(RopeArgs)
 
 
 @fn
@@ -42,9 +46,9 @@ def copy(out, x, size):
 
 
 @fn
-def rotate(out, x, table, size, dims, adjacent):
+def rotate(out, x, table, size, dims, traditional):
     """A head: its first dims turn, the rest is copied."""
-    if adjacent:
+    if traditional:
         rotate_pairs(out, x, table, dims // 2)
     else:
         rotate_halves(out, x, table, dims // 2)
@@ -52,20 +56,15 @@ def rotate(out, x, table, size, dims, adjacent):
 
 
 def rope(a, thread, threads):
-    """a: out, x, positions i32, table [positions, dims], rows*, heads, head_dim, dims, positions in
-    the table, whether pairs are adjacent, x offset, x stride, out offset, out stride (bytes).
-
-    Code 1: a position outside the table.
-    """
-    out, x = a[0] + a[12], a[1] + a[10]
-    heads, head_dim, dims, adjacent = a[5], a[6], a[7], a[9]
-    count = load_i64(a[4]) * heads
+    """Turn this thread's share of the heads. Code 1: a position outside the table."""
+    heads, head_dim, dims, traditional = a[A.heads], a[A.head_dim], a[A.dims], a[A.traditional]
+    count = load_i64(a[A.rows]) * heads
     for i in range(count * thread // threads, count * (thread + 1) // threads):
         row = i // heads
         column = 4 * head_dim * (i - row * heads)
-        o, v = out + a[13] * row + column, x + a[11] * row + column
-        position = load_i32(a[2] + 4 * row)
-        if position < 0 or position >= a[8]:
+        out, x = a[A.out] + a[A.out_stride] * row + column, a[A.x] + a[A.x_stride] * row + column
+        position = load_i32(a[A.positions] + 4 * row)
+        if position < 0 or position >= a[A.limit]:
             return 1
-        rotate(o, v, a[3] + 4 * dims * position, head_dim, dims, adjacent)
+        rotate(out, x, a[A.table] + 4 * dims * position, head_dim, dims, traditional)
     return 0

@@ -14,6 +14,8 @@ from kernels.cuda.sanitize import examples
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels import rope, rope_write
 from nanocupy.kernels.attention import KVLayout
+from nanocupy.kernels.rope import cuda as rope_cuda
+from nanocupy.kernels.rope_write import cuda as kernel
 
 POISON = 7.0
 POSITIONS = 40
@@ -39,8 +41,8 @@ def turn(
         padded[:count] = positions
         arrays = [device.asarray(v) for v in (x, padded, angles)]
         rows = Rows(count + 1, device.asarray(np.array([count])))
-        shape = {"heads": x.shape[1], "head_dim": x.shape[2]}
-        return [rope.launch(device, out, *arrays, rows, traditional=traditional, **shape)], [out]
+        how = {"heads": x.shape[1], "head_dim": x.shape[2], "traditional": traditional}
+        return [rope_cuda.launch(device, out, *arrays, rows, **how)], [out]
 
     (out,) = cuda(build)
     assert (out[count:] == POISON).all()
@@ -66,7 +68,7 @@ def test_rope_equals_numpy(
 
 def test_rope_in_place_inside_a_fused_buffer(cuda: Any) -> None:
     x, positions = normal(5, 8, 64), np.array([0, 7, 39, 20, 3], np.int32)
-    place = {"x_offset": 64, "x_stride": 512, "out_offset": 64, "out_stride": 512}
+    place = {"x_stride": 512, "out_stride": 512}
 
     def build(device: Any) -> Any:
         buffer = device.asarray(x)
@@ -74,7 +76,8 @@ def test_rope_in_place_inside_a_fused_buffer(cuda: Any) -> None:
             *map(device.asarray, (positions, table(64))),
             Rows(5, device.asarray(np.array([5]))),
         )
-        launch = rope.launch(device, buffer, buffer, *arrays, heads=5, head_dim=64, **place)
+        heads = buffer.reshape(-1)[64:]
+        launch = rope_cuda.launch(device, heads, heads, *arrays, heads=5, head_dim=64, **place)
         return [launch], [buffer]
 
     want = x.copy()
@@ -126,7 +129,7 @@ class Step:
             ]
             turns = None if angles is None else device.asarray(angles)
             rows = Rows(count + 1, device.asarray(np.array([count])))
-            launch = rope_write.launch(
+            launch = kernel.launch(
                 device, layout, q, *pages, *fresh, *where, turns, rows, heads=self.heads,
                 traditional=traditional, q_stride=self.width, k_stride=self.width,
                 v_stride=self.width,
