@@ -312,6 +312,6 @@ _BYTE_OF = _letters()
 def _from_letters(name: str) -> bytes:
     """The bytes of a byte-level token; a name with other letters (`<｜User｜>`) is its own text."""
     try:
-        return bytes([_BYTE_OF[letter] for letter in name])
+        return bytes(map(_BYTE_OF.__getitem__, name))
     except KeyError:
         return name.encode()

@@ -1,4 +1,4 @@
-"""How many KV blocks an engine gets: from options, the model, and the memory that is free."""
+"""The size of an engine's KV cache: from options, the model, and the memory that is free."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
 
 
 @dataclass(frozen=True)
-class KVPlan:
-    """Keys and values of a rank of an engine. `num_blocks` counts the dump block."""
+class KVCacheConfig:
+    """The KV cache of one rank. `num_blocks` counts the dump block."""
 
     num_blocks: int
     block_size: int
@@ -66,15 +66,15 @@ def cpu_room(processes: int = 1) -> Room:
     return Room(int(SHARE * host_memory.available()) // processes, host_memory.total() // processes)
 
 
-def plan(
+def kv_cache_config(
     config: Any,
     options: EngineOptions,
     numbers: Precision,
     room: Room | None = None,
     device: str = "cpu",
     group: Group = ONE,
-) -> KVPlan:
-    """The plan for a model, or for a rank's part of it.
+) -> KVCacheConfig:
+    """Return the KV cache of a model, or of a rank's part of it.
 
     Args:
         room: how much memory there is; `cpu_room` if None.
@@ -113,7 +113,7 @@ def plan(
             f"no room for one KV block of {per_block:,} bytes: raise --kv-memory{or_share}"
         )
     longest = min(longest, blocks * size)
-    return KVPlan(blocks + 1, size, longest, *shape, dtype, device, numbers.activations)
+    return KVCacheConfig(blocks + 1, size, longest, *shape, dtype, device, numbers.activations)
 
 
 def longest_sequence(config: Any, options: EngineOptions) -> int:
