@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from nanocupy.checkpoint.gguf.file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
-from nanocupy.checkpoint.progress import shown
 from nanocupy.files import read_json_if_there
+from nanocupy.progress import shown
 from nanocupy.quoting import MOST
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
@@ -49,7 +49,7 @@ def is_hub_id(model: str) -> bool:
     return parse(model) is not None
 
 
-def snapshot(model: str, *, progress: bool) -> Path:
+def snapshot(model: str, *, progress: bool | None) -> Path:
     """The folder of a hub id, or the GGUF file that it names; downloaded if need be.
 
     Raises:

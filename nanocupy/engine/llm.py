@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nanocupy.engine.driver import ClosedDriver, Driver, ResultQueue, Ticket, deliver_to_queues
@@ -13,6 +11,7 @@ from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
+from nanocupy.progress import bar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -128,12 +127,13 @@ class LLM(Frontend):
         show = self.options.progress if progress is None else progress
         try:
             self._submit(requests, queue, tickets)
-            with progress_bar(len(requests), show) as advance:
+            show = False if len(requests) < 2 else show
+            with bar("requests", len(requests), show, in_bytes=False) as advance:
                 while len(found) < len(requests):
                     output = self._driver.wait(queue).output
                     assert output is not None, "the queue is for whole answers"
                     found[output.request_id] = output
-                    advance()
+                    advance(1)
         finally:
             self._abandon(tickets)
         return [found[ticket.id] for ticket in tickets]
@@ -165,17 +165,3 @@ class LLM(Frontend):
             for ticket in tickets:
                 self._driver.abandon(ticket)
             self._driver.settle()
-
-
-@contextmanager
-def progress_bar(total: int, show: bool | None) -> Iterator[Callable[[], None]]:
-    """A bar on stderr that the yielded function moves by one; `show=None`: on a terminal only."""
-    if total < 2 or show is False or (show is None and not sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("requests", total=total)
-        yield lambda: bar.advance(task)

@@ -25,6 +25,7 @@ from nanocupy.engine.kv_cache import (
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
+from nanocupy.progress import ProgressBars, note
 
 GROUP = 64  # inputs that are quantised together, where an option asks for it
 PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
@@ -106,14 +107,11 @@ def load_here(
         check: what this rank wants to be sure of before.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
-    from nanocupy.progress import Bars
     from nanocupy.text import Tokenizer, load_chat_template
 
-    with Bars(options.progress) as bars:
+    with ProgressBars(options.progress) as bars:
         group.all_or_none(check)
-        folder = Path(
-            group.local_rank_0_first(lambda: resolve(model, progress=options.progress is not False))
-        )
+        folder = Path(group.local_rank_0_first(lambda: resolve(model, progress=options.progress)))
         if group.size() > 1:
             _same_model(folder, group)
         parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
@@ -139,7 +137,7 @@ def _same_model(folder: Path, group: Group) -> None:
         )
 
 
-def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Parts:
+def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBars) -> Parts:
     """This rank's part of the model on its device."""
     from nanocupy import models, nn
     from nanocupy.checkpoint import Checkpoint
@@ -148,7 +146,10 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
     with Checkpoint(folder, foreign=file is not None) as checkpoint:
         config, made = checkpoint.config, None
         if config.quantization and config.quantization.floats:
-            bars.say("8-bit floats are read as bfloat16, so they take twice the memory of the file")
+            note(
+                "8-bit floats are read as bfloat16, so they take twice the memory of the file",
+                options.progress,
+            )
         if file is not None:
             from nanocupy.models import model_file
 
