@@ -21,7 +21,9 @@ from nanocupy.device.cpu import jit, thread_pool
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.memory import HUGE_PAGE, SLAB
 from nanocupy.device.protocols import KernelError, Launch, fixed_rows
-from nanocupy.kernels import elementwise, take_rows
+from nanocupy.kernels import launches_of
+
+CPU = launches_of("cpu")
 
 
 @pytest.mark.parametrize("pool", [1, 2, 3, 5])
@@ -91,7 +93,7 @@ def test_a_failing_kernel_is_named_and_the_team_lives_on() -> None:
     x = device.asarray(np.zeros((4, 16), np.float32))
     index = device.asarray(np.array([9], np.int32))
     out = device.empty((1, 16), np.float32)
-    bad = take_rows.launch(device, out, x, index, fixed_rows(device, 1))
+    bad = CPU.take_rows.launch(device, out, x, index, fixed_rows(device, 1))
     graph = device.capture([*good[:2], bad, *good[2:]])
     with pytest.raises(KernelError, match=r"take_rows.*kernel 2 .*code 1"):
         graph.run()
@@ -231,7 +233,7 @@ def test_thread_counts_outside_the_range_are_refused(count: int) -> None:
 
 def test_arguments_are_arrays_and_integers() -> None:
     device = CpuDevice(threads=1)
-    kernel, _ = elementwise.BINARY["add"]
+    kernel = CPU.elementwise.KERNELS["add"]
     with pytest.raises(TypeError, match=r"1\.5"):
         device.capture([Launch(kernel, (1.5,))])
     with pytest.raises(ValueError, match="contiguous"):
@@ -245,12 +247,12 @@ import sys
 import numpy as np
 from nanocupy.device.protocols import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.kernels import elementwise
+from nanocupy.kernels.elementwise import cpu
 device = CpuDevice(threads=2)
 x = device.asarray(np.arange(32, dtype=np.float32).reshape(2, 16))
 out = device.empty((2, 16), np.float32)
 rows = fixed_rows(device, 2)
-device.capture([elementwise.launch_binary(device, "add", out, x, x, rows, 16)]).run()
+device.capture([cpu.launch_binary(device, "add", out, x, x, rows, 16)]).run()
 assert (out == 2 * x).all()
 assert "numba" not in sys.modules or "mended" in sys.argv
 """
