@@ -6,7 +6,7 @@ from nanocupy.checkpoint.config import (
     load_generation_config,
     parse_config,
 )
-from nanocupy.checkpoint.convert import convert_gguf
+from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 from nanocupy.checkpoint.header import TensorInfo
 from nanocupy.checkpoint.locate import resolve
 from nanocupy.checkpoint.quantization import Quantization

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.checkpoint.fields import Fields
+from nanocupy.checkpoint.json_fields import Fields
 from nanocupy.quoting import listed, quoted
 
 Windows = tuple[int, ...]

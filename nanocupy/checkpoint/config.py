@@ -17,7 +17,7 @@ from nanocupy.checkpoint.architectures import (
     layers_with_rope,
     refuse_unknown,
 )
-from nanocupy.checkpoint.fields import Fields
+from nanocupy.checkpoint.json_fields import Fields
 from nanocupy.checkpoint.quantization import Quantization, read_quantization
 from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_configs_by_kind
 from nanocupy.files import is_there, read_json, read_json_if_there
@@ -35,7 +35,7 @@ class ModelConfig:
     Attributes:
         windows: for each layer how many tokens it looks back, 0 for all. Empty: no layer has one.
         local_rope: how layers with a window turn, if otherwise than `rope`.
-        turning: for each layer whether it turns. Empty: all do.
+        rope_layers: for each layer whether it rotates q and k. Empty: all do.
         attention_scale: what scores are multiplied by where it is not 1 / sqrt(head_dim).
         attention_softcap, logits_softcap: c of c * tanh(x / c); 0 for none.
         num_experts, experts_per_token, expert_size: of a mixture of experts: how many there are, a
@@ -66,7 +66,7 @@ class ModelConfig:
     raw: dict[str, Any] = field(repr=False, compare=False)
     windows: Windows = ()
     local_rope: RopeConfig | None = None
-    turning: tuple[bool, ...] = ()
+    rope_layers: tuple[bool, ...] = ()
     attention_scale: float = 1.0
     attention_softcap: float = 0.0
     logits_softcap: float = 0.0
@@ -86,10 +86,10 @@ class ModelConfig:
 
     @property
     def usual_length(self) -> int:
-        """Positions of the longest sequence where nobody asks for longer ones.
+        """The most positions of a sequence unless the caller asks for more.
 
-        A longrope model answers otherwise where sequences may be longer than the original length:
-        see `models.rope.LongRoPE`. It does so for who asks for that, not for who has the memory.
+        A longrope model answers differently where sequences may be longer than the original length:
+        see `models.rope_scaling.LongRoPE`. So that length is for callers who ask for it.
         """
         ropes = [rope for rope in (self.rope, self.local_rope) if rope and rope.has_two_lengths]
         lengths = [rope.original_max_position_embeddings for rope in ropes]
@@ -284,7 +284,7 @@ def _positions(fields: Fields, arch: Architecture, head_dim: int, layers: int) -
     else:
         found["rope"] = rope_config(fields, head_dim, arch.partial_rope)
     if "no_rope_layers" in arch.reads:
-        found["turning"] = layers_with_rope(fields, layers)
+        found["rope_layers"] = layers_with_rope(fields, layers)
     rope, positions = found["rope"], fields.count("max_position_embeddings")
     if rope.type == "yarn":  # put into a config.json by hand, which goes on saying what was before
         positions = max(positions, int(rope.factor * rope.original_max_position_embeddings))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.checkpoint.gguf_file import part_names
+from nanocupy.checkpoint.gguf.file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
 from nanocupy.checkpoint.progress import shown
 from nanocupy.files import read_json_if_there

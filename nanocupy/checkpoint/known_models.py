@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nanocupy.checkpoint.imported import place
+from nanocupy.checkpoint.import_record import import_folder
 
 IMPORTER = 3
 """Part of a cached folder's name; raise it when convert_gguf would write another folder."""
@@ -39,7 +39,7 @@ class KnownModel:
     @property
     def folder(self) -> Path:
         """Where its imported folder is kept; what that lies in is made."""
-        return place(f"{self.name}-{self.sha256[:12]}-v{IMPORTER}")
+        return import_folder(f"{self.name}-{self.sha256[:12]}-v{IMPORTER}")
 
 
 DEFAULT = KnownModel(

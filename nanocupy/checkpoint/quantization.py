@@ -1,7 +1,7 @@
 """What config.json says about quantised weights, in every spelling that is read.
 
 Which modules are quantised, their sizes and groups is not taken from here but from the tensors that
-are there: see `checkpoint.canonical`.
+are there: see `checkpoint.affine_layout`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nanocupy.checkpoint.canonical import Derived, canonical
+from nanocupy.checkpoint.affine_layout import Derived, as_affine
 from nanocupy.checkpoint.config import ModelConfig, load_config
 from nanocupy.checkpoint.header import TensorInfo, read_header
 from nanocupy.files import checked, is_there, read_json
@@ -52,7 +52,7 @@ class Checkpoint:
     """Every tensor of a Hugging Face folder: one safetensors file, or shards with an index.
 
     Opening reads and checks the headers only; `read` gives views of the mapped files. Weights in
-    other programs' quantised layouts are there as `checkpoint.canonical` has them, and
+    other programs' quantised layouts are there as `checkpoint.affine_layout` has them, and
     `config.quantization` says of each module what it is. Raises ValueError, naming the file and
     what is wrong with it.
 
@@ -71,7 +71,7 @@ class Checkpoint:
                 self._open(path)
             self._check_index()
             _refuse_adapter(self.folder)
-            self._made = self._canonical(stacked=foreign)
+            self._made = self._as_affine(stacked=foreign)
             self.config = self._with_its_head()
             if inside := sorted(self.folder.glob("*/adapter_config.json")):
                 note = f"the adapter in {inside[0].parent} is not applied"
@@ -129,12 +129,12 @@ class Checkpoint:
             view.flags.writeable = False
         return view
 
-    def _canonical(self, stacked: bool) -> dict[str, Derived]:
+    def _as_affine(self, stacked: bool) -> dict[str, Derived]:
         """Put tensors in the place of those that they are made of."""
         self._files = self._tensors
         quantization = self.config.quantization
         try:
-            found = canonical(
+            found = as_affine(
                 quantization, self._files, lambda name: self._map(self._files[name]), stacked
             )
         except ValueError as error:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.checkpoint.fields import Fields
+from nanocupy.checkpoint.json_fields import Fields
 from nanocupy.quoting import quoted
 
 ORIGINAL = "original_max_position_embeddings"

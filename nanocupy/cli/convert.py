@@ -85,7 +85,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _quantise(args: argparse.Namespace, source: str) -> int:
     from nanocupy.checkpoint import resolve
-    from nanocupy.models.convert import convert
+    from nanocupy.models.quantize_checkpoint import convert
 
     made = convert(
         resolve(source, progress=args.progress),

@@ -133,9 +133,9 @@ def hub_report(model: str) -> dict[str, Any]:
 def gguf_report(path: Path) -> dict[str, Any]:
     """For `nanocupy info FILE.gguf`, without importing it."""
     from nanocupy.checkpoint import parse_config
-    from nanocupy.checkpoint.gguf_file import GgufFile
-    from nanocupy.checkpoint.gguf_model import GgufModel
-    from nanocupy.checkpoint.gguf_tokenizer import GgufTokenizer
+    from nanocupy.checkpoint.gguf.file import GgufFile
+    from nanocupy.checkpoint.gguf.model import GgufModel
+    from nanocupy.checkpoint.gguf.tokenizer import GgufTokenizer
     from nanocupy.text.chat_template import ChatTemplate
 
     gguf = GgufFile(path)
@@ -190,12 +190,12 @@ def sizes(
 def fits(config: ModelConfig, loaded: int) -> dict[str, Any]:
     """Whether weights of `loaded` bytes fit into this machine's memory, or what its container has
     of it, and for how many tokens of context (of float16) there is room beside them."""
-    from nanocupy.engine.memory import available_memory, total_memory
+    from nanocupy.device.cpu import host_memory
 
-    free = available_memory()
+    free = host_memory.available()
     tokens = max(0, free - loaded) // kv_bytes_per_token(config, "float16")
     return {
-        "memory_bytes": total_memory(),
+        "memory_bytes": host_memory.total(),
         "available_bytes": free,
         "weights_bytes": loaded,
         "fits": loaded < free,

@@ -12,6 +12,39 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from nanocupy.distributed.group import Group
+
+
+class DeviceArray(Protocol):
+    """An array in a device's memory: what NumPy's, CuPy's and the emulator's arrays share.
+
+    Indexing, `reshape` and `view` give views. `Device.read` brings the contents to the host.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def flags(self) -> Any: ...
+
+    def __getitem__(self, key: Any, /) -> DeviceArray: ...
+
+    def reshape(self, first: Any, /, *shape: Any) -> DeviceArray: ...
+
+    def view(self, dtype: Any, /) -> DeviceArray: ...
+
 
 class Rows(int):
     """A number of rows that is known only when a graph runs: an int that is the most it can be.
@@ -19,9 +52,9 @@ class Rows(int):
     Kernels read the number in use from `count`, an int64 array of one element on the device.
     """
 
-    count: Any
+    count: DeviceArray
 
-    def __new__(cls, capacity: int, count: Any) -> Rows:
+    def __new__(cls, capacity: int, count: DeviceArray) -> Rows:
         rows = super().__new__(cls, capacity)
         rows.count = count
         return rows
@@ -68,28 +101,39 @@ class KernelError(RuntimeError):
 class Graph(Protocol):
     """A captured list of launches."""
 
-    launches: Sequence[Launch]
+    @property
+    def launches(self) -> Sequence[Launch]: ...
 
     def run(self) -> None:
         """Run every launch in order. Raises KernelError naming the kernel that failed."""
 
 
-class Mailbox(Protocol):
-    """The same bytes on the host and on the device; on a CPU, one memory.
+class StagingBuffer(Protocol):
+    """The same bytes on the host and on the device; on a CPU, one memory."""
 
-    Attributes:
-        host: uint8 [nbytes], a NumPy array.
-        device: uint8 [nbytes], an array of the device's.
-    """
+    @property
+    def host(self) -> np.ndarray:
+        """uint8 [nbytes], in the host's memory."""
 
-    host: np.ndarray
-    device: Any
+    @property
+    def device(self) -> DeviceArray:
+        """uint8 [nbytes], in the device's memory."""
 
     def send(self, nbytes: int) -> None:
         """Copy the first bytes to the device, in order with launches."""
 
     def receive(self, nbytes: int) -> None:
-        """Copy the first bytes to the host, and wait until they and all launches are there."""
+        """Copy the first bytes to the host, and wait for them and for all launches before."""
+
+
+class Link(Protocol):
+    """The connection of a device with those of other ranks."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def ranks(self) -> int: ...
 
 
 class Device(Protocol):
@@ -98,31 +142,57 @@ class Device(Protocol):
     Attributes:
         name: "cpu", "cuda" or "emulated".
         kind: which kernels it runs: "cpu" or "cuda".
-        link: what joins it to the devices of other ranks, with `rank` and `ranks`; None: it works
-            alone.
+        threads: how many CPU threads work for it.
+        link: its connection with the devices of other ranks; None: it works alone.
+        row_invariant: whether a row's result is the same to the bit whatever rows are beside it.
+        half_precision: whether kernels compute with 16-bit floats; else with float32 and integers.
+        fixed_grids: whether a captured launch has a fixed number of threads, so that a step is
+            captured in several sizes.
+        unified_memory: whether its memory is the host's.
     """
 
     name: str
     kind: str
-    link: Any
+    row_invariant: bool
+    half_precision: bool
+    fixed_grids: bool
+    unified_memory: bool
 
-    def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> Any:
-        """A zeroed array of the device's."""
+    @property
+    def threads(self) -> int: ...
 
-    def asarray(self, array: np.ndarray) -> Any:
+    @property
+    def link(self) -> Link | None: ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> DeviceArray:
+        """A zeroed array in the device's memory."""
+
+    def asarray(self, array: np.ndarray) -> DeviceArray:
         """The device's copy of a host array."""
 
     def write(self, to: Any, array: np.ndarray) -> None:
         """Copy a host array into a device array of its shape and dtype."""
 
     def read(self, array: Any) -> np.ndarray:
-        """The array's contents on the host, after everything that was launched before.
+        """The contents of a device array on the host, after everything launched before.
 
-        Good until the next launch: it may be the array's own memory.
+        Valid until the next launch: it may be the array's own memory.
         """
 
-    def mailbox(self, nbytes: int) -> Mailbox:
-        """Bytes that travel between host and device in one copy."""
+    def staging_buffer(self, nbytes: int) -> StagingBuffer:
+        """Bytes that are copied between host and device in one copy."""
+
+    def memory_active(self) -> int:
+        """Bytes of arrays alive."""
+
+    def memory_free(self) -> int:
+        """Bytes of memory that nobody uses."""
+
+    def memory_total(self) -> int:
+        """Bytes of memory."""
+
+    def compile(self, launches: Sequence[Launch]) -> None:
+        """Make the kernels ready; compiles what is not compiled yet."""
 
     def capture(self, launches: Sequence[Launch]) -> Graph:
         """A graph of the launches; compiles what is not compiled yet."""
@@ -130,17 +200,26 @@ class Device(Protocol):
     def eager(self, launches: Sequence[Launch]) -> Graph:
         """The same list, run one launch at a time."""
 
-    def memory_active(self) -> int:
-        """Bytes of arrays alive."""
-
-    def compile(self, launches: Sequence[Launch]) -> None:
-        """Make the kernels ready; compiles what is not compiled yet."""
+    def wait(self) -> None:
+        """Wait until everything launched is done."""
 
     def progress(self) -> int:
         """A number that grows while something runs. From any thread."""
 
+    def connect(self, group: Group) -> None:
+        """Join the devices of a group's ranks. All ranks do so together, before they compile.
+
+        Raises:
+            ValueError: the ranks cannot work together.
+            RankError: another rank raised.
+        """
+
+    def disconnect(self) -> None:
+        """Leave the other ranks' devices; all ranks do so together. Idempotent."""
+
     def interrupt(self) -> None:
-        """What waits for other ranks gives up, now and from now on. From any thread."""
+        """End all waiting for other ranks with an error, now and later. From any thread."""
 
 
 Tick = Callable[[int, int], None]
+"""A progress report: `tick(done, total)`."""

@@ -91,6 +91,21 @@ class Group:
         """Something that every rank takes part in, without pause; see `Watch.begin`."""
         yield
 
+    # ---- memory that all ranks of a host see
+
+    def window(self, nbytes: int) -> np.ndarray:
+        """uint8 [nbytes] of zeros: the same memory on every rank.
+
+        Raises:
+            ValueError: the ranks are on several hosts.
+        """
+        import numpy as np
+
+        return np.zeros(nbytes, np.uint8)
+
+    def free(self, window: np.ndarray) -> None:
+        """Release a window; every rank does."""
+
     # ---- arrays on the host
 
     def all_gather(self, x: np.ndarray) -> list[np.ndarray]:

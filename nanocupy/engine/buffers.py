@@ -1,7 +1,7 @@
 """What changes from step to step: everything a Program reads besides weights and pages.
 
-All of it lies in one mailbox, in the order below, so that one copy brings it to the device; what is
-short and always needed comes first, and the edits, of which there are mostly none, come last.
+All of it lies in one staging buffer, in the order below, so that one copy brings it to the device:
+what is short and always needed first, and the edits, of which there are mostly none, last.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from nanocupy.core import Rows
 from nanocupy.core.recorder.paged import RowSplit
 from nanocupy.core.recorder.sampling import SamplingBuffers
+from nanocupy.device.protocols import Device
 from nanocupy.engine.buckets import Bucket
 from nanocupy.engine.memory import KVPlan
 
@@ -25,7 +26,7 @@ Part = tuple[str, tuple[int, ...], Any]
 
 
 class Packed:
-    """Named arrays, one after another in a mailbox.
+    """Named arrays, one after another in a staging buffer.
 
     Attributes:
         host: the arrays on the host, by name.
@@ -33,16 +34,16 @@ class Packed:
         starts: where each begins, in bytes.
     """
 
-    def __init__(self, device: Any, parts: Sequence[Part]) -> None:
+    def __init__(self, device: Device, parts: Sequence[Part]) -> None:
         self.starts: dict[str, int] = {}
         end = 0
         for name, shape, dtype in parts:
             self.starts[name] = end
             end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // ALIGN) * ALIGN
-        self.mailbox = device.mailbox(end)
+        self.buffer = device.staging_buffer(end)
         self.host, self.device = (
             SimpleNamespace(**{n: _view(memory, self.starts[n], s, d) for n, s, d in parts})
-            for memory in (self.mailbox.host, self.mailbox.device)
+            for memory in (self.buffer.host, self.buffer.device)
         )
 
 
@@ -68,7 +69,7 @@ class StepBuffers:
     """
 
     def __init__(
-        self, device: Any, most: Bucket, sequences: int, plan: KVPlan, vocabulary: int
+        self, device: Device, most: Bucket, sequences: int, plan: KVPlan, vocabulary: int
     ) -> None:
         tables = (sequences, -(-plan.max_model_len // plan.block_size))
         edits = most.samples * min(plan.max_model_len + MAX_EDITS, vocabulary)
@@ -95,11 +96,11 @@ class StepBuffers:
             end = self._in.starts["edits"] + 12 * edits
         else:
             end = self._in.starts["block_tables"] + sequences * self.host.block_tables[0].nbytes
-        self._in.mailbox.send(end)
+        self._in.buffer.send(end)
 
     def receive(self) -> None:
         """Wait for the step and its answers."""
-        self._out.mailbox.receive(self._out.mailbox.host.nbytes)
+        self._out.buffer.receive(self._out.buffer.host.nbytes)
 
 
 _SAMPLING = ("floats", "top_k", "target", "edit_start", "edits")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-
-from nanocupy.device.protocols import Tick
+from nanocupy.device.protocols import Device, Tick
 from nanocupy.distributed import Group
 from nanocupy.engine.options import EngineOptions
 
 
-def make_device(options: EngineOptions, group: Group, tick: Tick | None = None) -> Any:
+def make_device(options: EngineOptions, group: Group, tick: Tick | None = None) -> Device:
     """The device of the options; "auto" is a GPU where CuPy and a driver are, else the CPU.
 
     Each rank on a host gets a GPU of its own, by local rank.
@@ -41,28 +38,20 @@ def make_device(options: EngineOptions, group: Group, tick: Tick | None = None) 
     return CpuDevice(options.threads or group.threads, tick=tick)
 
 
-def connect(device: Any, group: Any) -> Callable[[], None]:
-    """Let the device's kernels work with those of the other ranks; what ends that, on all ranks.
+def connect(device: Device, group: Group) -> Callable[[], None]:
+    """Connect the device with those of the other ranks. Returns what ends that, on all ranks.
 
     Raises:
-        ValueError: the ranks cannot work together: different threads, CPUs of several hosts.
+        ValueError: the ranks cannot work together: different devices or threads, CPUs of several
+            hosts.
     """
     if group.size() == 1:
         return lambda: None
-    kinds = {kind.decode() for kind in group.exchange(device.name.encode)}
-    if len(kinds) > 1:
-        raise ValueError(f"the ranks would run on {' and '.join(sorted(kinds))}: give --device")
-    if device.kind == "cuda":
-        device.connect(group)
-        return device.disconnect
-    counts = np.concatenate(group.all_gather(np.array([device.threads]))).tolist()
-    if len(set(counts)) > 1:
-        raise ValueError(f"the ranks have {counts} threads: they must have as many; give --threads")
-    from nanocupy.kernels.collective import Link, window_bytes
-
-    window = group.window(window_bytes(group.size(), device.threads))
-    device.connect(Link(window, group.rank(), group.size(), device.empty((1,), np.int64)))
-    return lambda: group.free(window)
+    names = {name.decode() for name in group.exchange(device.name.encode)}
+    if len(names) > 1:
+        raise ValueError(f"the ranks would run on {' and '.join(sorted(names))}: give --device")
+    device.connect(group)
+    return device.disconnect
 
 
 def _has_gpu() -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nanocupy.device.protocols import Device
 from nanocupy.distributed import ONE, Group, RankError, group_of, world
 from nanocupy.engine.devices import connect, make_device
 from nanocupy.engine.memory import KVPlan, Room, cpu_room, longest_sequence, plan
@@ -40,7 +41,7 @@ class Parts(NamedTuple):
     folder: Path
     config: Any
     network: Any
-    device: Any
+    device: Device
     numbers: Precision
     kv: KVPlan | None
 
@@ -91,7 +92,7 @@ def join(options: EngineOptions, comm: Any) -> Group:
 
 
 def load_here(
-    model: str, options: EngineOptions, group: Any, check: Callable[[], None] = lambda: None
+    model: str, options: EngineOptions, group: Group, check: Callable[[], None] = lambda: None
 ) -> Loaded:
     """Find the model, map its weights, pack this rank's for the device, record and compile the
     step. All ranks do so together: where one fails, all raise.
@@ -146,7 +147,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
 
             made, config = model_file.build(file, checkpoint)
         device = make_device(options, group, bars.tick("compiling kernels, once"))
-        most_drafted(options.speculate, row_invariant=device.kind == "cpu")  # or it refuses
+        most_drafted(options.speculate, row_invariant=device.row_invariant)  # or it refuses
         numbers = precision(config, options, device.kind)
         kv = early_plan(config, device, options, numbers, group)
         network: Any = (
@@ -159,7 +160,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
     return Parts(folder, config, network, device, numbers, kv)
 
 
-def make_runner(parts: Parts, options: EngineOptions, group: Any) -> ModelRunner:
+def make_runner(parts: Parts, options: EngineOptions, group: Group) -> ModelRunner:
     """The runner of this rank, connected to those of the others."""
     disconnect = connect(parts.device, group)
     try:
@@ -173,7 +174,7 @@ def make_runner(parts: Parts, options: EngineOptions, group: Any) -> ModelRunner
     return runner
 
 
-def _agreed_plan(parts: Parts, options: EngineOptions, group: Any) -> KVPlan:
+def _agreed_plan(parts: Parts, options: EngineOptions, group: Group) -> KVPlan:
     """As many KV blocks as every rank has room for."""
     kv = parts.kv
     if kv is None:
@@ -215,7 +216,7 @@ def _plan(parts: Parts, options: EngineOptions, room: Room, group: Group) -> KVP
 
 
 def early_plan(
-    config: Any, device: Any, options: EngineOptions, numbers: Precision, group: Group
+    config: Any, device: Device, options: EngineOptions, numbers: Precision, group: Group
 ) -> KVPlan | None:
     """What can be planned before the work is, so that what cannot be is told at once.
 
@@ -225,14 +226,14 @@ def early_plan(
         ValueError: the model or the memory does not allow what is asked for.
     """
     longest_sequence(config, options)
-    if device.kind == "cpu":
+    if device.unified_memory:
         return plan(config, options, numbers, cpu_room(group.local_size), group=group)
     if options.num_kv_blocks is None and options.kv_memory is None:
         return None
     return plan(config, options, numbers, Room(0, device.memory_total()), device.kind, group)
 
 
-def gpu_room(parts: Parts, options: EngineOptions, group: Any) -> Room:
+def gpu_room(parts: Parts, options: EngineOptions, group: Group) -> Room:
     """What is left for KV blocks on a GPU that holds the weights.
 
     A trial engine with the least blocks there can be runs its largest graph (on no rows) and tells

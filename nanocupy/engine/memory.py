@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from nanocupy.device.cpu import host_memory
 from nanocupy.distributed import ONE, Group
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
@@ -64,7 +63,7 @@ class Room(NamedTuple):
 
 def cpu_room(processes: int = 1) -> Room:
     """A share of the machine's free memory, for one of several processes that want it."""
-    return Room(int(SHARE * available_memory()) // processes, total_memory() // processes)
+    return Room(int(SHARE * host_memory.available()) // processes, host_memory.total() // processes)
 
 
 def plan(
@@ -133,54 +132,6 @@ def longest_sequence(config: Any, options: EngineOptions) -> int:
             "positions at most; lower --max-model-len"
         )
     return longest
-
-
-def available_memory() -> int:
-    """Free bytes: the machine's, or what the container has left of its limit if that is less."""
-    import psutil
-
-    left = [int(psutil.virtual_memory().available)]
-    left += [limit - used for limit, used in _containers()]
-    return max(min(left), 0)
-
-
-def total_memory() -> int:
-    """Bytes that there are: the machine's, or the container's limit if that is less."""
-    import psutil
-
-    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _containers())])
-
-
-def _containers(
-    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> Iterator[tuple[int, int]]:
-    """(limit, used) bytes of the control groups this process is in, those that have a limit.
-
-    What files left in memory and nobody reads is not used: it goes when memory is wanted.
-    """
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        if not controllers:  # the second version
-            base, limit, used = root, "memory.max", "memory.current"
-        place = PurePosixPath(path)
-        for group in (place, *place.parents):
-            folder = base / group.relative_to("/")
-            try:
-                most, now = (int((folder / name).read_text()) for name in (limit, used))
-                stat = dict(
-                    row.split() for row in (folder / "memory.stat").read_text().splitlines()
-                )
-            except (OSError, ValueError):  # not visible from inside, or "max"
-                continue
-            idle = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
-            yield most, max(now - idle, 0)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -18,6 +18,7 @@ from nanocupy.core.recorder.lowering import Sizes
 from nanocupy.core.recorder.paged import PagedCache, PagedMeta, prefill_tile
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.sampling import sample
+from nanocupy.device.protocols import Device
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
 from nanocupy.engine.buckets import Bucket, buckets, smallest, split_rows
 from nanocupy.engine.buffers import StepBuffers
@@ -40,14 +41,14 @@ class ModelRunner:
     """
 
     def __init__(
-        self, model: Any, config: Any, device: Any, options: EngineOptions, plan: KVPlan
+        self, model: Any, config: Any, device: Device, options: EngineOptions, plan: KVPlan
     ) -> None:
         self.max_rows = options.max_num_batched_tokens
         self.max_seqs = options.max_num_seqs
         self.max_samples = max(self.max_seqs, MIN_SAMPLES)
         self.block_size, self.num_blocks = plan.block_size, plan.num_blocks
         self.max_model_len, self.vocab_size = plan.max_model_len, config.vocab_size
-        self.device, self.plan, self.row_invariant = device, plan, device.kind == "cpu"
+        self.device, self.plan, self.row_invariant = device, plan, device.row_invariant
         self.kv_dtype = plan.dtype
         if len(model.layers) != plan.layers:
             raise ValueError(
@@ -55,7 +56,7 @@ class ModelRunner:
             )
         self.tile = prefill_tile(plan.layout)
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
-        if device.kind == "cuda":
+        if device.fixed_grids:
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
         self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan, self.vocab_size)
         self.pages = plan.layout.empty(device, plan.layers)
@@ -191,8 +192,9 @@ class ModelRunner:
 
     def close(self) -> None:
         """Give the memory back. Idempotent."""
-        self.pages, self.device = [], None
+        self.pages = []
         if program := self.__dict__.pop("program", None):
             program.close()
         self.__dict__.pop("_graphs", None)
+        self.__dict__.pop("device", None)
         self.__dict__.pop("buffers", None)

@@ -1,5 +1,5 @@
-"""One flat file an architecture, and how a model is made from a folder."""
+"""The architectures, a file each, and loading a model from a checkpoint."""
 
-from nanocupy.models.load import MODELS, load
+from nanocupy.models.load import MODELS, load, model_class
 
-__all__ = ["MODELS", "load"]
+__all__ = ["MODELS", "load", "model_class"]

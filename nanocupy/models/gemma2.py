@@ -8,59 +8,35 @@ from typing import Any
 from nanocupy import core
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.models.decoder import LanguageModel, attention, run_layers
-from nanocupy.models.rope import make_rope
-from nanocupy.nn import Embedding, Linear, Module, RMSNorm, gelu_approx
+from nanocupy.core.recorder.attention import scaled_dot_product_attention
+from nanocupy.models import llama
+from nanocupy.nn import RMSNorm, gelu_approx
 
 
-class Attention(Module):
-    def __init__(self, args: ModelConfig) -> None:
-        super().__init__()
-        dim, head_dim, bias = args.hidden_size, args.head_dim, args.attention_bias
-        self.heads, self.kv_heads = args.num_attention_heads, args.num_key_value_heads
-        self.scale = args.attention_scale
-        self.q_proj = Linear(dim, self.heads * head_dim, bias=bias)
-        self.k_proj = Linear(dim, self.kv_heads * head_dim, bias=bias)
-        self.v_proj = Linear(dim, self.kv_heads * head_dim, bias=bias)
-        self.o_proj = Linear(self.heads * head_dim, dim, bias=bias)
-        self.softcap = args.attention_softcap
-        self.rope = make_rope(args)
+class Attention(llama.Attention):
+    def __init__(self, args: ModelConfig, layer: int) -> None:
+        super().__init__(args, layer)
+        self.scale, self.softcap = args.attention_scale, args.attention_softcap
 
-    def __call__(self, x: array, mask: Any = None, cache: Any = None) -> array:
-        B, L, _ = x.shape
-        q = self.q_proj(x).reshape(B, L, self.heads, -1).transpose(0, 2, 1, 3)
-        k = self.k_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
-        v = self.v_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
-        offset = 0 if cache is None else cache.offset
-        q, k = self.rope(q, offset=offset), self.rope(k, offset=offset)
-        if cache is not None:
-            k, v = cache.update_and_fetch(k, v)
-        out = attention(q, k, v, scale=self.scale, mask=mask, softcap=self.softcap)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+    def attend(self, q: array, k: array, v: array, mask: Any) -> array:
+        return scaled_dot_product_attention(
+            q, k, v, scale=self.scale, mask=mask, softcap=self.softcap
+        )
 
 
-class MLP(Module):
-    def __init__(self, args: ModelConfig) -> None:
-        super().__init__()
-        dim, hidden = args.hidden_size, args.intermediate_size
-        self.gate_proj = Linear(dim, hidden, bias=False)
-        self.up_proj = Linear(dim, hidden, bias=False)
-        self.down_proj = Linear(hidden, dim, bias=False)
-
+class MLP(llama.MLP):
     def __call__(self, x: array) -> array:
         return self.down_proj(gelu_approx(self.gate_proj(x)) * self.up_proj(x))
 
 
-class TransformerBlock(Module):
-    def __init__(self, args: ModelConfig) -> None:
-        super().__init__()
-        self.self_attn = Attention(args)
-        self.mlp = MLP(args)
-        dim, eps = args.hidden_size, args.rms_norm_eps
-        self.input_layernorm = RMSNorm(dim, eps=eps)
-        self.post_attention_layernorm = RMSNorm(dim, eps=eps)
-        self.pre_feedforward_layernorm = RMSNorm(dim, eps=eps)
-        self.post_feedforward_layernorm = RMSNorm(dim, eps=eps)
+class TransformerBlock(llama.TransformerBlock):
+    attention_class: type[llama.Attention] = Attention
+    mlp_class = MLP
+
+    def __init__(self, args: ModelConfig, layer: int) -> None:
+        super().__init__(args, layer)
+        self.pre_feedforward_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
+        self.post_feedforward_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
 
     def __call__(self, x: array, mask: Any = None, cache: Any = None) -> array:
         r = self.self_attn(self.input_layernorm(x), mask, cache)
@@ -69,25 +45,18 @@ class TransformerBlock(Module):
         return h + self.post_feedforward_layernorm(r)
 
 
-class Gemma2Model(Module):
-    def __init__(self, args: ModelConfig) -> None:
-        super().__init__()
-        self.args = args
-        self.embed_tokens = Embedding(args.vocab_size, args.hidden_size)
-        self.layers = [TransformerBlock(args) for _ in range(args.num_hidden_layers)]
-        self.norm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
+class Gemma2Model(llama.LlamaModel):
+    block_class: type[llama.TransformerBlock] = TransformerBlock
 
-    def __call__(self, tokens: array, cache: Any = None) -> array:
-        h = self.embed_tokens(tokens) * self.args.hidden_size**0.5
-        return self.norm(run_layers(self.layers, h, cache, self.args.windows))
+    def embed(self, tokens: array) -> array:
+        return super().embed(tokens) * self.args.hidden_size**0.5
 
 
-class Model(LanguageModel):
-    def __init__(self, args: ModelConfig) -> None:
-        super().__init__(args, Gemma2Model(args))
+class Model(llama.Model):
+    decoder_class: type[llama.LlamaModel] = Gemma2Model
 
-    def head(self, out: array) -> array:
-        logits, cap = super().head(out), self.args.logits_softcap
+    def head(self, h: array) -> array:
+        logits, cap = super().head(h), self.args.logits_softcap
         return core.tanh(logits * (1 / cap)) * cap if cap else logits
 
     @staticmethod

@@ -1,5 +1,6 @@
-"""Llama (SmolLM2, TinyLlama, ...) and Mistral: pre-norm blocks of grouped-query attention, in
-Mistral perhaps with a window, and a gated MLP.
+"""Llama (SmolLM2, TinyLlama, ...) and Mistral: pre-norm blocks of grouped-query attention, with a
+sliding window in Mistral, and a gated MLP. Other architectures are subclasses that override what
+differs.
 
 The contract is MLX's: `model(tokens, cache)` gives logits; the cache knows the position (`offset`)
 and takes keys and values (`update_and_fetch`). B sequences of L tokens; the engine runs every token
@@ -12,14 +13,16 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.models.decoder import attention, run_layers
-from nanocupy.models.rope import make_rope
+from nanocupy.core.recorder.attention import scaled_dot_product_attention
+from nanocupy.distributed import Group
+from nanocupy.models.cache import run_layers
+from nanocupy.models.rope_scaling import make_rope
 from nanocupy.models.shard import shard_decoder
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu
 
 
 class Attention(Module):
-    def __init__(self, args: ModelConfig) -> None:
+    def __init__(self, args: ModelConfig, layer: int) -> None:
         super().__init__()
         dim, head_dim, bias = args.hidden_size, args.head_dim, args.attention_bias
         self.heads, self.kv_heads = args.num_attention_heads, args.num_key_value_heads
@@ -32,15 +35,24 @@ class Attention(Module):
 
     def __call__(self, x: array, mask: Any = None, cache: Any = None) -> array:
         B, L, _ = x.shape
-        q = self.q_proj(x).reshape(B, L, self.heads, -1).transpose(0, 2, 1, 3)
-        k = self.k_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
-        v = self.v_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
+        q, k, v = (heads.transpose(0, 2, 1, 3) for heads in self.project(x))
         offset = 0 if cache is None else cache.offset
         q, k = self.rope(q, offset=offset), self.rope(k, offset=offset)
         if cache is not None:
             k, v = cache.update_and_fetch(k, v)
-        out = attention(q, k, v, scale=self.scale, mask=mask)
+        out = self.attend(q, k, v, mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+
+    def project(self, x: array) -> tuple[array, array, array]:
+        """q [B, L, heads, head_dim], k and v [B, L, kv_heads, head_dim] of x [B, L, dim]."""
+        B, L, _ = x.shape
+        q = self.q_proj(x).reshape(B, L, self.heads, -1)
+        k = self.k_proj(x).reshape(B, L, self.kv_heads, -1)
+        v = self.v_proj(x).reshape(B, L, self.kv_heads, -1)
+        return q, k, v
+
+    def attend(self, q: array, k: array, v: array, mask: Any) -> array:
+        return scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
 
 
 class MLP(Module):
@@ -56,10 +68,13 @@ class MLP(Module):
 
 
 class TransformerBlock(Module):
-    def __init__(self, args: ModelConfig) -> None:
+    attention_class: type[Attention] = Attention
+    mlp_class: type[Any] = MLP
+
+    def __init__(self, args: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.self_attn = Attention(args)
-        self.mlp = MLP(args)
+        self.self_attn = self.attention_class(args, layer)
+        self.mlp = self.mlp_class(args)
         self.input_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
 
@@ -69,43 +84,58 @@ class TransformerBlock(Module):
 
 
 class LlamaModel(Module):
+    block_class: type[TransformerBlock] = TransformerBlock
+
     def __init__(self, args: ModelConfig) -> None:
         super().__init__()
         self.args = args
         self.embed_tokens = Embedding(args.vocab_size, args.hidden_size)
-        self.layers = [TransformerBlock(args) for _ in range(args.num_hidden_layers)]
+        self.layers = [self.block_class(args, layer) for layer in range(args.num_hidden_layers)]
         self.norm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
 
     def __call__(self, tokens: array, cache: Any = None) -> array:
-        h = self.embed_tokens(tokens)
+        h = self.embed(tokens)
         return self.norm(run_layers(self.layers, h, cache, self.args.windows))
+
+    def embed(self, tokens: array) -> array:
+        return self.embed_tokens(tokens)
 
 
 class Model(Module):
     """Logits f32 [B, L, vocabulary] of tokens int32 [B, L]."""
 
+    decoder_class: type[LlamaModel] = LlamaModel
+
     def __init__(self, args: ModelConfig) -> None:
         super().__init__()
         self.args = args
-        self.model = LlamaModel(args)
+        self.model = self.decoder_class(args)
         if not args.tie_word_embeddings:
             self.lm_head = Linear(args.hidden_size, args.vocab_size, bias=False)
 
     def __call__(self, tokens: array, cache: Any = None) -> array:
-        out = self.model(tokens, cache)
+        return self.head(self.model(tokens, cache))
+
+    def head(self, h: array) -> array:
+        """Logits of the last hidden states."""
         if self.args.tie_word_embeddings:
-            return self.model.embed_tokens.as_linear(out)
-        return self.lm_head(out)
+            return self.model.embed_tokens.as_linear(h)
+        return self.lm_head(h)
 
     @property
     def layers(self) -> list[TransformerBlock]:
         return self.model.layers
 
-    def shard(self, group: Any) -> None:
-        """Keep of every layer what this rank of the group computes. See `models.shard`."""
+    def shard(self, group: Group) -> None:
+        """Keep the part of every layer that this rank of the group computes: see `models.shard`."""
         shard_decoder(self, group)
 
     @staticmethod
     def sanitize(names: list[str]) -> dict[str, str]:
-        """{name in the checkpoint: name in the model}; a name left out is known and not wanted."""
+        """{name in the checkpoint: name in the model}. Tensors that are left out are ignored."""
         return {n: n for n in names if "rotary_emb.inv_freq" not in n}
+
+    @staticmethod
+    def adapt(name: str, value: array) -> array:
+        """The value of a parameter, given the checkpoint's tensor."""
+        return value

@@ -4,50 +4,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from importlib import import_module
 
 from nanocupy import nn
 from nanocupy.checkpoint import Checkpoint, Quantization
 from nanocupy.checkpoint.quantization import Form
-from nanocupy.models import (
-    gemma2,
-    gemma3,
-    granite,
-    llama,
-    mixtral,
-    olmo2,
-    phi3,
-    qwen2,
-    qwen3,
-    qwen3_moe,
-    smollm3,
-)
-from nanocupy.models.parameter import no_biases, parameter
+from nanocupy.models import llama
+from nanocupy.models.checkpoint_arrays import checkpoint_array, unused_biases
 from nanocupy.utils import tree_flatten
 
-MODELS: dict[str, Any] = {
-    "llama": llama.Model,
-    "mistral": llama.Model,
-    "qwen2": qwen2.Model,
-    "qwen3": qwen3.Model,
-    "gemma2": gemma2.Model,
-    "gemma3_text": gemma3.Model,
-    "phi3": phi3.Model,
-    "smollm3": smollm3.Model,
-    "olmo2": olmo2.Model,
-    "granite": granite.Model,
-    "qwen3_moe": qwen3_moe.Model,
-    "mixtral": mixtral.Model,
+MODELS = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "phi3": "phi3",
+    "smollm3": "smollm3",
+    "olmo2": "olmo2",
+    "granite": "granite",
+    "qwen3_moe": "qwen3_moe",
+    "mixtral": "mixtral",
 }
-"""By model_type. `checkpoint.architectures` says how the configuration of each is read."""
+"""The module of each model_type, imported when a model is made. How the configuration of each is
+read: `checkpoint.architectures`."""
 _NUMBERED = re.compile(r"\b(layers|experts)\.(\d{1,9})\.")
+
+
+def model_class(model_type: str) -> type[llama.Model]:
+    """The class that makes a model of a configuration."""
+    found: type[llama.Model] = import_module(f"nanocupy.models.{MODELS[model_type]}").Model
+    return found
 
 
 def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
     """The model of a checkpoint. What has another layout in the file is made when it is packed.
 
     Args:
-        quantize: (bits, group_size): quantise floats as `models.convert` does.
+        quantize: (bits, group_size): quantise floats as `models.quantize_checkpoint` does.
 
     Raises:
         ValueError: one error that names every tensor missing, unexpected or of another shape;
@@ -56,7 +51,7 @@ def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
     model, wanted = match(checkpoint)
     adapt = getattr(model, "adapt", lambda _, value: value)
     parameters = [n for n, _ in tree_flatten(model.parameters())]
-    found = [(n, adapt(n, parameter(checkpoint, wanted[n]))) for n in parameters]
+    found = [(n, adapt(n, checkpoint_array(checkpoint, wanted[n]))) for n in parameters]
     model.load_weights(found)
     if quantize:
         forms = to_quantize(checkpoint, model, quantize)
@@ -72,7 +67,7 @@ def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
         ValueError: one error that names every tensor missing, unexpected or of another shape.
     """
     config = checkpoint.config
-    make = MODELS[config.model_type]
+    make = model_class(config.model_type)
     names = make.sanitize(checkpoint.names())
     _count(checkpoint, names.values())
     model: nn.Module = make(config)
@@ -82,7 +77,7 @@ def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
     ignored = {n: checkpoint.info(n).shape for n in checkpoint.names() if n not in names}
     if config.tie_word_embeddings:  # a head that is there is the embedding once more
         ignored |= {n: checkpoint.info(n).shape for n in names if names[n].startswith("lm_head.")}
-    checkpoint.account({**expected, **ignored, **no_biases(checkpoint, expected)})
+    checkpoint.account({**expected, **ignored, **unused_biases(checkpoint, expected)})
     return model, wanted
 
 
@@ -151,4 +146,4 @@ def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str
         scales = wanted.get(f"{path}.scales")
         return how.for_module(scales.removesuffix(".scales")) if how and scales else None
 
-    nn.place_codes(model, form, ordered.__contains__)
+    nn.replace_with_quantized(model, form, ordered.__contains__)

@@ -28,7 +28,7 @@ import numpy as np
 from nanocupy import nn
 from nanocupy.checkpoint import Checkpoint, ModelConfig
 from nanocupy.core import array
-from nanocupy.models.parameter import no_biases, parameter
+from nanocupy.models.checkpoint_arrays import checkpoint_array, unused_biases
 from nanocupy.nn import Module
 from nanocupy.utils import tree_flatten
 
@@ -293,7 +293,7 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
         ValueError: names every tensor that is missing, unexpected or of another shape.
         NotImplementedError: a layer of the file's own has codes.
     """
-    weights = {name: parameter(checkpoint, name) for name in checkpoint.names()}
+    weights = {name: checkpoint_array(checkpoint, name) for name in checkpoint.names()}
     inner, quantization = model.inner, checkpoint.config.quantization
 
     def form(path: str, layer: Module) -> tuple[int, int] | None:
@@ -309,8 +309,8 @@ def load(model: FileModel, checkpoint: Checkpoint) -> FileModel:
     with model._door.open():
         if hasattr(inner, "sanitize"):
             weights = inner.sanitize(weights)
-        nn.place_codes(inner, form, lambda path: f"{path}.order" in weights)
-        for name in no_biases(checkpoint, dict(tree_flatten(inner.parameters()))):
+        nn.replace_with_quantized(inner, form, lambda path: f"{path}.order" in weights)
+        for name in unused_biases(checkpoint, dict(tree_flatten(inner.parameters()))):
             weights.pop(name, None)
         try:
             inner.load_weights(list(weights.items()))

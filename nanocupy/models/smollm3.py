@@ -1,69 +1,25 @@
-"""SmolLM3: Llama in which every fourth layer does not turn q and k."""
+"""SmolLM3: Llama in which every fourth layer does not rotate q and k."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from nanocupy.checkpoint import ModelConfig
-from nanocupy.core import array
-from nanocupy.models.decoder import LanguageModel, attention, run_layers
-from nanocupy.models.llama import MLP
-from nanocupy.models.rope import make_rope
-from nanocupy.nn import Embedding, Linear, Module, RMSNorm
+from nanocupy.models import llama
 
 
-class Attention(Module):
+class Attention(llama.Attention):
     def __init__(self, args: ModelConfig, layer: int) -> None:
-        super().__init__()
-        dim, head_dim, bias = args.hidden_size, args.head_dim, args.attention_bias
-        self.heads, self.kv_heads = args.num_attention_heads, args.num_key_value_heads
-        self.scale = head_dim**-0.5
-        self.q_proj = Linear(dim, self.heads * head_dim, bias=bias)
-        self.k_proj = Linear(dim, self.kv_heads * head_dim, bias=bias)
-        self.v_proj = Linear(dim, self.kv_heads * head_dim, bias=bias)
-        self.o_proj = Linear(self.heads * head_dim, dim, bias=bias)
-        self.rope = make_rope(args) if args.turning[layer] else None
-
-    def __call__(self, x: array, mask: Any = None, cache: Any = None) -> array:
-        B, L, _ = x.shape
-        q = self.q_proj(x).reshape(B, L, self.heads, -1).transpose(0, 2, 1, 3)
-        k = self.k_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
-        v = self.v_proj(x).reshape(B, L, self.kv_heads, -1).transpose(0, 2, 1, 3)
-        if self.rope is not None:
-            offset = 0 if cache is None else cache.offset
-            q, k = self.rope(q, offset=offset), self.rope(k, offset=offset)
-        if cache is not None:
-            k, v = cache.update_and_fetch(k, v)
-        out = attention(q, k, v, scale=self.scale, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+        super().__init__(args, layer)
+        if not args.rope_layers[layer]:
+            self.rope = lambda x, offset: x
 
 
-class TransformerBlock(Module):
-    def __init__(self, args: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.self_attn = Attention(args, layer)
-        self.mlp = MLP(args)
-        self.input_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
-        self.post_attention_layernorm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
-
-    def __call__(self, x: array, mask: Any = None, cache: Any = None) -> array:
-        h = x + self.self_attn(self.input_layernorm(x), mask, cache)
-        return h + self.mlp(self.post_attention_layernorm(h))
+class TransformerBlock(llama.TransformerBlock):
+    attention_class = Attention
 
 
-class SmolLM3Model(Module):
-    def __init__(self, args: ModelConfig) -> None:
-        super().__init__()
-        self.args = args
-        self.embed_tokens = Embedding(args.vocab_size, args.hidden_size)
-        self.layers = [TransformerBlock(args, i) for i in range(args.num_hidden_layers)]
-        self.norm = RMSNorm(args.hidden_size, eps=args.rms_norm_eps)
-
-    def __call__(self, tokens: array, cache: Any = None) -> array:
-        h = self.embed_tokens(tokens)
-        return self.norm(run_layers(self.layers, h, cache, self.args.windows))
+class SmolLM3Model(llama.LlamaModel):
+    block_class = TransformerBlock
 
 
-class Model(LanguageModel):
-    def __init__(self, args: ModelConfig) -> None:
-        super().__init__(args, SmolLM3Model(args))
+class Model(llama.Model):
+    decoder_class = SmolLM3Model

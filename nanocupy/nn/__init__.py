@@ -18,8 +18,8 @@ from nanocupy.nn.layers import (
     RoPE,
 )
 from nanocupy.nn.module import Module
-from nanocupy.nn.prepare import prepare
-from nanocupy.nn.quantize import place_codes, quantize
+from nanocupy.nn.pack_weights import prepare
+from nanocupy.nn.quantize_layers import quantize, replace_with_quantized
 
 _HOMES = {  # module: the names that it has for this one
     "activations": (
@@ -70,8 +70,8 @@ __all__ = [
     "RMSNorm",
     "RoPE",
     "gelu_approx",
-    "place_codes",
     "prepare",
     "quantize",
+    "replace_with_quantized",
     "silu",
 ]

@@ -281,7 +281,7 @@ def test_silence_means_what_it_means_in_transformers(tmp_path: Path) -> None:
     assert (gemma.attention_softcap, gemma.logits_softcap) == (0.0, 0.0)
     smol = of(tmp_path, "smollm3")
     assert smol.rope.theta == 2e6 and smol.tie_word_embeddings
-    assert smol.turning == (True, True, True, False) * 2
+    assert smol.rope_layers == (True, True, True, False) * 2
     assert of(tmp_path, "qwen3").head_dim == 128
     assert of(tmp_path, "olmo2").rms_norm_eps == of(tmp_path, "phi3").rms_norm_eps == 1e-5
 

@@ -52,7 +52,7 @@ def pairs(want: dict[str, Any], ours: ModelConfig) -> dict[str, tuple[Any, Any]]
         found["experts"] = (want["experts"], ours.num_experts)
     if ours.model_type == "smollm3":
         turning = [bool(on) for on in want["turning"]]
-        found["turning"] = (turning, [*ours.turning] or [True] * layers)
+        found["turning"] = (turning, [*ours.rope_layers] or [True] * layers)
     if KINDS & {*want["rope"]}:
         found |= rope(want["rope"]["full_attention"], ours.rope)
         local = rope(want["rope"]["sliding_attention"], ours.local_rope or ours.rope)

@@ -14,12 +14,13 @@ from safetensors.numpy import load_file
 
 from checkpoint import tiny
 from checkpoint.gguf_folder import permute
-from nanocupy.checkpoint import convert_gguf, gguf_blocks, resolve
-from nanocupy.checkpoint.gguf_architectures import ARCHITECTURES
-from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS, to_affine
-from nanocupy.checkpoint.gguf_file import KINDS as KINDS_BY_NUMBER
-from nanocupy.checkpoint.gguf_model import unpermute
-from nanocupy.checkpoint.gguf_rope import llama3_factors
+from nanocupy.checkpoint import convert_gguf, resolve
+from nanocupy.checkpoint.gguf import blocks
+from nanocupy.checkpoint.gguf.architectures import ARCHITECTURES
+from nanocupy.checkpoint.gguf.blocks import BLOCK_FORMATS, to_affine
+from nanocupy.checkpoint.gguf.file import KINDS as KINDS_BY_NUMBER
+from nanocupy.checkpoint.gguf.model import unpermute
+from nanocupy.checkpoint.gguf.rope import llama3_factors
 from nanocupy.kernels import linear
 from nanocupy.kernels.linear import affine
 from nanocupy.text import ChatTemplate
@@ -80,7 +81,7 @@ def test_any_block_of_bytes_keeps_its_value(kind: str, monkeypatch: pytest.Monke
     parts = to_affine(kind, raw)
     expected = gguf.quants.dequantize(raw, KINDS[kind])
     np.testing.assert_array_equal(linear.dequantize(*parts, block.bits), expected)
-    monkeypatch.setattr(gguf_blocks, "CHUNK", 5 * expected.shape[1])
+    monkeypatch.setattr(blocks, "CHUNK", 5 * expected.shape[1])
     for part, again in zip(parts, to_affine(kind, raw), strict=True):
         assert part.dtype == again.dtype and np.array_equal(part, again)
 

@@ -23,7 +23,7 @@ from checkpoint.test_convert import HALVES
 from models.test_llama import logits, runner
 from nanocupy import models
 from nanocupy.checkpoint import Checkpoint, convert_gguf
-from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS
+from nanocupy.checkpoint.gguf.blocks import BLOCK_FORMATS
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "architectures"
 TOKENS = np.array([[5, 9, 31, 2, 60, 17, 17, 33, 8, 1, 44, 45, 46, 20, 3, 7] * 3], np.int32)
@@ -81,7 +81,7 @@ def test_the_same_model_comes_back(case: str, tmp_path: Path) -> None:
     rounded = 2e-6 if case == "phi3_longrope" else 0.0  # its factors are float32 in a GGUF
     np.testing.assert_allclose(got, want, rtol=0, atol=rounded * np.abs(want).max())
     assert ours.model_type == config.model_type.replace("mistral", "llama")
-    for name in ("windows", "turning", "max_position_embeddings", "rms_norm_eps"):
+    for name in ("windows", "rope_layers", "max_position_embeddings", "rms_norm_eps"):
         assert getattr(ours, name) == getattr(config, name), name
 
 

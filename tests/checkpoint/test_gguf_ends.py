@@ -9,8 +9,8 @@ import pytest
 
 from checkpoint import tiny
 from nanocupy.checkpoint import convert_gguf
-from nanocupy.checkpoint.gguf_file import GgufFile
-from nanocupy.checkpoint.gguf_tokenizer import GgufTokenizer
+from nanocupy.checkpoint.gguf.file import GgufFile
+from nanocupy.checkpoint.gguf.tokenizer import GgufTokenizer
 from nanocupy.text import Tokenizer
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nanocupy.checkpoint import gguf_file
-from nanocupy.checkpoint.gguf_file import GgufFile
+from nanocupy.checkpoint.gguf import file as gguf_file
+from nanocupy.checkpoint.gguf.file import GgufFile
 from nanocupy.checkpoint.header import MAX_HEADER, read_header
 
 BYTES, TEXT, ARRAY = 0, 8, 9  # types of values

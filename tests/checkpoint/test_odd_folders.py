@@ -17,7 +17,7 @@ from golden import prove_mlx_lm
 from nanocupy import models
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.cli.model import ModelFacts
-from nanocupy.models.convert import convert
+from nanocupy.models.quantize_checkpoint import convert
 
 FOLDER = Path(__file__).parent.parent / "golden" / "architectures"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"

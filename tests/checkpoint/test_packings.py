@@ -20,12 +20,12 @@ from device.needs import needs_compiler
 from models.test_llama import logits, runner
 from nanocupy import LLM, SamplingParams, models
 from nanocupy.checkpoint import Checkpoint, load_config
-from nanocupy.checkpoint.canonical import canonical
+from nanocupy.checkpoint.affine_layout import as_affine
 from nanocupy.checkpoint.header import TensorInfo
 from nanocupy.checkpoint.quantization import read_quantization
 from nanocupy.distributed import Group
 from nanocupy.kernels import linear
-from nanocupy.nn.ordered import OrderedLinear
+from nanocupy.nn.act_order import ActOrderLinear
 from ranks import Place, on_threads
 
 TOKENS = [int(t) for t in np.random.default_rng(5).integers(3, 263, 30)]
@@ -40,7 +40,7 @@ def loaded(folder: Path) -> tuple[Any, Any]:
 def weight(layer: Any) -> np.ndarray:
     """What a layer multiplies its inputs with."""
     dense = layer.dense().numpy()
-    if not isinstance(layer, OrderedLinear):
+    if not isinstance(layer, ActOrderLinear):
         return dense
     out = np.empty_like(dense)
     out[:, layer.order.numpy()] = dense
@@ -57,7 +57,7 @@ def test_a_model_is_the_one_that_it_stands_for(tmp_path: Path, name: str) -> Non
         layer = layers[module.removesuffix(".weight")]
         np.testing.assert_array_equal(weight(layer), value.astype(np.float32))
         assert np.abs(value.astype(np.float64) - weight(layer)).max() == 0
-    ordered = [isinstance(layer, OrderedLinear) for layer in layers.values()]
+    ordered = [isinstance(layer, ActOrderLinear) for layer in layers.values()]
     assert any(ordered) == KINDS[name].ordered
 
     dense, plain = loaded(folder.with_name(folder.name + "-dense"))
@@ -424,7 +424,7 @@ def test_any_tensors_are_read_or_refused(data: st.DataObject) -> None:
         for n, t in named.items()
     }
     with contextlib.suppress(ValueError), np.errstate(all="ignore"):
-        found = canonical(
+        found = as_affine(
             read_quantization({"quantization_config": kind.config}), infos, named.__getitem__
         )
         for made in found.derived.values():

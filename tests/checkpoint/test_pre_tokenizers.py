@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from checkpoint import pre_tokenizer_cases as cases
 from checkpoint import tiny
 from nanocupy.checkpoint import convert_gguf
-from nanocupy.checkpoint.pre_tokenizers import PRE_TOKENIZERS
+from nanocupy.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pre_tokenizers.json").read_text())
 

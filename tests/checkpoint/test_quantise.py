@@ -18,7 +18,7 @@ from nanocupy import LLM, SamplingParams, models
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.core.maths.quantized import quantize_rows
 from nanocupy.distributed import Group
-from nanocupy.models.convert import Converted, convert
+from nanocupy.models.quantize_checkpoint import Converted, convert
 from ranks import on_threads
 
 CASES = prove_mlx_lm.CASES

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from checkpoint import tiny
-from nanocupy.checkpoint import Checkpoint, hub, imported, known_models, locate, resolve, wheel
+from nanocupy.checkpoint import Checkpoint, hub, import_record, known_models, locate, resolve, wheel
 from nanocupy.checkpoint.known_models import KnownModel, Piece
 
 FILE = "Tiny.Q4_1.gguf"
@@ -204,18 +204,18 @@ DAMAGES: dict[str, Any] = {
     "config empty": lambda folder: (folder / "config.json").write_bytes(b""),
     "tokenizer of zeros": lambda folder: (folder / "tokenizer.json").write_bytes(bytes(999)),
     "template gone": lambda folder: (folder / "chat_template.jinja").unlink(),
-    "record gone": lambda folder: (folder / imported.RECORD).unlink(),
-    "record damaged": lambda folder: (folder / imported.RECORD).write_text('{"a": 1}'),
+    "record gone": lambda folder: (folder / import_record.RECORD).unlink(),
+    "record damaged": lambda folder: (folder / import_record.RECORD).write_text('{"a": 1}'),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_made_again(known: KnownModel, damage: str) -> None:
     folder = resolve("tiny")
-    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != imported.RECORD}
+    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != import_record.RECORD}
     DAMAGES[damage](folder)
     assert resolve("tiny") == folder
-    again = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != imported.RECORD}
+    again = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != import_record.RECORD}
     assert again == files
 
 
@@ -228,8 +228,8 @@ def test_a_folder_that_was_copied_or_touched_is_not(
     for path in folder.iterdir():
         os.utime(path, ns=(0, 10**18 + 5))
     read: list[Path] = []
-    digest = imported._digest
-    monkeypatch.setattr(imported, "_digest", lambda path: read.append(path) or digest(path))
+    digest = import_record._digest
+    monkeypatch.setattr(import_record, "_digest", lambda path: read.append(path) or digest(path))
     assert resolve("tiny") == folder and len(read) == len([*folder.iterdir()]) - 1
     assert resolve("tiny") == folder and len(read) == len([*folder.iterdir()]) - 1
 

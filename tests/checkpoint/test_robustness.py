@@ -23,9 +23,9 @@ from checkpoint import tiny
 from checkpoint.pre_tokenizer_cases import options
 from checkpoint.test_safetensors import file_of, ours, said_to_differ, sharded, theirs
 from nanocupy.checkpoint import Checkpoint, convert_gguf
-from nanocupy.checkpoint.gguf_file import GgufFile
-from nanocupy.checkpoint.gguf_model import GgufModel
-from nanocupy.checkpoint.gguf_tokenizer import GgufTokenizer
+from nanocupy.checkpoint.gguf.file import GgufFile
+from nanocupy.checkpoint.gguf.model import GgufModel
+from nanocupy.checkpoint.gguf.tokenizer import GgufTokenizer
 
 SECONDS, PEAK = 1.0, 16 << 20  # for a file of some kilobytes
 

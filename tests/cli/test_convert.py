@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 from checkpoint import packers, tiny
 from golden import prove_mlx_lm
-from nanocupy.checkpoint import convert as gguf_convert
 from nanocupy.checkpoint import hub
+from nanocupy.checkpoint.gguf import write_folder
 from nanocupy.cli.model import ModelFacts
-from nanocupy.models import convert
+from nanocupy.models import quantize_checkpoint
 
 
 def test_a_folder(cli, tmp_path: Path) -> None:
@@ -44,7 +44,9 @@ def test_bench_counts_the_bytes_of_codes(case: str, tmp_path: Path) -> None:
     """Of a model that is quantised on loading, as of the folder that `convert` writes."""
     prove_mlx_lm.draw(tmp_path / "source", case)
     for bits in (4, 8):
-        convert.convert(tmp_path / "source", tmp_path / str(bits), bits=bits, progress=False)
+        quantize_checkpoint.convert(
+            tmp_path / "source", tmp_path / str(bits), bits=bits, progress=False
+        )
         facts = ModelFacts(str(tmp_path / "source"), bits)
         assert facts.bytes_per_step == ModelFacts(str(tmp_path / str(bits))).bytes_per_step
         assert facts.bytes_per_step < 0.7 * ModelFacts(str(tmp_path / "source")).bytes_per_step
@@ -59,7 +61,7 @@ def test_a_bar(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((title, total, wanted, []))
         yield seen[-1][3].append
 
-    monkeypatch.setattr(convert, "bar", bar)
+    monkeypatch.setattr(quantize_checkpoint, "bar", bar)
     prove_mlx_lm.draw(tmp_path / "source", "llama")
     for number, flags in enumerate(([], ["--no-progress"])):
         cli("convert", str(tmp_path / "source"), str(tmp_path / f"out{number}"), *flags)
@@ -103,7 +105,7 @@ def test_what_cannot_be_written(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(gguf_convert, "write_safetensors", full)
+    monkeypatch.setattr(write_folder, "write_safetensors", full)
     ran = cli("convert", str(source), str(tmp_path / "out"), *flags)
     assert ran.code == 2 and f"cannot write {tmp_path / 'out'}: [Errno 28] No space" in ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]
@@ -120,7 +122,7 @@ def test_nothing_half_written_stays(
     code: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source, write = tmp_path / "tiny.gguf", gguf_convert.write_safetensors
+    source, write = tmp_path / "tiny.gguf", write_folder.write_safetensors
     tiny.write_gguf(source, "F16")
 
     def interrupted(path: Path, *args: Any) -> None:
@@ -128,7 +130,7 @@ def test_nothing_half_written_stays(
         assert path.stat().st_size > 1000
         signal.raise_signal(number)
 
-    monkeypatch.setattr(gguf_convert, "write_safetensors", interrupted)
+    monkeypatch.setattr(write_folder, "write_safetensors", interrupted)
     before = signal.getsignal(signal.SIGTERM)
     assert cli("convert", str(source), str(tmp_path / "out"), *flags).code == code
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.gguf"]

@@ -11,7 +11,7 @@ import pytest
 
 from checkpoint import tiny
 from nanocupy.checkpoint import convert_gguf
-from nanocupy.engine import memory
+from nanocupy.device.cpu import host_memory
 from nanocupy.text import Tokenizer
 
 LAYERS, HIDDEN, MLP, HEADS, KV_HEADS, VOCAB = 80, 8192, 28672, 64, 8, 128256
@@ -80,7 +80,7 @@ def sparse_llama_70b(folder: Path) -> None:
 def test_a_model_larger_than_memory(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse_llama_70b(tmp_path / "70b")
     gib = 1 << 30
-    monkeypatch.setattr(memory, "available_memory", lambda: 100 * gib)
+    monkeypatch.setattr(host_memory, "available", lambda: 100 * gib)
     cli("info", "--json")  # imports
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
     ran = cli("info", str(tmp_path / "70b"), "--json")
@@ -95,7 +95,7 @@ def test_a_model_larger_than_memory(cli, tmp_path: Path, monkeypatch: pytest.Mon
     sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.9}
     assert said["generation"] == {**sampling, "end_tokens": [128001, 128009]}
     assert said["template"] == "<s><user>Hello\n"
-    monkeypatch.setattr(memory, "available_memory", lambda: 160 * gib)
+    monkeypatch.setattr(host_memory, "available", lambda: 160 * gib)
     here = json.loads(cli("info", str(tmp_path / "70b"), "--json").out)["here"]
     assert here["fits"] and here["room_for_tokens"] == (160 * gib - 141_107_412_992) // 327_680
     assert here["whole_contexts"] == here["room_for_tokens"] // 8192

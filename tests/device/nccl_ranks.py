@@ -77,9 +77,9 @@ def check_gather(device: Any, rank: int, ranks: int, make: Callable[..., Any]) -
 
 
 def check_replays(device: Any, rank: int, ranks: int, make: Callable[..., Any]) -> None:
-    """A step like a model's, many times over, with what changes sent by a mailbox."""
+    """A step like a model's, many times over, with what changes sent by a staging buffer."""
     dtype, count, widths = np.dtype(ml_dtypes.bfloat16), 96, (40, 8, 16)[:ranks]
-    box = device.mailbox(2 * count)
+    box = device.staging_buffer(2 * count)
     x = box.device.view(dtype)
     summed = device.empty((count,), dtype)
     mine = device.empty((2, widths[rank]), dtype)

@@ -151,7 +151,7 @@ def test_the_source_of_an_upload_may_change_at_once(device: EmulatedDevice) -> N
 
 def test_empty_is_zero_and_fresh_memory_is_poison(device: EmulatedDevice) -> None:
     assert not device.read(device.empty((5, 7), np.float32)).any()
-    assert np.isnan(device.read(device._new((5, 7), np.dtype(np.float32)))).all()
+    assert np.isnan(device.read(device.memory.uninitialized((5, 7), np.float32))).all()
 
 
 def test_views_share_memory(device: EmulatedDevice) -> None:
@@ -212,8 +212,8 @@ def test_out_of_memory_says_what_to_do() -> None:
         device.empty((3 << 20,), np.uint8)
 
 
-def test_a_mailbox_is_one_copy_each_way(device: EmulatedDevice) -> None:
-    box = device.mailbox(1001)
+def test_a_staging_buffer_is_one_copy_each_way(device: EmulatedDevice) -> None:
+    box = device.staging_buffer(1001)
     assert not box.host.any() and not device.read(box.device).any()
     box.host[:] = 7
     box.send(500)
@@ -221,16 +221,16 @@ def test_a_mailbox_is_one_copy_each_way(device: EmulatedDevice) -> None:
     assert (box.host[:500] == 7).all() and not box.host[500:].any()
     assert device.counters == {"uploads": 1, "downloads": 1}
     for wrong in (1002, -1):
-        with pytest.raises(ValueError, match=r"\[mailbox\]"):
+        with pytest.raises(ValueError, match=r"\[staging_buffer\]"):
             box.send(wrong)
-        with pytest.raises(ValueError, match=r"\[mailbox\]"):
+        with pytest.raises(ValueError, match=r"\[staging_buffer\]"):
             box.receive(wrong)
 
 
-def test_a_late_gpu_reads_a_mailbox_late() -> None:
-    """What makes it a test of whoever writes to a mailbox too early."""
+def test_a_late_gpu_reads_a_staging_buffer_late() -> None:
+    """What makes it a test of whoever writes to a staging buffer too early."""
     device = EmulatedDevice(late=True)
-    box = device.mailbox(4)
+    box = device.staging_buffer(4)
     box.host[:] = 1
     box.send(4)
     box.host[:] = 2
@@ -268,7 +268,7 @@ def test_captured_is_eager(device: EmulatedDevice, dtype: Any) -> None:
 
 
 def test_a_graph_sees_what_its_buffers_hold(device: EmulatedDevice) -> None:
-    box, x = device.mailbox(8), device.empty((4, 2), np.float32)
+    box, x = device.staging_buffer(8), device.empty((4, 2), np.float32)
     count = box.device.view(np.int64)
     graph = device.capture([add(device, x)._replace(args=(x, count, np.int32(2), np.float32(1)))])
     for rows in (0, 3, 1):
@@ -325,7 +325,7 @@ def test_a_fault_names_the_kernel() -> None:
         with pytest.raises(KernelError, match=r"\[meet_or_not\].*__syncthreads"):
             graph.run()
     late = EmulatedDevice(late=True)
-    box = late.mailbox(4)
+    box = late.staging_buffer(4)
     late.eager([fault._replace(args=(late.empty((32,), np.float32),))]).run()
     with pytest.raises(KernelError, match=r"\[meet_or_not\]"):
         box.receive(4)
@@ -438,7 +438,7 @@ FORBIDDEN: dict[str, Callable[[Any], Any]] = {
     "reading": lambda d: d.read(d.kept),
     "waiting for the stream": lambda d: d.cupy.cuda.runtime.streamSynchronize(d.stream.ptr),
     "a download": lambda d: d.box.receive(4),
-    "pinned memory": lambda d: d.mailbox(100),
+    "pinned memory": lambda d: d.staging_buffer(100),
     "releasing memory": lambda d: d.memory_free(),
     "a module": lambda d: d._compiler.load([Kernel("last_thread_wins")]),
     "a graph": lambda d: d.graph.run(),
@@ -452,7 +452,7 @@ FORBIDDEN: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_what_breaks_a_capture(device: Any, name: str) -> None:
     """It raises, also where somebody swallows the error, and the stream is usable afterwards."""
-    device.kept, device.box = device.empty((4, 1), np.float32), device.mailbox(4)
+    device.kept, device.box = device.empty((4, 1), np.float32), device.staging_buffer(4)
     device.graph = device.capture([add(device, device.kept), reverse(device.kept)])
     collecting = gc.isenabled()
     with pytest.raises((KernelError, CUDARuntimeError), match="when stream is capturing"):

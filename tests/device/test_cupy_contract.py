@@ -337,8 +337,8 @@ def test_our_communicator_holds_and_ends_cupy_s() -> None:
     assert error is None or isinstance(error, module.NcclError)
     ours.destroy()
     ours.abort()
-    assert ours.over and sys.getrefcount(nobody) == before + 1
-    with pytest.raises(RuntimeError, match="the ranks have parted"):
+    assert ours.closed and sys.getrefcount(nobody) == before + 1
+    with pytest.raises(RuntimeError, match="the ranks have disconnected"):
         ours.broadcast_all([])
 
 

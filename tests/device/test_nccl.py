@@ -301,7 +301,7 @@ def test_ranks_that_ask_for_different_things(asked: tuple[Any, Any]) -> None:
 # ---- the end
 
 
-def test_graphs_are_of_no_use_after_the_ranks_have_parted() -> None:
+def test_graphs_cannot_be_run_after_the_ranks_have_disconnected() -> None:
     """NCCL waits for them to go, so that they must."""
     pair = Pair()
 
@@ -326,13 +326,13 @@ def test_graphs_are_of_no_use_after_the_ranks_have_parted() -> None:
 
     for told in pair.do(work):
         assert told == [
-            "[graph] the ranks that it was captured with have parted",
-            "[all_reduce] the ranks have parted",
+            "[graph] the ranks that it was captured with have disconnected",
+            "[all_reduce] the ranks have disconnected",
         ]
     assert not any(device.gpu.links for device in pair.devices)
 
 
-def test_devices_that_have_parted_can_be_connected_again() -> None:
+def test_disconnected_devices_can_be_connected_again() -> None:
     pair = Pair()
 
     def work(rank: int, device: Any) -> list[float]:
@@ -363,7 +363,7 @@ def test_waiting_ends_when_it_is_interrupted() -> None:
         timer.start()
         begun = time.monotonic()
         for _ in range(2):
-            with pytest.raises(KernelError, match=r"\[nccl\] the collectives were given up"):
+            with pytest.raises(KernelError, match=r"\[nccl\] the collectives were aborted"):
                 graph.run()
                 device.read(launch.args[0])
         device.interrupt()

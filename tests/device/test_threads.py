@@ -78,7 +78,7 @@ def test_python_itself_never_writes_the_word_that_workers_watch() -> None:
 def test_the_child_of_a_fork_starts_workers_of_its_own() -> None:
     """All threads take part, whatever the machine is busy with: it could not go on without them."""
     device = CpuDevice(threads=2)
-    device.steady = True
+    device.all_threads = True
     launches, first, last = chain(device, 5)
     graph = device.capture(launches)
     graph.run()

@@ -70,7 +70,7 @@ def quantised(bits: int) -> Any:
     from nanocupy.utils import tree_flatten
 
     made, rng = model(CONFIG), np.random.default_rng(1)
-    nn.place_codes(made, lambda *_: (bits, 32))
+    nn.replace_with_quantized(made, lambda *_: (bits, 32))
 
     def filled(name: str, old: Any) -> Any:
         if old.dtype == core.uint32:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nanocupy.device.cpu import host_memory
 from nanocupy.engine import memory
 from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
@@ -23,7 +24,7 @@ BLOCK = 16 * 2 * 2 * 2 * 16 * 2  # bytes: tokens, K and V, layers, heads, head_d
 
 
 def planned(free: int = 2**30, **options: Any) -> memory.KVPlan:
-    room = memory.Room(int(memory.SHARE * free), memory.total_memory())
+    room = memory.Room(int(memory.SHARE * free), host_memory.total())
     return plan(CONFIG, EngineOptions(**options), Precision("i16", "float32", "float16"), room)
 
 
@@ -62,11 +63,11 @@ def test_the_longest_request_is_what_fits() -> None:
 def test_more_than_the_machine_has_is_refused(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(memory, "total_memory", lambda: 10 * BLOCK)
+    monkeypatch.setattr(host_memory, "total", lambda: 10 * BLOCK)
     with pytest.raises(ValueError, match=rf"KV blocks take .* bytes, and there are {10 * BLOCK:,}"):
         planned(**options)
     assert planned(num_kv_blocks=10).num_blocks == 11
 
 
 def test_memory_is_measured() -> None:
-    assert 0 < memory.available_memory() <= memory.total_memory()
+    assert 0 < host_memory.available() <= host_memory.total()

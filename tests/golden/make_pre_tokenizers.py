@@ -15,7 +15,7 @@ from llama_cpp import Llama
 
 from checkpoint import pre_tokenizer_cases as cases
 from checkpoint import tiny
-from nanocupy.checkpoint.pre_tokenizers import PRE_TOKENIZERS
+from nanocupy.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def draw(folder: Path, case: str) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     args, rng = load_config(folder), np.random.default_rng(0)
     tensors: dict[str, np.ndarray] = {}
-    for name, place in tree_flatten(models.MODELS[args.model_type](args).parameters()):
+    for name, place in tree_flatten(models.model_class(args.model_type)(args).parameters()):
         spread = 0.3 if place.ndim == 1 else 0.15
         centre = 1.0 if "norm" in name and not args.model_type.startswith("gemma") else 0.0
         value = rng.standard_normal(place.shape) * spread + centre
@@ -86,7 +86,7 @@ def make(root: Path) -> None:
     import nanocupy.core as mx
     from nanocupy import models
     from nanocupy.checkpoint import Checkpoint
-    from nanocupy.models.convert import convert
+    from nanocupy.models.quantize_checkpoint import convert
 
     for case in CASES:
         draw(root / case, case)

@@ -12,8 +12,8 @@ import numpy as np
 
 from nanocupy.device.cpu import jit, threads
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.cpu.link import Link, window_bytes
 from nanocupy.kernels import collective
-from nanocupy.kernels.collective import Link
 
 LIMIT = 60  # seconds
 
@@ -26,12 +26,12 @@ def shared(shape: tuple[int, ...], dtype: np.typing.DTypeLike = np.float32) -> n
 
 
 def window(ranks: int, threads: int) -> np.ndarray:
-    return shared((collective.window_bytes(ranks, threads),), np.uint8)
+    return shared((window_bytes(ranks, threads),), np.uint8)
 
 
 def connected(memory: np.ndarray, rank: int, ranks: int, threads: int) -> CpuDevice:
     device = CpuDevice(threads)
-    device.connect(Link(memory, rank, ranks, device.empty((1,), np.int64)))
+    device.link_to(Link(memory, rank, ranks, device.empty((1,), np.int64)))
     return device
 
 

@@ -24,15 +24,15 @@ from models.test_shard import fill, paged
 from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint, ModelConfig
 from nanocupy.checkpoint.architectures import ARCHITECTURES
+from nanocupy.device.cpu import host_memory
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import Group
-from nanocupy.engine import memory
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import Precision
-from nanocupy.models.decoder import KVCache
+from nanocupy.models.cache import KVCache
 from parity import EXACT_LOGIT
 from ranks import Place, on_threads
 
@@ -85,8 +85,8 @@ def test_longrope_goes_by_what_is_asked_for_not_by_memory(
 ) -> None:
     """A short prompt has the original length's factors, whatever memory there is, unless more
     positions than those are asked for: then it has the long ones, as in a long sequence."""
-    monkeypatch.setattr(memory, "available_memory", lambda: free)
-    monkeypatch.setattr(memory, "total_memory", lambda: 1 << 40)
+    monkeypatch.setattr(host_memory, "available", lambda: free)
+    monkeypatch.setattr(host_memory, "total", lambda: 1 << 40)
     tokens = prompts("phi3_longrope")[0][0]
     made, config = loaded("phi3_longrope")
     assert config.max_position_embeddings > config.usual_length == 32 < len(tokens)
@@ -180,8 +180,8 @@ def quantised(case: str) -> tuple[Callable[[], Any], ModelConfig]:
     config = replace(config, expert_size=64)
 
     def made() -> Any:
-        model = models.MODELS[config.model_type](config)
-        nn.place_codes(model, lambda *_: (4, 32))
+        model = models.model_class(config.model_type)(config)
+        nn.replace_with_quantized(model, lambda *_: (4, 32))
         fill(model)
         return model
 

@@ -20,9 +20,9 @@ from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner
-from nanocupy.models.decoder import KVCache
+from nanocupy.models.cache import KVCache
 from nanocupy.models.llama import Model
-from nanocupy.models.rope import llama3_freqs
+from nanocupy.models.rope_scaling import llama3_freqs
 from nanocupy.utils import tree_flatten
 
 CONFIG = ModelConfig(

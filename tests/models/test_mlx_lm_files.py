@@ -162,7 +162,7 @@ def test_quantised_layers_take_the_places_of_theirs(mlx_lm: Any, dtype: str) -> 
     """Their layers are ours: with codes of 4 bits in them, bit for bit what ours give."""
     got = []
     for made in (model(mlx_lm["llama"], "llama"), Model(CONFIG)):
-        nn.place_codes(made, lambda *_: (4, 32))
+        nn.replace_with_quantized(made, lambda *_: (4, 32))
         got.append(logits(runner(filled(made), CONFIG, dtype=dtype), TOKENS, 9))
     assert np.array_equal(*got)
 
@@ -191,7 +191,7 @@ def test_sharding_over_two_ranks(mlx_lm: Any, name: str, form: Any) -> None:
     def made() -> Any:
         one = model(mlx_lm[name], name, hidden_size=128, intermediate_size=192, head_dim=32)
         if form:
-            nn.place_codes(one, lambda *_: form)
+            nn.replace_with_quantized(one, lambda *_: form)
         return filled(one)
 
     def work(group: Group) -> np.ndarray:

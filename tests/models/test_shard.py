@@ -24,7 +24,7 @@ from nanocupy.engine.memory import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner
-from nanocupy.models.decoder import KVCache
+from nanocupy.models.cache import KVCache
 from nanocupy.models.llama import Model
 from nanocupy.models.shard import (
     divide_heads,
@@ -156,7 +156,7 @@ def test_parts_are_views_and_q_k_and_v_stay_neighbours(bits: int) -> None:
 
 def test_quantised_heads_come_apart_between_groups_only() -> None:
     made = model(replace(CONFIG, head_dim=48, num_key_value_heads=4))
-    nn.place_codes(made, lambda _, m: (4, 32) if hasattr(m, "to_quantized") else None)
+    nn.replace_with_quantized(made, lambda _, m: (4, 32) if hasattr(m, "to_quantized") else None)
     with pytest.raises(ValueError, match=r"4 heads of 48 .* groups of 32 inputs"):
         made.shard(Place(0, 4))
 
@@ -170,7 +170,9 @@ def built(config: ModelConfig, group: Group, bits: int = 0, dtype: str = "") -> 
     if dtype:
         made.apply(lambda x: x.astype(getattr(mx, dtype)))
     if bits:
-        nn.place_codes(made, lambda path, m: (bits, 32) if hasattr(m, "to_quantized") else None)
+        nn.replace_with_quantized(
+            made, lambda path, m: (bits, 32) if hasattr(m, "to_quantized") else None
+        )
         fill(made)
     made.shard(group)
     return made

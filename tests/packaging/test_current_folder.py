@@ -21,7 +21,7 @@ from checkpoint import tiny
 from checkpoint.test_resolve import FILE, make_wheel
 from nanocupy import children
 from nanocupy.checkpoint import wheel
-from nanocupy.checkpoint.convert import convert_gguf
+from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 from nanocupy.device.emulated import build
 
 PACKAGE = Path(children.__file__).parent

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Fast
 
-from nanocupy.checkpoint.pre_tokenizers import PRE_TOKENIZERS
+from nanocupy.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS
 from nanocupy.text import Tokenizer, TooLongError
 from nanocupy.text import pieces as pieces_module
 from nanocupy.text import plain as plain_module

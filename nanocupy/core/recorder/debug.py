@@ -104,8 +104,7 @@ class TimedGraph:
         for launch, graph in zip(self.launches, self._each, strict=True):
             start = time.perf_counter()
             graph.run()
-            if hasattr(self._device, "wait"):
-                self._device.wait()
+            self._device.wait()
             seconds = time.perf_counter() - start
             line(launch.kernel.name, seconds, nbytes(launch.args), "at most ")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from nanocupy.device.cpu import jit, threads
-from nanocupy.device.cpu.memory import CpuMailbox, Memory
+from nanocupy.device.cpu import host_memory, jit, threads
+from nanocupy.device.cpu.link import Link, window_bytes
+from nanocupy.device.cpu.memory import CpuStagingBuffer, Memory
 from nanocupy.device.protocols import KernelError, Launch, Tick
+from nanocupy.distributed.group import Group
 
 MAX_THREADS = 64
 
@@ -23,16 +24,20 @@ def available_threads() -> int:
 
 
 class CpuDevice:
-    """Args:
-    threads: threads that run a graph, the caller's included. Default: every CPU the process may
-    use. tick: called as `tick(done, total)` while kernels are compiled for the first time.
+    """The host's cores and memory.
+
+    Args:
+        threads: how many run a graph, the caller's included. Default: one for every CPU that the
+            process may use.
+        tick: called as `tick(done, total)` while kernels are compiled for the first time.
 
     Attributes:
-        link: what joins it to the devices of other ranks; None: it works alone.
-        steady: whether all threads take part in every run, even where others want their cores.
+        all_threads: whether every run takes all threads, even where others want their cores.
     """
 
     name = kind = "cpu"
+    row_invariant = unified_memory = True
+    half_precision = fixed_grids = False
 
     def __init__(self, threads: int | None = None, tick: Tick | None = None) -> None:
         count = min(available_threads(), MAX_THREADS) if threads is None else threads
@@ -41,8 +46,9 @@ class CpuDevice:
         self.threads = count
         self.tick = tick
         self.memory = Memory()
-        self.link: Any = None
-        self.steady = False
+        self.link: Link | None = None
+        self.all_threads = False
+        self._group: Group | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         return self.memory.empty(shape, dtype)
@@ -58,30 +64,48 @@ class CpuDevice:
     def read(self, array: np.ndarray) -> np.ndarray:
         return array
 
-    def mailbox(self, nbytes: int) -> CpuMailbox:
-        return CpuMailbox(self.memory.empty((nbytes,), np.uint8))
+    def staging_buffer(self, nbytes: int) -> CpuStagingBuffer:
+        return CpuStagingBuffer(self.memory.empty((nbytes,), np.uint8))
 
     def memory_active(self) -> int:
         return self.memory.active
 
-    def connect(self, link: Any) -> None:
-        """Work with the devices of other ranks, over a `kernels.collective.Link`.
+    def memory_free(self) -> int:
+        return host_memory.available()
 
-        A thread works with its like on other ranks, so none may be left out.
-        """
-        self.link, self.steady = link, True
+    def memory_total(self) -> int:
+        return host_memory.total()
+
+    def connect(self, group: Group) -> None:
+        counts = [int(n[0]) for n in group.all_gather(np.array([self.threads]))]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"the ranks have {counts} threads: they must have as many; give --threads"
+            )
+        self._group, window = group, group.window(window_bytes(group.size(), self.threads))
+        self.link_to(Link(window, group.rank(), group.size(), self.empty((1,), np.int64)))
+
+    def link_to(self, link: Link) -> None:
+        """Use this connection. Each thread works with the same thread of every other rank, so
+        none may be left out."""
+        self.link, self.all_threads = link, True
+
+    def disconnect(self) -> None:
+        link, self.link = self.link, None
+        if link is not None and self._group is not None:
+            self._group.free(link.window)
 
     def interrupt(self) -> None:
-        """From any thread: whatever waits for other ranks gives up, now and from now on."""
-        if self.link is not None:
-            self.link.abort[0] = 1
+        if (link := self.link) is not None:
+            link.abort[0] = 1
+
+    def wait(self) -> None:
+        """Do nothing: a graph's `run` waits until it is done."""
 
     def compile(self, launches: Sequence[Launch]) -> None:
-        """Make the kernels ready; compiles what is not compiled yet."""
         jit.compile_all([*threads.KERNELS, *(x.kernel for x in launches)], self.tick)
 
     def progress(self) -> int:
-        """A number that grows while something runs."""
         return threads.team(self.threads).progress
 
     def capture(self, launches: Sequence[Launch]) -> CpuGraph:
@@ -109,7 +133,7 @@ class CpuGraph:
         self._table = np.array(rows, np.int64).reshape(-1, 2)
 
     def run(self) -> None:
-        threads = self._team.threads if self._device.steady else self._team.pace.threads
+        threads = self._team.threads if self._device.all_threads else self._team.pace.threads
         for row in range(0, len(self.launches), self._step):
             count = min(self._step, len(self.launches) - row)
             failed, code = self._team.run(self._table.ctypes.data + 16 * row, count, threads)

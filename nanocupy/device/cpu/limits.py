@@ -38,7 +38,7 @@ def best_of(run: Callable[[], Any], repeats: int) -> float:
 
 def stream(device: CpuDevice, nbytes: int = STREAM_BYTES) -> Any:
     """A graph that reads `nbytes` of memory once, in order."""
-    device.steady = True
+    device.all_threads = True
     memory = device.empty((nbytes,), np.uint8)
     memory[:] = 1  # else every page is the same page of zeros
     out = device.empty((16 * device.threads,), np.int32)
@@ -57,7 +57,7 @@ def chains() -> int:
 
 def peak(device: CpuDevice, kernel: Kernel) -> tuple[Any, int]:
     """(a graph of `kernel`, all in registers; its operations: a multiply and an add each)."""
-    device.steady = True
+    device.all_threads = True
     out = device.empty((16 * device.threads,), np.int32)
     lanes = {FMA: 16, DOT_BYTES: 64}.get(kernel, 32)
     return device.capture(

@@ -72,8 +72,8 @@ def _zeros(nbytes: int) -> np.ndarray:
     return np.frombuffer(raw.data[start : start + nbytes], np.uint8)
 
 
-class CpuMailbox:
-    """Host and device are one memory: nothing travels."""
+class CpuStagingBuffer:
+    """Host and device are one memory: nothing is copied."""
 
     def __init__(self, memory: np.ndarray) -> None:
         self.host = self.device = memory

@@ -1,4 +1,4 @@
-"""NCCL's communicator, in such a way that nobody waits for it for ever.
+"""NCCL's communicator, with an abort and a destroy that never hang the caller.
 
 NCCL comes back from `abort` and `destroy` only when every graph that was captured with the
 communicator is gone. So both run on a thread of their own.
@@ -16,18 +16,18 @@ PATIENCE = 10.0  # seconds that a communicator may take to be destroyed
 
 
 class Communicator:
-    """This rank's end of the communicator that `id` names. Made by all ranks together.
+    """This rank's end of the communicator named `id`. All ranks make theirs together.
 
     Args:
         nccl: the module `cupy.cuda.nccl`.
         id: what `unique_id` gave on rank 0.
 
     Attributes:
-        over: whether it is of no more use.
+        closed: whether it was aborted or destroyed.
     """
 
     def __init__(self, nccl: Any, ranks: int, id: bytes, rank: int) -> None:
-        self.over = False
+        self.closed = False
         self._nccl, self._lock = nccl, threading.Lock()
         with _known_statuses():
             self._communicator = nccl.NcclCommunicator(ranks, id, rank)
@@ -52,14 +52,14 @@ class Communicator:
                 self._nccl.groupEnd()
 
     def _check(self) -> None:
-        if self.over:
-            raise RuntimeError("the ranks have parted")
+        if self.closed:
+            raise RuntimeError("the ranks have disconnected")
 
     def error(self) -> RuntimeError | None:
-        """What NCCL has found to be wrong since."""
-        with self._lock:  # nobody may ask while it ends
-            if self.over:
-                return RuntimeError("the collectives were given up")
+        """The error that NCCL has found since the last call, if any."""
+        with self._lock:  # not while it ends
+            if self.closed:
+                return RuntimeError("the collectives were aborted")
             try:
                 with _known_statuses():
                     self._communicator.check_async_error()
@@ -68,20 +68,20 @@ class Communicator:
         return None
 
     def abort(self) -> None:
-        """Give up: what waits for other ranks comes back. Idempotent; from any thread."""
+        """End all waiting for other ranks. Idempotent; from any thread."""
         if self._end():
             self._in_background(self._communicator.abort)
 
     def destroy(self) -> None:
-        """Give back what NCCL holds, after all ranks are done. Idempotent."""
+        """Release what NCCL holds, after all ranks are done. Idempotent."""
         if self._end():
             self._in_background(self._communicator.destroy).join(PATIENCE)
 
     def _end(self) -> bool:
-        """Whether it is the caller who ends it."""
+        """Mark it as closed; whether it was open."""
         with self._lock:
-            over, self.over = self.over, True
-        return not over
+            closed, self.closed = self.closed, True
+        return not closed
 
     def _in_background(self, end: Callable[[], None]) -> threading.Thread:
         kept = ctypes.py_object(self._communicator)
@@ -96,7 +96,7 @@ class Communicator:
 
 
 def unique_id(nccl: Any) -> bytes:
-    """A name for a communicator that is to be made."""
+    """A name for a new communicator."""
     with _known_statuses():
         return bytes(nccl.get_unique_id())
 

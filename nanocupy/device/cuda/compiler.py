@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from nanocupy.device.cuda import sources
-from nanocupy.device.cuda.launch import naming
+from nanocupy.device.cuda.launch import as_kernel_error
 from nanocupy.device.cuda.toolkit import Toolkit
 from nanocupy.device.paths import cache_folder
 from nanocupy.device.protocols import KernelError, Tick
@@ -63,7 +63,7 @@ class Compiler:
             self._load(program, binary or next(made))
 
     def _load(self, program: Program, binary: Binary) -> None:
-        with naming(f"{program.file}.cu"):
+        with as_kernel_error(f"{program.file}.cu"):
             module = self._toolkit.cupy.RawModule(path=str(binary.path))
             for expression, name in binary.names.items():
                 self._loaded[program.file, expression] = module.get_function(name)

@@ -5,27 +5,27 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nanocupy.device.cuda.launch import is_collective, naming
+from nanocupy.device.cuda.context import Context
+from nanocupy.device.cuda.launch import as_kernel_error
 from nanocupy.device.protocols import KernelError, Launch
 
-if TYPE_CHECKING:
-    from nanocupy.device.cuda.device import CudaDevice
+Call = Callable[[], None]
+"""Puts one launch on the stream."""
 
 
 class EagerGraph:
     """Runs its launches one at a time."""
 
-    def __init__(self, device: CudaDevice, launches: Sequence[Launch]) -> None:
+    def __init__(self, context: Context, launches: Sequence[Launch], calls: Sequence[Call]) -> None:
         self.launches = tuple(launches)
-        self._device = device
-        self._calls = device.prepare(self.launches)
+        self._context, self._calls = context, calls
 
     def run(self) -> None:
-        with self._device.current():
+        with self._context.current():
             _run(self.launches, self._calls)
-        self._device.counters["launches"] += len(self.launches)
+        self._context.counters["launches"] += len(self.launches)
 
 
 class CudaGraph:
@@ -34,40 +34,36 @@ class CudaGraph:
     A graph holds addresses: it is this object that keeps the arrays alive.
     """
 
-    def __init__(self, device: CudaDevice, launches: Sequence[Launch]) -> None:
+    def __init__(self, context: Context, launches: Sequence[Launch], calls: Sequence[Call]) -> None:
         self.launches = tuple(launches)
-        self._device = device
-        calls = device.prepare(self.launches)
-        device.warm_up(self.launches)
-        with device.current(), naming("capture"):
-            self._graph = capture(device.cupy, device.stream, lambda: _run(self.launches, calls))
-            self._graph.upload(device.stream)
-        if device.link is not None and any(map(is_collective, self.launches)):
-            device.link.graphs.add(self)
+        self._context = context
+        with context.current(), as_kernel_error("capture"):
+            self._graph = capture(context.cupy, context.stream, lambda: _run(self.launches, calls))
+            self._graph.upload(context.stream)
 
     def run(self) -> None:
         if self._graph is None:
-            raise KernelError("[graph] the ranks that it was captured with have parted")
-        with self._device.current(), naming(f"graph of {len(self.launches)} launches"):
-            self._graph.launch(self._device.stream)
-        self._device.counters["graphs"] += 1
+            raise KernelError("[graph] the ranks that it was captured with have disconnected")
+        with self._context.current(), as_kernel_error(f"graph of {len(self.launches)} launches"):
+            self._graph.launch(self._context.stream)
+        self._context.counters["graphs"] += 1
 
-    def drop(self) -> None:
-        """Be of no more use, and hold nothing."""
+    def release(self) -> None:
+        """Release all resources; the graph cannot be run again."""
         self._graph = None
 
 
-def _run(launches: Sequence[Launch], calls: Sequence[Callable[[], None]]) -> None:
+def _run(launches: Sequence[Launch], calls: Sequence[Call]) -> None:
     for launch, call in zip(launches, calls, strict=True):
-        with naming(launch.kernel.name):
+        with as_kernel_error(launch.kernel.name):
             call()
 
 
-def capture(cupy: Any, stream: Any, work: Callable[[], None]) -> Any:
+def capture(cupy: Any, stream: Any, work: Call) -> Any:
     """The CuPy graph of what `work` puts on the stream.
 
     The mode forbids this thread whatever would wait or allocate, so that a mistake is an error
-    here and not a fault at replay.
+    here and not a fault when the graph runs.
     """
     with _no_garbage_collection():
         stream.begin_capture(cupy.cuda.runtime.streamCaptureModeThreadLocal)

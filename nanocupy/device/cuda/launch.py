@@ -1,4 +1,4 @@
-"""What a launch must be before the driver sees it, which would take more, and misread it."""
+"""Checks of launches: the driver would accept wrong arguments, and misread them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MOST_BLOCKS = (2**31 - 1, 65535, 65535)  # of a grid
 
 
 @contextmanager
-def naming(name: str) -> Iterator[None]:
-    """What CuPy raises (every error of its own is a RuntimeError), as KernelError with a name."""
+def as_kernel_error(name: str) -> Iterator[None]:
+    """Raise CuPy's errors, which are all RuntimeErrors, as KernelErrors with a name."""
     try:
         yield
     except KernelError:

@@ -17,18 +17,19 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.device.cuda.communicator import Communicator, unique_id
-from nanocupy.device.cuda.launch import naming
+from nanocupy.device.cuda.launch import as_kernel_error
 from nanocupy.device.protocols import KernelError, Launch
+from nanocupy.distributed.group import Group
 
 NOT_READY = 600  # cudaErrorNotReady: the stream has work left
 SPIN = 0.005  # seconds of a wait without a pause
 MOST_PAUSE = 0.001  # seconds
-GRACE = 0.5  # seconds for the group to say what NCCL cannot: who failed, and why
+GRACE = 0.5  # seconds
 Call = Callable[[], None]
 
 
-class Nccl:
-    """This rank's end of what joins the GPUs of a group.
+class NcclLink:
+    """The connection of this rank's GPU with those of a group's other ranks.
 
     Args:
         toolkit: see `toolkit.Toolkit`.
@@ -41,7 +42,7 @@ class Nccl:
         graphs: those that hold collectives.
     """
 
-    def __init__(self, toolkit: Any, stream: Any, group: Any, id: bytes) -> None:
+    def __init__(self, toolkit: Any, stream: Any, group: Group, id: bytes) -> None:
         nccl = toolkit.nccl()
         self.rank, self.ranks = int(group.rank()), int(group.size())
         self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -53,7 +54,7 @@ class Nccl:
         }
         self._operations = {"sum": nccl.NCCL_SUM, "max": nccl.NCCL_MAX}
         self._warm: set[Any] = set()  # the collectives that ran
-        self._channel = Communicator(nccl, self.ranks, id, self.rank)
+        self._comm = Communicator(nccl, self.ranks, id, self.rank)
 
     # ---- launches
 
@@ -66,7 +67,7 @@ class Nccl:
     def _all_reduce(self, x: Any, out: Any, count: int, operation: str) -> Call:
         how = (self._dtypes[x.dtype], self._operations[operation])
         ends = (x.data.ptr, out.data.ptr)
-        return partial(self._channel.all_reduce, *ends, count, *how, self._stream.ptr)
+        return partial(self._comm.all_reduce, *ends, count, *how, self._stream.ptr)
 
     def _gather_columns(
         self, x: Any, out: Any, scratch: Any, rows: int, widths: tuple[int, ...]
@@ -100,13 +101,13 @@ class Nccl:
             source = x.data.ptr if root == self.rank else to
             how = (rows * width, self._dtypes[x.dtype], root, self._stream.ptr)
             calls.append((source, to, *how))
-        return partial(self._channel.broadcast_all, calls)
+        return partial(self._comm.broadcast_all, calls)
 
     def warm_up(self, launch: Launch, new: Callable[..., Any]) -> None:
         """Run a launch if none of its sort has run: NCCL makes connections at first use.
 
         Args:
-            new: makes memory of no importance, for the result.
+            new: allocates an array for the result, which nobody reads.
         """
         x, out, *sort = launch.args
         kind = (launch.kernel.name, x.dtype, *sort[-2:])
@@ -122,11 +123,11 @@ class Nccl:
     # ---- waiting
 
     def wait(self) -> None:
-        """Until the stream has no work left, or work that failed.
+        """Wait until the stream has no work left, or work that failed.
 
         Raises:
             RankError: another rank has failed.
-            KernelError: NCCL has; or the collectives were given up.
+            KernelError: NCCL has failed, or was aborted.
         """
         # Not CuPy's `stream.done`, which is never true for a stream whose work failed.
         query, stream = self._cupy.cuda.runtime.streamQuery, self._stream.ptr
@@ -138,21 +139,22 @@ class Nccl:
             else:
                 self._check()
                 time.sleep(min(waited / 50, MOST_PAUSE))
-        if self._channel.over:
+        if self._comm.closed:
             self._check()
 
     def _check(self) -> None:
-        """Raise what is wrong with the other ranks; if something is, give up."""
+        """Raise what is wrong with the other ranks, after aborting."""
         try:
             self._group.check()
-            if (error := self._channel.error()) is not None:
-                self._let_the_group_speak()
+            if (error := self._comm.error()) is not None:
+                self._wait_for_a_reason()
                 raise KernelError(f"[nccl] {error}") from error
         except BaseException:
             self.abort()
             raise
 
-    def _let_the_group_speak(self) -> None:
+    def _wait_for_a_reason(self) -> None:
+        """Give the group a moment to say which rank failed, and why: NCCL cannot."""
         end = time.perf_counter() + GRACE
         while time.perf_counter() < end:
             self._group.check()
@@ -161,15 +163,15 @@ class Nccl:
     # ---- the end
 
     def abort(self) -> None:
-        """Give up: whoever waits for other ranks comes back. Idempotent; from any thread."""
-        self._channel.abort()
+        """End all waiting for other ranks. Idempotent; from any thread."""
+        self._comm.abort()
 
     def close(self) -> None:
-        """Part from the other ranks; all ranks do so together. Idempotent.
+        """Disconnect; all ranks do so together. Idempotent.
 
-        Graphs that hold collectives are of no more use.
+        Graphs that hold collectives cannot be run again.
         """
-        if self._channel.over:
+        if self._comm.closed:
             return
         try:
             self.wait()
@@ -178,36 +180,36 @@ class Nccl:
             self.abort()
             raise
         for graph in list(self.graphs):
-            graph.drop()
-        self._channel.destroy()
+            graph.release()
+        self._comm.destroy()
 
 
-def join(toolkit: Any, gpu: Any, stream: Any, group: Any, one: Any) -> Nccl:
-    """Join the GPUs of a group; all ranks do so together, and all raise or none.
+def connect(toolkit: Any, gpu: Any, stream: Any, group: Group, scratch: Any) -> NcclLink:
+    """Connect the GPUs of a group. All ranks do so together, and all raise or none.
 
     Args:
         gpu: a context in which the GPU is the thread's current one.
-        one: f32 [1] on it, of no importance.
+        scratch: f32 [1] on it.
 
     Raises:
         RuntimeError: NCCL is not installed.
         KernelError: what NCCL says.
         RankError: another rank raised.
     """
-    made: list[Nccl] = []
+    made: list[NcclLink] = []
 
     def load() -> bytes:
         toolkit.nccl()
         return b""
 
     def name() -> bytes:
-        with gpu, naming("nccl"):
+        with gpu, as_kernel_error("nccl"):
             return unique_id(toolkit.nccl())
 
     def make(id: bytes) -> bytes:
-        with gpu, naming("nccl"):
-            made.append(Nccl(toolkit, stream, group, id))
-            made[0]._all_reduce(one, one, 1, "sum")()  # NCCL makes connections at first use
+        with gpu, as_kernel_error("nccl"):
+            made.append(NcclLink(toolkit, stream, group, id))
+            made[0]._all_reduce(scratch, scratch, 1, "sum")()  # NCCL makes connections at first use
         return b""
 
     def meet() -> bytes:

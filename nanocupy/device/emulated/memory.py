@@ -11,6 +11,7 @@ import numpy as np
 
 from nanocupy.device.emulated import errors
 from nanocupy.device.emulated.gpu import Block, Gpu, at
+from nanocupy.device.protocols import DeviceArray
 
 UNIT = 512  # bytes: pools round up to it
 
@@ -42,6 +43,7 @@ class ndarray:
         self.data = MemoryPointer(memptr, offset) if memptr.ptr else memptr
         self.shape, self.dtype, self.size = array.shape, array.dtype, array.size
         self.nbytes, self.flags = array.nbytes, Flags(array.flags.c_contiguous)
+        self.strides = array.strides
 
     def _like(self, array: np.ndarray) -> ndarray:
         out = type(self).__new__(type(self))
@@ -64,6 +66,9 @@ class ndarray:
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+
+_: type[DeviceArray] = ndarray  # for the type checker: it is one
 
 
 class MemoryPool:

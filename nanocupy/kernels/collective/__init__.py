@@ -6,48 +6,23 @@ width], out may be x. gather_columns: out = every rank's x side by side: x [rows
 CUDA also f16 and bf16, carried out by NCCL.
 
 All ranks launch the same collectives in the same order, with the same number of rows.
-
-The ranks' CPUs share a window of memory: a cache line for every thread of every rank, in which it
-publishes how far it is, then slots for data, two of SLOT bytes for every rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from nanocupy.device.cpu.link import LINE, SLOT, Link, window_bytes
 from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels.kernel import ALL_REDUCE, GATHER_COLUMNS, CpuKernel
 
 CPU_ALL_REDUCE = CpuKernel("collective:all_reduce")
 CPU_GATHER_COLUMNS = CpuKernel("collective:gather_columns")
-LINE = 64  # bytes of a cache line
-SLOT = 1 << 20
 HOW = ("sum", "max")
-
-
-class Link(NamedTuple):
-    """A CPU device's part in a group.
-
-    Attributes:
-        window: uint8, on a cache line, of `window_bytes`: the same memory on all ranks, zeros at
-            first. Every rank has the same number of threads.
-        rank, ranks: which rank this is, of how many.
-        abort: int64 [1], of this process alone. Not zero: give up; kernels fail with code 9.
-    """
-
-    window: np.ndarray
-    rank: int
-    ranks: int
-    abort: np.ndarray
-
-
-def window_bytes(ranks: int, threads: int) -> int:
-    """Bytes of the window of a group whose ranks have so many threads each."""
-    return LINE * ranks * threads + 2 * SLOT * ranks
 
 
 def all_reduce_reference(parts: Sequence[np.ndarray], how: str = "sum") -> np.ndarray:

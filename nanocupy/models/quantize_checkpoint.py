@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint import Checkpoint
-from nanocupy.checkpoint.canonical import FLOATS
+from nanocupy.checkpoint.affine_layout import FLOATS
 from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards

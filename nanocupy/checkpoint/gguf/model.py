@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint.gguf_architectures import Keys, architecture, refuse_unread
-from nanocupy.checkpoint.gguf_blocks import BLOCK_FORMATS, bias_dtype, to_affine
-from nanocupy.checkpoint.gguf_file import GgufFile, GgufTensor
-from nanocupy.checkpoint.gguf_rope import rope_fields
+from nanocupy.checkpoint.gguf.architectures import Keys, architecture, refuse_unread
+from nanocupy.checkpoint.gguf.blocks import BLOCK_FORMATS, bias_dtype, to_affine
+from nanocupy.checkpoint.gguf.file import GgufFile, GgufTensor
+from nanocupy.checkpoint.gguf.rope import rope_fields
 from nanocupy.checkpoint.writer import Entry
 
 PLAIN = {"F32": 4, "F16": 2, "BF16": 2}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nanocupy.nn.act_order import ActOrderLinear
 from nanocupy.nn.layers import Affine
 from nanocupy.nn.module import Module
-from nanocupy.nn.ordered import OrderedLinear
 
 
 def quantize(
@@ -46,7 +46,7 @@ def quantize(
             model.replace(path, layer.to_quantized(**how))
 
 
-def place_codes(
+def replace_with_quantized(
     model: Module,
     form_of: Callable[[str, Module], tuple[int, int] | None],
     is_ordered: Callable[[str], bool] = lambda _: False,
@@ -62,7 +62,7 @@ def place_codes(
             bits, group = form
             if is_ordered(path):
                 n, k = layer.dims()
-                model.replace(path, OrderedLinear(k, n, "bias" in layer, group, bits))
+                model.replace(path, ActOrderLinear(k, n, "bias" in layer, group, bits))
             else:
                 model.replace(path, layer.coded(group, bits))
 

@@ -9,7 +9,7 @@ from nanocupy.core import array
 from nanocupy.nn.layers import QuantizedLinear
 
 
-class OrderedLinear(QuantizedLinear):
+class ActOrderLinear(QuantizedLinear):
     """y = x[..., order] W^T (+ b): column c of the weight is for input order[c], int32 [k]."""
 
     def __init__(
@@ -28,6 +28,6 @@ class OrderedLinear(QuantizedLinear):
 
 def share_order(layers: list[Any]) -> None:
     """Give layers that have an order in common one array of it, so that rows are sorted once."""
-    if isinstance(layers[0], OrderedLinear):
+    if isinstance(layers[0], ActOrderLinear):
         for layer in layers:
             layer.order = layers[0].order

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint.gguf_file import GgufFile
+from nanocupy.checkpoint.gguf.file import GgufFile
 from nanocupy.quoting import listed, quoted
 
 Json = dict[str, Any]

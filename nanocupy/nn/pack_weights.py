@@ -19,15 +19,16 @@ from nanocupy.core import array
 from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.graph import STATIC
 from nanocupy.core.recorder.packed import PACKED, packed_matrix, packed_stack
+from nanocupy.device.protocols import Device
 from nanocupy.kernels.linear import pack
+from nanocupy.nn.act_order import share_order
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
-from nanocupy.nn.ordered import share_order
 
 
 def prepare(
     model: Module,
-    device: Any,
+    device: Device,
     activations: str | None = None,
     *,
     tick: Callable[[int, int], None] | None = None,
@@ -40,10 +41,10 @@ def prepare(
             default).
         tick: called as `tick(done, total)` after each buffer that is packed.
     """
-    activations = activations or ("bf16" if device.kind == "cuda" else "i16")
+    activations = activations or ("bf16" if device.half_precision else "i16")
     modules = model.modules()
     buffers = [layers for module in modules for layers in _side_by_side(module)]
-    with ThreadPoolExecutor(device.threads if device.kind == "cpu" else 1) as pool:
+    with ThreadPoolExecutor(device.threads) as pool:
         packing = pool.map(lambda layers: _pack(layers, device, activations), buffers)
         for done, _ in enumerate(packing, 1):
             if tick:
@@ -64,7 +65,7 @@ def _side_by_side(module: Module) -> Iterable[list[Weighted]]:
     return groups.values()
 
 
-def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
+def _pack(layers: list[Weighted], device: Device, activations: str) -> None:
     weights = [layer.to_pack() for layer in layers]
     for layer, packed in zip(layers, pack(device, weights, activations), strict=True):
         layer.packed = packed
@@ -75,7 +76,7 @@ def _pack(layers: list[Weighted], device: Any, activations: str) -> None:
     share_order(layers)
 
 
-def _pack_stack(module: Module, device: Any, activations: str) -> None:
+def _pack_stack(module: Module, device: Device, activations: str) -> None:
     """The weights [experts, n, k] of one layer of a mixture, as mlx-lm's files have them."""
     weight = module.get("weight")
     if isinstance(weight, array) and weight.ndim == 3 and "scales" not in module:
@@ -83,7 +84,7 @@ def _pack_stack(module: Module, device: Any, activations: str) -> None:
         module.weight = packed_stack(packed)
 
 
-def _upload(module: Module, device: Any) -> None:
+def _upload(module: Module, device: Device) -> None:
     """Put the module's own arrays on the device as f32 (a bias padded to what the kernel reads)."""
     for name, value in module.items():
         if (

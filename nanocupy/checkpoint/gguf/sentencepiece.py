@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanocupy.checkpoint.pre_tokenizers import Json
+from nanocupy.checkpoint.gguf.pre_tokenizers import Json
 
 SPACE = "▁"
 NORMAL, UNKNOWN, BYTE = 1, 2, 6  # llama.cpp's types of tokens

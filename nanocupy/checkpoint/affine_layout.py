@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint import unpack
+from nanocupy.checkpoint import unpack_weights as unpack
 from nanocupy.checkpoint.header import TensorInfo
 from nanocupy.checkpoint.quantization import (
     AWQ,
@@ -55,7 +55,7 @@ class Derived(NamedTuple):
 
 
 @dataclass
-class Canonical:
+class AffineTensors:
     """
     Attributes:
         parts: tensors that lie inside others, by name.
@@ -70,9 +70,9 @@ class Canonical:
     forms: dict[str, Form | None] = field(default_factory=dict)
 
 
-def canonical(
+def as_affine(
     quantization: Quantization | None, tensors: Tensors, read: Read, stacked: bool = False
-) -> Canonical:
+) -> AffineTensors:
     """What a checkpoint's tensors stand for.
 
     Args:
@@ -81,7 +81,7 @@ def canonical(
     Raises:
         ValueError: a module's tensors do not fit each other, or are in groups that are not run.
     """
-    found = Canonical()
+    found = AffineTensors()
     if not stacked:
         _unstack(found, quantization, tensors)
     if quantization and quantization.packing in _MARKS:
@@ -96,7 +96,7 @@ def canonical(
 # ---- experts
 
 
-def _unstack(found: Canonical, quantization: Quantization | None, tensors: Tensors) -> None:
+def _unstack(found: AffineTensors, quantization: Quantization | None, tensors: Tensors) -> None:
     """x.switch_mlp.up_proj.weight [experts, ...] is x.experts.0.up_proj.weight, ..."""
     for name, info in tensors.items():
         before, stack, after = name.partition(_STACK)
@@ -120,7 +120,7 @@ def _unstack(found: Canonical, quantization: Quantization | None, tensors: Tenso
 class Packed:
     """One module, and the tensors that belong to it."""
 
-    found: Canonical
+    found: AffineTensors
     quantization: Quantization
     module: str
     tensors: Tensors

@@ -15,7 +15,7 @@ from nanocupy.core.recorder.graph import Op
 _READ = Op("read", lambda *, spec, read: spec, lambda *, spec, read: read())
 
 
-def parameter(checkpoint: Checkpoint, name: str) -> array:
+def checkpoint_array(checkpoint: Checkpoint, name: str) -> array:
     """The tensor: over the mapped file, or made of what is there when it is evaluated."""
     read = checkpoint.later(name)
     if not checkpoint.is_made(name):
@@ -24,7 +24,7 @@ def parameter(checkpoint: Checkpoint, name: str) -> array:
     return record(_READ, spec=(info.shape, np.dtype(DTYPES[info.dtype])), read=read)
 
 
-def no_biases(checkpoint: Checkpoint, expected: Container[str]) -> dict[str, tuple[int, ...]]:
+def unused_biases(checkpoint: Checkpoint, expected: Container[str]) -> dict[str, tuple[int, ...]]:
     """Biases of zeros, which AutoGPTQ wrote for layers that have none."""
     how = checkpoint.config.quantization
     names = (n for n in checkpoint.names() if n.endswith(".bias") and n not in expected)

@@ -9,9 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint.gguf_file import GgufFile
-from nanocupy.checkpoint.gguf_model import GgufModel
-from nanocupy.checkpoint.gguf_tokenizer import GgufTokenizer
+from nanocupy.checkpoint.gguf.file import GgufFile
+from nanocupy.checkpoint.gguf.model import GgufModel
+from nanocupy.checkpoint.gguf.tokenizer import GgufTokenizer
 from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.writer import new_folder, write_json, write_safetensors
 
@@ -22,7 +22,7 @@ def convert_gguf(
     """Write the model in the GGUF file `src` as the folder `out`, which must not exist yet.
 
     The weights are the same numbers: quantised blocks become affine groups of 4 or 8 bits (see
-    `gguf_blocks`), F32, F16 and BF16 stay. The folder appears whole or not at all. Raises
+    `gguf.blocks`), F32, F16 and BF16 stay. The folder appears whole or not at all. Raises
     ValueError for what is not supported, by name, before anything is written.
     """
     src, out = Path(src), Path(out)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from nanocupy.checkpoint.gguf_ends import corrected_types, named_ends
-from nanocupy.checkpoint.gguf_file import GgufFile
-from nanocupy.checkpoint.gguf_spm import spm_parts
-from nanocupy.checkpoint.pre_tokenizers import Json, PreTokenizer, pre_tokenizer
+from nanocupy.checkpoint.gguf.end_tokens import corrected_types, named_ends
+from nanocupy.checkpoint.gguf.file import GgufFile
+from nanocupy.checkpoint.gguf.pre_tokenizers import Json, PreTokenizer, pre_tokenizer
+from nanocupy.checkpoint.gguf.sentencepiece import spm_parts
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # llama.cpp's token types
 _KEEP_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's, that take no spaces with them

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanocupy.checkpoint.gguf_architectures import Keys
+from nanocupy.checkpoint.gguf.architectures import Keys
 from nanocupy.quoting import quoted
 
 Json = dict[str, Any]

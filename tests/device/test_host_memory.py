@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanocupy.engine import memory
+from nanocupy.device.cpu import host_memory
 
 GIB = 1 << 30
 
@@ -27,7 +27,7 @@ def test_the_second_version_in_a_nested_group(tmp_path: Path) -> None:
     (root / "user.slice/memory.max").write_text(str(4 * GIB))
     for name, value in used.items():
         (root / "user.slice" / name).write_text(str(value))
-    assert list(memory._containers(own, root)) == [(4 * GIB, GIB // 2)]
+    assert list(host_memory._containers(own, root)) == [(4 * GIB, GIB // 2)]
 
 
 def test_the_first_version_where_only_the_root_is_visible(tmp_path: Path) -> None:
@@ -35,13 +35,15 @@ def test_the_first_version_where_only_the_root_is_visible(tmp_path: Path) -> Non
     own.write_text("5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/\n")
     files = {"memory.limit_in_bytes": 2 * GIB, "memory.usage_in_bytes": GIB}
     group(tmp_path / "fs/memory", {**files, "memory.stat": f"total_inactive_file {GIB}"})
-    assert list(memory._containers(own, tmp_path / "fs")) == [(2 * GIB, 0)]
+    assert list(host_memory._containers(own, tmp_path / "fs")) == [(2 * GIB, 0)]
 
 
 def test_no_control_groups(tmp_path: Path) -> None:
-    assert list(memory._containers(tmp_path / "none", tmp_path)) == []
+    assert list(host_memory._containers(tmp_path / "none", tmp_path)) == []
 
 
 def test_the_least_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_containers", lambda: iter([(3 << 20, 1 << 20), (9 << 50, 0)]))
-    assert memory.available_memory() == 2 << 20 and memory.total_memory() == 3 << 20
+    monkeypatch.setattr(
+        host_memory, "_containers", lambda: iter([(3 << 20, 1 << 20), (9 << 50, 0)])
+    )
+    assert host_memory.available() == 2 << 20 and host_memory.total() == 3 << 20

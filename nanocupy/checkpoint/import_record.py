@@ -19,7 +19,7 @@ RECORD = ".imported"
 SECOND = 10**9  # nanoseconds: some archives keep no finer times
 
 
-def place(name: str) -> Path:
+def import_folder(name: str) -> Path:
     """Where an imported folder of that name is kept: where nobody else can change it.
 
     Raises:
@@ -39,13 +39,13 @@ def not_kept(folder: Path, error: OSError) -> ValueError:
     )
 
 
-def record(folder: Path) -> None:
+def write_record(folder: Path) -> None:
     """Write down what is in a folder that was just made."""
     files = sorted(path for path in folder.iterdir() if path.name != RECORD)
     _write(folder, {path.name: [_digest(path), *_status(path)] for path in files})
 
 
-def is_whole(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
     """Whether every file of the record is there and as it was."""
     try:
         files = read_json(folder / RECORD)

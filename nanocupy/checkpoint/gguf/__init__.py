@@ -1,0 +1,1 @@
+"""GGUF files: read, and written as an ordinary Hugging Face folder."""
