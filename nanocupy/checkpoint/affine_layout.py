@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from nanocupy import dtypes
 from nanocupy.checkpoint import unpack_weights as unpack
 from nanocupy.checkpoint.header import TensorInfo
 from nanocupy.checkpoint.quantization import (
@@ -33,15 +33,7 @@ from nanocupy.checkpoint.quantization import (
 
 Tensors = Mapping[str, TensorInfo]
 Read = Callable[[str], NDArray[Any]]
-FLOATS = {
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F32": np.dtype(np.float32),
-}
-_NAMES = {dtype: name for name, dtype in FLOATS.items()} | {
-    np.dtype(np.uint32): "U32",
-    np.dtype(np.int32): "I32",
-}
+FLOATS = {kind.upper(): dtype for dtype, kind in dtypes.FLOATS.items()}
 _OF_KEYS = (".k_scale", ".v_scale")  # of keys and values in 8 bits, which are cached otherwise here
 _STACK = ".switch_mlp."  # what mlx-lm calls the weights of all experts
 
@@ -168,7 +160,8 @@ class Packed:
         name, names = f"{self.module}.{leaf}", tuple(f"{self.module}.{s}" for s in sources)
         first = self.tensors[names[0]]
         nbytes = math.prod(shape) * dtype.itemsize
-        info = TensorInfo(name, _NAMES[dtype], shape, nbytes, first.file, first.offset)
+        kind = dtypes.KINDS[dtype].upper()
+        info = TensorInfo(name, kind, shape, nbytes, first.file, first.offset)
         self.found.derived[name] = Derived(info, names, make)
 
     def groups(self, n: int, k: int, bits: int, count: int) -> tuple[tuple[int, int], int]:

@@ -11,32 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from nanocupy.checkpoint.affine_layout import Derived, as_affine
 from nanocupy.checkpoint.config import ModelConfig, load_config
 from nanocupy.checkpoint.header import TensorInfo, read_header
+from nanocupy.dtypes import SAFETENSORS, float8_e4m3
 from nanocupy.files import checked, is_there, read_json
 from nanocupy.quoting import listed, quoted
 
-DTYPES: dict[str, DTypeLike] = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "U16": np.uint16,
-    "I16": np.int16,
-    "U32": np.uint32,
-    "I32": np.int32,
-    "U64": np.uint64,
-    "I64": np.int64,
-    "F16": np.float16,
-    "F32": np.float32,
-    "F64": np.float64,
-    "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-}
+DTYPES = SAFETENSORS | {"F8_E4M3": float8_e4m3}
 """What `Checkpoint.read` gives for each safetensors dtype that it reads."""
 
 INDEX = "model.safetensors.index.json"
@@ -94,7 +79,7 @@ class Checkpoint:
         return self._tensors[name]
 
     def read(self, name: str) -> NDArray[Any]:
-        """The tensor as a read-only array over the mapped file; BF16 as ml_dtypes.bfloat16.
+        """The tensor as a read-only array over the mapped file; BF16 as bfloat16.
 
         Its pages count as this process's memory only while the array is alive. What has another
         layout in the file is made anew.
@@ -121,7 +106,7 @@ class Checkpoint:
             )
         if info.file not in self._maps:
             raise ValueError(f"the checkpoint {self.folder} is closed")
-        dtype, file = np.dtype(DTYPES[info.dtype]), self._maps[info.file]
+        dtype, file = DTYPES[info.dtype], self._maps[info.file]
         view: NDArray[Any] = np.ndarray(info.shape, dtype, file, info.offset)
         weakref.finalize(view, _let_go, file, info.offset, info.nbytes)
         if not view.flags.aligned:  # kernels load whole elements: give them an aligned copy

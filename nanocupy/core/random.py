@@ -21,7 +21,7 @@ from nanocupy.core.maths.products import matmul
 from nanocupy.core.maths.reductions import argmax, max, sum
 from nanocupy.core.maths.scans import cumsum
 from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, eval, float32, int32, record, uint32
+from nanocupy.core.recorder.arrays import array, as_array, eval, record
 from nanocupy.core.recorder.casting import astype, common
 from nanocupy.core.recorder.graph import CONSTANT, Op
 from nanocupy.core.recorder.public import public
@@ -36,6 +36,7 @@ from nanocupy.core.recorder.specs import (
 from nanocupy.core.recorder.tracing import recording
 from nanocupy.core.recorder.values import holds
 from nanocupy.core.unsupported import refuse
+from nanocupy.dtypes import float32, int32, uint32
 
 __all__ = [
     "bernoulli", "categorical", "gumbel", "key", "laplace", "multivariate_normal", "normal",

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 
@@ -121,16 +120,3 @@ class GatherColumns:
 
 
 ALL_REDUCE, GATHER_COLUMNS = AllReduce(), GatherColumns()
-
-C_TYPES = {
-    np.dtype(np.float32): "float",
-    np.dtype(np.float16): "__half",
-    np.dtype(ml_dtypes.bfloat16): "__nv_bfloat16",
-}
-
-FLOATS: dict[np.dtype[Any], str] = {
-    np.dtype(np.float32): "f32",
-    np.dtype(np.float16): "f16",
-    np.dtype(ml_dtypes.bfloat16): "bf16",
-}
-"""What kernels' names call a dtype."""

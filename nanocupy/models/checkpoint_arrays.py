@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-import numpy as np
-
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.checkpoint.reader import DTYPES
 from nanocupy.core import array
@@ -21,7 +19,7 @@ def checkpoint_array(checkpoint: Checkpoint, name: str) -> array:
     if not checkpoint.is_made(name):
         return shared(read())
     info = checkpoint.info(name)
-    return record(_READ, spec=(info.shape, np.dtype(DTYPES[info.dtype])), read=read)
+    return record(_READ, spec=(info.shape, DTYPES[info.dtype]), read=read)
 
 
 def unused_biases(checkpoint: Checkpoint, expected: Container[str]) -> dict[str, tuple[int, ...]]:

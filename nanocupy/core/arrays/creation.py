@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, record, shared
+from nanocupy.core.recorder.arrays import array, as_array, record, shared
 from nanocupy.core.recorder.casting import fitting
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.specs import checked_shape, elements, same, whole_number
 from nanocupy.core.recorder.values import cast
+from nanocupy.dtypes import bool_, float32
 
 Dims = int | Sequence[int]
 _LARGE = 1 << 16  # bytes

@@ -25,7 +25,7 @@ from nanocupy.core.arrays.keys import (
     taken_apart,
 )
 from nanocupy.core.recorder import rowwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, record
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import fitting, rounded
 from nanocupy.core.recorder.graph import CONSTANT, Op, Spec
 from nanocupy.core.recorder.shapes import expand_dims, flat, reshape, slice_axis, squeeze
@@ -37,6 +37,7 @@ from nanocupy.core.recorder.specs import (
     resized,
     whole_number,
 )
+from nanocupy.dtypes import bool_
 
 # ---- reading
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.recorder.arrays import array, as_array, bool_, eval, int32
+from nanocupy.core.recorder.arrays import array, as_array, eval
 from nanocupy.core.recorder.graph import CONSTANT, Shape
 from nanocupy.core.recorder.specs import blank
 from nanocupy.core.recorder.tracing import recording
+from nanocupy.dtypes import bool_, int32
 
 Slice = type(np.s_[:])
 Key = tuple[Any, ...]

@@ -13,7 +13,7 @@ import numpy as np
 from nanocupy.core.arrays.creation import eye
 from nanocupy.core.maths.reductions import sum
 from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, record
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, fitting, together
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
@@ -30,6 +30,7 @@ from nanocupy.core.recorder.specs import (
     seen,
     whole_number,
 )
+from nanocupy.dtypes import bool_
 
 # ---- the same elements seen in another way
 

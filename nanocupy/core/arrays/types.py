@@ -10,7 +10,7 @@ import numpy as np
 from nanocupy.core.recorder.arrays import array
 from nanocupy.core.recorder.casting import common
 from nanocupy.core.recorder.dtype import Dtype, named, plain
-from nanocupy.device.chain import KINDS
+from nanocupy.dtypes import KINDS
 
 
 def finfo(dtype: Any) -> Any:

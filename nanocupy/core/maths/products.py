@@ -11,11 +11,12 @@ from nanocupy.core.arrays.indexing import take
 from nanocupy.core.arrays.layout import repeat
 from nanocupy.core.maths.reductions import sum
 from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, float32, record
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, together
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import reshape
 from nanocupy.core.recorder.specs import blank, broadcast, normal_axis, whole_number, widely
+from nanocupy.dtypes import float32
 
 
 def _matmul_spec(x: Spec, y: Spec) -> Spec:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nanocupy.core.recorder import elementwise, rowwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, int32, record, uint32
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, floating, summed
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.specs import (
@@ -20,6 +20,7 @@ from nanocupy.core.recorder.specs import (
     reduced,
     wide,
 )
+from nanocupy.dtypes import bool_, float32, int32, uint32
 
 
 class Reduction(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 
 from nanocupy.core.maths.reductions import mean
 from nanocupy.core.recorder import rowwise
-from nanocupy.core.recorder.arrays import array, as_array, record, uint32
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, floating, together
 from nanocupy.core.recorder.elementwise import isnan, where
 from nanocupy.core.recorder.graph import Op, Spec
@@ -23,6 +23,7 @@ from nanocupy.core.recorder.specs import (
     whole_number,
     wide,
 )
+from nanocupy.dtypes import uint32
 
 
 def _indices(spec: Spec, **_: Any) -> Spec:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.core.recorder.dtype import named
@@ -15,20 +14,6 @@ from nanocupy.core.recorder.graph import CONSTANT, STATIC, Node, Op, Shape, topo
 from nanocupy.core.recorder.values import NUMBERS, fresh, known
 from nanocupy.core.runtime.memory import hold
 from nanocupy.device.protocols import Rows
-
-bool_ = np.dtype(np.bool_)
-uint8 = np.dtype(np.uint8)
-uint16 = np.dtype(np.uint16)
-uint32 = np.dtype(np.uint32)
-uint64 = np.dtype(np.uint64)
-int8 = np.dtype(np.int8)
-int16 = np.dtype(np.int16)
-int32 = np.dtype(np.int32)
-int64 = np.dtype(np.int64)
-float16 = np.dtype(np.float16)
-bfloat16 = np.dtype(ml_dtypes.bfloat16)
-float32 = np.dtype(np.float32)
-float64 = np.dtype(np.float64)
 
 _SETTLING = threading.RLock()  # a node is one that is computed, or not yet, for other threads, too
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from nanocupy.core.compiling.chains import lowering
 from nanocupy.core.recorder import rowwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, int32, record, uint32
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.dtype import plain
 from nanocupy.core.recorder.graph import Op, Spec, width
 from nanocupy.core.recorder.values import NUMBERS, holds
+from nanocupy.dtypes import bool_, float32, int32, uint32
 from nanocupy.kernels.chains.functions import unchanged
 from nanocupy.kernels.quantize import Codes
 

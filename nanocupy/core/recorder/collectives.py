@@ -15,8 +15,8 @@ from nanocupy.core.recorder.graph import Node, Op, Spec, size, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.public import public
 from nanocupy.distributed import Group, world
+from nanocupy.dtypes import FLOATS
 from nanocupy.kernels import collective
-from nanocupy.kernels.kernel import FLOATS
 
 
 def _join(to: Lowering, node: Node) -> tuple[Any, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from nanocupy import dtypes
 
 
 class Dtype:
@@ -64,8 +65,9 @@ def plain(dtype: Any) -> np.dtype[Any]:
     return dtype.dtype if type(dtype) is Dtype else np.dtype(dtype)
 
 
-bool_ = named(np.dtype(np.bool_))
-int8, int16, int32, int64 = (named(np.dtype(f"i{size}")) for size in (1, 2, 4, 8))
-uint8, uint16, uint32, uint64 = (named(np.dtype(f"u{size}")) for size in (1, 2, 4, 8))
-float16, float32, float64 = (named(np.dtype(f"f{size}")) for size in (2, 4, 8))
-bfloat16 = named(np.dtype(ml_dtypes.bfloat16))
+bool_ = named(dtypes.bool_)
+int8, int16, int32, int64 = map(named, (dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64))
+uint8, uint16 = named(dtypes.uint8), named(dtypes.uint16)
+uint32, uint64 = named(dtypes.uint32), named(dtypes.uint64)
+float16, float32, float64 = map(named, (dtypes.float16, dtypes.float32, dtypes.float64))
+bfloat16 = named(dtypes.bfloat16)

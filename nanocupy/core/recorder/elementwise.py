@@ -15,10 +15,11 @@ import numpy as np
 
 from nanocupy.core.compiling.chains import by_chain, lowering, wide, without_gaps
 from nanocupy.core.recorder import rowwise, special
-from nanocupy.core.recorder.arrays import array, as_array, bool_, record, uint8
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, floating, together
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.specs import Becomes, broadcast, kept, whole_number, widely
+from nanocupy.dtypes import bool_, uint8
 from nanocupy.kernels.chains import functions
 from nanocupy.kernels.elementwise import gelu_reference
 

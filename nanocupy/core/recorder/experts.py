@@ -16,8 +16,9 @@ from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import astype, rounded
 from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
-from nanocupy.core.recorder.packed import ACTIVATIONS, QUANTIZE
+from nanocupy.core.recorder.packed import QUANTIZE
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import DTYPES
 from nanocupy.kernels import Launches
 from nanocupy.kernels import experts as kernel
 from nanocupy.kernels.elementwise import silu_reference
@@ -48,7 +49,7 @@ class _Scratch(NamedTuple):
 def _scratch(to: Lowering, rows: int, count: int, words: int, expert: Expert) -> _Scratch:
     hidden, dims, device = expert.down.k, expert.down.n, to.device
     shape, dtype = rounded(
-        ((rows, hidden), np.dtype(ACTIVATIONS.get(expert.down.activations, np.float32))),
+        ((rows, hidden), DTYPES[expert.down.activations]),
         None,
         expert.down.codes,
     )
@@ -137,7 +138,7 @@ class _Places(NamedTuple):
 
 def _places(to: Lowering, rows: int, chosen: int, experts: Sequence[Expert]) -> _Places:
     down, device = experts[0].down, to.device
-    shape, dtype = (rows * chosen, down.k), np.dtype(ACTIVATIONS[down.activations])
+    shape, dtype = (rows * chosen, down.k), DTYPES[down.activations]
     return to.shared(
         ("experts", rows, chosen, len(experts), down.n, shape, dtype),
         lambda: _Places(
@@ -223,7 +224,7 @@ def packed_experts(
     if gate.codes:
         x = record(QUANTIZE, x, codes=gate.codes)
     else:
-        x = astype(x, ACTIVATIONS[gate.activations])
+        x = astype(x, DTYPES[gate.activations])
     choice = {"chosen": chosen, "normalised": normalised}
     return record(EXPERTS, x, logits, experts=tuple(experts), choice=choice, shape=shape)
 
@@ -354,5 +355,5 @@ def switch_linear(
     Args:
         shape: of the result: [rows, ..., chosen, ..., n].
     """
-    x = astype(x, ACTIVATIONS[weights[0].activations])
+    x = astype(x, DTYPES[weights[0].activations])
     return record(SWITCH, x, index, weights=tuple(weights), shape=tuple(shape))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.core.recorder.arrays import array, float32, int32, record
+from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.graph import Node, Op, item, width
 from nanocupy.core.recorder.lowering import Lowering
+from nanocupy.dtypes import float32, int32
 from nanocupy.kernels import sample as sample_kernel
 
 

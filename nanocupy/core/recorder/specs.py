@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
-from nanocupy.core.recorder.arrays import array, bool_, float32, int8, record
+from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.graph import Op, Shape, Spec
 from nanocupy.device.protocols import Rows
+from nanocupy.dtypes import bool_, float32, int8
 
 Becomes = Callable[[np.dtype[Any]], np.dtype[Any]]
 Axes = int | Sequence[int] | None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.chain import KINDS
+from nanocupy.dtypes import KINDS
 
 _INT32 = np.iinfo(np.int32)
 _INT64 = np.iinfo(np.int64)

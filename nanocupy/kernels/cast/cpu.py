@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import bfloat16
 from nanocupy.kernels.quantize.cpu import KERNEL, rounding
 
-DTYPES = (np.dtype(ml_dtypes.bfloat16),)
+DTYPES = (bfloat16,)
 """What rows can be rounded to."""
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES, FLOATS
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 
-DTYPES = tuple(C_TYPES)
+DTYPES = tuple(FLOATS)
 """What rows can be rounded to."""
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import NUMBERS
 from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.linear.cpu import PanelWeight
 
 KERNEL = CpuKernel("embedding:embedding")
-_KINDS = {"f32": 0, "f16": 1, "bf16": 2}
 
 
 def launch(
@@ -31,5 +31,5 @@ def launch(
     form, limit = weight.format, weight.n if vocabulary is None else vocabulary
     arrays = (weight.view, tokens, out, rows.count)
     sizes = (weight.k, weight.n, weight.group_bytes)
-    how = (form.bits, form.group, _KINDS[form.kind], int(form.symmetric))
+    how = (form.bits, form.group, NUMBERS[form.kind], int(form.symmetric))
     return Launch(KERNEL, (*arrays, *sizes, *how, first, limit))

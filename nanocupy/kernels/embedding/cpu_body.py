@@ -12,16 +12,17 @@ from nanocupy.device.cpu.raw import (
     store_f32,
 )
 from nanocupy.device.cpu.simd import bf16_to_f32, f4, f16_to_f32, fn
+from nanocupy.dtypes import F16, F32
 
 GROUP = 64  # rows of the weight that lie interleaved
 
 
 @fn
 def half(address, kind):
-    """The value of a 16- or 32-bit float: kind 0 f32, 1 f16, 2 bf16."""
-    if kind == 0:
+    """The value of a float of a kind: F32, F16 or BF16."""
+    if kind == F32:
         return load_f32(address)
-    if kind == 1:
+    if kind == F16:
         return f16_to_f32(load_i16(address))
     return bf16_to_f32(load_i16(address))
 
@@ -30,9 +31,9 @@ def half(address, kind):
 def dense_row(base, lane, out, size, kind):
     """Row `lane` of a group of 64. bf16 lies in pairs along K."""
     for n in range(size):
-        if kind == 0:
+        if kind == F32:
             address = base + 4 * (GROUP * n + lane)
-        elif kind == 1:
+        elif kind == F16:
             address = base + 2 * (GROUP * n + lane)
         else:
             address = base + 4 * (GROUP * (n // 2) + lane) + 2 * (n % 2)
@@ -42,7 +43,7 @@ def dense_row(base, lane, out, size, kind):
 @fn
 def affine_row(base, lane, out, size, bits, group, kind, symmetric):
     """Row `lane` of a quantised group of 64: code * scale + bias, rounded once."""
-    width = 4 if kind == 0 else 2
+    width = 4 if kind == F32 else 2
     codes = GROUP * group * bits // 8
     for g in range(size // group):
         block = base + g * (codes + (2 - symmetric) * GROUP * width)

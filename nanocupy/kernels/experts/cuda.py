@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 from nanocupy.kernels.linear import PackedWeight
 from nanocupy.kernels.linear.cuda import RowMajorWeight
 

@@ -29,7 +29,8 @@ import numpy as np
 
 from nanocupy.device.cpu import target
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.kernel import FLOATS, CpuKernel
+from nanocupy.dtypes import DTYPES, FLOATS
+from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.linear import Format, PackedWeight, affine_format
 
 GROUP = 64  # outputs that lie interleaved
@@ -58,14 +59,14 @@ class PanelWeight(PackedWeight):
 def _block_bytes(form: Format) -> int:
     """Bytes of 64 outputs x one group along K (affine formats)."""
     numbers = (1 if form.symmetric else 2) * GROUP
-    return GROUP * form.group * form.bits // 8 + numbers * (4 if form.kind == "f32" else 2)
+    return GROUP * form.group * form.bits // 8 + numbers * DTYPES[form.kind].itemsize
 
 
 def _group_bytes(form: Format, size: int) -> int:
     """Bytes of 64 outputs with `size` inputs."""
     if form.bits:
         return size // form.group * _block_bytes(form)
-    return GROUP * size * (4 if form.kind == "f32" else 2)
+    return GROUP * size * DTYPES[form.kind].itemsize
 
 
 def kernel(form: Format, activations: str) -> CpuKernel:

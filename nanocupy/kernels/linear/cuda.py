@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES, DTYPES, FLOATS
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, FLOATS, GEMM, CudaKernel
+from nanocupy.kernels.kernel import GEMM, CudaKernel
 from nanocupy.kernels.linear import Format, PackedWeight, affine_format
 
-DTYPES = {name: dtype for dtype, name in FLOATS.items()}
 GEMV_ROWS = 4  # the most rows that CUDA cores multiply; more go to tensor cores
 _BLOCK = 128  # threads, of both products
 _GEMV_OUTPUTS = 16  # of a block

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.kernel import FLOATS, CpuKernel
+from nanocupy.dtypes import F32, KINDS, NUMBERS
+from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.quantize import Codes
 
 KERNEL = CpuKernel("quantize:quantize")
-_KINDS = {"f32": 0, "i8": 1, "i16": 2, "bf16": 3}  # as kernels tell them apart
 
 
 def rounding(out: Any, codes: Codes | None, size: int) -> tuple[int, int, int, int]:
@@ -21,14 +21,14 @@ def rounding(out: Any, codes: Codes | None, size: int) -> tuple[int, int, int, i
         codes: how it rounds them. None: to the dtype of `out`, f32 or bf16.
     """
     if codes:
-        return codes.row_bytes(size), codes.group, _KINDS[codes.kind], codes.zero
-    return size * out.dtype.itemsize, 16, _KINDS[FLOATS[out.dtype]], 0
+        return codes.row_bytes(size), codes.group, NUMBERS[codes.kind], codes.zero
+    return size * out.dtype.itemsize, 16, NUMBERS[KINDS[out.dtype]], 0
 
 
 def arguments(device: Any, out: Any, codes: Codes | None, size: int) -> tuple[Any, ...]:
     """`rounding`, after where a row lies until it is rounded: scratch, bytes of it a thread."""
     row, group, kind, zero = rounding(out, codes, size)
-    line = 0 if kind == _KINDS["f32"] else -(-size // 16) * 64
+    line = 0 if kind == F32 else -(-size // 16) * 64
     scratch = device.empty((device.threads, line), np.uint8) if line else 0
     return scratch, line, row, group, kind, zero
 

@@ -25,10 +25,10 @@ from nanocupy.device.cpu.simd import (
     vsplat,
     vstore_bf16_first,
 )
+from nanocupy.dtypes import BF16
 
 INFINITE = i4(0x7F800000)  # the bits of infinity
 SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a group counts as zeros
-F32, BF16 = 0, 3  # kinds; those between are the bytes of an integer
 
 
 @fn

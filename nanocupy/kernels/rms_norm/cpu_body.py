@@ -17,7 +17,8 @@ from nanocupy.device.cpu.simd import (
     vstore_first,
     vsum,
 )
-from nanocupy.kernels.quantize.cpu_body import F32, round_groups
+from nanocupy.dtypes import F32
+from nanocupy.kernels.quantize.cpu_body import round_groups
 
 
 @fn

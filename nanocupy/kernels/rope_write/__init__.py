@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels import rope
 from nanocupy.kernels.attention import KINDS, KVLayout
-from nanocupy.kernels.kernel import C_TYPES, CpuKernel, CudaKernel
+from nanocupy.kernels.kernel import CpuKernel, CudaKernel
 from nanocupy.kernels.rope import cuda as rope_cuda
 
 CPU = {kind: CpuKernel(f"rope_write:rope_write_{kind}") for kind in KINDS.values()}

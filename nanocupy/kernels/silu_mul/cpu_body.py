@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from nanocupy.device.cpu.raw import load_i64
 from nanocupy.device.cpu.simd import fn, i4, vload, vload_first, vstore, vstore_first
+from nanocupy.dtypes import F32
 from nanocupy.kernels.elementwise.cpu_body import vgelu, vsilu
-from nanocupy.kernels.quantize.cpu_body import F32, round_groups
+from nanocupy.kernels.quantize.cpu_body import round_groups
 
 
 def _gated(activation):

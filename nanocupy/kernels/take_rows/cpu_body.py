@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nanocupy.device.cpu.raw import load_i32, load_i64
-from nanocupy.kernels.quantize.cpu_body import F32, round_groups
+from nanocupy.dtypes import F32
+from nanocupy.kernels.quantize.cpu_body import round_groups
 from nanocupy.kernels.rope.cpu_body import copy
 
 

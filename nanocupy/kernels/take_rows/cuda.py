@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 
 
 def launch(device: Any, out: Any, x: Any, index: Any, rows: Rows, *, codes: None = None) -> Launch:
