@@ -13,8 +13,11 @@ from nanocupy.device.cpu.raw import (
 )
 from nanocupy.device.cpu.simd import bf16_to_f32, f4, f16_to_f32, fn
 from nanocupy.dtypes import F16, F32
+from nanocupy.kernels.embedding.cpu import EmbeddingArgs
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.linear.cpu import GROUP
 
-GROUP = 64  # rows of the weight that lie interleaved
+A = indices(EmbeddingArgs)
 
 
 @fn
@@ -67,24 +70,22 @@ def zeros(out, size):
 
 
 def embedding(a, thread, threads):
-    """a: weight, tokens i32, out [rows, K] f32, rows*, K, N, group bytes, bits, group, kind,
-    symmetric, first, vocabulary.
+    """Look up this thread's share of the tokens; rows of other parts of the table are zeros.
 
-    The weight has rows first to first + N of the table; other rows of it count as zeros. bits is 0
-    for a dense weight. Code 1: a token outside [0, vocabulary).
+    Code 1: a token outside the vocabulary.
     """
-    size, count, bytes_per_group, bits, group, kind = a[4], a[5], a[6], a[7], a[8], a[9]
-    rows = load_i64(a[3])
+    size, bits, kind = a[A.size], a[A.bits], a[A.kind]
+    rows = load_i64(a[A.rows])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
-        token, out = load_i32(a[1] + 4 * row), a[2] + 4 * size * row
-        if token < 0 or token >= a[12]:
+        token, out = load_i32(a[A.tokens] + 4 * row), a[A.out] + 4 * size * row
+        if token < 0 or token >= a[A.vocabulary]:
             return 1
-        at = token - a[11]
-        base = a[0] + at // GROUP * bytes_per_group
-        if at < 0 or at >= count:
+        at = token - a[A.first]
+        base = a[A.weight] + at // GROUP * a[A.group_bytes]
+        if at < 0 or at >= a[A.n]:
             zeros(out, size)
         elif bits == 0:
             dense_row(base, at % GROUP, out, size, kind)
         else:
-            affine_row(base, at % GROUP, out, size, bits, group, kind, a[10])
+            affine_row(base, at % GROUP, out, size, bits, a[A.group], kind, a[A.symmetric])
     return 0
