@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels import elementwise, launches_of, rope_write, routing, sample
+from nanocupy.kernels import elementwise, launches_of, sample
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.attention import cuda as paged_attention_cuda
 from nanocupy.kernels.experts import cuda as experts_cuda
@@ -83,11 +83,11 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     index = device.empty((256,), np.int32)
     for name in elementwise.BINARY:
         yield LAUNCHES.elementwise.launch_binary(device, name, x, x, x, rows, 64)
-    yield routing.launch_softmax(device, x, x, rows, 1, 64, x_stride=64)
-    yield routing.launch_argsort(device, index, x, rows, 1, 64, x_stride=64)
+    yield LAUNCHES.routing.launch_softmax(device, x, x, rows, 1, 64, x_stride=64)
+    yield LAUNCHES.routing.launch_argsort(device, index, x, rows, 1, 64, x_stride=64)
     along = {"x_stride": 64, "index_stride": 1}
-    yield routing.launch_take_along(device, x, x, index, rows, 1, 64, 1, **along)
-    yield routing.launch_sum(device, x, x, rows, 1, 2, 32, x_stride=64)
+    yield LAUNCHES.routing.launch_take_along(device, x, x, index, rows, 1, 64, 1, **along)
+    yield LAUNCHES.routing.launch_sum(device, x, x, rows, 1, 2, 32, x_stride=64)
     for name in elementwise.UNARY:
         yield LAUNCHES.elementwise.launch_unary(device, name, x, x, rows, 64)
     yield LAUNCHES.columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
@@ -151,7 +151,7 @@ def _attention(device: Any, rows: Rows, layout: KVLayout) -> Iterator[Any]:
         tiles = device.empty((256, 4), np.int32)
         yield paged_attention_cuda.launch_prefill(device, layout, *read, tiles, rows, **how)
     fresh = [device.empty((256, n, layout.head_dim), F32) for n in (heads, 2, 2)]
-    yield rope_write.launch(
+    yield LAUNCHES.rope_write.launch(
         device, layout, q, *pages, *fresh, index, index, table, rows, heads=heads
     )
 
@@ -163,7 +163,7 @@ def _samples(device: Any, rows: Rows) -> Iterator[Any]:
         buffers = SimpleNamespace(
             floats=token, top_k=token, target=token, edit_start=token, edits=token
         )
-        yield sample.launch(
+        yield LAUNCHES.sample.launch(
             device, token, lse, logits, buffers, rows, vocabulary=vocabulary, scratch=lse
         )
 

@@ -1,7 +1,7 @@
-"""`Dtype`: what `x.dtype` and `mx.float32` are. NumPy's dtype under MLX's names.
+"""The dtypes of arrays, and which dtype a result has: MLX's rules.
 
-It equals NumPy's dtype, is found in its place in a dict, and NumPy takes it for one. Inside the
-engine, graphs hold NumPy's own.
+Graphs hold NumPy's dtypes (`nanocupy.dtypes`). `x.dtype` and `mx.float32` are a `Dtype`:
+NumPy's dtype under MLX's names.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy import dtypes
+from nanocupy.dtypes import float32, int32, uint32
 
 
 class Dtype:
-    """
+    """A dtype as users see it. It equals NumPy's dtype, has its hash, and NumPy accepts it as one.
+
     Attributes:
         dtype: NumPy's.
         size: bytes of one element.
@@ -65,9 +66,32 @@ def plain(dtype: Any) -> np.dtype[Any]:
     return dtype.dtype if type(dtype) is Dtype else np.dtype(dtype)
 
 
-bool_ = named(dtypes.bool_)
-int8, int16, int32, int64 = map(named, (dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64))
-uint8, uint16 = named(dtypes.uint8), named(dtypes.uint16)
-uint32, uint64 = named(dtypes.uint32), named(dtypes.uint64)
-float16, float32, float64 = map(named, (dtypes.float16, dtypes.float32, dtypes.float64))
-bfloat16 = named(dtypes.bfloat16)
+# ---- which dtype a result has
+
+
+def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype if it is one of floats, else float32."""
+    return dtype if dtype.kind in "fV" else float32
+
+
+def common(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that values of these dtypes have together.
+
+    Ints never widen floats: int32 with float16 is float16. Nothing becomes float64 by itself.
+    """
+    if dtypes.count(dtypes[0]) == len(dtypes):
+        return dtypes[0]
+    floats = {d for d in dtypes if d.kind in "fV"}
+    if len(floats) == 1:
+        return floats.pop()
+    if floats:  # float16 and bfloat16 meet in float32
+        return max(*floats, float32, key=lambda d: d.itemsize)
+    found = np.result_type(*dtypes)
+    return float32 if found.kind == "f" else found
+
+
+def summed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Small ints are summed in 32 bits."""
+    if dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize < 4):
+        return uint32 if dtype.kind == "u" else int32
+    return dtype
