@@ -85,39 +85,27 @@ class WrittenKernel(CudaKernel):
     text: str
 
 
-class Gemm:
-    """The library's matrix product, out[m, n] = x[m, k] . weight[n, k]^T, f32 accumulation.
+class LibraryKernel:
+    """What a library does on CUDA where there is no kernel of ours."""
 
-    Arguments of its Launch: (out, x, weight, m, n, k, out_stride, accumulate): device arrays (x and
-    weight contiguous and of one dtype, out f32 with rows out_stride elements apart), plain ints,
-    and whether the product is added to what out holds.
-    """
-
-    name = "gemm"
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
-GEMM = Gemm()
+GEMM = LibraryKernel("gemm")
+"""out[m, n] = x[m, k] . weight[n, k]^T with f32 sums, by cuBLAS.
 
+Arguments: (out, x, weight, m, n, k, out_stride, accumulate). x and weight are contiguous and of one
+dtype; out is f32, its rows out_stride elements apart. accumulate: the product is added to out.
+"""
+ALL_REDUCE = LibraryKernel("all_reduce")
+"""The sum or the max of every rank's x, on all ranks, by NCCL.
 
-class AllReduce:
-    """The sum, or the largest, of every rank's x, on all ranks; carried out by NCCL.
+Arguments: (x, out, count, how), x and out of one dtype or the same array; how is "sum" or "max".
+"""
+GATHER_COLUMNS = LibraryKernel("gather_columns")
+"""Every rank's columns side by side, on all ranks, by NCCL.
 
-    Arguments of its Launch: (x, out, count, how): device arrays of one dtype (out may be x), a
-    plain int, and "sum" or "max".
-    """
-
-    name = "all_reduce"
-
-
-class GatherColumns:
-    """Every rank's columns side by side, on all ranks; carried out by NCCL.
-
-    Arguments of its Launch: (x, out, scratch, rows, widths): device arrays of one dtype, x
-    [rows, widths[rank]], out [rows, sum(widths)] and scratch of as many elements as out; a plain
-    int, and a tuple of one plain int a rank.
-    """
-
-    name = "gather_columns"
-
-
-ALL_REDUCE, GATHER_COLUMNS = AllReduce(), GatherColumns()
+Arguments: (x, out, scratch, rows, widths), arrays of one dtype: x [rows, widths[rank]],
+out [rows, sum(widths)], scratch with as many elements as out; widths has one int a rank.
+"""

@@ -73,7 +73,7 @@ class Blas:
             raise KernelError(f"[gemm] {name} failed with status {status}")
 
     def gemm(self, launch: Launch) -> None:
-        """Run a `GEMM` launch. See `kernels.base.Gemm` for its arguments."""
+        """Run a `GEMM` launch. See `kernels.kernel.GEMM` for its arguments."""
         out, x, weight, m, n, k, out_stride, accumulate = launch.args
         kind = CUDA_TYPES[x.dtype]
         zero, one = (ctypes.addressof(scalar) for scalar in self._scalars)

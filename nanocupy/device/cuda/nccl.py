@@ -53,7 +53,7 @@ class NcclLink:
     # ---- launches
 
     def call(self, launch: Launch) -> Call:
-        """What puts a launch on the stream. See `kernels.base` for the arguments."""
+        """What puts a launch on the stream. See `kernels.kernel` for the arguments."""
         if launch.kernel.name == "all_reduce":
             return self._all_reduce(*launch.args)
         return self._gather_columns(*launch.args)

@@ -17,4 +17,4 @@ def launch(
     """out = x on the first `rows` rows, in out's dtype; x's are `x_stride` elements apart."""
     apart = 4 * (width if x_stride is None else x_stride)
     finish = rounding(out, None, width)
-    return Launch(KERNEL, QuantizeArgs(x, out, rows.count, width, apart, *finish))
+    return Launch(KERNEL, (*QuantizeArgs(x, out, rows.count, width, apart), *finish))

@@ -5,7 +5,7 @@ code = round(x / scale), scale = max|x| of a group along K / 32767 or 127. A row
 -zero * sum of codes). Of every four 16-bit codes the second and the third are
 exchanged: a 32-bit word of a packed weight gives up its even bytes together, then its odd ones.
 
-What makes a value (a norm, say) may round it as it writes it: `cpu.arguments`.
+What makes a value (a norm, say) may round it as it writes it: `cpu.rounding`.
 """
 
 from __future__ import annotations

@@ -27,9 +27,10 @@ from nanocupy.device.cpu.simd import (
 )
 from nanocupy.dtypes import BF16
 from nanocupy.kernels.kernel import indices
-from nanocupy.kernels.quantize.cpu import QuantizeArgs
+from nanocupy.kernels.quantize.cpu import QuantizeArgs, Rounding
 
 A = indices(QuantizeArgs)
+OUT = indices(Rounding, len(A))
 INFINITE = i4(0x7F800000)  # the bits of infinity
 SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a group counts as zeros
 
@@ -83,14 +84,14 @@ def round_groups(x, record, size, group, kind, zero, first, last):
 
 def quantize(a, thread, threads):
     """Round this thread's share of the groups of all rows."""
-    size, group = a[A.size], a[A.group]
+    size, group = a[A.size], a[OUT.group]
     groups = (size + group - 1) // group
     work = load_i64(a[A.rows]) * groups
     item, last = work * thread // threads, work * (thread + 1) // threads
     while item < last:
         row, g = item // groups, item % groups
         end = min(groups, g + last - item)
-        x, out = a[A.x] + row * a[A.x_stride], a[A.out] + row * a[A.row_bytes]
-        round_groups(x, out, size, group, a[A.kind], a[A.zero], g, end)
+        x, out = a[A.x] + row * a[A.x_stride], a[A.out] + row * a[OUT.row_bytes]
+        round_groups(x, out, size, group, a[OUT.kind], a[OUT.zero], g, end)
         item += end - g
     return 0

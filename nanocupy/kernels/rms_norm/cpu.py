@@ -7,14 +7,14 @@ from typing import NamedTuple
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels.kernel import CpuKernel, float_argument
 from nanocupy.kernels.quantize import Codes
-from nanocupy.kernels.quantize.cpu import arguments
+from nanocupy.kernels.quantize.cpu import scratch_rounding
 
 RMS_NORM = CpuKernel("rms_norm:rms_norm")
 ADD_RMS_NORM = CpuKernel("rms_norm:add_rms_norm")
 
 
 class RmsNormArgs(NamedTuple):
-    """Arguments of rms_norm; strides in bytes. The vectors of a row are adjacent."""
+    """Arguments of rms_norm before `ScratchRounding`; strides in bytes."""
 
     out: DeviceArray
     x: DeviceArray  # f32
@@ -22,19 +22,13 @@ class RmsNormArgs(NamedTuple):
     rows: DeviceArray
     size: int
     eps: DeviceArray
-    vectors: int  # of a row; 1 where rows are rounded
+    vectors: int  # of a row, adjacent; 1 where rows are rounded
     x_stride: int
     out_stride: int
-    scratch: DeviceArray | int  # where a row lies until it is rounded
-    scratch_bytes: int  # of a thread
-    row_bytes: int  # of a row of out
-    group: int
-    kind: int
-    zero: int
 
 
 class AddRmsNormArgs(NamedTuple):
-    """Arguments of add_rms_norm, of rows without gaps."""
+    """Arguments of add_rms_norm before `ScratchRounding`; rows have no gaps."""
 
     out_h: DeviceArray  # f32
     out: DeviceArray
@@ -44,12 +38,6 @@ class AddRmsNormArgs(NamedTuple):
     rows: DeviceArray
     size: int
     eps: DeviceArray
-    scratch: DeviceArray | int  # where a row lies until it is rounded
-    scratch_bytes: int  # of a thread
-    row_bytes: int  # of a row of out
-    group: int
-    kind: int
-    zero: int
 
 
 def launch(
@@ -70,8 +58,8 @@ def launch(
     size = weight.shape[0]
     strides = (4 * (vectors * size if s is None else s) for s in (x_stride, out_stride))
     numbers = (rows.count, size, float_argument(device, eps), vectors, *strides)
-    finish = arguments(device, out, codes, size)
-    return Launch(RMS_NORM, RmsNormArgs(out, x, weight, *numbers, *finish))
+    finish = scratch_rounding(device, out, codes, size)
+    return Launch(RMS_NORM, (*RmsNormArgs(out, x, weight, *numbers), *finish))
 
 
 def launch_add(
@@ -87,5 +75,5 @@ def launch_add(
     """
     size = weight.shape[0]
     numbers = (rows.count, size, float_argument(device, eps))
-    finish = arguments(device, out, codes, size)
-    return Launch(ADD_RMS_NORM, AddRmsNormArgs(out_h, out, x, residual, weight, *numbers, *finish))
+    args = AddRmsNormArgs(out_h, out, x, residual, weight, *numbers)
+    return Launch(ADD_RMS_NORM, (*args, *scratch_rounding(device, out, codes, size)))

@@ -19,10 +19,12 @@ from nanocupy.device.cpu.simd import (
 )
 from nanocupy.dtypes import F32
 from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.quantize.cpu import ScratchRounding
 from nanocupy.kernels.quantize.cpu_body import round_groups
 from nanocupy.kernels.rms_norm.cpu import AddRmsNormArgs, RmsNormArgs
 
 R, A = indices(RmsNormArgs), indices(AddRmsNormArgs)
+R_OUT, A_OUT = indices(ScratchRounding, len(R)), indices(ScratchRounding, len(A))
 
 
 @fn
@@ -68,25 +70,26 @@ def norm_rounded(out, x, weight, size, eps, scratch, group, kind, zero):
 
 def rms_norm(a, thread, threads):
     """Norm this thread's share of the vectors."""
-    size, vectors, kind = a[R.size], a[R.vectors], a[R.kind]
-    eps, scratch = load_f32(a[R.eps]), a[R.scratch] + a[R.scratch_bytes] * thread
-    out_stride = a[R.out_stride] if kind == F32 else a[R.row_bytes]
+    size, vectors, kind = a[R.size], a[R.vectors], a[R_OUT.kind]
+    eps, scratch = load_f32(a[R.eps]), a[R_OUT.scratch] + a[R_OUT.scratch_bytes] * thread
+    out_stride = a[R.out_stride] if kind == F32 else a[R_OUT.row_bytes]
     count = load_i64(a[R.rows]) * vectors
     for i in range(count * thread // threads, count * (thread + 1) // threads):
         row = i // vectors
         column = 4 * size * (i - row * vectors)
         out, x = a[R.out] + row * out_stride + column, a[R.x] + row * a[R.x_stride] + column
-        norm_rounded(out, x, a[R.weight], size, eps, scratch, a[R.group], kind, a[R.zero])
+        norm_rounded(out, x, a[R.weight], size, eps, scratch, a[R_OUT.group], kind, a[R_OUT.zero])
     return 0
 
 
 def add_rms_norm(a, thread, threads):
     """Add, then norm, this thread's share of the rows."""
     size, eps, rows = a[A.size], load_f32(a[A.eps]), load_i64(a[A.rows])
-    scratch = a[A.scratch] + a[A.scratch_bytes] * thread
+    scratch = a[A_OUT.scratch] + a[A_OUT.scratch_bytes] * thread
+    group, kind, zero = a[A_OUT.group], a[A_OUT.kind], a[A_OUT.zero]
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         offset = 4 * size * row
-        h, out = a[A.out_h] + offset, a[A.out] + a[A.row_bytes] * row
+        h, out = a[A.out_h] + offset, a[A.out] + a[A_OUT.row_bytes] * row
         add(h, a[A.x] + offset, a[A.residual] + offset, size)
-        norm_rounded(out, h, a[A.weight], size, eps, scratch, a[A.group], a[A.kind], a[A.zero])
+        norm_rounded(out, h, a[A.weight], size, eps, scratch, group, kind, zero)
     return 0

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.quantize import Codes
-from nanocupy.kernels.quantize.cpu import arguments
+from nanocupy.kernels.quantize.cpu import scratch_rounding
 
 KERNELS = {name: CpuKernel(f"silu_mul:{name}_mul") for name in ("silu", "gelu")}
 
 
 class GatedArgs(NamedTuple):
-    """Arguments of silu_mul and gelu_mul; strides in bytes."""
+    """Arguments of silu_mul and gelu_mul before `ScratchRounding`; strides in bytes."""
 
     out: DeviceArray
     gate: DeviceArray  # f32
@@ -22,12 +22,6 @@ class GatedArgs(NamedTuple):
     width: int
     gate_stride: int
     up_stride: int
-    scratch: DeviceArray | int  # where a row lies until it is rounded
-    scratch_bytes: int  # of a thread
-    row_bytes: int  # of a row of out
-    group: int
-    kind: int
-    zero: int
 
 
 def launch(
@@ -43,6 +37,6 @@ def launch(
         gate_stride, up_stride: elements from row to row. Default: width.
     """
     strides = (4 * (width if s is None else s) for s in (gate_stride, up_stride))
-    finish = arguments(device, out, codes, width)
-    args = GatedArgs(out, gate, up, rows.count, width, *strides, *finish)
-    return Launch(KERNELS[activation], args)
+    finish = scratch_rounding(device, out, codes, width)
+    args = GatedArgs(out, gate, up, rows.count, width, *strides)
+    return Launch(KERNELS[activation], (*args, *finish))

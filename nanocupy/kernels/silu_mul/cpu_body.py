@@ -7,10 +7,12 @@ from nanocupy.device.cpu.simd import fn, i4, vload, vload_first, vstore, vstore_
 from nanocupy.dtypes import F32
 from nanocupy.kernels.elementwise.cpu_body import vgelu, vsilu
 from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.quantize.cpu import ScratchRounding
 from nanocupy.kernels.quantize.cpu_body import round_groups
 from nanocupy.kernels.silu_mul.cpu import GatedArgs
 
 A = indices(GatedArgs)
+OUT = indices(ScratchRounding, len(A))
 
 
 def _gated(activation):
@@ -28,16 +30,19 @@ def _gated(activation):
 
     def kernel(a, thread, threads):
         """Compute this thread's share of the groups of every row: one row keeps all busy."""
-        width, group, kind = a[A.width], a[A.group], a[A.kind]
-        scratch, groups = a[A.scratch] + a[A.scratch_bytes] * thread, (width + group - 1) // group
+        width, group, kind = a[A.width], a[OUT.group], a[OUT.kind]
+        scratch, groups = (
+            a[OUT.scratch] + a[OUT.scratch_bytes] * thread,
+            (width + group - 1) // group,
+        )
         begin, end = groups * thread // threads, groups * (thread + 1) // threads
         for row in range(load_i64(a[A.rows])):
-            out = a[A.out] + a[A.row_bytes] * row
+            out = a[A.out] + a[OUT.row_bytes] * row
             gate, up = a[A.gate] + a[A.gate_stride] * row, a[A.up] + a[A.up_stride] * row
             to = out if kind == F32 else scratch
             columns(to, gate, up, begin * group, min(end * group, width))
             if kind != F32:
-                round_groups(scratch, out, width, group, kind, a[A.zero], begin, end)
+                round_groups(scratch, out, width, group, kind, a[OUT.zero], begin, end)
         return 0
 
     return kernel

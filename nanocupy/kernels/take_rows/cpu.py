@@ -15,7 +15,7 @@ KERNEL = CpuKernel("take_rows:take_rows")
 
 
 class TakeRowsArgs(NamedTuple):
-    """Arguments of the kernel, of rows without gaps."""
+    """Arguments of the kernel before `Rounding`; rows have no gaps."""
 
     out: DeviceArray
     x: DeviceArray  # f32 [limit, width]
@@ -23,10 +23,6 @@ class TakeRowsArgs(NamedTuple):
     rows: DeviceArray
     limit: int
     width: int
-    row_bytes: int  # of a row of out
-    group: int
-    kind: int
-    zero: int
 
 
 def launch(
@@ -41,4 +37,4 @@ def launch(
     words = out.view(np.float32) if out.dtype == np.int32 else out  # ints are copied as they are
     limit, width = x.shape
     finish = rounding(words, codes, width)
-    return Launch(KERNEL, TakeRowsArgs(out, x, index, rows.count, limit, width, *finish))
+    return Launch(KERNEL, (*TakeRowsArgs(out, x, index, rows.count, limit, width), *finish))
