@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from nanocupy.device.protocols import Launch, Rows
 
 
 class CpuKernel:
@@ -122,6 +125,11 @@ class GatherColumns:
 
 
 ALL_REDUCE, GATHER_COLUMNS = AllReduce(), GatherColumns()
+
+MakeLaunches = Callable[[Rows], Iterable[Launch]]
+"""The launches of an operation for as many rows as there can be."""
+Shared = Callable[[Any, Callable[[], Any]], Any]
+"""shared(key, make): working memory that launches of one size share, made once."""
 
 C_TYPES = {
     np.dtype(np.float32): "float",
