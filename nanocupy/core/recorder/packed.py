@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nanocupy.core.recorder.arrays import array, bfloat16, float16, float32, record
+from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import astype, rounded
+from nanocupy.core.recorder.dtypes import bfloat16, float16, float32
 from nanocupy.core.recorder.graph import Node, Op, leaf, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.kernels import embedding as embedding_kernel

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.core.recorder.arrays import array, float32, int32, record
+from nanocupy.core.recorder.arrays import array, record
+from nanocupy.core.recorder.dtypes import float32, int32
 from nanocupy.core.recorder.graph import Node, Op, item, width
 from nanocupy.core.recorder.lowering import Lowering
 
