@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import fixed_rows
+from nanocupy.dtypes import DTYPES, bfloat16
 from nanocupy.kernels import attention, launches_of, quantize, rope
 
 LAUNCHES = launches_of("cpu")
@@ -122,8 +122,7 @@ def _weight(form: str) -> Any:
     copies = -(-(128 << 20) * 8 // (BITS[form] * MLP * HIDDEN))  # more than a cache holds
     shape = (copies * MLP, HIDDEN)
     if form[0] not in "qs":
-        kinds: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
-        return rng.standard_normal(shape, dtype=np.float32).astype(kinds[form])
+        return rng.standard_normal(shape, dtype=np.float32).astype(DTYPES[form])
     bits = int(form[1:])
     codes = rng.integers(0, 2**32, (shape[0], HIDDEN * bits // 32), dtype=np.uint32)
     scales = rng.random((shape[0], HIDDEN // 32)).astype(np.float16)
@@ -145,7 +144,7 @@ def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case
         ).run()
     elif weight.activations == "bf16":
         source, stride = x, 2 * HIDDEN
-        x = device.empty(x.shape, ml_dtypes.bfloat16)
+        x = device.empty(x.shape, bfloat16)
         device.capture([LAUNCHES.cast.launch(device, x, source, count, HIDDEN)]).run()
     out = device.empty((rows, weight.n), np.float32)
     strides = {"x_stride": stride, "out_stride": 4 * weight.n}

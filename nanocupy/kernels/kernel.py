@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
@@ -130,16 +129,3 @@ MakeLaunches = Callable[[Rows], Iterable[Launch]]
 """The launches of an operation for as many rows as there can be."""
 Shared = Callable[[Any, Callable[[], Any]], Any]
 """shared(key, make): working memory that launches of one size share, made once."""
-
-C_TYPES = {
-    np.dtype(np.float32): "float",
-    np.dtype(np.float16): "__half",
-    np.dtype(ml_dtypes.bfloat16): "__nv_bfloat16",
-}
-
-FLOATS: dict[np.dtype[Any], str] = {
-    np.dtype(np.float32): "f32",
-    np.dtype(np.float16): "f16",
-    np.dtype(ml_dtypes.bfloat16): "bf16",
-}
-"""What kernels' names call a dtype."""

@@ -14,8 +14,8 @@ from nanocupy.core.recorder.arrays import array, as_array
 from nanocupy.core.recorder.graph import Node, Op, Spec, item, size
 from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering
-from nanocupy.device.chain import KINDS
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES, KINDS
 from nanocupy.kernels import chains
 from nanocupy.kernels.kernel import WrittenKernel
 
@@ -113,7 +113,7 @@ class CustomKernel:
         """The kernel for arrays of these dtypes."""
         if self.cuda is None:
             raise NotImplementedError(f"[{self.name}] has no CUDA source: give cuda=")
-        kinds = [chains.CUDA_TYPES[KINDS[d]] for _, d in (*ins, *outs)]
+        kinds = [C_TYPES[d] for _, d in (*ins, *outs)]
         names = (*self.inputs, *self.outputs)
         const = ["const "] * len(ins) + [""] * len(outs)
         parameters = [f"{c}{k}* {n}" for c, k, n in zip(const, kinds, names, strict=True)]

@@ -29,8 +29,9 @@ from nanocupy.core.recorder.graph import (
 from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering, Operand
 from nanocupy.core.recorder.specs import broadcast
-from nanocupy.device.chain import DTYPES, KINDS, Chain
+from nanocupy.device.chain import Chain
 from nanocupy.device.protocols import Rows
+from nanocupy.dtypes import DTYPES, KINDS
 from nanocupy.kernels import chains
 from nanocupy.kernels.chains.functions import Build, Unfit
 

@@ -10,7 +10,8 @@ from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import astype
 from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
-from nanocupy.core.recorder.packed import ACTIVATIONS, QUANTIZE
+from nanocupy.core.recorder.packed import QUANTIZE
+from nanocupy.dtypes import DTYPES
 from nanocupy.kernels import experts as kernel
 from nanocupy.kernels.elementwise import silu_reference
 from nanocupy.kernels.experts import Expert
@@ -53,7 +54,7 @@ def packed_experts(
     if gate.codes:
         x = record(QUANTIZE, x, codes=gate.codes)
     else:
-        x = astype(x, ACTIVATIONS[gate.activations])
+        x = astype(x, DTYPES[gate.activations])
     choice = {"chosen": chosen, "normalised": normalised}
     return record(EXPERTS, x, logits, experts=tuple(experts), choice=choice, shape=shape)
 
@@ -126,5 +127,5 @@ def switch_linear(
     Args:
         shape: of the result: [rows, ..., chosen, ..., n].
     """
-    x = astype(x, ACTIVATIONS[weights[0].activations])
+    x = astype(x, DTYPES[weights[0].activations])
     return record(SWITCH, x, index, weights=tuple(weights), shape=tuple(shape))

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.device.chain import DTYPES, Chain, Loops, Step, item_bytes
+from nanocupy.device.chain import Chain, Loops, Step, item_bytes
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES, DTYPES, KINDS
 from nanocupy.kernels.kernel import WrittenKernel
 
 CUDA_BLOCK = 256
@@ -214,11 +215,7 @@ def call(address: int, words: Any, serial: bool = False) -> None:
 # ---- as CUDA source
 
 
-CUDA_TYPES = {
-    "bool": "bool", "i8": "signed char", "i16": "short", "i32": "int", "i64": "long long",
-    "u8": "unsigned char", "u16": "unsigned short", "u32": "unsigned", "u64": "unsigned long long",
-    "f16": "__half", "bf16": "__nv_bfloat16", "f32": "float", "f64": "double",
-}  # fmt: skip
+CUDA_TYPES = {KINDS[dtype]: c_type for dtype, c_type in C_TYPES.items()}
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
     "eq": "==", "ne": "!=", "and": "&", "or": "|", "xor": "^",

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import DTYPES
 from nanocupy.kernels.experts import Expert, gates_and_ups
 from nanocupy.kernels.kernel import CpuKernel, MakeLaunches, Shared
 from nanocupy.kernels.linear import PackedWeight
@@ -115,8 +115,7 @@ def expert_scratch(
     if codes := down.codes:
         middle = device.empty((rows, codes.row_bytes(down.k)), np.uint8)
     else:
-        floats = ml_dtypes.bfloat16 if down.activations == "bf16" else np.float32
-        middle = device.empty((rows, down.k), floats)
+        middle = device.empty((rows, down.k), DTYPES[down.activations])
     return ExpertScratch(
         device.empty((rows, experts), np.float32),
         device.empty((experts, rows), np.int32),
@@ -185,7 +184,7 @@ def _expert(
     """One expert: scratch.x -> scratch.y."""
     both, start = scratch.both.reshape(-1), 0
     for weight in gate_up:
-        place = {"x_stride": 4 * scratch.x.shape[1], "out_stride": 8 * down.k}
+        place: dict[str, Any] = {"x_stride": 4 * scratch.x.shape[1], "out_stride": 8 * down.k}
         yield from linear.launch(device, weight, scratch.x, both[start:], rows, **place)
         start += weight.n
     gate, up = both, both[down.k :]
@@ -228,7 +227,7 @@ def prepare_switch(
     def launches(rows: Rows) -> Iterator[Launch]:
         how: dict[str, Any] = {"chosen": chosen, "share": share, "picks_stride": picks_stride}
         yield list_places(lists, sources, counts, picks, rows, **how)
-        place = {"x_stride": 4 * x.shape[1], "out_stride": 4 * n}
+        place: dict[str, Any] = {"x_stride": 4 * x.shape[1], "out_stride": 4 * n}
         for number, weight in enumerate(weights):
             assert isinstance(weight, PanelWeight)
             own = Rows(places, counts[number : number + 1])

@@ -21,11 +21,12 @@ from typing import NamedTuple
 import numpy as np
 
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES, DTYPES
 from nanocupy.kernels import cuda_grid
 from nanocupy.kernels.experts import Expert, gates_and_ups
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel, MakeLaunches, Shared
+from nanocupy.kernels.kernel import CudaKernel, MakeLaunches, Shared
 from nanocupy.kernels.linear import PackedWeight
-from nanocupy.kernels.linear.cuda import DTYPES, RowMajorWeight
+from nanocupy.kernels.linear.cuda import RowMajorWeight
 from nanocupy.kernels.silu_mul import cuda as silu_mul
 
 MOST_CHOSEN = 32  # lanes of a warp

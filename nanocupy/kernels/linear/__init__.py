@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.dtypes import FLOATS
 from nanocupy.kernels import launches_of
-from nanocupy.kernels.kernel import FLOATS
 from nanocupy.kernels.linear import affine
 from nanocupy.kernels.quantize import LARGEST, Codes
 

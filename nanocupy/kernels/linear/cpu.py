@@ -23,17 +23,38 @@ small model (SmolLM2-135M: 95.7 % of its most likely tokens stay, mean KL 0.007;
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nanocupy.device.cpu import target
-from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.kernel import FLOATS, CpuKernel
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import DTYPES, FLOATS
+from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.linear import Format, PackedWeight, affine_format
 
+if TYPE_CHECKING:
+    from nanocupy.device.cpu.device import CpuDevice
+
 GROUP = 64  # outputs that lie interleaved
+ROW_BLOCK = 96  # rows whose activations stay in L2 while the weights pass by
 CHUNK = 1 << 17  # bytes of a weight that are packed at a time
+
+
+class LinearArgs(NamedTuple):
+    """Arguments of a kernel; strides in bytes."""
+
+    weight: DeviceArray
+    x: DeviceArray
+    out: DeviceArray  # f32
+    rows: DeviceArray
+    size: int  # inputs
+    n: int  # outputs
+    x_stride: int
+    out_stride: int
+    bias: DeviceArray | int  # f32, or 0
+    scratch: DeviceArray | int  # where a thread computes outputs that are no whole pair of panels
+    scratch_bytes: int  # of a thread
 
 
 @dataclass(frozen=True)
@@ -58,14 +79,14 @@ class PanelWeight(PackedWeight):
 def _block_bytes(form: Format) -> int:
     """Bytes of 64 outputs x one group along K (affine formats)."""
     numbers = (1 if form.symmetric else 2) * GROUP
-    return GROUP * form.group * form.bits // 8 + numbers * (4 if form.kind == "f32" else 2)
+    return GROUP * form.group * form.bits // 8 + numbers * DTYPES[form.kind].itemsize
 
 
 def _group_bytes(form: Format, size: int) -> int:
     """Bytes of 64 outputs with `size` inputs."""
     if form.bits:
         return size // form.group * _block_bytes(form)
-    return GROUP * size * (4 if form.kind == "f32" else 2)
+    return GROUP * size * DTYPES[form.kind].itemsize
 
 
 def kernel(form: Format, activations: str) -> CpuKernel:
@@ -79,7 +100,7 @@ def kernel(form: Format, activations: str) -> CpuKernel:
 # ---- packing
 
 
-def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[PanelWeight]:
+def pack(device: CpuDevice, weights: list[Any], activations: str = "f32") -> list[PanelWeight]:
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
@@ -203,25 +224,19 @@ def _spread(words: np.ndarray) -> np.ndarray:
 
 
 def launch(
-    device: Any,
-    weight: PanelWeight,
-    x: Any,
-    out: Any,
-    rows: Rows,
-    *,
-    x_stride: int,
-    out_stride: int,
-    bias: Any = None,
-) -> list[Launch]:
+    device: Device, weight: PanelWeight, x: DeviceArray, out: DeviceArray, rows: Rows, *,
+    x_stride: int, out_stride: int, bias: DeviceArray | None = None,
+) -> list[Launch]:  # fmt: skip
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
         x: rows of k activations, as `weight.activations` says.
         bias: f32 [n padded to 32], or None.
     """
-    scratch: Any = 0
+    scratch: DeviceArray | int = 0
     if weight.n % 32:
-        scratch = device.empty((device.threads, 96 * 32), np.float32)
-    args = (weight.view, x, out, rows.count, weight.k, weight.n, x_stride, out_stride)
-    tail = (0 if bias is None else bias, scratch, 96 * 128)
-    return [Launch(kernel(weight.format, weight.activations), (*args, *tail))]
+        scratch = device.empty((device.threads, ROW_BLOCK * 32), np.float32)
+    sizes = (weight.k, weight.n, x_stride, out_stride)
+    tail = (0 if bias is None else bias, scratch, ROW_BLOCK * 128)
+    args = LinearArgs(weight.view, x, out, rows.count, *sizes, *tail)
+    return [Launch(kernel(weight.format, weight.activations), args)]

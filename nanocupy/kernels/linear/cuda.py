@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES, DTYPES, FLOATS
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, FLOATS, GEMM, CudaKernel
+from nanocupy.kernels.kernel import GEMM, CudaKernel
 from nanocupy.kernels.linear import Format, PackedWeight, affine_format
 
-DTYPES = {name: dtype for dtype, name in FLOATS.items()}
 GEMV_ROWS = 4  # the most rows that CUDA cores multiply; more go to tensor cores
 _BLOCK = 128  # threads, of both products
 _GEMV_OUTPUTS = 16  # of a block
@@ -62,7 +62,7 @@ class RowMajorWeight(PackedWeight):
 # ---- packing
 
 
-def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[RowMajorWeight]:
+def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[RowMajorWeight]:
     """Put weights that share inputs and format into one buffer, side by side.
 
     Args:
@@ -113,16 +113,9 @@ def _affine(
 
 
 def launch(
-    device: Any,
-    weight: RowMajorWeight,
-    x: Any,
-    out: Any,
-    rows: Rows,
-    *,
-    x_stride: int,
-    out_stride: int,
-    bias: Any = None,
-) -> list[Launch]:
+    device: Device, weight: RowMajorWeight, x: DeviceArray, out: DeviceArray, rows: Rows, *,
+    x_stride: int, out_stride: int, bias: DeviceArray | None = None,
+) -> list[Launch]:  # fmt: skip
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
@@ -145,15 +138,16 @@ def launch(
     return launches
 
 
-def add_bias(out: Any, bias: Any, rows: Rows, n: int, out_stride: int) -> Launch:
+def add_bias(out: DeviceArray, bias: DeviceArray, rows: Rows, n: int, out_stride: int) -> Launch:
     """out += bias f32 [n] on the first `rows` rows, which lie `out_stride` elements apart."""
     args = (out, bias, rows.count, np.int32(n), np.int64(out_stride))
     return cuda_grid.elementwise(CudaKernel("elementwise", "add_bias"), args, rows, n)
 
 
 def _affine_product(
-    weight: RowMajorWeight, x: Any, out: Any, rows: Rows, x_stride: int, out_stride: int
-) -> Launch:
+    weight: RowMajorWeight, x: DeviceArray, out: DeviceArray, rows: Rows, x_stride: int,
+    out_stride: int,
+) -> Launch:  # fmt: skip
     if x_stride * x.dtype.itemsize % 16:
         raise NotImplementedError(
             f"[linear] rows that lie {x_stride} elements of {x.dtype} apart: kernels read 16 bytes"

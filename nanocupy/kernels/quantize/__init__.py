@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nanocupy.dtypes import DTYPES
+
 LARGEST = {"i16": 32767, "i8": 127}  # code of an activation
 
 
@@ -31,8 +33,7 @@ class Codes:
 
     def row_bytes(self, size: int) -> int:
         """Bytes of a row of `size` values, padded to whole cache lines."""
-        itemsize = {"i16": 2, "i8": 1}[self.kind]
-        return -(-(itemsize * size + 8 * (size // self.group)) // 64) * 64
+        return -(-(DTYPES[self.kind].itemsize * size + 8 * (size // self.group)) // 64) * 64
 
 
 def reference(x: np.ndarray, codes: Codes) -> tuple[np.ndarray, np.ndarray]:
