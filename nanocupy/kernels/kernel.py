@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from nanocupy.device.protocols import Launch, Rows
 
 
 class CpuKernel:
@@ -109,3 +112,8 @@ GATHER_COLUMNS = LibraryKernel("gather_columns")
 Arguments: (x, out, scratch, rows, widths), arrays of one dtype: x [rows, widths[rank]],
 out [rows, sum(widths)], scratch with as many elements as out; widths has one int a rank.
 """
+
+MakeLaunches = Callable[[Rows], Iterable[Launch]]
+"""The launches of an operation for as many rows as there can be."""
+Shared = Callable[[Any, Callable[[], Any]], Any]
+"""shared(key, make): working memory that launches of one size share, made once."""
