@@ -1,4 +1,4 @@
-"""What a kernel's contract file needs, free of compilers until a kernel is run."""
+"""The kinds of kernels, and how they take arguments. Compilers are loaded when a kernel runs."""
 
 from __future__ import annotations
 
@@ -47,9 +47,12 @@ class CpuKernel:
 def indices(arguments: Any, start: int = 0) -> Any:
     """The position of each argument of a kernel, by name.
 
-    `arguments` is a NamedTuple class. A launch passes an instance of it; the kernel's body, which
-    gets an array `a` of words, reads `a[A.rows]` with `A = indices(RopeArgs)`. `start`:
-    the position of the first, where others come before.
+    A launch passes an instance of a NamedTuple class. The kernel's body, which gets an array `a` of
+    words, reads `a[A.rows]` with `A = indices(RopeArgs)`.
+
+    Args:
+        arguments: the class.
+        start: the position of the first argument, where others come before.
     """
     return arguments(*range(start, start + len(arguments._fields)))
 

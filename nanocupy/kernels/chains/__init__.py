@@ -18,7 +18,7 @@ Strides = tuple[int, ...]
 
 
 class Layout(NamedTuple):
-    """How inputs are walked.
+    """How the inputs of a chain lie in memory.
 
     Attributes:
         scale: times the number of rows, it is the first dimension.
@@ -38,12 +38,12 @@ class Layout(NamedTuple):
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The last arguments of a kernel."""
+        """The last arguments of a kernel: see `Loops.counts`."""
         return self.scale, *self.dims, *(s for walk in self.strides for s in walk)
 
 
 def layout(shape: Sequence[int], strides: Sequence[Strides], kinds: Sequence[str]) -> Layout:
-    """The fewest dimensions that do: neighbours that every input walks alike become one.
+    """The layout with the fewest dimensions: neighbours become one where every input allows it.
 
     Args:
         shape: of the result; the first dimension may become another when the kernel runs.

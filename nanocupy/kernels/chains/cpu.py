@@ -66,13 +66,17 @@ class HostChain:
 
     @property
     def source(self) -> str:
-        """Of its kernel, made for inputs without gaps."""
+        """The source of its kernel for inputs without gaps."""
         ways = ("row",) * len(self.chain.inputs)
         return str(kernel_of(self.chain, Loops(0, ways)).text)
 
     def __call__(self, *arrays: np.ndarray, out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-        """The outputs. `out`: where they go, if not to new arrays; an input of the result's shape
-        and size of elements may be one."""
+        """Compute the outputs.
+
+        Args:
+            out: arrays for the outputs. Default: new ones. One may be an input of the same shape
+                and element size.
+        """
         key = tuple([(x.shape, x.strides) for x in arrays])
         walk = self._walks.get(key) or self._walk(key)
         outs = out or [self._empty(walk.shape, dtype) for dtype in self._dtypes]
@@ -85,7 +89,7 @@ class HostChain:
         return list(outs)
 
     def _kernel(self, walk: Walk, outs: list[int]) -> Any:
-        """The one for many elements."""
+        """The kernel for many elements: large results are written past the caches."""
         kernel = walk.kernel
         bytes_out = walk.size * sum(d.itemsize for d in self._dtypes)
         even = kernel.loops.outer == 0 or walk.shape[-1] % 16 == 0
@@ -116,10 +120,11 @@ def _broadcast_strides(shape: Any, strides: Any, to: tuple[int, ...]) -> Strides
 
 
 def call(address: int, words: Any, serial: bool = False) -> None:
-    """Run a kernel by the threads that engines run on, too; or by this one.
+    """Run a kernel on the thread pool that engines use, or on this thread.
 
     Args:
         words: its arguments, a ctypes array of int64.
+        serial: on this thread.
     """
     if serial:
         _KERNEL(address)(words, 0, 1)

@@ -75,8 +75,15 @@ def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[Pack
     return packed
 
 
-def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> Format:
-    """The format of an affine weight as `pack` takes it. Raises ValueError if it is unknown."""
+def format_of(weight: Any) -> tuple[Format, int]:
+    """The format of a weight as `pack` takes it, and its inputs. ValueError if it is unknown."""
+    if not isinstance(weight, tuple):
+        if weight.dtype not in FLOATS:
+            raise ValueError(
+                f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
+            )
+        return Format(FLOATS[weight.dtype]), weight.shape[1]
+    codes, scales, biases, bits = weight
     size = codes.shape[1] * 32 // bits
     group = size // scales.shape[1]
     groups = (16, 32, 64, 128) if bits == 8 else (32, 64, 128)
@@ -86,7 +93,7 @@ def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bit
             "in groups of 32, 64 or 128, or 8 bits in groups of 16"
         )
     kind = FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
-    return Format(kind, bits, group)
+    return Format(kind, bits, group), size
 
 
 def dequantize(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> np.ndarray:

@@ -29,9 +29,9 @@ import numpy as np
 
 from nanocupy.device.cpu import target
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
-from nanocupy.dtypes import DTYPES, FLOATS
+from nanocupy.dtypes import DTYPES
 from nanocupy.kernels.kernel import CpuKernel
-from nanocupy.kernels.linear import Format, PackedWeight, affine_format
+from nanocupy.kernels.linear import Format, PackedWeight, format_of
 
 if TYPE_CHECKING:
     from nanocupy.device.cpu.device import CpuDevice
@@ -134,22 +134,16 @@ def _met(form: Format, activations: str) -> str:
     return "i16" if activations == "i8" and not target.dots_bytes(form.bits) else activations
 
 
-def _format_of(weight: Any, symmetric: bool = False) -> tuple[Format, int]:
-    """The format of a weight as `pack` takes it, and its inputs. ValueError if it is unknown."""
-    if isinstance(weight, tuple):
-        codes, scales, biases, bits = weight
-        form = affine_format(codes, scales, scales if symmetric else biases, bits)
-        return replace(form, symmetric=symmetric), codes.shape[1] * 32 // bits
-    kind = FLOATS.get(weight.dtype)
-    if kind is None:
-        raise ValueError(
-            f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
-        )
-    if kind == "bf16" and weight.shape[1] % 2:
-        raise ValueError(
-            f"[linear] bf16 weight with {weight.shape[1]} inputs: the number must be even"
-        )
-    return Format(kind), weight.shape[1]
+def _format_of(weight: Any, symmetric: bool) -> tuple[Format, int]:
+    """`format_of` a weight, perhaps without its biases."""
+    if symmetric:
+        codes, scales, _, bits = weight
+        form, size = format_of((codes, scales, scales, bits))
+        return replace(form, symmetric=True), size
+    form, size = format_of(weight)
+    if form == Format("bf16") and size % 2:
+        raise ValueError(f"[linear] bf16 weight with {size} inputs: the number must be even")
+    return form, size
 
 
 def _is_symmetric(weight: Any) -> bool:

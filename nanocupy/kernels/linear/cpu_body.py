@@ -6,7 +6,7 @@ it is computed with, and GEMV = GEMM to the bit.
 
 A kernel's name says its format, then its activations: `dense_f32_f32`, `dense_f16_f32`,
 `dense_bf16_f32`, `dense_bf16_bf16`; `q4_g32_f16_f32` (4 bits, groups of 32, f16 scales), and the
-same with `_i16` or `_i8`; `s4_...` where no biases are stored. `nanocupy.kernels.linear` has the
+same with `_i16` or `_i8`; `s4_...` where no biases are stored. `cpu.py` has the
 layouts.
 """
 
@@ -59,7 +59,7 @@ class Tiles(NamedTuple):
 
 
 def tiles(integers: bool) -> Tiles:
-    """For the SIMD level; with integer accumulators beside those of f32, or without."""
+    """The tiles for the SIMD level, with integer accumulators beside those of f32 or without."""
     if target.level() == "avx512":  # 32 registers of one panel each
         return Tiles((6, 4, 2, 1), 2) if integers else Tiles((12, 4, 2, 1), 2)
     return Tiles((4, 2, 1, 1), 1) if integers else Tiles((6, 4, 2, 1), 1)  # 16 of half a panel

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
-from nanocupy.dtypes import C_TYPES, DTYPES, FLOATS
+from nanocupy.dtypes import C_TYPES, DTYPES, uint32
 from nanocupy.kernels import cuda_grid
 from nanocupy.kernels.kernel import GEMM, CudaKernel
-from nanocupy.kernels.linear import Format, PackedWeight, affine_format
+from nanocupy.kernels.linear import Format, PackedWeight, format_of
 
 GEMV_ROWS = 4  # the most rows that CUDA cores multiply; more go to tensor cores
 _BLOCK = 128  # threads, of both products
@@ -69,17 +69,18 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[R
         activations: what all weights meet: "f32", "f16" or "bf16".
         weights: see `linear.pack`.
     """
-    parts = [_affine(*w) if isinstance(w, tuple) else _floats(w, activations) for w in weights]
-    form, first, size = parts[0]
-    assert all(p[0] == form and p[2] == size for p in parts)
-    total = sum(len(arrays[0]) for _, arrays, _ in parts)
+    form, size = _format_of(weights[0], activations)
+    assert all(_format_of(weight, activations) == (form, size) for weight in weights)
+    values = DTYPES[form.kind]
+    parts = [weight[:3] if form.bits else (weight,) for weight in weights]
+    total = sum(len(arrays[0]) for arrays in parts)
     buffers = [
-        device.empty((total, array.shape[1]), dtype)
-        for array, dtype in zip(first, _dtypes(form), strict=True)
+        device.empty((total, array.shape[1]), uint32 if i == 0 and form.bits else values)
+        for i, array in enumerate(parts[0])
     ]
     packed: list[RowMajorWeight] = []
     start = 0
-    for _, arrays, _ in parts:
+    for arrays in parts:
         n = len(arrays[0])
         for buffer, array in zip(buffers, arrays, strict=True):
             # An array that has the buffer's dtype goes straight from the file's pages.
@@ -89,24 +90,10 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[R
     return packed
 
 
-def _dtypes(form: Format) -> list[np.dtype[Any]]:
-    values = DTYPES[form.kind]
-    return [np.dtype(np.uint32), values, values] if form.bits else [values]
-
-
-def _floats(weight: np.ndarray, activations: str) -> tuple[Format, list[np.ndarray], int]:
-    if weight.dtype not in FLOATS:
-        raise ValueError(
-            f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
-        )
-    return Format(activations), [weight], weight.shape[1]
-
-
-def _affine(
-    codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int
-) -> tuple[Format, list[np.ndarray], int]:
-    form = affine_format(codes, scales, biases, bits)
-    return form, [codes, scales, biases], codes.shape[1] * 32 // bits
+def _format_of(weight: Any, activations: str) -> tuple[Format, int]:
+    """`format_of` a weight on the device: floats are rounded to what they meet."""
+    form, size = format_of(weight)
+    return form if form.bits else Format(activations), size
 
 
 # ---- launches
