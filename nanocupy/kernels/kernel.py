@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 
 
 class CpuKernel:
@@ -57,7 +57,7 @@ def indices(arguments: Any, start: int = 0) -> Any:
     return arguments(*range(start, start + len(arguments._fields)))
 
 
-def float_argument(device: Any, value: float) -> Any:
+def float_argument(device: Device, value: float) -> DeviceArray:
     """A float as an argument of a CPU kernel: the address of one on the device."""
     return device.asarray(np.array([value], np.float32))
 
@@ -116,7 +116,7 @@ Arguments: (x, out, scratch, rows, widths), arrays of one dtype: x [rows, widths
 out [rows, sum(widths)], scratch with as many elements as out; widths has one int a rank.
 """
 
-MakeLaunches = Callable[[Rows], Iterable[Launch]]
+MakeLaunches = Callable[[Rows], Launch | Iterable[Launch]]
 """The launches of an operation for as many rows as there can be."""
 Shared = Callable[[Any, Callable[[], Any]], Any]
 """shared(key, make): working memory that launches of one size share, made once."""

@@ -22,8 +22,9 @@ small model (SmolLM2-135M: 95.7 % of its most likely tokens stay, mean KL 0.007;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from nanocupy.device.cpu import target
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.dtypes import DTYPES
 from nanocupy.kernels.kernel import CpuKernel
-from nanocupy.kernels.linear import Format, PackedWeight, format_of
+from nanocupy.kernels.linear import Format, PackedWeight, RawWeight, format_of
 
 if TYPE_CHECKING:
     from nanocupy.device.cpu.device import CpuDevice
@@ -71,7 +72,7 @@ class PanelWeight(PackedWeight):
         return -(-self.n // GROUP) * self.group_bytes
 
     @property
-    def view(self) -> Any:
+    def view(self) -> DeviceArray:
         """The buffer from this weight's first group on, flat."""
         return self.data[self.start // GROUP :].reshape(-1)
 
@@ -100,14 +101,15 @@ def kernel(form: Format, activations: str) -> CpuKernel:
 # ---- packing
 
 
-def pack(device: CpuDevice, weights: list[Any], activations: str = "f32") -> list[PanelWeight]:
+def pack(
+    device: CpuDevice, weights: Sequence[RawWeight], activations: str = "f32"
+) -> list[PanelWeight]:
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
         activations: "f32", or what affine weights meet: "i16", or "i8" (where that is no faster, 16
             bits are taken); with either, bf16 weights meet bf16 where that is faster, other floats
             f32.
-        weights: see `linear.pack`.
     """
     symmetric = all(map(_is_symmetric, weights))
     form, size = _format_of(weights[0], symmetric)
@@ -134,7 +136,7 @@ def _met(form: Format, activations: str) -> str:
     return "i16" if activations == "i8" and not target.dots_bytes(form.bits) else activations
 
 
-def _format_of(weight: Any, symmetric: bool) -> tuple[Format, int]:
+def _format_of(weight: RawWeight, symmetric: bool) -> tuple[Format, int]:
     """`format_of` a weight, perhaps without its biases."""
     if symmetric:
         codes, scales, _, bits = weight
@@ -146,7 +148,7 @@ def _format_of(weight: Any, symmetric: bool) -> tuple[Format, int]:
     return form, size
 
 
-def _is_symmetric(weight: Any) -> bool:
+def _is_symmetric(weight: RawWeight) -> bool:
     """Whether a weight is affine, and its biases are what its scales make of half the codes."""
     if not isinstance(weight, tuple):
         return False
@@ -155,9 +157,9 @@ def _is_symmetric(weight: Any) -> bool:
     return np.array_equal(scales.astype(np.float32) * zero, biases.astype(np.float32))
 
 
-def _fill(form: Format, out: np.ndarray, weight: Any) -> None:
+def _fill(form: Format, out: np.ndarray, weight: RawWeight) -> None:
     """Pack one weight into its part of a buffer, as much at a time as stays in a CPU's cache."""
-    parts = weight[:3] if form.bits else (weight,)
+    parts = weight[:3] if isinstance(weight, tuple) else (weight,)
     fill = _fill_affine if form.bits else _fill_dense
     step = max(1, CHUNK // out.shape[1])
     for start in range(0, len(out), step):

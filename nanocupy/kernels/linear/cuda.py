@@ -18,6 +18,7 @@ every bit of the result, depends on the size of the step that holds it, and on n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.dtypes import C_TYPES, DTYPES, uint32
 from nanocupy.kernels import cuda_grid
 from nanocupy.kernels.kernel import GEMM, CudaKernel
-from nanocupy.kernels.linear import Format, PackedWeight, format_of
+from nanocupy.kernels.linear import Format, PackedWeight, RawWeight, format_of
 
 GEMV_ROWS = 4  # the most rows that CUDA cores multiply; more go to tensor cores
 _BLOCK = 128  # threads, of both products
@@ -62,12 +63,13 @@ class RowMajorWeight(PackedWeight):
 # ---- packing
 
 
-def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[RowMajorWeight]:
+def pack(
+    device: Device, weights: Sequence[RawWeight], activations: str = "f32"
+) -> list[RowMajorWeight]:
     """Put weights that share inputs and format into one buffer, side by side.
 
     Args:
         activations: what all weights meet: "f32", "f16" or "bf16".
-        weights: see `linear.pack`.
     """
     form, size = _format_of(weights[0], activations)
     assert all(_format_of(weight, activations) == (form, size) for weight in weights)
@@ -90,7 +92,7 @@ def pack(device: Device, weights: list[Any], activations: str = "f32") -> list[R
     return packed
 
 
-def _format_of(weight: Any, activations: str) -> tuple[Format, int]:
+def _format_of(weight: RawWeight, activations: str) -> tuple[Format, int]:
     """`format_of` a weight on the device: floats are rounded to what they meet."""
     form, size = format_of(weight)
     return form if form.bits else Format(activations), size

@@ -57,9 +57,9 @@ def launch(
     assert vectors == 1 or out.dtype.itemsize == 4
     size = weight.shape[0]
     strides = (4 * (vectors * size if s is None else s) for s in (x_stride, out_stride))
-    numbers = (rows.count, size, float_argument(device, eps), vectors, *strides)
-    finish = scratch_rounding(device, out, codes, size)
-    return Launch(RMS_NORM, (*RmsNormArgs(out, x, weight, *numbers), *finish))
+    number = float_argument(device, eps)
+    args = RmsNormArgs(out, x, weight, rows.count, size, number, vectors, *strides)
+    return Launch(RMS_NORM, (*args, *scratch_rounding(device, out, codes, size)))
 
 
 def launch_add(
