@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from nanocupy.device.cpu import host_memory
 from nanocupy.distributed import ONE, Group
+from nanocupy.dtypes import NAMED
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
 from nanocupy.kernels.attention import token_bytes
@@ -37,7 +36,7 @@ class KVCacheConfig:
         from nanocupy.kernels.attention import KVLayout
 
         shape = (self.num_blocks, self.kv_heads, self.head_dim, self.block_size)
-        dtypes = numpy_dtype(self.dtype), numpy_dtype(self.activations)
+        dtypes = NAMED[self.dtype], NAMED[self.activations]
         return KVLayout(*shape, dtypes[0], self.device, dtypes[1])
 
     @property
@@ -51,7 +50,7 @@ class KVCacheConfig:
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
     """Bytes of keys and values that one token takes in all layers."""
-    return 2 * layers * kv_heads * token_bytes(head_dim, numpy_dtype(dtype))
+    return 2 * layers * kv_heads * token_bytes(head_dim, NAMED[dtype])
 
 
 class Room(NamedTuple):
@@ -132,10 +131,3 @@ def longest_sequence(config: Any, options: EngineOptions) -> int:
             "positions at most; lower --max-model-len"
         )
     return longest
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """float32, float16, bfloat16 or int8 as NumPy knows it."""
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
