@@ -15,11 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nanocupy import children
+from nanocupy.checkpoint.known_models import FetchError
 from nanocupy.checkpoint.progress import bar
-
-
-class FetchError(Exception):
-    """This way of getting a file did not work; the text says why. The next way may."""
 
 
 def installed_file(package: str, name: str) -> Path | None:

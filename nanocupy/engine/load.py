@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
 
     runner: Any
     tokenizer: Any
-    chat_template: Any | None
+    load_chat_template: Callable[[], Any]  # None where the model has none
     config: Any
     generation_config: dict[str, Any]
 
@@ -102,7 +102,7 @@ def load_here(
     """
     from nanocupy.checkpoint import load_generation_config, resolve
     from nanocupy.engine.bars import Bars
-    from nanocupy.text import Tokenizer, load_chat_template
+    from nanocupy.text import Tokenizer
 
     with Bars(options.progress) as bars:
         group.together(check)
@@ -110,11 +110,17 @@ def load_here(
         if group.size() > 1:
             _same_model(folder, group)
         parts = group.together(lambda: _parts(folder, options, group, bars))
-        tokenizer, template, generation_config = group.together(
-            lambda: (Tokenizer(folder), load_chat_template(folder), load_generation_config(folder))
+        tokenizer, generation_config = group.together(
+            lambda: (Tokenizer(folder), load_generation_config(folder))
         )
         runner = make_runner(parts, options, group)
-    return Loaded(runner, tokenizer, template, parts.config, generation_config)
+
+    def load_template() -> Any:
+        from nanocupy.text import load_chat_template
+
+        return load_chat_template(folder)
+
+    return Loaded(runner, tokenizer, load_template, parts.config, generation_config)
 
 
 def _same_model(folder: Path, group: Group) -> None:

@@ -17,7 +17,6 @@ from nanocupy.text.added_tokens import add_named_tokens
 from nanocupy.text.files import end_ids, end_texts, special_token_texts
 from nanocupy.text.lower_bound import LowerBound, growth, parts
 from nanocupy.text.pieces import pieces
-from nanocupy.text.plain import Plain, hiding, sharing
 
 MAX_ID = 2**32 - 1
 _SHORT = 1 << 12  # characters that are encoded in a millisecond
@@ -60,7 +59,7 @@ class Tokenizer:
         # Runs of spaces that some vocabularies add are text, not markup.
         self.added = {i: token.content for i, token in added.items() if token.content.strip()}
         self._texts = special_token_texts(self.folder)
-        self._plain: dict[Callable[..., Plain], Plain] = {}  # made when text first holds markup
+        self._plain: dict[Callable[..., Any], Any] = {}  # made when text first holds markup
 
     @cached_property
     def vocab_size(self) -> int:
@@ -110,6 +109,10 @@ class Tokenizer:
     def encode_plain(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
         ids = self.encode(text, add_special=False, limit=limit)
+        if self.added.keys().isdisjoint(ids):
+            return ids
+        from nanocupy.text.plain import hiding, sharing
+
         for spelled in (sharing, hiding):
             if self.added.keys().isdisjoint(ids):
                 return ids
