@@ -12,7 +12,6 @@ from nanocupy.distributed import ONE, Group
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
 from nanocupy.kernels.attention import token_bytes
-from nanocupy.models.shard import kv_heads_of
 
 SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
 
@@ -66,6 +65,15 @@ def cpu_room(processes: int = 1) -> Room:
     return Room(int(SHARE * host_memory.available()) // processes, host_memory.total() // processes)
 
 
+def _kv_heads(config: Any, group: Group) -> int:
+    """This rank's KV heads."""
+    if group.size() == 1:
+        return int(config.num_key_value_heads)
+    from nanocupy.models.shard import kv_heads_of
+
+    return kv_heads_of(config, group)
+
+
 def plan(
     config: Any,
     options: EngineOptions,
@@ -86,7 +94,7 @@ def plan(
             KV memory than there is, or heads that the ranks cannot share.
     """
     room = room or cpu_room()
-    shape = (config.num_hidden_layers, kv_heads_of(config, group), config.head_dim)
+    shape = (config.num_hidden_layers, _kv_heads(config, group), config.head_dim)
     dtype, size = numbers.kv, options.block_size
     longest = longest_sequence(config, options)
     per_block = size * bytes_per_token(*shape, dtype)

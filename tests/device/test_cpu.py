@@ -1,4 +1,4 @@
-"""The CPU device: kernel cache, thread team, graphs."""
+"""The CPU device: kernel cache, thread pool, graphs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from device.chains import chain
-from nanocupy.device.cpu import jit, threads
+from nanocupy.device.cpu import jit, thread_pool
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.memory import HUGE_PAGE, SLAB
 from nanocupy.device.protocols import KernelError, Launch, fixed_rows
@@ -26,9 +26,9 @@ from nanocupy.kernels import launches_of
 CPU = launches_of("cpu")
 
 
-@pytest.mark.parametrize("team", [1, 2, 3, 5])
-def test_every_kernel_waits_for_the_one_before(team: int) -> None:
-    device = CpuDevice(threads=team)
+@pytest.mark.parametrize("pool", [1, 2, 3, 5])
+def test_every_kernel_waits_for_the_one_before(pool: int) -> None:
+    device = CpuDevice(threads=pool)
     launches, first, last = chain(device, 200)
     graph = device.capture(launches)
     for run in range(5):
@@ -108,8 +108,8 @@ def test_closing_a_team_is_harmless() -> None:
     graph = device.capture(launches)
     graph.run()
     for _ in range(2):
-        threads.team(3).close()
-        threads.team(3).close()
+        thread_pool.shared_pool(3).close()
+        thread_pool.shared_pool(3).close()
         first[:] = 0
         graph.run()
         assert (last == 5).all()
@@ -119,7 +119,7 @@ def test_a_worker_that_cannot_start_fails_one_run(monkeypatch: pytest.MonkeyPatc
     device = CpuDevice(threads=3)
     launches, first, last = chain(device, 5)
     graph = device.capture(launches)
-    threads.team(3).close()
+    thread_pool.shared_pool(3).close()
     start = threading.Thread.start
 
     def fail(thread: threading.Thread) -> None:
@@ -145,8 +145,8 @@ def test_a_run_without_its_caller_holds_nobody_up(
     device = CpuDevice(threads=3)
     launches, first, last = chain(device, 5)
     graph = device.capture(launches)
-    team, calls = threads.team(3), iter(range(3))
-    walk = team._walk
+    pool, calls = thread_pool.shared_pool(3), iter(range(3))
+    walk = pool._walk
 
     def interrupted(*args: int) -> int:
         if next(calls) == 1:
@@ -157,7 +157,7 @@ def test_a_run_without_its_caller_holds_nobody_up(
     for _ in range(3):
         graph.run()
         with monkeypatch.context() as patch:
-            patch.setattr(team, "_walk", interrupted)
+            patch.setattr(pool, "_walk", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 graph.run()
         first[:] = 7
@@ -193,11 +193,11 @@ def test_memory_is_counted_whoever_asks() -> None:
 
 def test_lasting_arrays_lie_side_by_side_in_huge_pages() -> None:
     memory = CpuDevice(threads=1).memory
-    arrays = [memory.lasting((n, 3), np.float32) for n in (5, 100_000, 0, 7)]
+    arrays = [memory.persistent((n, 3), np.float32) for n in (5, 100_000, 0, 7)]
     first, second, _, last = [a.ctypes.data for a in arrays]
     assert (first % HUGE_PAGE, second - first, last - second) == (0, 64, 1_200_000)
     assert memory.active == sum(a.nbytes for a in arrays)
-    large = memory.lasting((SLAB // 4 + 1,), np.float32)
+    large = memory.persistent((SLAB // 4 + 1,), np.float32)
     assert large.ctypes.data % HUGE_PAGE == 0
     for a in (*arrays, large):
         assert not a.any()
@@ -208,7 +208,7 @@ def test_lasting_arrays_lie_side_by_side_in_huge_pages() -> None:
 
 def test_a_slab_is_left_for_the_next_when_it_is_full() -> None:
     memory = CpuDevice(threads=1).memory
-    arrays = [memory.lasting((SLAB // 5 * 2,), np.uint8) for _ in range(6)]
+    arrays = [memory.persistent((SLAB // 5 * 2,), np.uint8) for _ in range(6)]
     for n, a in enumerate(arrays):
         a[...] = n
     assert [set(a[:: 1 << 20]) for a in arrays] == [{n} for n in range(6)]

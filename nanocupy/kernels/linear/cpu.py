@@ -93,7 +93,7 @@ def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[Pane
     assert all(_format_of(weight, symmetric) == (form, size) for weight in weights)
     outputs = [len(weight[0] if isinstance(weight, tuple) else weight) for weight in weights]
     groups = [-(-n // GROUP) for n in outputs]
-    data = device.memory.lasting((sum(groups), _group_bytes(form, size)), np.uint8)
+    data = device.memory.persistent((sum(groups), _group_bytes(form, size)), np.uint8)
     meets = _met(form, activations)
     packed: list[PanelWeight] = []
     row = 0
