@@ -12,21 +12,32 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import ml_dtypes
+import numpy as np
+
 from nanocupy.quoting import quoted
 
 MAX_HEADER = 100_000_000
 MAX_NAME = 512  # characters of a tensor's name
 _U64 = 1 << 64
 
-BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8"), 8),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
-    **dict.fromkeys(("F32", "I32", "U32"), 32),
-    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
-    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    **{f"U{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"I{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+}
+"""The NumPy dtype of each dtype of the format that is read."""
+BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | {
+    **dict.fromkeys(("F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64},
 }
 """Bits of one element of each dtype of the format."""
+FLOATS = {name: DTYPES[name] for name in ("F16", "BF16", "F32")}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+"""The format's name of each NumPy dtype."""
 
 
 class TensorInfo(NamedTuple):

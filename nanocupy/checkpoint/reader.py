@@ -8,56 +8,36 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from nanocupy.checkpoint.affine_layout import Derived, as_affine
 from nanocupy.checkpoint.config import ModelConfig, load_config
-from nanocupy.checkpoint.header import TensorInfo, read_header
+from nanocupy.checkpoint.header import DTYPES, TensorInfo, read_header
 from nanocupy.files import checked, is_there, read_json
 from nanocupy.quoting import listed, quoted
-
-DTYPES: dict[str, DTypeLike] = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "U16": np.uint16,
-    "I16": np.int16,
-    "U32": np.uint32,
-    "I32": np.int32,
-    "U64": np.uint64,
-    "I64": np.int64,
-    "F16": np.float16,
-    "F32": np.float32,
-    "F64": np.float64,
-    "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-}
-"""What `Checkpoint.read` gives for each safetensors dtype that it reads."""
 
 INDEX = "model.safetensors.index.json"
 ADAPTERS = (
     *("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
     *("adapters.safetensors", "adapters.npz"),
 )
-"""What peft and mlx-lm write of a fine-tuned model that is not merged."""
-MOST_WEIGHTS = 1 << 63  # bytes: what is mapped needs no bound
+"""The files of an adapter of peft or mlx-lm that is not merged into the weights."""
+MOST_WEIGHTS = 1 << 63  # bytes: mapped files need no bound
 
 
 class Checkpoint:
     """Every tensor of a Hugging Face folder: one safetensors file, or shards with an index.
 
     Opening reads and checks the headers only; `read` gives views of the mapped files. Weights in
-    other programs' quantised layouts are there as `checkpoint.affine_layout` has them, and
-    `config.quantization` says of each module what it is. Raises ValueError, naming the file and
+    other programs' quantised layouts are shown in the affine layout (`checkpoint.affine_layout`),
+    and `config.quantization` has the form of each module. Raises ValueError, naming the file and
     what is wrong with it.
 
     Args:
-        foreign: see `load_config`. Weights of all experts in one tensor stay so.
+        foreign: see `load_config`. Weights of all experts in one tensor stay in it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, foreign: bool = False) -> None:
@@ -65,14 +45,14 @@ class Checkpoint:
         self.config: ModelConfig = load_config(self.folder, foreign=foreign)
         self._maps: dict[Path, mmap.mmap] = {}
         self._tensors: dict[str, TensorInfo] = {}
-        self._made: dict[str, Derived] = {}
+        self._derived: dict[str, Derived] = {}
         try:
             for path in weight_files(self.folder):
                 self._open(path)
             self._check_index()
             _refuse_adapter(self.folder)
-            self._made = self._as_affine(stacked=foreign)
-            self.config = self._with_its_head()
+            self._derived = self._as_affine(stacked=foreign)
+            self.config = self._with_own_head()
             if inside := sorted(self.folder.glob("*/adapter_config.json")):
                 note = f"the adapter in {inside[0].parent} is not applied"
                 self.config = replace(self.config, notes=(*self.config.notes, note))
@@ -88,7 +68,7 @@ class Checkpoint:
         return name in self._tensors
 
     def info(self, name: str) -> TensorInfo:
-        """dtype, shape and place of a tensor; ValueError if there is none of that name."""
+        """The dtype, shape and place of a tensor; ValueError if there is none of that name."""
         if name not in self._tensors:
             raise ValueError(f"{self.folder} has no tensor '{name}'")
         return self._tensors[name]
@@ -96,22 +76,22 @@ class Checkpoint:
     def read(self, name: str) -> NDArray[Any]:
         """The tensor as a read-only array over the mapped file; BF16 as ml_dtypes.bfloat16.
 
-        Its pages count as this process's memory only while the array is alive. What has another
-        layout in the file is made anew.
+        Its pages are in this process's memory only while the array is alive. A derived tensor is
+        computed at each call.
         """
-        return self.later(name)()
+        return self.reader(name)()
 
-    def later(self, name: str) -> Callable[[], NDArray[Any]]:
-        """What gives the tensor when it is wanted: also after `close`."""
-        if made := self._made.get(name):
-            sources = [self._map(self._files[source]) for source in made.sources]
-            return lambda: made.make(*sources)
+    def reader(self, name: str) -> Callable[[], NDArray[Any]]:
+        """A function that reads the tensor, also after `close`."""
+        if derived := self._derived.get(name):
+            sources = [self._map(self._files[source]) for source in derived.sources]
+            return lambda: derived.make(*sources)
         mapped = self._map(self.info(name))
         return lambda: mapped
 
-    def is_made(self, name: str) -> bool:
-        """Whether a tensor has another layout in the file: reading it takes time and memory."""
-        return name in self._made
+    def is_derived(self, name: str) -> bool:
+        """Whether a tensor is converted from others, so that reading it takes time and memory."""
+        return name in self._derived
 
     def _map(self, info: TensorInfo) -> NDArray[Any]:
         if info.dtype not in DTYPES:
@@ -121,16 +101,16 @@ class Checkpoint:
             )
         if info.file not in self._maps:
             raise ValueError(f"the checkpoint {self.folder} is closed")
-        dtype, file = np.dtype(DTYPES[info.dtype]), self._maps[info.file]
+        dtype, file = DTYPES[info.dtype], self._maps[info.file]
         view: NDArray[Any] = np.ndarray(info.shape, dtype, file, info.offset)
-        weakref.finalize(view, _let_go, file, info.offset, info.nbytes)
+        weakref.finalize(view, _release_pages, file, info.offset, info.nbytes)
         if not view.flags.aligned:  # kernels load whole elements: give them an aligned copy
             view = view.copy()
             view.flags.writeable = False
         return view
 
     def _as_affine(self, stacked: bool) -> dict[str, Derived]:
-        """Put tensors in the place of those that they are made of."""
+        """Show quantised tensors in the affine layout; return those that are derived."""
         self._files = self._tensors
         quantization = self.config.quantization
         try:
@@ -151,9 +131,9 @@ class Checkpoint:
             )
         return found.derived
 
-    def _with_its_head(self) -> ModelConfig:
-        """Tied weights are one matrix. Files that hold another head than the embedding mean that
-        head, whatever config.json says: so transformers decides, too."""
+    def _with_own_head(self) -> ModelConfig:
+        """The configuration, where a head in the files that is not the embedding wins over tied
+        weights, as in transformers."""
         if not self.config.tie_word_embeddings:
             return self.config
         head, embedding = self._module("lm_head"), self._module("embed_tokens")
@@ -166,13 +146,13 @@ class Checkpoint:
         return replace(self.config, tie_word_embeddings=False, notes=(*self.config.notes, note))
 
     def _module(self, name: str) -> dict[str, str]:
-        """The tensors of the module whose last name it is, by their own last names."""
+        """The tensors of the module with this last name, by their own last names."""
         of = ((tensor, tensor.split(".")) for tensor in self._tensors)
         return {parts[-1]: tensor for tensor, parts in of if parts[-2:-1] == [name]}
 
     def account(self, expected: Mapping[str, Sequence[int]]) -> None:
-        """Raise one ValueError that names missing, unexpected and misshapen tensors: of each kind
-        the first, and how many more there are."""
+        """Raise one ValueError that names missing, unexpected and misshapen tensors: the first of
+        each, and the number of others."""
         missing = [f"missing {n} {tuple(s)}" for n, s in expected.items() if n not in self]
         unexpected = [
             f"unexpected {info.name} {info.dtype} {info.shape}"
@@ -191,18 +171,13 @@ class Checkpoint:
             )
 
     def close(self) -> None:
-        """Let go of the files. Arrays from `read` stay valid: each keeps its mapping alive."""
+        """Close the files. Arrays from `read` stay valid: each keeps its mapping alive."""
         self._maps.clear()
 
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _open(self, path: Path) -> None:
@@ -215,7 +190,7 @@ class Checkpoint:
         self._tensors |= tensors
 
     def _check_index(self) -> None:
-        """Every tensor that the index names must be in the shard that it names."""
+        """Check that every tensor of the index is in the shard it names."""
         if (self.folder / "model.safetensors") in self._maps:
             return
         weight_map = _weight_map(self.folder) if (self.folder / INDEX).is_file() else {}
@@ -229,7 +204,7 @@ class Checkpoint:
 
 
 def _refuse_adapter(folder: Path) -> None:
-    """An adapter beside the weights changes what transformers computes with them."""
+    """Refuse an adapter beside the weights, which transformers would apply."""
     if found := [name for name in ADAPTERS if is_there(folder / name)]:
         raise ValueError(
             f"{folder} holds an adapter beside the weights ({', '.join(found)}), and adapters are "
@@ -239,7 +214,7 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Whether two arrays are alike to the bit; only a part of them is in memory at a time."""
+    """Whether two arrays are equal to the bit, read a part at a time."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     rows = max(1, (1 << 24) // max(1, a[:1].nbytes))
@@ -248,15 +223,15 @@ def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
     )
 
 
-def _let_go(file: mmap.mmap, start: int, nbytes: int) -> None:
-    """Take a tensor's pages out of this process; who still reads them gets them again."""
+def _release_pages(file: mmap.mmap, start: int, nbytes: int) -> None:
+    """Release a tensor's pages; another read loads them again."""
     first, last = start // mmap.PAGESIZE, (start + nbytes) // mmap.PAGESIZE
     if last > first and hasattr(file, "madvise"):  # Windows has no such call
         file.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder; ValueError if that is not clear or not safe."""
+    """The safetensors files of a model folder; ValueError if they are ambiguous or not safe."""
     if (folder / "model.safetensors").exists():
         names = ["model.safetensors"]
     elif (folder / INDEX).is_file():

@@ -8,31 +8,18 @@ from importlib import import_module
 from math import e, inf, nan, pi
 from typing import Any
 
-from nanocupy.core.arrays import methods
-from nanocupy.core.compiling.compiled import compile, disable_compile, enable_compile
-from nanocupy.core.names import finder, homes_of
+from nanocupy.core import methods  # noqa: F401  (gives `array` its methods)
+from nanocupy.core.names import finder, homes_of, refuse
+from nanocupy.core.recorder import dtypes
 from nanocupy.core.recorder.arrays import array, async_eval, eval
 from nanocupy.core.recorder.casting import astype
-from nanocupy.core.recorder.dtype import (
-    bfloat16,
-    bool_,
-    float16,
-    float32,
-    float64,
-    int8,
-    int16,
-    int32,
-    int64,
-    uint8,
-    uint16,
-    uint32,
-    uint64,
-)
-from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.public import operation
-from nanocupy.core.unsupported import refuse
 from nanocupy.device.protocols import Rows
 
+(
+    bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32,
+    float64,
+) = (dtypes.named(dtype) for dtype in dtypes.DTYPES)  # fmt: skip
 newaxis = None
 euler_gamma = 0.5772156649015329
 
@@ -46,7 +33,8 @@ _HOMES = {  # module: the names that it has for this one
         "arange asarray bartlett blackman empty empty_like eye from_dlpack full full_like "
         "hamming hanning identity linspace ones ones_like tri tril triu zeros zeros_like"
     ),
-    "recorder.debug": "export_to_dot",
+    "compiling.compiled": "compile disable_compile enable_compile",
+    "compiling.dot": "export_to_dot",
     "runtime.devices": (
         "Device DeviceType Stream StreamContext ThreadLocalStream clear_streams cpu "
         "default_device default_stream device_count device_info gpu is_available new_stream "
@@ -54,42 +42,46 @@ _HOMES = {  # module: the names that it has for this one
         "set_default_stream stream synchronize"
     ),
     "maths.hadamard": "hadamard_transform",
-    "arrays.indexing": "ArrayAt put_along_axis slice slice_update take take_along_axis",
+    "arrays.indexing": "ArrayAt put_along_axis slice slice_update take_along_axis",
     "arrays.io": "load save save_safetensors savez savez_compressed",
     "arrays.layout": (
         "as_strided atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_shapes "
-        "broadcast_to concat concatenate contiguous depends diag diagonal diff flatten flip "
-        "kron matrix_transpose meshgrid moveaxis pad repeat roll stack swapaxes tile trace "
+        "broadcast_to contiguous depends diag diagonal flatten flip "
+        "matrix_transpose meshgrid moveaxis pad repeat roll swapaxes tile "
         "unflatten unstack view"
     ),
     "runtime.memory": (
         "clear_cache get_active_memory get_cache_memory get_memory_limit get_peak_memory "
         "reset_peak_memory set_cache_limit set_memory_limit"
     ),
-    "recorder.elementwise": (
-        "abs acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh "
+    "recorder.elementwise": "add gelu_approx multiply silu",
+    "maths.elementwise": (
+        "abs acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh "
         "atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or "
         "bitwise_right_shift bitwise_xor ceil clip cos cosh degrees divide divmod equal erf "
-        "erfinv exp expm1 floor floor_divide gelu_approx greater greater_equal isclose isfinite "
+        "erfinv exp expm1 floor floor_divide greater greater_equal isclose isfinite "
         "isinf isnan isneginf isposinf left_shift less less_equal log log1p log2 log10 logaddexp "
-        "logical_and logical_not logical_or logical_xor maximum minimum multiply nan_to_num "
+        "logical_and logical_not logical_or logical_xor maximum minimum nan_to_num "
         "negative not_equal positive pow power radians reciprocal remainder right_shift round "
-        "rsqrt sigmoid sign silu sin sinh sqrt square stop_gradient subtract tan tanh trunc "
+        "rsqrt sigmoid sign sin sinh sqrt square stop_gradient subtract tan tanh trunc "
         "where"
     ),
     "maths.products": (
-        "addmm block_masked_mm einsum einsum_path gather_mm inner matmul outer segmented_mm "
+        "addmm block_masked_mm einsum einsum_path gather_mm inner kron matmul outer segmented_mm "
         "tensordot vecdot"
     ),
     "maths.quantized": "dequantize from_fp8 gather_qmm quantize quantized_matmul to_fp8",
     "maths.reductions": (
-        "all allclose any argmax argmin array_equal count_nonzero logsumexp max mean min minmax "
-        "prod softmax std sum var"
+        "all allclose any argmax argmin array_equal count_nonzero diff logsumexp max mean min "
+        "minmax prod softmax std sum trace var"
     ),
     "maths.scans": "cummax cummin cumprod cumsum cumulative_prod cumulative_sum logcumsumexp",
-    "recorder.shapes": "expand_dims permute_dims reshape split squeeze transpose",
+    "recorder.program": "Program",
+    "recorder.shapes": (
+        "concat concatenate expand_dims permute_dims reshape split squeeze stack take transpose"
+    ),
     "maths.sorting": "argpartition argsort median partition searchsorted sort topk",
-    "arrays.types": (
+    "arrays.dtype_info": (
         "Dtype DtypeCategory can_cast finfo floating generic iinfo inexact integer isdtype "
         "issubdtype number result_type signedinteger unsignedinteger"
     ),
@@ -98,7 +90,7 @@ _HOME_OF = homes_of(_HOMES)
 _OPERATIONS = {  # modules whose functions take a stream
     "arrays.creation", "arrays.indexing", "arrays.io", "arrays.layout", "maths.convolution",
     "maths.hadamard", "maths.products", "maths.quantized", "maths.reductions", "maths.scans",
-    "maths.sorting", "recorder.elementwise", "recorder.shapes",
+    "maths.elementwise", "maths.sorting", "recorder.elementwise", "recorder.shapes",
 }  # fmt: skip
 _find = finder(__name__, _HOME_OF, refuse(__name__, "mlx.core"))
 
@@ -119,17 +111,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Program",
     "Rows",
     "array",
     "astype",
     "async_eval",
     "bfloat16",
     "bool_",
-    "compile",
-    "disable_compile",
     "e",
-    "enable_compile",
     "euler_gamma",
     "eval",
     "float16",
@@ -140,7 +128,6 @@ __all__ = [
     "int16",
     "int32",
     "int64",
-    "methods",
     "nan",
     "newaxis",
     "pi",

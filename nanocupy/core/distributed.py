@@ -2,8 +2,8 @@
 
 from importlib.util import find_spec
 
+from nanocupy.core.names import refuse
 from nanocupy.core.recorder.collectives import all_gather, all_max, all_sum, gather_columns
-from nanocupy.core.unsupported import refuse
 from nanocupy.distributed import Group, world
 
 _BACKENDS = ("any", "mpi")

@@ -1,9 +1,10 @@
 """Fused operations, as `mlx.core.fast` has them, and the handles that Programs are made with."""
 
 from nanocupy.core.compiling.custom import custom_kernel
+from nanocupy.core.names import refuse
 from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.attention import scaled_dot_product_attention
-from nanocupy.core.recorder.norms import layer_norm, rms_norm
+from nanocupy.core.recorder.fused import layer_norm, rms_norm
 from nanocupy.core.recorder.packed import (
     embedding_part,
     packed_embedding,
@@ -20,7 +21,6 @@ from nanocupy.core.recorder.paged import (
 )
 from nanocupy.core.recorder.rotary import longest, rope
 from nanocupy.core.recorder.sampling import SamplingBuffers, sample
-from nanocupy.core.unsupported import refuse
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.linear import PackedWeight, dequantize, pack

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.arrays.creation import zeros_like
-from nanocupy.core.arrays.layout import stack
-from nanocupy.core.maths import reductions
-from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, float32, record
-from nanocupy.core.recorder.casting import astype, floating, together
+from nanocupy.core.maths import elementwise, reductions
+from nanocupy.core.names import refuse
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.dtypes import float32, floating
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.public import public
-from nanocupy.core.recorder.shapes import reshape, slice_axis, squeeze
+from nanocupy.core.recorder.shapes import reshape, slice_axis, squeeze, stack
 from nanocupy.core.recorder.specs import normal_axes, normal_axis
-from nanocupy.core.unsupported import refuse
 
 __all__ = ["cross", "norm"]
 

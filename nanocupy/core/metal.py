@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nanocupy.core.names import refuse
 from nanocupy.core.runtime.memory import (
     clear_cache,
     get_active_memory,
@@ -11,7 +12,6 @@ from nanocupy.core.runtime.memory import (
     set_cache_limit,
     set_memory_limit,
 )
-from nanocupy.core.unsupported import refuse
 
 __all__ = [
     "clear_cache", "get_active_memory", "get_cache_memory", "get_peak_memory", "is_available",

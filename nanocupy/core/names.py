@@ -1,4 +1,4 @@
-"""Names of a package that are loaded with their first use."""
+"""Names of a module that are loaded with their first use, and names of MLX that are refused."""
 
 from __future__ import annotations
 
@@ -31,3 +31,46 @@ def finder(
         return value
 
     return find
+
+
+# ---- refused: names of `mlx.core` that raise NotImplementedError when they are asked for, so that
+# nothing runs on a wrong answer. A name that MLX does not have either is an AttributeError.
+
+_NO_GRADIENTS = "nanocupy only infers: there are no function transforms"
+_NO_COMPLEX = "there are no complex numbers"
+_NO_LIMITS = "memory is not wired here, and its pieces have no sizes of their own"
+_NO_EXPORT = "functions cannot be written to files"
+_NO_KERNELS = "a kernel of one's own is fast.custom_kernel, of Numba and CUDA"
+
+REFUSED: dict[str, str] = {
+    "grad value_and_grad vjp jvp vmap checkpoint custom_function": _NO_GRADIENTS,
+    "complex64 complexfloating real imag conj conjugate fft": _NO_COMPLEX,
+    "get_array_buffer_size set_wired_limit": _NO_LIMITS,
+    "export_function import_function exporter FunctionExporter": _NO_EXPORT,
+    "cuda_kernel metal_kernel precompiled_cuda_kernel": _NO_KERNELS,
+    "save_gguf": "GGUF files are read, by nanocupy.checkpoint, and not written",
+    "qqmm gather_qqmm": "products of two quantised matrices",
+    "PrintOptions get_printoptions set_printoptions printoptions": "arrays print as NumPy's do",
+    "cross_entropy gated_delta_update": "no such kernel yet",
+    "unique": "the number of unique values is not known before they are computed",
+    "matrix_norm": "linalg.norm has them",
+    "ArrayIterator ArrayLike": "use collections.abc.Iterator and typing.Any",
+}
+
+
+def refuse(module: str, prefix: str, names: str = "") -> Callable[[str], Any]:
+    """A module's `__getattr__` that refuses names by name.
+
+    Args:
+        prefix: of the names in what it says.
+        names: further names it refuses.
+    """
+    why = {name: reason for some, reason in REFUSED.items() for name in some.split()}
+    why |= dict.fromkeys(names.split(), "not in this engine yet")
+
+    def missing(name: str) -> Any:
+        if name in why:
+            raise NotImplementedError(f"[{prefix}.{name}] {why[name]}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return missing

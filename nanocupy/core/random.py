@@ -14,28 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.indexing import take
-from nanocupy.core.arrays.types import finfo
-from nanocupy.core.maths import sorting, threefry
+from nanocupy.core.arrays.creation import checked_shape
+from nanocupy.core.arrays.dtype_info import finfo
+from nanocupy.core.maths import elementwise, sorting, threefry
 from nanocupy.core.maths.products import matmul
 from nanocupy.core.maths.reductions import argmax, max, sum
 from nanocupy.core.maths.scans import cumsum
-from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, eval, float32, int32, record, uint32
-from nanocupy.core.recorder.casting import astype, common
+from nanocupy.core.names import refuse
+from nanocupy.core.recorder.arrays import array, as_array, eval, record, recording
+from nanocupy.core.recorder.casting import astype
+from nanocupy.core.recorder.dtypes import common, float32, int32, uint32
 from nanocupy.core.recorder.graph import CONSTANT, Op
 from nanocupy.core.recorder.public import public
-from nanocupy.core.recorder.shapes import expand_dims, reshape, squeeze
-from nanocupy.core.recorder.specs import (
-    broadcast,
-    checked_shape,
-    normal_axis,
-    same,
-    whole_number,
-)
-from nanocupy.core.recorder.tracing import recording
+from nanocupy.core.recorder.shapes import expand_dims, reshape, squeeze, take
+from nanocupy.core.recorder.specs import broadcast, normal_axis, same, whole_number
 from nanocupy.core.recorder.values import holds
-from nanocupy.core.unsupported import refuse
 
 __all__ = [
     "bernoulli", "categorical", "gumbel", "key", "laplace", "multivariate_normal", "normal",

@@ -7,29 +7,29 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    import numpy as np  # and where it is used: the command line asks for a rank before NumPy
+    import numpy as np  # the command line asks for its rank before NumPy is loaded
 
 Work = Callable[[], bytes]
 T = TypeVar("T")
 
 
 class RankError(RuntimeError):
-    """A rank of a group failed or stalled; the message names it."""
+    """A rank of a group failed or stalled; the message says which."""
 
 
 def shares(count: int, ranks: int) -> list[range]:
-    """Every rank's part of `count` things: neighbours, as many on every rank or one more."""
+    """Split range(count) into one range per rank; their lengths differ by at most one."""
     return [range(count * r // ranks, count * (r + 1) // ranks) for r in range(ranks)]
 
 
 class Group:
-    """A group of processes, each with a rank. This one is a group of one: nothing is done.
+    """A group of processes, each with a rank. This class is a group of one.
 
     Collective methods are called by every rank, in the same order, with arguments that fit.
 
     Attributes:
-        local_rank, local_size: this one, and how many, on this host.
-        threads: CPU threads for this rank where nobody says how many; None: all that it may use.
+        local_rank, local_size: number of this rank on this host, and how many are on it.
+        threads: default number of CPU threads for this rank; None: all that it may use.
     """
 
     local_rank, local_size = 0, 1
@@ -42,41 +42,39 @@ class Group:
         return 1
 
     def share(self, count: int) -> range:
-        """This rank's part of `count` things; see `shares`."""
+        """This rank's part of range(count); see `shares`."""
         return shares(count, self.size())[self.rank()]
 
     # ---- on the host
 
     def exchange(self, work: Work) -> list[bytes]:
-        """Every rank does its work; every rank gets what all of them returned, by rank.
+        """Call `work` on every rank; all ranks get all results, by rank. All raise, or none.
 
         Raises:
-            Exception: what this rank's own work raised.
-            RankError: another rank's raised; the message has its words. So all ranks raise or none.
+            Exception: what `work` raised here.
+            RankError: it raised on another rank; with its message.
         """
         return [work()]
 
-    def together(self, work: Callable[[], T]) -> T:
-        """Every rank does its work and keeps the result; errors are shared as in `exchange`."""
+    def all_or_none(self, work: Callable[[], T]) -> T:
+        """Call `work` on every rank; each keeps its result. All raise, or none."""
         made: list[T] = []
         self.exchange(lambda: made.append(work()) or b"")  # type: ignore[func-returns-value]
         return made[0]
 
-    def in_turn(self, work: Callable[[], T]) -> T:
-        """The same, where the first rank of each host is done before the others start.
-
-        What it leaves in caches is there for them.
-        """
+    def local_rank_0_first(self, work: Callable[[], T]) -> T:
+        """As `all_or_none`, but the first rank of each host is done before the others start, and
+        fills the caches for them."""
         made: list[T] = []
         for turn in (True, False) if self.size() > 1 else (True,):
             if turn == (self.local_rank == 0):
-                made.append(self.together(work))
+                made.append(self.all_or_none(work))
             else:
-                self.together(int)
+                self.all_or_none(int)
         return made[0]
 
     def broadcast(self, work: Work) -> bytes:
-        """What the work gave on rank 0; the others do none."""
+        """Call `work` on rank 0 alone; all ranks get its result."""
         return self.exchange(work if self.rank() == 0 else bytes)[0]
 
     def barrier(self) -> None:
@@ -84,17 +82,17 @@ class Group:
         self.exchange(bytes)
 
     def check(self) -> None:
-        """Raise RankError where a rank has failed or stalled: for whoever waits for others."""
+        """Raise RankError if a rank has failed or stalled. Every wait for others calls this."""
 
     @contextmanager
     def step(self, work: Any = None, patience: int = 1) -> Iterator[None]:
-        """Something that every rank takes part in, without pause; see `Watch.begin`."""
+        """A step that every rank takes part in; see `Heartbeat.begin`."""
         yield
 
     # ---- memory that all ranks of a host see
 
     def window(self, nbytes: int) -> np.ndarray:
-        """uint8 [nbytes] of zeros: the same memory on every rank.
+        """uint8 [nbytes] of zeros, on a cache line: the same memory on every rank.
 
         Raises:
             ValueError: the ranks are on several hosts.
@@ -109,7 +107,7 @@ class Group:
     # ---- arrays on the host
 
     def all_gather(self, x: np.ndarray) -> list[np.ndarray]:
-        """Every rank's array, by rank. They have one dtype and all but the first dimension."""
+        """Every rank's array, by rank. Their dtypes and all dimensions but the first are equal."""
         import numpy as np
 
         parts = self.exchange(np.ascontiguousarray(x).tobytes)
@@ -122,7 +120,7 @@ class Group:
         return self._fold(np.add, x)
 
     def all_max(self, x: np.ndarray) -> np.ndarray:
-        """The largest of all ranks, element by element."""
+        """The maximum over all ranks, element by element."""
         import numpy as np
 
         return self._fold(np.maximum, x)

@@ -1,7 +1,7 @@
 """A group of the processes of an MPI communicator.
 
-Waiting is done here and not in MPI, which would take a whole core for it: a wait looks often for a
-moment, then ever more seldom, and every look also asks whether another rank has failed.
+Waits poll MPI, which itself would keep a whole core busy: often at first, then ever more seldom.
+Each poll also checks whether another rank has failed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 
 from nanocupy.distributed import cores
 from nanocupy.distributed.group import Group, RankError, Work
-from nanocupy.distributed.watch import STALL, Watch
+from nanocupy.distributed.heartbeat import STALL, Heartbeat
 
 SPIN = 0.003  # seconds of looking before a wait sleeps
 MOST_SLEEP = 0.002  # seconds
 LINE = 64  # bytes of a cache line
-_RECORD, _BEAT = 1, 2  # tags
+_RECORD, _BEAT = 1, 2  # message tags
 
 
 def load_mpi() -> Any:
@@ -55,25 +55,27 @@ def load_mpi() -> Any:
 
 
 class MpiGroup(Group):
-    """Args:
-    comm: an mpi4py communicator; it is duplicated, so that nobody else's messages come near ours.
-    stall: seconds without progress after which a rank counts as stalled.
+    """The processes of an MPI communicator.
+
+    Args:
+        comm: an mpi4py communicator. It is duplicated, so that messages of others never mix in.
+        stall: seconds without progress after which a rank counts as stalled.
 
     Attributes:
         lock: held by whoever runs something on all ranks.
         closed: whether the group has been left.
-        dropped: engines of rank 0's that nobody refers to any more; see `engine.ranks`.
+        dropped: engines of rank 0 that were garbage-collected; see `engine.ranks`.
     """
 
     def __init__(self, comm: Any, stall: float = STALL) -> None:
         self._mpi = load_mpi()
-        self._comm, self._news = comm.Dup(), comm.Dup()
+        self._comm, self._heartbeat_comm = comm.Dup(), comm.Dup()
         self._rank, self._size = int(comm.Get_rank()), int(comm.Get_size())
         self._sends: dict[int, Any] = {}  # the last beat to each rank
         self._windows: dict[int, Any] = {}
         self.lock = threading.RLock()
         self._pid = os.getpid()
-        self._watch = Watch(
+        self._heartbeat = Heartbeat(
             self._rank, self._size, self._send_beat, self._receive_beat, self._orphaned, stall
         )
         with self._in_mpi():
@@ -104,7 +106,7 @@ class MpiGroup(Group):
         ours = [set(mask[1:]) for mask in masks if mask[0] == _host_id()]
         return max(1, min(len(mine), len(set().union(*ours)) // self.local_size))
 
-    # ---- everybody
+    # ---- messages between all ranks
 
     def exchange(self, work: Work) -> list[bytes]:
         error: Exception | None = None
@@ -112,7 +114,7 @@ class MpiGroup(Group):
             mine = b"\0" + work()
         except Exception as caught:
             error, mine = caught, b"\1" + f"{type(caught).__name__}: {caught}".encode()
-        with self._watch.waiting():
+        with self._heartbeat.waiting():
             told = self._all_gather_bytes(mine)
         if error is not None:
             raise error
@@ -123,80 +125,80 @@ class MpiGroup(Group):
 
     def _all_gather_bytes(self, mine: bytes) -> list[bytes]:
         sizes = np.empty(self._size, np.int64)
-        self._until(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes).Test)
+        self._poll(self._comm.Iallgather(np.array([len(mine)], np.int64), sizes).Test)
         starts = np.concatenate([[0], np.cumsum(sizes)])
         everything = np.empty(int(starts[-1]), np.uint8)
         places = [everything, sizes.tolist(), starts[:-1].tolist(), self._mpi.BYTE]
-        self._until(self._comm.Iallgatherv([mine, self._mpi.BYTE], places).Test)
+        self._poll(self._comm.Iallgatherv([mine, self._mpi.BYTE], places).Test)
         return [everything[a:b].tobytes() for a, b in pairwise(starts)]
 
-    # ---- rank 0 to all others
+    # ---- messages from rank 0 to all others
 
-    def post(self, data: bytes) -> None:
-        """Send a record to every other rank; done when it is on its way."""
+    def send_record(self, data: bytes) -> None:
+        """Send a record to every other rank."""
         comm, message = self._comm, [data, self._mpi.BYTE]
-        with self._watch.waiting():
+        with self._heartbeat.waiting():
             for request in [comm.Isend(message, r, _RECORD) for r in range(1, self._size)]:
-                self._until(request.Test)
+                self._poll(request.Test)
 
-    def take(self) -> bytes:
-        """The next record of rank 0's, however long."""
+    def receive_record(self) -> bytes:
+        """Receive the next record of rank 0."""
         status = self._mpi.Status()
-        message = self._until(lambda: self._comm.Improbe(0, _RECORD, status))
+        message = self._poll(lambda: self._comm.Improbe(0, _RECORD, status))
         data = bytearray(status.Get_count(self._mpi.BYTE))
-        with self._watch.waiting():
-            self._until(message.Irecv([data, self._mpi.BYTE]).Test)
+        with self._heartbeat.waiting():
+            self._poll(message.Irecv([data, self._mpi.BYTE]).Test)
         return bytes(data)
 
-    def _until(self, look: Callable[[], Any]) -> Any:
-        """What `look` finds, as soon as it finds something."""
-        wait = Wait()
+    def _poll(self, look: Callable[[], Any]) -> Any:
+        """Call `look` until it returns something true."""
+        backoff = Backoff()
         while not (found := look()):
             self.check()
-            wait.a_little()
+            backoff.pause()
         return found
 
     # ---- failures
 
     def set_stall(self, seconds: float) -> None:
-        """How long a rank may make no progress in a step."""
-        self._watch.stall = seconds
+        """Set how long a rank may make no progress in a step."""
+        self._heartbeat.stall = seconds
 
     def silent(self, rank: int) -> bool:
-        """Whether nothing has been heard of another rank for that long."""
-        return self._watch.silent(rank)
+        """Whether nothing has been heard of a rank for that long."""
+        return self._heartbeat.silent(rank)
 
     @property
     def failure(self) -> str | None:
-        """What is wrong with the group; None while nothing is."""
-        return self._watch.failure
+        """What is wrong with the group, or None."""
+        return self._heartbeat.failure
 
     def check(self) -> None:
-        if self._watch.failure is not None:
-            raise RankError(self._watch.failure)
+        if self._heartbeat.failure is not None:
+            raise RankError(self._heartbeat.failure)
 
     def fail(self, why: str) -> None:
-        """This rank cannot go on: every other's wait ends with a RankError."""
-        self._watch.fail(why)
+        """End the waits of all ranks with a RankError: this rank cannot go on."""
+        self._heartbeat.fail(why)
 
     @contextmanager
     def step(self, work: Any = None, patience: int = 1) -> Iterator[None]:
-        self._watch.begin(work, patience)
+        self._heartbeat.begin(work, patience)
         try:
             yield
         finally:
-            self._watch.end()
+            self._heartbeat.end()
 
     @contextmanager
     def _in_mpi(self) -> Iterator[None]:
-        """MPI itself waits for all ranks in here, and cannot be interrupted: where one has failed,
-        the job ends."""
-        with self._watch.waiting(self._end_job):
+        """A call of MPI that waits for all ranks and cannot be interrupted: if one fails, the job
+        ends."""
+        with self._heartbeat.waiting(self._end_job):
             yield
 
     @property
     def in_fork(self) -> bool:
-        """Whether this process is a fork of the rank, which is not in the group."""
+        """Whether this process is a fork of the rank, and so not in the group."""
         return os.getpid() != self._pid
 
     def _end_job(self) -> None:
@@ -205,12 +207,12 @@ class MpiGroup(Group):
 
     def abort(self) -> None:
         """End all processes of the job now."""
-        # Where the launcher is gone MPI may wait for it in vain.
+        # MPI would wait in vain for a launcher that is gone.
         threading.Timer(2.0, os._exit, (1,)).start()
         self._comm.Abort(1)
 
     def _orphaned(self) -> None:
-        """The launcher is gone, and cannot clean up: remove MPI's own memory files, then end."""
+        """Remove MPI's shared-memory files, which the launcher can no longer do, and end."""
         with suppress(OSError):
             for line in Path("/proc/self/maps").read_text().splitlines():
                 if "/sm_segment." in line and not line.endswith("(deleted)"):
@@ -219,11 +221,11 @@ class MpiGroup(Group):
 
     def _send_beat(self, peer: int, data: bytes) -> None:
         if peer not in self._sends or self._sends[peer].Test():
-            self._sends[peer] = self._news.Isend([data, self._mpi.BYTE], peer, _BEAT)
+            self._sends[peer] = self._heartbeat_comm.Isend([data, self._mpi.BYTE], peer, _BEAT)
 
     def _receive_beat(self) -> tuple[int, bytes] | None:
         status = self._mpi.Status()
-        message = self._news.Improbe(self._mpi.ANY_SOURCE, _BEAT, status)
+        message = self._heartbeat_comm.Improbe(self._mpi.ANY_SOURCE, _BEAT, status)
         if message is None:
             return None
         data = bytearray(status.Get_count(self._mpi.BYTE))
@@ -233,12 +235,6 @@ class MpiGroup(Group):
     # ---- memory that all ranks of a host see
 
     def window(self, nbytes: int) -> np.ndarray:
-        """uint8 [nbytes] of zeros on a cache line, the same memory on every rank. No file of it
-        stays behind.
-
-        Raises:
-            ValueError: the ranks are on several hosts.
-        """
         if not self.one_host:
             raise ValueError(
                 f"[distributed] {self._size} ranks on several hosts cannot share CPU memory: on "
@@ -258,31 +254,30 @@ class MpiGroup(Group):
         return array
 
     def free(self, window: np.ndarray) -> None:
-        """Give a window back; every rank does."""
-        self.meet()
+        self.step_barrier()
         with self._in_mpi():
             self._windows.pop(window.ctypes.data).Free()
 
-    def meet(self) -> None:
-        """A barrier where nobody should be long: MPI itself may wait for all after it."""
+    def step_barrier(self) -> None:
+        """A barrier with the time limit of a step, before MPI itself waits for all ranks."""
         with self.step():
             self.barrier()
 
     def close(self) -> None:
-        """Leave the group; every rank does. Idempotent."""
+        """Leave the group; every rank calls this. Idempotent."""
         if self.closed:
             return
         self.closed = True
         try:
-            self.meet()
+            self.step_barrier()
         finally:
-            self._watch.close()  # it uses what is freed next
+            self._heartbeat.close()  # it uses the communicators
         self._comm.Free()
-        self._news.Free()
+        self._heartbeat_comm.Free()
         atexit.unregister(self._leave)
 
     def _leave(self) -> None:
-        """At the end of the program. There MPI would wait for a rank that has failed."""
+        """Leave at the end of the program, where MPI would wait for a rank that has failed."""
         if self.in_fork:
             return
         with suppress(RankError):  # perhaps one of an earlier close
@@ -292,19 +287,19 @@ class MpiGroup(Group):
             self._end_job()
 
 
-class Wait:
+class Backoff:
     """The pauses of a wait: none at first, then longer and longer."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._sleep = 0.0
 
-    def a_little(self) -> None:
+    def pause(self) -> None:
         if self._sleep or time.perf_counter() - self._start > SPIN:
             self._sleep = min(max(2 * self._sleep, 5e-5), MOST_SLEEP)
             time.sleep(self._sleep)
 
 
 def _host_id() -> int:
-    """A number that ranks on one host have in common."""
+    """A number that all ranks on a host share."""
     return zlib.crc32(platform.node().encode())

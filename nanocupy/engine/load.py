@@ -105,12 +105,14 @@ def load_here(
     from nanocupy.text import Tokenizer, load_chat_template
 
     with Bars(options.progress) as bars:
-        group.together(check)
-        folder = Path(group.in_turn(lambda: resolve(model, progress=options.progress is not False)))
+        group.all_or_none(check)
+        folder = Path(
+            group.local_rank_0_first(lambda: resolve(model, progress=options.progress is not False))
+        )
         if group.size() > 1:
             _same_model(folder, group)
-        parts = group.together(lambda: _parts(folder, options, group, bars))
-        tokenizer, template, generation_config = group.together(
+        parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
+        tokenizer, template, generation_config = group.all_or_none(
             lambda: (Tokenizer(folder), load_chat_template(folder), load_generation_config(folder))
         )
         runner = make_runner(parts, options, group)
@@ -179,7 +181,7 @@ def _agreed_plan(parts: Parts, options: EngineOptions, group: Group) -> KVPlan:
     kv = parts.kv
     if kv is None:
         room = gpu_room(parts, options, group)
-        kv = group.together(lambda: _plan(parts, options, room, group))
+        kv = group.all_or_none(lambda: _plan(parts, options, room, group))
     room_of_all = group.all_gather(np.array([[kv.num_blocks, kv.max_model_len]]))
     blocks, longest = (int(n) for n in np.concatenate(room_of_all).min(0))
     return replace(kv, num_blocks=blocks, max_model_len=longest)
@@ -198,10 +200,10 @@ def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> Mo
             runner.make_graphs()
 
     try:
-        runner = group.together(make)
+        runner = group.all_or_none(make)
         if group.size() > 1:  # else capturing compiles
-            group.in_turn(runner.compile)
-        group.together(make_graphs)
+            group.local_rank_0_first(runner.compile)
+        group.all_or_none(make_graphs)
     except NotImplementedError as error:
         named = f"model_type {parts.config.model_type!r}"
         if options.model_file is not None:
@@ -242,7 +244,7 @@ def gpu_room(parts: Parts, options: EngineOptions, group: Group) -> Room:
     device = parts.device
     total, longest = device.memory_total(), longest_sequence(parts.config, options)
     least = replace(options, num_kv_blocks=1, max_model_len=None)
-    kv = group.together(lambda: _plan(parts, least, Room(0, total), group))
+    kv = group.all_or_none(lambda: _plan(parts, least, Room(0, total), group))
     trial = _build(parts, replace(kv, max_model_len=longest), options, group)
 
     def measure() -> int:
@@ -250,6 +252,6 @@ def gpu_room(parts: Parts, options: EngineOptions, group: Group) -> Room:
             trial.warm_up()
         return int(total - device.memory_free() - kv.nbytes + kv.nbytes // kv.num_blocks)  # dump
 
-    used = group.together(measure)
+    used = group.all_or_none(measure)
     trial.close()
     return Room(int(options.gpu_memory_utilization * total) - used, total)

@@ -57,7 +57,7 @@ class LeadingRunner:
             record = self._record(len(batch), edits)
             try:
                 with self.group.step(self.runner.device):
-                    self.group.post(record)
+                    self.group.send_record(record)
                     self.runner.run(len(batch), edits)
             except BaseException as error:
                 self.group.fail(f"{type(error).__name__}: {error}")
@@ -86,7 +86,7 @@ class LeadingRunner:
             if self.group.failure is not None:
                 self.runner.close()
                 return
-            self.group.post(CLOSE + struct.pack("<q", self.id))
+            self.group.send_record(CLOSE + struct.pack("<q", self.id))
             close(self.runner)
             if self._once:
                 self.group.close()
@@ -122,7 +122,7 @@ def lead(
     with group.lock:
         group.check()
         _close_dropped(group)
-        group.post(MAKE + json.dumps(asked).encode())
+        group.send_record(MAKE + json.dumps(asked).encode())
         try:
             loaded = load(model, options, group)
         except Exception:
@@ -146,14 +146,14 @@ def _end(group: Any) -> None:
     with group.lock, suppress(RankError):
         if not (group.closed or group.in_fork):
             group.check()
-            group.post(END)
+            group.send_record(END)
 
 
 def _close_dropped(group: Any) -> None:
     """Close, on all ranks, engines that were garbage here."""
     while group.dropped:
         id, disconnect = group.dropped.pop()
-        group.post(CLOSE + struct.pack("<q", id))
+        group.send_record(CLOSE + struct.pack("<q", id))
         disconnect()
 
 
@@ -194,7 +194,7 @@ class Follower:
         """
         does = {MAKE: self._make, STEP: self._step, CLOSE: self._close}
         try:
-            while (record := self.group.take())[:1] != END:
+            while (record := self.group.receive_record())[:1] != END:
                 does[record[:1]](memoryview(record)[1:])
                 if once and record[:1] == CLOSE and not self._engines:
                     break

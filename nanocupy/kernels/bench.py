@@ -18,16 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import fixed_rows
-from nanocupy.kernels import (
-    attention,
-    cast,
-    elementwise,
-    launches_of,
-    linear,
-    quantize,
-    rope,
-    silu_mul,
-)
+from nanocupy.kernels import attention, launches_of, quantize, rope
 
 LAUNCHES = launches_of("cpu")
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
@@ -141,7 +132,7 @@ def _weight(form: str) -> Any:
 
 
 def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case:
-    (whole,) = linear.pack(device, [_weight(form)], activations)
+    (whole,) = LAUNCHES.linear.pack(device, [_weight(form)], activations)
     weight = whole if rows == 1 else replace(whole, n=MLP)
     count = fixed_rows(device, rows)
     x, stride = device.empty((rows, HIDDEN), np.float32), 4 * HIDDEN
@@ -149,14 +140,16 @@ def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case
     if codes := weight.codes:
         source, stride = x, codes.row_bytes(HIDDEN)
         x = device.empty((rows, stride), np.uint8)
-        device.capture([quantize.launch(source, x, count, HIDDEN, codes, 4 * HIDDEN)]).run()
+        device.capture(
+            [LAUNCHES.quantize.launch(device, x, source, count, HIDDEN, codes, x_stride=HIDDEN)]
+        ).run()
     elif weight.activations == "bf16":
         source, stride = x, 2 * HIDDEN
         x = device.empty(x.shape, ml_dtypes.bfloat16)
-        device.capture([cast.launch(device, x, source, count, HIDDEN)]).run()
+        device.capture([LAUNCHES.cast.launch(device, x, source, count, HIDDEN)]).run()
     out = device.empty((rows, weight.n), np.float32)
     strides = {"x_stride": stride, "out_stride": 4 * weight.n}
-    graph = device.capture(linear.launch(device, weight, x, out, count, **strides))
+    graph = device.capture(LAUNCHES.linear.launch(device, weight, x, out, count, **strides))
     work = 2 * rows * weight.n * HIDDEN
     limit = "read" if rows == 1 else LIMITS[weight.activations]
     name = f"linear {form}" if activations == "i16" else f"linear {form} {activations}"
@@ -180,9 +173,19 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     turn = LAUNCHES.rope.launch(device, out, x, positions, table, count, **heads)
     launches = {
         "rms_norm": (LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
-        "add": (elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN), HIDDEN, 3, 1),
-        "silu_mul": (silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
-        "quantize": (quantize.launch(x, record, count, MLP, codes, 4 * MLP), MLP, 2, 6),
+        "add": (
+            LAUNCHES.elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN),
+            HIDDEN,
+            3,
+            1,
+        ),
+        "silu_mul": (LAUNCHES.silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
+        "quantize": (
+            LAUNCHES.quantize.launch(device, record, x, count, MLP, codes, x_stride=MLP),
+            MLP,
+            2,
+            6,
+        ),
         "rope": (turn, HIDDEN, 2, 3),
     }
     for name, (launch, width, passes, work) in launches.items():

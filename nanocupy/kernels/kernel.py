@@ -42,13 +42,14 @@ class CpuKernel:
         return int(self._kernel.address)
 
 
-def indices(arguments: Any) -> Any:
+def indices(arguments: Any, start: int = 0) -> Any:
     """The position of each argument of a kernel, by name.
 
     `arguments` is a NamedTuple class. A launch passes an instance of it; the kernel's body, which
-    gets an array `a` of words, reads `a[A.rows]` with `A = indices(RopeArgs)`.
+    gets an array `a` of words, reads `a[A.rows]` with `A = indices(RopeArgs)`. `start`:
+    the position of the first, where others come before.
     """
-    return arguments(*range(len(arguments._fields)))
+    return arguments(*range(start, start + len(arguments._fields)))
 
 
 def float_argument(device: Any, value: float) -> Any:

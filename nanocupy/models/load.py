@@ -1,4 +1,4 @@
-"""From a checked checkpoint to a model with its weights in place (mapped, not yet copied)."""
+"""Load a model from a checkpoint: its weights are mapped, and not copied yet."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _NUMBERED = re.compile(r"\b(layers|experts)\.(\d{1,9})\.")
 
 
 def model_class(model_type: str) -> type[llama.Model]:
-    """The class that makes a model of a configuration."""
+    """The `Model` class of a model_type."""
     found: type[llama.Model] = import_module(f"nanocupy.models.{MODELS[model_type]}").Model
     return found
 
 
 def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
-    """The model of a checkpoint. What has another layout in the file is made when it is packed.
+    """Load the model of a checkpoint. Weights in other layouts are converted when they are packed.
 
     Args:
         quantize: (bits, group_size): quantise floats as `models.quantize_checkpoint` does.
@@ -49,10 +49,9 @@ def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
             or the checkpoint is quantised already.
     """
     model, wanted = match(checkpoint)
-    adapt = getattr(model, "adapt", lambda _, value: value)
-    parameters = [n for n, _ in tree_flatten(model.parameters())]
-    found = [(n, adapt(n, checkpoint_array(checkpoint, wanted[n]))) for n in parameters]
-    model.load_weights(found)
+    names = [n for n, _ in tree_flatten(model.parameters())]
+    arrays = [(n, model.adapt(n, checkpoint_array(checkpoint, wanted[n]))) for n in names]
+    model.load_weights(arrays)
     if quantize:
         forms = to_quantize(checkpoint, model, quantize)
         how = {p: {"bits": bits, "group_size": size} for p, (bits, size) in forms.items()}
@@ -60,8 +59,9 @@ def load(checkpoint: Checkpoint, quantize: Form | None = None) -> nn.Module:
     return model
 
 
-def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
-    """The model of a checkpoint without its weights, and what the checkpoint calls each of them.
+def match(checkpoint: Checkpoint) -> tuple[llama.Model, dict[str, str]]:
+    """Make the model of a checkpoint, without weights; return it, and each weight's name in the
+    checkpoint by its name in the model.
 
     Raises:
         ValueError: one error that names every tensor missing, unexpected or of another shape.
@@ -69,10 +69,10 @@ def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
     config = checkpoint.config
     make = model_class(config.model_type)
     names = make.sanitize(checkpoint.names())
-    _count(checkpoint, names.values())
-    model: nn.Module = make(config)
+    _check_counts(checkpoint, names.values())
+    model = make(config)
     wanted = {ours: theirs for theirs, ours in names.items()}
-    _quantized(model, config.quantization, wanted)
+    _add_quantized(model, config.quantization, wanted)
     expected = {wanted.get(n, n): a.shape for n, a in tree_flatten(model.parameters())}
     ignored = {n: checkpoint.info(n).shape for n in checkpoint.names() if n not in names}
     if config.tie_word_embeddings:  # a head that is there is the embedding once more
@@ -81,12 +81,11 @@ def match(checkpoint: Checkpoint) -> tuple[nn.Module, dict[str, str]]:
     return model, wanted
 
 
-def _count(checkpoint: Checkpoint, names: Iterable[str]) -> None:
-    """Compare how many layers and experts there are with the tensors before they are made: a number
-    in config.json costs nothing, and a layer does.
+def _check_counts(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Compare config.json's numbers of layers and experts with the tensors, before any is made.
 
     Raises:
-        ValueError: config.json says that there are more than tensors are for.
+        ValueError: there are more than the tensors are for.
     """
     config, found = checkpoint.config, {"layers": 0, "experts": 0}
     for name in names:
@@ -102,13 +101,13 @@ def _count(checkpoint: Checkpoint, names: Iterable[str]) -> None:
 
 
 def to_quantize(checkpoint: Checkpoint, model: nn.Module, form: Form) -> dict[str, Form]:
-    """Which layers of a model of floats become codes: those whose inputs divide into groups, but
+    """Choose the layers of a float model to quantise: those whose inputs divide into groups, but
     not the routers of experts.
 
     Raises:
         ValueError: the checkpoint is quantised already, or there is no such layer.
     """
-    layers = [(path, layer) for path, layer in model.named_modules() if _is_weighted(layer)]
+    layers = [(p, layer) for p, layer in model.named_modules() if hasattr(layer, "to_quantized")]
     if codes := [path for path, layer in layers if "scales" in layer]:
         raise ValueError(
             f"[quantize] {checkpoint.folder} is quantised already ({codes[0]}, say): take it as it "
@@ -123,11 +122,9 @@ def to_quantize(checkpoint: Checkpoint, model: nn.Module, form: Form) -> dict[st
     return dict.fromkeys(wide, form)
 
 
-def _is_weighted(layer: nn.Module) -> bool:
-    return hasattr(layer, "to_quantized")
-
-
-def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str]) -> None:
+def _add_quantized(
+    model: nn.Module, quantization: Quantization | None, wanted: dict[str, str]
+) -> None:
     """Give the model quantised layers where the checkpoint has scales.
 
     Args:
@@ -144,6 +141,8 @@ def _quantized(model: nn.Module, how: Quantization | None, wanted: dict[str, str
 
     def form(path: str, _: nn.Module) -> tuple[int, int] | None:
         scales = wanted.get(f"{path}.scales")
-        return how.for_module(scales.removesuffix(".scales")) if how and scales else None
+        if not quantization or not scales:
+            return None
+        return quantization.for_module(scales.removesuffix(".scales"))
 
     nn.replace_with_quantized(model, form, ordered.__contains__)

@@ -1,4 +1,4 @@
-"""The mixture of experts that Mixtral and Qwen3-MoE have in place of the MLP."""
+"""The mixture of experts of Mixtral and Qwen3-MoE, in place of the MLP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nanocupy.nn import Linear, Module
 
 
 class GatedMLP(Module):
-    """One expert: weights only, `Experts` computes."""
+    """The weights of one expert; `Experts` computes with them."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class GatedMLP(Module):
 
 
 class Experts(Module):
-    """A router `gate`, and MLPs of which each token takes the few that the router likes best."""
+    """A router `gate`, and experts, of which each token takes the few with the highest logits."""
 
     def __init__(self, args: ModelConfig) -> None:
         super().__init__()

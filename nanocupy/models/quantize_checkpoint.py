@@ -1,4 +1,4 @@
-"""convert: a model of floats to a folder of affine codes, as MLX and mlx-lm lay it out."""
+"""`convert`: quantise a float checkpoint into a folder of affine codes in mlx-lm's layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint import Checkpoint
-from nanocupy.checkpoint.affine_layout import FLOATS
+from nanocupy.checkpoint.header import DTYPES, FLOATS
 from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards
@@ -29,12 +29,12 @@ _NOT_COPIED = ("config.json", "model.safetensors.index.json")
 
 @dataclass
 class Converted:
-    """What was written, and how far it is from the model it was made of.
+    """What was written, and its error.
 
     Attributes:
-        quantized, kept: how many weights became codes, and how many stayed floats.
-        error: root mean square of what codes are off, as a part of the weights' own.
-        exact_error: the same if scales and biases were not rounded to the weights' dtype.
+        quantized, kept: the numbers of weights that were quantised, and that stayed floats.
+        error: the root mean square of the error, relative to the weights' own.
+        exact_error: the same, if scales and biases were not rounded to the weights' dtype.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Converted:
         return float(np.sqrt(self._sums[2] / max(self._sums[0], 1e-300)))
 
     def text(self) -> str:
-        """For a person."""
+        """A sentence for people."""
         return (
             f"{self.quantized} weights have {self.bits} bits in groups of {self.group_size}, "
             f"{self.kept} stay floats. Codes are off by {self.error:.2%} of the weights (root mean "
@@ -72,9 +72,9 @@ def convert(
 ) -> Converted:
     """Quantise the model in the folder `source` into the folder `out`, which must not exist yet.
 
-    Every linear layer and embedding whose inputs divide into groups becomes codes, with the same
-    rounding as `mlx.core.quantize` and scales and biases in the dtype of its weight; everything
-    else stays. The folder appears whole or not at all.
+    Every linear layer and embedding whose inputs divide into groups is quantised, with the rounding
+    of `mlx.core.quantize` and scales and biases in the dtype of its weight; other tensors stay. The
+    folder appears whole or not at all.
 
     Raises:
         Unwritable: the system refuses what is written in `out` (an OSError).
@@ -104,14 +104,14 @@ def convert(
 
 
 def _config(checkpoint: Checkpoint, report: Converted) -> dict[str, Any]:
-    """config.json, with what MLX says twice, and whether the head is tied as the files say."""
-    how = {"group_size": report.group_size, "bits": report.bits, "mode": "affine"}
+    """config.json with the quantization, which MLX writes twice, and tying as in the files."""
+    quantization = {"group_size": report.group_size, "bits": report.bits, "mode": "affine"}
     raw, tied = checkpoint.config.raw, {"tie_word_embeddings": False}
     if not checkpoint.config.tie_word_embeddings:
         raw = {**raw, **tied}
         if isinstance(inner := raw.get("text_config"), dict):
             raw["text_config"] = {**inner, **tied}
-    return {**raw, "quantization": how, "quantization_config": how}
+    return {**raw, "quantization": quantization, "quantization_config": quantization}
 
 
 @dataclass
@@ -125,7 +125,7 @@ class _Tensor:
     stacked: bool = False
 
     def entries(self) -> dict[str, Entry]:
-        """What is written of it, in order."""
+        """The tensors that are written, in order."""
         info = self.checkpoint.info(self.sources[0])
         if info.dtype not in FLOATS:
             raise ValueError(f"tensor '{info.name}' is {info.dtype}: expected {', '.join(FLOATS)}")
@@ -160,12 +160,11 @@ class _Tensor:
 
 
 def _entry(dtype: str, shape: tuple[int, ...]) -> Entry:
-    size = 4 if dtype == "U32" else FLOATS[dtype].itemsize
-    return Entry(dtype, shape, size * int(np.prod(shape, dtype=np.int64)))
+    return Entry(dtype, shape, DTYPES[dtype].itemsize * int(np.prod(shape, dtype=np.int64)))
 
 
 def _tensors(checkpoint: Checkpoint, report: Converted) -> list[_Tensor]:
-    """What is written, by the names that mlx-lm has for it."""
+    """The tensors that are written, by mlx-lm's names."""
     model, wanted = match(checkpoint)
     forms = to_quantize(checkpoint, model, (report.bits, report.group_size))
     outer = "language_model." if "text_config" in checkpoint.config.raw else ""
@@ -196,22 +195,22 @@ def _errors(
     rounded: list[NDArray[Any]],
     bits: int,
 ) -> NDArray[np.float64]:
-    """Sums of squares: of the weight, of its error, of its error before scales were rounded."""
+    """Sums of squares: of the weight, of its error, of its error with unrounded scales."""
     total = np.zeros(3)
     step = max(1, (1 << 18) // w.shape[1])
     for start in range(0, len(w), step):
         rows = slice(start, start + step)
         wide = w[rows].astype(np.float32)
-        for place, numbers in ((1, rounded), (2, exact)):
+        for index, numbers in ((1, rounded), (2, exact)):
             scales, biases = (x[rows] for x in numbers)
             off = dequantize(words[rows], scales, biases, bits) - wide
-            total[place] += float(np.square(off, dtype=np.float64).sum())
+            total[index] += float(np.square(off, dtype=np.float64).sum())
         total[0] += float(np.square(wide, dtype=np.float64).sum())
     return total
 
 
 def _copy(source: Path, out: Path) -> None:
-    """Tokenizer, chat templates, generation_config.json: what is text and no weight."""
+    """Copy the text files: tokenizer, chat templates, generation_config.json."""
     for path in sorted(source.glob("additional_chat_templates/*.jinja")):
         (out / path.parent.name).mkdir(exist_ok=True)
         shutil.copyfile(path, out / path.parent.name / path.name)

@@ -1,4 +1,4 @@
-"""Rotary positions as a configuration asks for them, of halves as transformers' checkpoints are."""
+"""Rotary positions of a configuration, scaled by its rule: linear, llama3, yarn or longrope."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from nanocupy.nn import Module, RoPE
 
 
 def make_rope(args: ModelConfig, rope: RopeConfig | None = None) -> Any:
-    """The rotation that `rope` asks for.
+    """Make the rotation of `rope`, by default `args.rope`.
 
-    Args:
-        rope: default: `args.rope`.
-
-    Dynamic NTK turns as if unscaled for as many positions as the model was made for, and an engine
-    has no more.
+    Dynamic NTK is unscaled up to the model's original length, and an engine has no more positions.
     """
     rope = rope or args.rope
     dims = int(args.head_dim * rope.partial)
@@ -35,10 +31,9 @@ def make_rope(args: ModelConfig, rope: RopeConfig | None = None) -> Any:
 class LongRoPE(Module):
     """Phi-3's two rotations: one for sequences of up to the original length, one for longer ones.
 
-    An engine takes one of them for good, by the longest sequence that it was asked to have: keys
-    that are cached cannot turn anew. Where nobody asks that is the original length
-    (`ModelConfig.usual_length`): free memory has no say, so that the same request has the same
-    answer on every machine.
+    An engine takes one of them for all sequences, by its `max_model_len`, since cached keys cannot
+    be rotated again. The default is the original length (`ModelConfig.usual_length`) and does not
+    depend on free memory, so that a request has the same answer on every machine.
     """
 
     def __init__(self, dims: int, rope: RopeConfig) -> None:
@@ -51,17 +46,17 @@ class LongRoPE(Module):
 
     def __call__(self, x: array, offset: Any = 0) -> array:
         rope = self.long if longest(offset, x.shape[2]) > self.original else self.short
-        turned: array = rope(x, offset=offset)
-        return turned
+        rotated: array = rope(x, offset=offset)
+        return rotated
 
 
 def plain_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
-    """What positions are divided by where nothing is scaled. f64 [dims/2]."""
+    """The unscaled divisors of positions. f64 [dims/2]."""
     return np.asarray(rope.theta ** (np.arange(0, dims, 2, dtype=np.float64) / dims))
 
 
 def llama3_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
-    """Llama 3's stretch: long wavelengths by `factor`, short ones not. f64 [dims/2]."""
+    """Llama 3's rule: long wavelengths are scaled by `factor`, short ones not. f64 [dims/2]."""
     freqs = plain_freqs(dims, rope)
     wavelengths = 2 * np.pi * freqs
     longest = rope.original_max_position_embeddings / rope.low_freq_factor
@@ -76,14 +71,14 @@ def llama3_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
 
 
 def yarn_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
-    """YaRN's stretch: by `factor` what turns less than `beta_slow` times in the original context,
-    not at all what turns more than `beta_fast` times, a ramp between. f64 [dims/2]."""
+    """YaRN's rule: dimensions that rotate less than `beta_slow` times in the original context are
+    scaled by `factor`, those above `beta_fast` times not, with a ramp between. f64 [dims/2]."""
 
-    def pair_that_turns(times: float) -> float:
+    def pair_that_rotates(times: float) -> float:
         wavelength = rope.original_max_position_embeddings / times
         return dims * math.log(wavelength / (2 * math.pi)) / (2 * math.log(rope.theta))
 
-    low, high = pair_that_turns(rope.beta_fast), pair_that_turns(rope.beta_slow)
+    low, high = pair_that_rotates(rope.beta_fast), pair_that_rotates(rope.beta_slow)
     if rope.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dims - 1)

@@ -1,19 +1,21 @@
-"""How a model is divided over ranks: heads, the hidden units of MLPs, the vocabulary.
+"""Tensor parallelism: heads, the hidden units of MLPs and the vocabulary are divided over ranks.
 
-A rank has whole groups of a KV head and its query heads, and the columns of o_proj that take them;
-some columns of gate and up, and the same of down; some rows of the vocabulary. So a layer adds up
-what the ranks have twice, and each rank keeps pages for its own KV heads alone.
+A rank has whole groups of a KV head and its query heads, with their columns of o_proj; some outputs
+of gate and up, with their columns of down; some rows of the vocabulary. So a layer has two sums
+over the ranks, and each rank keeps pages for its own KV heads only.
 
-Parts are as equal as whole units allow. Nothing of it depends on the rank: where a model cannot be
-divided, all ranks say so.
+Parts are as equal as whole units allow. Where a model cannot be divided, all ranks raise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from nanocupy.checkpoint import ModelConfig
 from nanocupy.distributed import Group, shares
 from nanocupy.nn.distributed import (
+    GatheredNorm,
     ShardedToAll,
     input_step,
     shard_addend,
@@ -21,29 +23,28 @@ from nanocupy.nn.distributed import (
     shard_fused,
     shard_head,
     shard_linear,
-    shard_norm,
 )
 from nanocupy.nn.module import Module
 
-UNIT = 64  # outputs: weights that are packed side by side join where the first has a multiple
+UNIT = 64  # outputs: weights packed side by side are one matrix where the first has a multiple
 
 
 class Heads(NamedTuple):
-    """A rank's heads: neighbours."""
+    """A rank's heads, which are neighbours."""
 
     query: range
     kv: range
 
 
-# ---- who has what
+# ---- the parts of all ranks
 
 
 def divide_heads(heads: int, kv_heads: int, ranks: int) -> list[Heads]:
-    """Every rank's heads: of KV heads as many as on others or one more. With fewer KV heads than
-    ranks, neighbours keep the same one and share its query heads.
+    """Return every rank's heads. The numbers of KV heads differ by one at most. With fewer KV heads
+    than ranks, neighbouring ranks keep the same KV head and divide its query heads.
 
     Raises:
-        ValueError: there are fewer KV heads than ranks, and not as many ranks for each.
+        ValueError: there are fewer KV heads than ranks, and they do not divide the ranks.
     """
     each = heads // kv_heads
     if ranks <= kv_heads:
@@ -62,10 +63,10 @@ def divide_heads(heads: int, kv_heads: int, ranks: int) -> list[Heads]:
 
 
 def divide_hidden(count: int, ranks: int, step: int = 1) -> list[range]:
-    """Every rank's hidden units of an MLP: 64 together, or fewer where there are not enough.
+    """Return every rank's hidden units of an MLP, in units of 64, or less where those are too few.
 
     Args:
-        step: units that stay together; 1, 2 or a size of a quantised group.
+        step: units that stay together: 1, 2 or the size of a quantised group.
 
     Raises:
         ValueError: there are fewer than ranks.
@@ -84,8 +85,7 @@ def divide_hidden(count: int, ranks: int, step: int = 1) -> list[range]:
 
 
 def divide_vocabulary(count: int, ranks: int) -> list[range]:
-    """Every rank's tokens: 64 together (the last may be fewer), or single ones where those are not
-    enough.
+    """Return every rank's tokens, in units of 64 (the last may be less), or of 1 if those are few.
 
     Raises:
         ValueError: there are fewer tokens than ranks.
@@ -101,20 +101,20 @@ def _times(part: range, factor: int) -> range:
     return range(part.start * factor, part.stop * factor)
 
 
-def kv_heads_of(config: Any, group: Group) -> int:
-    """KV heads that this rank has of a model. ValueError where they cannot be divided."""
-    kv_heads, ranks = int(config.num_key_value_heads), group.size()
-    if ranks == 1:
-        return kv_heads
-    return len(divide_heads(config.num_attention_heads, kv_heads, ranks)[group.rank()].kv)
+def kv_heads_of(config: ModelConfig, group: Group) -> int:
+    """The number of a model's KV heads on this rank. ValueError where they cannot be divided."""
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    return len(divide_heads(heads, kv_heads, group.size())[group.rank()].kv)
 
 
-# ---- modules, in place. In a group of one nothing changes
+# ---- modules, in place
 
 
 def shard_decoder(model: Any, group: Group) -> None:
-    """All of a model whose parts have Llama's names."""
-    if group.size() > 1 and any("order" in module for module in model.modules()):
+    """Divide a model whose parts have Llama's names. In a group of one nothing changes."""
+    if group.size() == 1:
+        return
+    if any("order" in module for module in model.modules()):
         raise ValueError(
             "[shard] inputs that are sorted by their groups (act-order: desc_act, actorder) cannot "
             f"be divided over {group.size()} ranks: start one process"
@@ -132,8 +132,8 @@ def shard_decoder(model: Any, group: Group) -> None:
 
 
 def shard_attention(attention: Any, group: Group) -> None:
-    """q_proj, k_proj, v_proj (or qkv_proj), o_proj, `heads` and `kv_heads` become this rank's; and
-    q_norm and k_norm where they are over all heads."""
+    """Divide q_proj, k_proj, v_proj (or qkv_proj) and o_proj, and q_norm and k_norm where they are
+    over all heads; set `heads` and `kv_heads`."""
     heads, kv_heads = attention.heads, attention.kv_heads
     fused = "qkv_proj" in attention
     whole = attention["qkv_proj" if fused else "q_proj"].dims()[0]
@@ -152,23 +152,23 @@ def shard_attention(attention: Any, group: Group) -> None:
     if fused:
         own = (query[group.rank()], kv[group.rank()], kv[group.rank()])
         starts = [0, heads * head_dim, (heads + kv_heads) * head_dim]
-        _fuse(attention, "qkv_proj", group, own, starts)
+        _shard_fused(attention, "qkv_proj", own, starts)
     else:
         for name, columns in (("q_proj", query), ("k_proj", kv), ("v_proj", kv)):
             _replace(attention, name, "all-to-sharded", group, columns)
     for name, columns, count in (("q_norm", query, heads), ("k_norm", kv, kv_heads)):
         if name in attention and attention[name].weight.shape[0] == count * head_dim != head_dim:
-            attention[name] = shard_norm(attention[name], columns, group)
+            attention[name] = GatheredNorm(attention[name], columns, group)
     _replace(attention, "o_proj", "sharded-to-all", group, query)
     attention.heads, attention.kv_heads = len(mine.query), len(mine.kv)
 
 
 def shard_mlp(mlp: Any, group: Group) -> None:
-    """gate_proj and up_proj (or gate_up_proj), and down_proj become this rank's."""
+    """Divide gate_proj and up_proj (or gate_up_proj), and down_proj."""
     hidden = mlp.down_proj.dims()[1]
     parts = divide_hidden(hidden, group.size(), input_step(mlp.down_proj))
     if "gate_up_proj" in mlp:
-        _fuse(mlp, "gate_up_proj", group, [parts[group.rank()]] * 2, [0, hidden])
+        _shard_fused(mlp, "gate_up_proj", [parts[group.rank()]] * 2, [0, hidden])
     else:
         for name in ("gate_proj", "up_proj"):
             _replace(mlp, name, "all-to-sharded", group, parts)
@@ -176,10 +176,10 @@ def shard_mlp(mlp: Any, group: Group) -> None:
 
 
 def shard_experts(layer: Any, name: str, group: Group) -> None:
-    """A mixture's experts are divided as MLPs are: every rank has some hidden units of each.
+    """Divide each expert of a mixture as an MLP.
 
-    So ranks have the same work whichever experts a token chooses, and their results add up once, as
-    an MLP's. The router is whole on every rank.
+    So ranks have the same work whichever experts a token chooses, and their results are summed
+    once, as an MLP's. The router is whole on every rank.
     """
     for expert in layer[name].experts:
         parts = divide_hidden(
@@ -188,12 +188,11 @@ def shard_experts(layer: Any, name: str, group: Group) -> None:
         for linear in ("gate_proj", "up_proj"):
             _replace(expert, linear, "all-to-sharded", group, parts)
         expert.down_proj = shard_addend(expert.down_proj, parts, group)
-    if group.size() > 1:
-        layer[name] = ShardedToAll(layer[name], group)
+    layer[name] = ShardedToAll(layer[name], group)
 
 
 def shard_vocabulary(module: Any, name: str, group: Group) -> None:
-    """An embedding (and the head that is tied to it), or a head, becomes this rank's."""
+    """Divide an embedding, or a head."""
     layer = module[name]
     parts = divide_vocabulary(layer.dims()[0], group.size())
     shard = shard_embedding if hasattr(layer, "as_linear") else shard_head
@@ -204,10 +203,14 @@ def _replace(module: Module, name: str, how: str, group: Group, parts: list[rang
     module[name] = shard_linear(module[name], how, group=group, parts=parts)
 
 
-def _fuse(module: Module, name: str, group: Group, own: Any, starts: list[int]) -> None:
-    """Keep of each of the matrices in one weight, the outputs from `starts` on, this rank's own."""
+def _shard_fused(module: Module, name: str, own: Sequence[range], starts: list[int]) -> None:
+    """Divide a weight of several matrices, which start at the outputs `starts`.
+
+    Args:
+        own: this rank's outputs of each matrix.
+    """
     pieces = [
         range(start + part.start, start + part.stop)
         for start, part in zip(starts, own, strict=True)
     ]
-    module[name] = shard_fused(module[name], pieces, group)
+    module[name] = shard_fused(module[name], pieces)

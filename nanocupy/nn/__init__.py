@@ -6,8 +6,7 @@ MLX has for training is refused by name.
 
 from typing import Any
 
-from nanocupy.core.names import finder, homes_of
-from nanocupy.core.unsupported import refuse
+from nanocupy.core.names import finder, homes_of, refuse
 from nanocupy.nn.activations import gelu_approx, silu
 from nanocupy.nn.layers import (
     Embedding,

@@ -22,12 +22,12 @@ class ActOrderLinear(QuantizedLinear):
         return super().__call__(core.take(x, self.order, axis=-1))
 
     def buffer_key(self) -> tuple[Any, ...]:
-        """Those of one order may share a buffer: they read the same rows."""
+        """Layers of one order read the same rows, and may share a buffer."""
         return (*super().buffer_key(), self.order.numpy().tobytes())
 
 
 def share_order(layers: list[Any]) -> None:
-    """Give layers that have an order in common one array of it, so that rows are sorted once."""
+    """Give layers with equal orders one array of it, so that a step sorts rows once."""
     if isinstance(layers[0], ActOrderLinear):
         for layer in layers:
             layer.order = layers[0].order

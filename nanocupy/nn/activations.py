@@ -10,7 +10,15 @@ from nanocupy import core
 from nanocupy.core import array
 from nanocupy.nn.module import Module
 
-sigmoid, tanh = core.sigmoid, core.tanh
+
+def sigmoid(x: array) -> array:
+    """1 / (1 + exp(-x))."""
+    return core.sigmoid(x)
+
+
+def tanh(x: array) -> array:
+    """The hyperbolic tangent."""
+    return core.tanh(x)
 
 
 def silu(x: array) -> array:

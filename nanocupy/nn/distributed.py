@@ -1,9 +1,9 @@
-"""Layers shared out over a group, as `mlx.nn.layers.distributed` has them.
+"""Tensor-parallel layers, as `mlx.nn.layers.distributed` has them.
 
-Two ways to divide a matrix. By outputs ("all-to-sharded"): a rank computes some columns of the
-result from all of x. The layer stays a plain one with fewer outputs. By inputs ("sharded-to-all"):
-a rank has some columns of x, and the ranks' results are added. Before `nn.prepare`, parts are views
-of the whole: a rank reads only its own part of a mapped file.
+A matrix is divided in one of two ways. By outputs ("all-to-sharded"): a rank computes some columns
+of the result from all of x, with a plain layer that has fewer outputs. By inputs
+("sharded-to-all"): a rank has some columns of x, and the ranks' results are summed. Before
+`nn.prepare`, parts are views of the whole: a rank reads only its own part of a mapped file.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ import numpy as np
 from nanocupy.core import array
 from nanocupy.core.recorder.arrays import shared
 from nanocupy.core.recorder.collectives import all_sum, gather_columns
-from nanocupy.core.recorder.norms import rms_norm
+from nanocupy.core.recorder.fused import rms_norm
 from nanocupy.core.recorder.packed import embedding_part, packed_embedding
 from nanocupy.distributed import Group, world
 from nanocupy.nn.layers import Embedding, RMSNorm, Weighted
 from nanocupy.nn.module import Module
 from nanocupy.utils import tree_flatten, tree_unflatten
 
-Parts = Sequence[range]  # of every rank: from where to where
+Parts = Sequence[range]  # every rank's rows or columns
 
 _SHARDINGS = ("all-to-sharded", "sharded-to-all")
 
 
 class ShardedToAll(Module):
-    """A linear layer of some inputs on each rank (or whatever else is a part of a sum): the sum of
-    what the ranks make of them."""
+    """The sum over all ranks of a layer that has some of the inputs on each rank."""
 
     def __init__(self, linear: Module, group: Group) -> None:
         super().__init__()
@@ -43,7 +42,7 @@ class ShardedToAll(Module):
 
 
 class GatheredLinear(Module):
-    """A linear layer of some outputs on each rank, where every rank wants all of them: a head."""
+    """A linear layer with some of the outputs on each rank, gathered on all ranks: a head."""
 
     def __init__(self, linear: Module, parts: Parts, group: Group) -> None:
         super().__init__()
@@ -54,9 +53,9 @@ class GatheredLinear(Module):
 
 
 class GatheredNorm(Module):
-    """A norm over columns of which each rank has some: over all of them, for its own.
+    """A norm over the columns of all ranks, of which each rank has some and returns its own.
 
-    Ranks may have the same columns, each as many times as any other: the mean is the same.
+    Columns may be on several ranks, if all are on equally many: the mean is the same.
     """
 
     def __init__(self, norm: RMSNorm, parts: Parts, group: Group) -> None:
@@ -73,7 +72,7 @@ class GatheredNorm(Module):
 
 
 class ShardedEmbedding(Module):
-    """An embedding of which each rank has some rows."""
+    """An embedding with some of the rows on each rank."""
 
     def __init__(self, embedding: Embedding, parts: Parts, group: Group) -> None:
         super().__init__()
@@ -89,7 +88,7 @@ class ShardedEmbedding(Module):
         return all_sum(rows, group=self.group)
 
     def as_linear(self, x: array) -> array:
-        """All columns of the output layer that is tied to it."""
+        """Logits of all rows, with the embedding as the output layer's weight."""
         return gather_columns(self.embedding.as_linear(x), self.widths, group=self.group)
 
 
@@ -101,19 +100,19 @@ def shard_linear(
     group: Group | None = None,
     parts: Parts | None = None,
 ) -> Module:
-    """The part of a linear layer that this rank computes; in a group of one, the layer itself.
+    """Return the part of a linear layer that this rank computes; in a group of one, the layer.
 
     A bias is divided with the outputs. Where the inputs are divided, rank 0 keeps it.
 
     Args:
         sharding: "all-to-sharded" divides the outputs, "sharded-to-all" the inputs.
-        segments: matrices side by side in the weight, each divided by itself, evenly: how many, or
-            where all but the first start (ints, or fractions of the whole).
-        parts: every rank's part, in place of `segments`. Those of the outputs may overlap.
+        segments: matrices side by side in the weight, each divided evenly: their number, or where
+            all but the first start (ints, or fractions of the whole).
+        parts: every rank's part, instead of `segments`. Parts of the outputs may overlap.
 
     Raises:
-        ValueError: something does not divide evenly; `parts` are not the whole, or come apart
-            inside a group that is quantised together; the layer is packed already.
+        ValueError: a segment does not divide evenly; `parts` do not cover the inputs, or divide a
+            group that is quantised together; the layer is packed already.
     """
     if sharding not in _SHARDINGS:
         raise ValueError(f"[shard_linear] sharding={sharding!r}: expected one of {_SHARDINGS}")
@@ -136,52 +135,46 @@ def shard_linear(
     return ShardedToAll(linear, group)
 
 
-def shard_fused(linear: Weighted, pieces: Parts, group: Group) -> Module:
-    """A linear layer of which this rank computes several pieces of the outputs, side by side."""
-    part: Module = linear if group.size() == 1 else _part(linear, 0, pieces)
+def shard_fused(linear: Weighted, pieces: Parts) -> Module:
+    """Return a linear layer with several pieces of the outputs, side by side."""
+    part: Module = _part(linear, 0, pieces)
     return part
 
 
 def shard_addend(linear: Weighted, parts: Parts, group: Group) -> Module:
-    """A linear layer divided by its inputs, whose results somebody else adds up. It has no bias."""
+    """Return this rank's part of a linear layer without bias divided by its inputs.
+
+    The caller sums the ranks' results.
+    """
     assert "bias" not in linear
-    if group.size() == 1:
-        return linear
     pieces = [parts[group.rank()]]
     _check_inputs(linear, linear.dims()[1], pieces, parts)
     part: Module = _part(linear, 1, pieces)
     return part
 
 
-def shard_norm(norm: RMSNorm, parts: Parts, group: Group) -> Module:
-    """A norm over columns that are divided, or that several ranks have."""
-    return norm if group.size() == 1 else GatheredNorm(norm, parts, group)
-
-
 def shard_head(linear: Weighted, parts: Parts, group: Group) -> Module:
-    """A linear layer divided by its outputs, which all ranks then have."""
+    """Return a linear layer divided by its outputs, which are gathered on all ranks."""
     if group.size() == 1:
         return linear
     return GatheredLinear(_part(linear, 0, [parts[group.rank()]]), parts, group)
 
 
 def shard_embedding(embedding: Embedding, parts: Parts, group: Group) -> Module:
-    """An embedding divided by its rows."""
+    """Return an embedding divided by its rows."""
     if group.size() == 1:
         return embedding
     return ShardedEmbedding(_part(embedding, 0, [parts[group.rank()]]), parts, group)
 
 
 def sum_gradients(group: Group) -> Callable[[array], array]:
-    """A function that gives back what it takes: there are no gradients here."""
+    """Return the identity: there are no gradients here."""
     return lambda x: x
 
 
 def input_step(layer: Weighted) -> int:
-    """A layer's inputs come apart at multiples of this: quantised together, or packed in pairs.
-
-    Those that are sorted stay together.
-    """
+    """The number of neighbouring inputs that must stay on one rank: a quantised group, a pair of
+    16-bit floats, or all inputs of an act-order layer."""
     if "order" in layer:
         return layer.dims()[1]
     if hasattr(layer, "group_size"):
@@ -196,17 +189,17 @@ def shard_inplace(
     segments: Any = 1,
     group: Group | None = None,
 ) -> None:
-    """Keep only this rank's part of a module's parameters: in a group of one, all of them.
+    """Keep only this rank's part of a module's parameters; in a group of one, all of them.
 
-    Nothing is added up: that is left to whoever calls the module.
+    The caller of the module sums the ranks' results.
 
     Args:
-        sharding: as for `shard_linear`; or a function of a parameter's name and value that gives
+        sharding: as for `shard_linear`; or a function of a parameter's name and value that returns
             the axis to divide, (axis, segments), or None to keep it whole.
         segments: as for `shard_linear`.
 
     Raises:
-        ValueError: something does not divide evenly.
+        ValueError: a parameter does not divide evenly.
     """
     if not callable(sharding) and sharding not in _SHARDINGS:
         raise ValueError(f"[shard_inplace] sharding={sharding!r}: expected one of {_SHARDINGS}")
@@ -227,7 +220,7 @@ def shard_inplace(
 
 
 def _axis(sharding: str, name: str, value: array) -> int | None:
-    """Which axis of a linear layer's parameter is divided."""
+    """The axis of a linear layer's parameter that is divided; None: none."""
     bias = name.rpartition(".")[2] == "bias"
     if sharding == "all-to-sharded":
         return -1 if bias else max(value.ndim - 2, 0)
@@ -235,7 +228,7 @@ def _axis(sharding: str, name: str, value: array) -> int | None:
 
 
 def _part(layer: Any, axis: int, pieces: Parts) -> Any:
-    """A copy of the layer that has some outputs (axis 0) or inputs (1) of it."""
+    """Copy a layer, with some of its outputs (axis 0) or inputs (axis 1)."""
     if layer.packed is not None:
         raise ValueError("[shard] the layer is packed already: divide layers before nn.prepare")
     part, whole = copy.copy(layer), layer.dims()[axis]
@@ -247,7 +240,7 @@ def _part(layer: Any, axis: int, pieces: Parts) -> Any:
 
 
 def _cut(x: array, axis: int, pieces: Parts, whole: int) -> array:
-    """Pieces of an axis which they count as `whole`: one is a view, several are put together."""
+    """Take pieces of an axis, in units of its size / `whole`. One piece is a view."""
     host, each = x.numpy(), x.shape[axis]
     views = [
         host[(slice(None),) * axis + (slice(p.start * each // whole, p.stop * each // whole),)]
@@ -257,7 +250,7 @@ def _cut(x: array, axis: int, pieces: Parts, whole: int) -> array:
 
 
 def _pieces(name: str, count: int, segments: Any, group: Group) -> list[range]:
-    """This rank's part of each segment, as large as every other rank's."""
+    """This rank's part of each segment; all ranks' parts are equal in size."""
     if isinstance(segments, int):
         starts = [count * i / segments for i in range(1, segments)]
     else:
@@ -275,7 +268,7 @@ def _pieces(name: str, count: int, segments: Any, group: Group) -> list[range]:
 
 
 def _check_inputs(layer: Weighted, whole: int, pieces: Parts, parts: Parts | None) -> None:
-    """Inputs come apart in steps; every one is in one part."""
+    """Check that no group of inputs is divided, and that every input is in one part."""
     step, shown = input_step(layer), pieces if parts is None else parts
     found = ", ".join(f"{part.start}-{part.stop}" for part in shown)
     if any(part.start % step or part.stop % step for part in shown):

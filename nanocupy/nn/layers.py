@@ -12,8 +12,9 @@ import numpy as np
 
 from nanocupy import core
 from nanocupy.core import array
-from nanocupy.core.recorder.arrays import shared
-from nanocupy.core.recorder.norms import rms_norm
+from nanocupy.core.recorder.arrays import shared, uniform
+from nanocupy.core.recorder.dtypes import uint32
+from nanocupy.core.recorder.fused import rms_norm
 from nanocupy.core.recorder.packed import packed_embedding, packed_linear
 from nanocupy.core.recorder.rotary import rope
 from nanocupy.kernels.linear import PackedWeight, dequantize
@@ -31,18 +32,18 @@ class Weighted(Module):
         return self.weight.astype(core.float32)
 
     def buffer_key(self) -> tuple[Any, ...]:
-        """What layers have in common that may share a buffer. No weight is computed for it."""
+        """A key that is equal for layers that may be packed into one buffer. Computes no weight."""
         return str(self.weight.dtype), self.weight.shape[1]
 
     def to_pack(self) -> Any:
-        """What `kernels.linear.pack` takes; weights that were not computed yet are now."""
+        """The weight as `kernels.linear.pack` takes it; computed now if it was not yet."""
         return self.weight.numpy()
 
     def to_quantized(
         self, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
     ) -> Any:
-        """A layer with codes of this one's weight, which are made when they are wanted."""
-        made = self.coded(group_size or 64, bits or 4)
+        """A quantised layer with this one's weight; its codes are computed when they are needed."""
+        made = self.empty_quantized(group_size or 64, bits or 4)
         made.weight, made.scales, made.biases = core.quantize(self.weight, group_size, bits, mode)
         return made.update({"bias": self.bias} if "bias" in self else {})
 
@@ -60,11 +61,10 @@ class Affine(Weighted):
     weight uint32 [n, k*bits/32] (first code in the lowest bits), scales, biases [n, k/group_size].
     """
 
-    def quantized(
+    def _add_codes(
         self, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
     ) -> None:
-        """Make places for codes, scales and biases where the weight's was: by default 4 bits in
-        groups of 64."""
+        """Replace the weight by empty codes, scales and biases; default: 4 bits, groups of 64."""
         if mode != "affine":
             raise NotImplementedError(f"[quantize] mode={str(mode)[:40]!r}: only 'affine'")
         group_size, bits = group_size or 64, bits or 4
@@ -72,32 +72,27 @@ class Affine(Weighted):
         if k % group_size:
             raise ValueError(f"[quantize] {k} inputs do not divide into groups of {group_size}")
         self.group_size, self.bits = group_size, bits
-        self.weight = core.zeros((n, k * bits // 32), core.uint32)
-        self.scales, self.biases = (core.zeros((n, k // group_size)) for _ in range(2))
+        self.weight = uniform((n, k * bits // 32), 0, uint32)
+        self.scales, self.biases = (uniform((n, k // group_size), 0) for _ in range(2))
 
     def dense(self) -> array:
-        return shared(dequantize(*self._parts(), self.bits))
+        return shared(dequantize(*self.to_pack()))
 
     def buffer_key(self) -> tuple[Any, ...]:
         dtypes = str(self.scales.dtype), str(self.biases.dtype)
         return (self.bits, self.group_size, *dtypes, self.weight.shape[1])
 
     def to_pack(self) -> Any:
-        return (*self._parts(), self.bits)
+        return self.weight.numpy(), self.scales.numpy(), self.biases.numpy(), self.bits
 
     def dims(self) -> tuple[int, int]:
         n, words = super().dims()
         return (n, words) if self.packed is not None else (n, words * 32 // self.bits)
 
-    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.weight.numpy(), self.scales.numpy(), self.biases.numpy()
 
-
-def _coded(
-    layer: Weighted, /, group_size: int | None = None, bits: int | None = None, mode: str = "affine"
-) -> Any:
-    """`layer.to_quantized`, by its MLX name."""
-    return layer.to_quantized(group_size, bits, mode)
+def _from_layer(layer: Weighted, /, *form: Any, **named: Any) -> Any:
+    """`layer.to_quantized(...)`, by its MLX name."""
+    return layer.to_quantized(*form, **named)
 
 
 class Linear(Weighted):
@@ -105,9 +100,9 @@ class Linear(Weighted):
 
     def __init__(self, input_dims: int, output_dims: int, bias: bool = True) -> None:
         super().__init__()
-        self.weight = core.zeros((output_dims, input_dims))
+        self.weight = uniform((output_dims, input_dims), 0)
         if bias:
-            self.bias = core.zeros((output_dims,))
+            self.bias = uniform((output_dims,), 0)
 
     def __call__(self, x: array) -> array:
         if self.packed is not None:
@@ -119,21 +114,21 @@ class Linear(Weighted):
         n, k = self.dims()
         return f"input_dims={k}, output_dims={n}, bias={'bias' in self}"
 
-    def coded(self, group_size: int, bits: int) -> QuantizedLinear:
+    def empty_quantized(self, group_size: int, bits: int) -> QuantizedLinear:
         n, k = self.dims()
         return QuantizedLinear(k, n, "bias" in self, group_size, bits)
 
 
 class QuantizedLinear(Affine, Linear):
-    """A Linear with an `Affine` weight; what comes after `bias` is for `quantized`."""
+    """A Linear with an `Affine` weight: `form` is group_size, bits, mode."""
 
     def __init__(
         self, input_dims: int, output_dims: int, bias: bool = True, *form: Any, **named: Any
     ) -> None:
         super().__init__(input_dims, output_dims, bias)
-        self.quantized(*form, **named)
+        self._add_codes(*form, **named)
 
-    from_linear = staticmethod(_coded)
+    from_linear = staticmethod(_from_layer)
 
 
 class Embedding(Weighted):
@@ -141,7 +136,7 @@ class Embedding(Weighted):
 
     def __init__(self, num_embeddings: int, dims: int) -> None:
         super().__init__()
-        self.weight = core.zeros((num_embeddings, dims))
+        self.weight = uniform((num_embeddings, dims), 0)
 
     def __call__(self, tokens: array) -> array:
         if self.packed is not None:
@@ -149,7 +144,7 @@ class Embedding(Weighted):
         return core.take(self.dense(), tokens, axis=0)
 
     def as_linear(self, x: array) -> array:
-        """The embedding as the output layer that is tied to it."""
+        """Logits [..., num_embeddings] of x, with the embedding as the output layer's weight."""
         if self.packed is not None:
             return packed_linear(x, self.packed)
         return x @ self.dense().T
@@ -157,19 +152,19 @@ class Embedding(Weighted):
     def _extra_repr(self) -> str:
         return "{}, {}".format(*self.dims())
 
-    def coded(self, group_size: int, bits: int) -> QuantizedEmbedding:
+    def empty_quantized(self, group_size: int, bits: int) -> QuantizedEmbedding:
         n, k = self.dims()
         return QuantizedEmbedding(n, k, group_size, bits)
 
 
 class QuantizedEmbedding(Affine, Embedding):
-    """An Embedding with an `Affine` weight; what comes after `dims` is for `quantized`."""
+    """An Embedding with an `Affine` weight: `form` is group_size, bits, mode."""
 
     def __init__(self, num_embeddings: int, dims: int, *form: Any, **named: Any) -> None:
         super().__init__(num_embeddings, dims)
-        self.quantized(*form, **named)
+        self._add_codes(*form, **named)
 
-    from_embedding = staticmethod(_coded)
+    from_embedding = staticmethod(_from_layer)
 
 
 class RMSNorm(Module):
@@ -177,7 +172,7 @@ class RMSNorm(Module):
 
     def __init__(self, dims: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.weight = core.ones((dims,))
+        self.weight = uniform((dims,), 1)
         self.eps = eps
 
     def __call__(self, x: array) -> array:

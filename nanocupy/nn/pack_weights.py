@@ -1,8 +1,8 @@
-"""From a loaded model to one that a device can run: pack linear weights, upload the rest, let go.
+"""Prepare a loaded model for a device: pack linear weights, upload the rest, free the originals.
 
-Linear layers of one module that take the same number of inputs in the same format are packed side
-by side, in the order they were defined. So q, k and v, or gate and up, are neighbours in memory,
-and a Program can compute them as one.
+Linear layers of one module with the same number of inputs and the same format are packed side by
+side, in the order they were defined. So q, k and v, or gate and up, are neighbours in memory, and a
+Program can compute them as one.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def prepare(
     """Pack and upload every parameter of the model, in place.
 
     Args:
-        activations: what weights meet: "f32" (exact); on a CPU "i16" (the default) or "i8", for
-            weights that are quantised, see `kernels.linear.pack`; on a GPU "f16" or "bf16" (the
-            default).
+        activations: the type that weights are multiplied with: "f32" (exact); on a CPU "i16" (the
+            default) or "i8", for quantised weights, see `kernels.linear.pack`; on a GPU "f16" or
+            "bf16" (the default).
         tick: called as `tick(done, total)` after each buffer that is packed.
     """
     activations = activations or ("bf16" if device.half_precision else "i16")
@@ -57,7 +57,7 @@ def prepare(
 
 
 def _side_by_side(module: Module) -> Iterable[list[Weighted]]:
-    """The layers of a module that are not packed yet, those that may share a buffer together."""
+    """The layers of a module that are not packed yet, grouped into those that share a buffer."""
     groups: dict[Any, list[Weighted]] = defaultdict(list)
     for _, child in module._named_children():
         if isinstance(child, Weighted) and child.packed is None:
@@ -71,13 +71,13 @@ def _pack(layers: list[Weighted], device: Device, activations: str) -> None:
         layer.packed = packed
         for name in ("weight", "scales", "biases"):
             layer.pop(name, None)
-        if "order" not in layer:  # its columns are where the model thinks they are
+        if "order" not in layer:  # else its columns are not in the model's order
             layer.weight = packed_matrix(packed)
     share_order(layers)
 
 
 def _pack_stack(module: Module, device: Device, activations: str) -> None:
-    """The weights [experts, n, k] of one layer of a mixture, as mlx-lm's files have them."""
+    """Pack the weights [experts, n, k] of a layer of mlx-lm's `SwitchLinear`."""
     weight = module.get("weight")
     if isinstance(weight, array) and weight.ndim == 3 and "scales" not in module:
         packed = [pack(device, [each], activations)[0] for each in weight.numpy()]
@@ -85,7 +85,7 @@ def _pack_stack(module: Module, device: Device, activations: str) -> None:
 
 
 def _upload(module: Module, device: Device) -> None:
-    """Put the module's own arrays on the device as f32 (a bias padded to what the kernel reads)."""
+    """Copy the module's own arrays to the device as f32, padded to multiples of 32 elements."""
     for name, value in module.items():
         if (
             isinstance(value, array)

@@ -1,4 +1,4 @@
-"""Give a model quantised layers: by quantising its weights, or where its checkpoint has codes."""
+"""Replace a model's layers by quantised ones: `mlx.nn.quantize`, and for checkpoints with codes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def quantize(
     quantize_input: bool = False,
     class_predicate: Callable[[str, Module], bool | dict[str, Any]] | None = None,
 ) -> None:
-    """Replace layers by such with codes of their weights, as `mlx.nn.quantize` does.
+    """Quantise the weights of a model's layers, as `mlx.nn.quantize` does.
 
-    The codes are made when they are wanted.
+    The codes are computed when they are needed.
 
     Args:
         group_size, bits: None: 64 and 4.
-        class_predicate: class_predicate(path, layer) says whether, or gives what `to_quantized`
-            takes. None: every layer that can be.
+        class_predicate: class_predicate(path, layer) says whether a layer is quantised, or gives
+            the arguments of `to_quantized`. None: every layer that can be.
 
     Raises:
-        ValueError: a layer that cannot be quantised is wanted so, or its inputs do not divide.
+        ValueError: a chosen layer cannot be quantised, or its inputs do not divide into groups.
         NotImplementedError: `quantize_input`, or a mode besides "affine".
     """
     if quantize_input or mode != "affine":
@@ -37,7 +37,7 @@ def quantize(
             f"[quantize] mode={mode!r}, quantize_input={quantize_input}: only 'affine' weights"
         )
     for path, layer in model.named_modules():
-        able = _can_be_coded(layer)
+        able = _is_quantizable(layer)
         wanted = able if class_predicate is None else class_predicate(path, layer)
         if wanted and not able:
             raise ValueError(f"[quantize] {path or 'the model'}: {type(layer).__name__} cannot be")
@@ -49,23 +49,23 @@ def quantize(
 def replace_with_quantized(
     model: Module,
     form_of: Callable[[str, Module], tuple[int, int] | None],
-    is_ordered: Callable[[str], bool] = lambda _: False,
+    is_act_order: Callable[[str], bool] = lambda _: False,
 ) -> None:
-    """Replace every layer for which form_of(path, layer) gives (bits, group_size) by one with
-    places for codes, which `load_weights` fills.
+    """Replace layers by empty quantised ones, whose codes `load_weights` then fills in.
 
     Args:
-        is_ordered: whether a linear layer's inputs are sorted by their groups.
+        form_of: form_of(path, layer) gives (bits, group_size), or None to keep a layer.
+        is_act_order: whether a linear layer's inputs are sorted by their groups.
     """
     for path, layer in model.named_modules():
-        if _can_be_coded(layer) and (form := form_of(path, layer)):
+        if _is_quantizable(layer) and (form := form_of(path, layer)):
             bits, group = form
-            if is_ordered(path):
+            if is_act_order(path):
                 n, k = layer.dims()
                 model.replace(path, ActOrderLinear(k, n, "bias" in layer, group, bits))
             else:
-                model.replace(path, layer.coded(group, bits))
+                model.replace(path, layer.empty_quantized(group, bits))
 
 
-def _can_be_coded(layer: Module) -> bool:
+def _is_quantizable(layer: Module) -> bool:
     return hasattr(layer, "to_quantized") and not isinstance(layer, Affine)

@@ -447,7 +447,7 @@ def test_compiled_functions_nest_and_can_be_switched_off() -> None:
 
 def plan_of(function: Any, *arrays: mx.array) -> Any:
     node = function(*arrays).node
-    return node.attrs["plan"]
+    return node.attrs["schedule"]
 
 
 def names(plan: Any) -> list[str]:

@@ -14,8 +14,7 @@ import nanocupy.core as mx
 from nanocupy import nn
 from nanocupy.core import fast
 from nanocupy.core.recorder import rules
-from nanocupy.core.recorder.arena import Pool
-from nanocupy.core.recorder.program import Program
+from nanocupy.core.recorder.program import Pool, Program
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.utils import tree_flatten
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import fixed_rows
-from nanocupy.kernels import elementwise
+from nanocupy.kernels import launches_of
+
+CPU = launches_of("cpu")
 
 
 def chain(device: CpuDevice, length: int, rows: int = 37, width: int = 48) -> tuple[Any, Any, Any]:
@@ -17,7 +19,7 @@ def chain(device: CpuDevice, length: int, rows: int = 37, width: int = 48) -> tu
     one = device.asarray(np.ones((rows, width), np.float32))
     values = [device.empty((rows, width), np.float32) for _ in range(2)]
     launches = [
-        elementwise.launch_binary(
+        CPU.elementwise.launch_binary(
             device, "add", values[(i + 1) % 2], values[i % 2], one, count, width
         )
         for i in range(length)

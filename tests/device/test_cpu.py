@@ -1,4 +1,4 @@
-"""The CPU device: kernel cache, thread team, graphs."""
+"""The CPU device: kernel cache, thread pool, graphs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 
 from device.chains import chain
-from nanocupy.device.cpu import jit, threads
+from nanocupy.device.cpu import jit, thread_pool
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.memory import HUGE_PAGE, SLAB
 from nanocupy.device.protocols import KernelError, Launch, fixed_rows
-from nanocupy.kernels import elementwise, take_rows
+from nanocupy.kernels import launches_of
+
+CPU = launches_of("cpu")
 
 
-@pytest.mark.parametrize("team", [1, 2, 3, 5])
-def test_every_kernel_waits_for_the_one_before(team: int) -> None:
-    device = CpuDevice(threads=team)
+@pytest.mark.parametrize("pool", [1, 2, 3, 5])
+def test_every_kernel_waits_for_the_one_before(pool: int) -> None:
+    device = CpuDevice(threads=pool)
     launches, first, last = chain(device, 200)
     graph = device.capture(launches)
     for run in range(5):
@@ -91,7 +93,7 @@ def test_a_failing_kernel_is_named_and_the_team_lives_on() -> None:
     x = device.asarray(np.zeros((4, 16), np.float32))
     index = device.asarray(np.array([9], np.int32))
     out = device.empty((1, 16), np.float32)
-    bad = take_rows.launch(device, out, x, index, fixed_rows(device, 1))
+    bad = CPU.take_rows.launch(device, out, x, index, fixed_rows(device, 1))
     graph = device.capture([*good[:2], bad, *good[2:]])
     with pytest.raises(KernelError, match=r"take_rows.*kernel 2 .*code 1"):
         graph.run()
@@ -106,8 +108,8 @@ def test_closing_a_team_is_harmless() -> None:
     graph = device.capture(launches)
     graph.run()
     for _ in range(2):
-        threads.team(3).close()
-        threads.team(3).close()
+        thread_pool.shared_pool(3).close()
+        thread_pool.shared_pool(3).close()
         first[:] = 0
         graph.run()
         assert (last == 5).all()
@@ -117,7 +119,7 @@ def test_a_worker_that_cannot_start_fails_one_run(monkeypatch: pytest.MonkeyPatc
     device = CpuDevice(threads=3)
     launches, first, last = chain(device, 5)
     graph = device.capture(launches)
-    threads.team(3).close()
+    thread_pool.shared_pool(3).close()
     start = threading.Thread.start
 
     def fail(thread: threading.Thread) -> None:
@@ -143,8 +145,8 @@ def test_a_run_without_its_caller_holds_nobody_up(
     device = CpuDevice(threads=3)
     launches, first, last = chain(device, 5)
     graph = device.capture(launches)
-    team, calls = threads.team(3), iter(range(3))
-    walk = team._walk
+    pool, calls = thread_pool.shared_pool(3), iter(range(3))
+    walk = pool._walk
 
     def interrupted(*args: int) -> int:
         if next(calls) == 1:
@@ -155,7 +157,7 @@ def test_a_run_without_its_caller_holds_nobody_up(
     for _ in range(3):
         graph.run()
         with monkeypatch.context() as patch:
-            patch.setattr(team, "_walk", interrupted)
+            patch.setattr(pool, "_walk", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 graph.run()
         first[:] = 7
@@ -191,11 +193,11 @@ def test_memory_is_counted_whoever_asks() -> None:
 
 def test_lasting_arrays_lie_side_by_side_in_huge_pages() -> None:
     memory = CpuDevice(threads=1).memory
-    arrays = [memory.lasting((n, 3), np.float32) for n in (5, 100_000, 0, 7)]
+    arrays = [memory.persistent((n, 3), np.float32) for n in (5, 100_000, 0, 7)]
     first, second, _, last = [a.ctypes.data for a in arrays]
     assert (first % HUGE_PAGE, second - first, last - second) == (0, 64, 1_200_000)
     assert memory.active == sum(a.nbytes for a in arrays)
-    large = memory.lasting((SLAB // 4 + 1,), np.float32)
+    large = memory.persistent((SLAB // 4 + 1,), np.float32)
     assert large.ctypes.data % HUGE_PAGE == 0
     for a in (*arrays, large):
         assert not a.any()
@@ -206,7 +208,7 @@ def test_lasting_arrays_lie_side_by_side_in_huge_pages() -> None:
 
 def test_a_slab_is_left_for_the_next_when_it_is_full() -> None:
     memory = CpuDevice(threads=1).memory
-    arrays = [memory.lasting((SLAB // 5 * 2,), np.uint8) for _ in range(6)]
+    arrays = [memory.persistent((SLAB // 5 * 2,), np.uint8) for _ in range(6)]
     for n, a in enumerate(arrays):
         a[...] = n
     assert [set(a[:: 1 << 20]) for a in arrays] == [{n} for n in range(6)]
@@ -231,7 +233,7 @@ def test_thread_counts_outside_the_range_are_refused(count: int) -> None:
 
 def test_arguments_are_arrays_and_integers() -> None:
     device = CpuDevice(threads=1)
-    kernel, _ = elementwise.BINARY["add"]
+    kernel = CPU.elementwise.KERNELS["add"]
     with pytest.raises(TypeError, match=r"1\.5"):
         device.capture([Launch(kernel, (1.5,))])
     with pytest.raises(ValueError, match="contiguous"):
@@ -245,12 +247,12 @@ import sys
 import numpy as np
 from nanocupy.device.protocols import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.kernels import elementwise
+from nanocupy.kernels.elementwise import cpu
 device = CpuDevice(threads=2)
 x = device.asarray(np.arange(32, dtype=np.float32).reshape(2, 16))
 out = device.empty((2, 16), np.float32)
 rows = fixed_rows(device, 2)
-device.capture([elementwise.launch_binary(device, "add", out, x, x, rows, 16)]).run()
+device.capture([cpu.launch_binary(device, "add", out, x, x, rows, 16)]).run()
 assert (out == 2 * x).all()
 assert "numba" not in sys.modules or "mended" in sys.argv
 """

@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels import rope_write
 from nanocupy.kernels.attention import KVLayout
+from nanocupy.kernels.rope_write import cpu
 
 KINDS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "i8": np.int8}
 
@@ -35,4 +35,4 @@ def write(
 ) -> Launch:
     """Put keys and values that have turned already into their slots."""
     arrays = (None, k_cache, v_cache, k, k, v, slots, slots, None)
-    return rope_write.launch(device, layout, *arrays, rows, heads=layout.kv_heads, **strides)
+    return cpu.launch(device, layout, *arrays, rows, heads=layout.kv_heads, **strides)

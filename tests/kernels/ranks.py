@@ -10,10 +10,10 @@ from multiprocessing.connection import wait
 
 import numpy as np
 
-from nanocupy.device.cpu import jit, threads
+from nanocupy.device.cpu import jit, thread_pool
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.cpu.link import Link, window_bytes
-from nanocupy.kernels import collective
+from nanocupy.kernels.collective import cpu
 
 LIMIT = 60  # seconds
 
@@ -42,7 +42,7 @@ def on_ranks(
     memory: np.ndarray | None = None,
 ) -> None:
     """`work(device, rank)` in a process for each rank; their devices share a window."""
-    kernels = (*threads.KERNELS, collective.CPU_ALL_REDUCE, collective.CPU_GATHER_COLUMNS)
+    kernels = (*thread_pool.KERNELS, cpu.ALL_REDUCE, cpu.GATHER_COLUMNS)
     jit.compile_all(kernels)  # once, and not in every process
     if memory is None:
         memory = window(ranks, threads_each)

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from nanocupy.device import protocols
-from nanocupy.kernels import sample
+from nanocupy.kernels import launches_of, sample
 
 INF = float("inf")
 ALMOST_ONE = 1 - 2.0**-24
@@ -44,6 +44,7 @@ class Rows:
         self.edits = (start, ids.astype(np.int32), *(x.astype(np.float32) for x in (mul, add)))
 
     def build(self, device: Any) -> Any:
+        kernel = launches_of(device.kind).sample
         count, vocabulary = self.logits.shape
         token, lse = device.empty((count + 1,), np.int32), device.empty((count + 1,), np.float32)
         names = ("floats", "top_k", "target", "edit_start", "edits")
@@ -59,8 +60,8 @@ class Rows:
         )
         logits = device.asarray(self.logits)
         rows = protocols.Rows(count + 1, device.asarray(np.array([count])))
-        sizes = {"vocabulary": vocabulary, "scratch": sample.scratch(device, int(rows), vocabulary)}
-        launch = sample.launch(device, token, lse, logits, buffers, rows, **sizes)
+        sizes = {"vocabulary": vocabulary, "scratch": kernel.scratch(device, int(rows), vocabulary)}
+        launch = kernel.launch(device, token, lse, logits, buffers, rows, **sizes)
         return [launch], [token, lse, logits]
 
     def sample(self, run: Any, **how: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from kernels.ranks import connected, on_ranks, shared, window
 from nanocupy.device.cpu.device import CpuDevice
+from nanocupy.device.cpu.link import SLOT
 from nanocupy.device.protocols import KernelError, Rows, fixed_rows
 from nanocupy.kernels import collective
+from nanocupy.kernels.collective import cpu, cuda
 from nanocupy.kernels.kernel import ALL_REDUCE, GATHER_COLUMNS
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 3e38, -3e38, 1e-40], np.float32)
@@ -43,7 +45,7 @@ def reduced(parts: list[np.ndarray], threads: int, how: str, in_place: bool = Fa
         x = out if in_place else device.empty((rows, width), np.float32)
         x[:rows] = parts[rank]
         count = fixed_rows(device, rows)
-        device.capture([collective.launch_all_reduce(device, out, x, count, width, how)]).run()
+        device.capture([cpu.launch_all_reduce(device, out, x, count, width, how)]).run()
         outs[rank] = out
 
     on_ranks(len(parts), threads, work)
@@ -57,7 +59,7 @@ def gathered(parts: list[np.ndarray], threads: int) -> np.ndarray:
     def work(device: CpuDevice, rank: int) -> None:
         out, x = device.asarray(np.full_like(outs[rank], 7)), device.asarray(parts[rank])
         count = fixed_rows(device, rows)
-        device.capture([collective.launch_gather_columns(device, out, x, count, widths)]).run()
+        device.capture([cpu.launch_gather_columns(device, out, x, count, widths, None)]).run()
         outs[rank] = out
 
     on_ranks(len(parts), threads, work)
@@ -103,7 +105,7 @@ def test_gather_columns_agrees_with_numpy(widths: list[int], threads: int, rows:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("elements", [-1, 0, 1, 500_003])
 def test_what_does_not_fit_into_a_slot_goes_in_pieces(threads: int, elements: int) -> None:
-    whole = collective.SLOT // 4 + elements
+    whole = SLOT // 4 + elements
     sums = parts_of(1, [whole] * 2)
     with np.errstate(all="ignore"):
         check(reduced(sums, threads, "sum"), collective.all_reduce_reference(sums))
@@ -124,9 +126,9 @@ def test_epochs_go_on_from_run_to_run(ranks: int, threads: int) -> None:
         out = device.empty((most, ranks * width), np.float32)
         graph = device.capture(
             [
-                collective.launch_all_reduce(device, total, x, rows, width),
-                collective.launch_gather_columns(device, out, total, rows, [width] * ranks),
-                collective.launch_all_reduce(device, x, total, rows, width, "max"),
+                cpu.launch_all_reduce(device, total, x, rows, width),
+                cpu.launch_gather_columns(device, out, total, rows, [width] * ranks, None),
+                cpu.launch_all_reduce(device, x, total, rows, width, "max"),
             ]
         )
         for run in range(runs):
@@ -152,7 +154,7 @@ def test_nobody_runs_ahead(threads: int) -> None:
         x = device.empty((1, 576), np.float32)
         count = fixed_rows(device, 1)
         graph = device.capture(
-            [collective.launch_all_reduce(device, x, x, count, 576) for _ in range(100)]
+            [cpu.launch_all_reduce(device, x, x, count, 576) for _ in range(100)]
         )
         for run in range(50):
             x[:] = (run + 1 + rank) * np.arange(576)
@@ -170,9 +172,9 @@ def test_a_wait_ends_when_it_is_interrupted(name: str, threads: int) -> None:
     x, out = (device.empty((1, width), np.float32) for width in (64, 128))
     count = fixed_rows(device, 1)
     launch = (
-        collective.launch_all_reduce(device, x, x, count, 64)
+        cpu.launch_all_reduce(device, x, x, count, 64)
         if name == "all_reduce"
-        else collective.launch_gather_columns(device, out, x, count, [64, 64])
+        else cpu.launch_gather_columns(device, out, x, count, [64, 64], None)
     )
     graph = device.capture([launch, launch])
     errors: list[KernelError] = []
@@ -201,7 +203,7 @@ def test_who_has_given_up_does_not_go_on_when_others_come() -> None:
     device = connected(memory, 0, 2, 1)
     memory[64 : 2 * 64].view(np.int64)[0] = 1_000  # rank 1 is far ahead
     x = device.empty((1, 64), np.float32)
-    graph = device.capture([collective.launch_all_reduce(device, x, x, fixed_rows(device, 1), 64)])
+    graph = device.capture([cpu.launch_all_reduce(device, x, x, fixed_rows(device, 1), 64)])
     graph.run()
     device.interrupt()
     with pytest.raises(KernelError, match="code 9"):
@@ -218,22 +220,22 @@ def test_what_cannot_be_launched_is_refused() -> None:
     device, x = CpuDevice(2), np.zeros((1, 64), np.float32)
     rows = fixed_rows(device, 1)
     with pytest.raises(ValueError, match="cpu device is part of no group"):
-        collective.launch_all_reduce(device, x, x, rows, 64)
+        cpu.launch_all_reduce(device, x, x, rows, 64)
     device = connected(window(2, 1), 0, 2, 2)
     with pytest.raises(ValueError, match="2 ranks with 2 threads each need 4194560"):
-        collective.launch_all_reduce(device, x, x, rows, 64)
+        cpu.launch_all_reduce(device, x, x, rows, 64)
     with pytest.raises(ValueError, match="how='min': expected one of"):
-        collective.launch_all_reduce(device, x, x, rows, 64, "min")
+        cpu.launch_all_reduce(device, x, x, rows, 64, "min")
     with pytest.raises(ValueError, match=r"widths \(64,\) for 2 ranks"):
-        collective.launch_gather_columns(device, x, x, rows, [64])
+        cpu.launch_gather_columns(device, x, x, rows, [64], None)
 
 
 def test_on_cuda_they_are_launches_of_a_library() -> None:
     device = SimpleNamespace(kind="cuda", name="cuda", link=SimpleNamespace(rank=0, ranks=2))
     x, out, scratch = (np.zeros(n, np.float32) for n in (12, 40, 40))
     rows = Rows(4, None)
-    launch = collective.launch_all_reduce(device, out, x, rows, 3, "max")
+    launch = cuda.launch_all_reduce(device, out, x, rows, 3, "max")
     assert launch.kernel is ALL_REDUCE and launch.args == (x, out, 12, "max")
-    launch = collective.launch_gather_columns(device, out, x, rows, [3, 7], scratch)
+    launch = cuda.launch_gather_columns(device, out, x, rows, [3, 7], scratch)
     assert launch.kernel is GATHER_COLUMNS and launch.args == (x, out, scratch, 4, (3, 7))
     assert type(launch.args[3]) is int

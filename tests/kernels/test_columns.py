@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import fixed_rows
-from nanocupy.kernels import columns
+from nanocupy.kernels import columns, launches_of
+
+CPU = launches_of("cpu")
 
 
 @settings(max_examples=20, deadline=None)
@@ -27,7 +29,7 @@ def test_columns_go_where_they_should(
         out = device.asarray(np.full((rows + 1, out_size), 7, np.float32))
         arrays = [device.asarray(a) for a in (x, source, to)]
         place = {"x_stride": x_size, "out_stride": out_size}
-        return [columns.launch(device, out, *arrays, fixed_rows(device, rows), **place)], [out]
+        return [CPU.columns.launch(device, out, *arrays, fixed_rows(device, rows), **place)], [out]
 
     (out,) = run(build)
     want = columns.reference(np.full((rows, out_size), 7, np.float32), x, source, to)

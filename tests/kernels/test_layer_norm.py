@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import fixed_rows
-from nanocupy.kernels import layer_norm
+from nanocupy.kernels import launches_of, layer_norm
+
+CPU = launches_of("cpu")
 
 
 def norm(
@@ -24,7 +26,7 @@ def norm(
         arrays = [device.asarray(a) for a in (np.pad(x, [(0, 0), (0, gap)]), weight, bias)]
         place = {"x_stride": size + gap}
         known = fixed_rows(device, rows)
-        return [layer_norm.launch(device, out, *arrays, eps, known, size, **place)], [out]
+        return [CPU.layer_norm.launch(device, out, *arrays, eps, known, size, **place)], [out]
 
     out: np.ndarray = run(build)[0]
     assert not out[-1].any()

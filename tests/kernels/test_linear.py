@@ -12,7 +12,9 @@ import pytest
 from nanocupy.device.cpu import target
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import fixed_rows
-from nanocupy.kernels import cast, embedding, linear, quantize
+from nanocupy.kernels import embedding, launches_of, linear, quantize
+
+CPU = launches_of("cpu")
 
 FORMATS = [
     "f32",
@@ -57,15 +59,17 @@ def apply(
     if codes := weight.codes:
         stride = codes.row_bytes(weight.k)
         record = device.empty((len(x), stride), np.uint8)
-        launches.append(quantize.launch(source, record, rows, weight.k, codes, 4 * weight.k))
+        launches.append(
+            CPU.quantize.launch(device, record, source, rows, weight.k, codes, x_stride=weight.k)
+        )
         source = record
     elif meets == "bf16":
         stride = 2 * weight.k
         record = device.empty((len(x), weight.k), ml_dtypes.bfloat16)
-        launches.append(cast.launch(device, record, source, rows, weight.k))
+        launches.append(CPU.cast.launch(device, record, source, rows, weight.k))
         source = record
     out = device.empty((len(x), weight.n), np.float32)
-    launches += linear.launch(
+    launches += CPU.linear.launch(
         device,
         weight,
         source,
@@ -103,7 +107,7 @@ CASES = [(form, meets) for form in FORMATS for meets in met(form)]
 def test_agrees_with_numpy(form: str, meets: str, n: int, k: int) -> None:
     device = CpuDevice(threads=2)
     raw, plain = make(form, n, k)
-    (weight,) = linear.pack(device, [raw])
+    (weight,) = CPU.linear.pack(device, [raw])
     x = np.random.default_rng(1).standard_normal((19, k)).astype(np.float32)
     want = expected(x, plain, weight.format.group, meets)
     np.testing.assert_allclose(
@@ -118,7 +122,7 @@ def test_a_row_does_not_depend_on_its_company(form: str, meets: str) -> None:
     x = np.random.default_rng(2).standard_normal((40, 256)).astype(np.float32)
     x[7] = 0
     device = CpuDevice(threads=1)
-    (weight,) = linear.pack(device, [raw])
+    (weight,) = CPU.linear.pack(device, [raw])
     alone = np.concatenate([apply(device, weight, x[m : m + 1], meets) for m in range(40)])
     for threads in (1, 2, 3):
         device = CpuDevice(threads=threads)
@@ -129,7 +133,7 @@ def test_a_row_does_not_depend_on_its_company(form: str, meets: str) -> None:
 def test_neighbours_in_one_buffer_join() -> None:
     device = CpuDevice(threads=2)
     pieces = [make("q4_32_f16", n, 128, seed=n) for n in (128, 64, 70)]
-    a, b, c = linear.pack(device, [raw for raw, _ in pieces])
+    a, b, c = CPU.linear.pack(device, [raw for raw, _ in pieces])
     assert b.follows(a) and c.follows(b) and not c.follows(a) and not a.follows(b)
     x = np.random.default_rng(3).standard_normal((3, 128)).astype(np.float32)
     apart = np.concatenate([apply(device, w, x, "i16") for w in (a, b, c)], axis=1)
@@ -139,9 +143,9 @@ def test_neighbours_in_one_buffer_join() -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_weight_packed_in_pieces_is_the_same(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make(form, 200, 128)[0]
-    (whole,) = linear.pack(CpuDevice(threads=1), [raw])
-    monkeypatch.setattr(linear, "CHUNK", 1)  # 64 outputs at a time
-    (pieces,) = linear.pack(CpuDevice(threads=1), [raw])
+    (whole,) = CPU.linear.pack(CpuDevice(threads=1), [raw])
+    monkeypatch.setattr(CPU.linear, "CHUNK", 1)  # 64 outputs at a time
+    (pieces,) = CPU.linear.pack(CpuDevice(threads=1), [raw])
     assert np.array_equal(pieces.data, whole.data)
 
 
@@ -151,7 +155,7 @@ def test_biases_that_follow_from_scales_are_not_stored(form: str) -> None:
     device = CpuDevice(threads=2)
     raw, _ = make(form, 128, 256)
     other, _ = make(form.replace("s", "q"), 64, 256)
-    (alone,), (beside, _) = linear.pack(device, [raw]), linear.pack(device, [raw, other])
+    (alone,), (beside, _) = CPU.linear.pack(device, [raw]), CPU.linear.pack(device, [raw, other])
     assert alone.format.symmetric and not beside.format.symmetric
     assert alone.nbytes < beside.nbytes
     x = np.random.default_rng(7).standard_normal((5, 256)).astype(np.float32)
@@ -162,7 +166,7 @@ def test_biases_that_follow_from_scales_are_not_stored(form: str) -> None:
 
 def test_bias_is_added_last() -> None:
     device = CpuDevice(threads=2)
-    (weight,) = linear.pack(device, [make("bf16", 80, 64)[0]])
+    (weight,) = CPU.linear.pack(device, [make("bf16", 80, 64)[0]])
     x = np.random.default_rng(4).standard_normal((5, 64)).astype(np.float32)
     bias = device.empty((96,), np.float32)
     bias[:80] = np.random.default_rng(5).standard_normal(80)
@@ -175,20 +179,20 @@ def test_bias_is_added_last() -> None:
 def test_embedding_reads_the_packed_weight(form: str) -> None:
     device = CpuDevice(threads=2)
     raw, plain = make(form, 150, 128)
-    (weight,) = linear.pack(device, [raw])
+    (weight,) = CPU.linear.pack(device, [raw])
     tokens = np.array([0, 149, 63, 64, 77], np.int32)
     out = device.empty((5, 128), np.float32)
     rows = fixed_rows(device, 5)
-    device.capture([embedding.launch(device, weight, device.asarray(tokens), out, rows)]).run()
+    device.capture([CPU.embedding.launch(device, weight, device.asarray(tokens), out, rows)]).run()
     assert np.array_equal(out, embedding.reference(tokens, plain))
 
 
 def test_embedding_refuses_a_token_that_does_not_exist() -> None:
     device = CpuDevice(threads=1)
-    (weight,) = linear.pack(device, [make("f32", 10, 16)[0]])
+    (weight,) = CPU.linear.pack(device, [make("f32", 10, 16)[0]])
     tokens, rows = device.asarray(np.array([10], np.int32)), fixed_rows(device, 1)
     graph = device.capture(
-        [embedding.launch(device, weight, tokens, device.empty((1, 16), np.float32), rows)]
+        [CPU.embedding.launch(device, weight, tokens, device.empty((1, 16), np.float32), rows)]
     )
     with pytest.raises(RuntimeError, match="embedding"):
         graph.run()
@@ -211,11 +215,11 @@ def test_parts_of_an_embedding_add_up(form: str) -> None:
     tokens = np.array([0, 149, 63, 64, 65, 77], np.int32)
     rows, total = fixed_rows(device, 6), np.zeros((6, 128), np.float32)
     for first, part in zip([0, *ends], parts_of(raw, ends), strict=True):
-        (weight,) = linear.pack(device, [part])
+        (weight,) = CPU.linear.pack(device, [part])
         out = device.asarray(np.full((6, 128), 7, np.float32))
         ids = device.asarray(tokens)
         table = {"first": first, "vocabulary": 150}
-        device.capture([embedding.launch(device, weight, ids, out, rows, **table)]).run()
+        device.capture([CPU.embedding.launch(device, weight, ids, out, rows, **table)]).run()
         own = plain[first : first + weight.n]
         assert np.array_equal(out, embedding.reference(tokens, own, first, 150))
         total += out
@@ -226,11 +230,11 @@ def test_parts_of_an_embedding_add_up(form: str) -> None:
 def test_a_part_refuses_a_token_that_no_part_has(bad: int) -> None:
     device = CpuDevice(threads=1)
     raw, plain = make("f32", 10, 16)
-    (weight,) = linear.pack(device, [raw])
+    (weight,) = CPU.linear.pack(device, [raw])
     tokens = device.asarray(np.array([bad], np.int32))
     out, rows = device.empty((1, 16), np.float32), fixed_rows(device, 1)
     table = {"first": 10, "vocabulary": 30}
-    graph = device.capture([embedding.launch(device, weight, tokens, out, rows, **table)])
+    graph = device.capture([CPU.embedding.launch(device, weight, tokens, out, rows, **table)])
     with pytest.raises(RuntimeError, match=r"embedding.*code 1"):
         graph.run()
     with pytest.raises(IndexError, match="of a vocabulary of 30"):
@@ -247,17 +251,17 @@ def test_a_part_of_the_inputs_packs_as_its_copy(form: str) -> None:
     copies = [np.ascontiguousarray(a) for a in views]
     assert not views[0].flags.c_contiguous
     weights = [(*a, *whole[3:]) if isinstance(raw, tuple) else a[0] for a in (views, copies)]
-    (got,), (want,) = (linear.pack(device, [weight]) for weight in weights)
+    (got,), (want,) = (CPU.linear.pack(device, [weight]) for weight in weights)
     assert (got.n, got.k) == (70, 128) and got.data.tobytes() == want.data.tobytes()
 
 
 def test_unknown_formats_are_refused() -> None:
     with pytest.raises(ValueError, match="float64"):
-        linear.pack(CpuDevice(threads=1), [np.zeros((4, 4))])
+        CPU.linear.pack(CpuDevice(threads=1), [np.zeros((4, 4))])
     with pytest.raises(ValueError, match="groups of 16"):
         codes = np.zeros((64, 4), np.uint32)
         scales = np.zeros((64, 2), np.float16)
-        linear.pack(CpuDevice(threads=1), [(codes, scales, scales, 4)])
+        CPU.linear.pack(CpuDevice(threads=1), [(codes, scales, scales, 4)])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -265,7 +269,7 @@ def test_unknown_formats_are_refused() -> None:
 def test_what_is_not_finite_stays_so(bad: float, meets: str) -> None:
     """And only in its row."""
     device = CpuDevice(threads=2)
-    (weight,) = linear.pack(device, [make("q4_32_f16", 96, 128)[0]])
+    (weight,) = CPU.linear.pack(device, [make("q4_32_f16", 96, 128)[0]])
     x = np.random.default_rng(6).standard_normal((3, 128)).astype(np.float32)
     clean = apply(device, weight, x, meets)
     x[1, 77] = bad
@@ -276,7 +280,7 @@ def test_what_is_not_finite_stays_so(bad: float, meets: str) -> None:
 
 def test_values_too_small_to_scale_count_as_zeros() -> None:
     device = CpuDevice(threads=1)
-    (weight,) = linear.pack(device, [make("q4_32_f16", 64, 64)[0]])
+    (weight,) = CPU.linear.pack(device, [make("q4_32_f16", 64, 64)[0]])
     x = np.full((2, 64), 1e-39, np.float32)
     x[1, 32:] = 1.0
     got = apply(device, weight, x, "i16")

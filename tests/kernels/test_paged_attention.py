@@ -15,7 +15,9 @@ from kernels.paged import KINDS, stored, write
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import attention as pa
-from nanocupy.kernels import quantize
+from nanocupy.kernels import launches_of, quantize
+
+CPU = launches_of("cpu")
 
 
 @dataclass
@@ -220,7 +222,7 @@ def test_rows_are_rounded_as_if_alone(run: Any, form: Any, lengths: list[int]) -
             out = device.empty((rows, form.row_bytes(width)), np.uint8)
             x = device.asarray(plain.reshape(rows, width))
             count = fixed_rows(device, rows)
-            return [quantize.launch(x, out, count, width, form, 4 * width)], [out]
+            return [CPU.quantize.launch(device, out, x, count, width, form, x_stride=width)], [out]
 
         want = run(alone)[0]
 

@@ -11,11 +11,11 @@ import pytest
 
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import Launch, fixed_rows
-from nanocupy.kernels import cast, launches_of, quantize, silu_mul, take_rows
+from nanocupy.kernels import launches_of, quantize
 from nanocupy.kernels.quantize import Codes
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-LAUNCHES = launches_of("cpu")
+CPU = launches_of("cpu")
 FORMS = [Codes("i16", 32), Codes("i16", 128, 8), Codes("i8", 64), Codes("i8", 32, 128), BF16]
 Make = Callable[..., Launch]
 
@@ -44,8 +44,8 @@ def alone(run: Any, form: Any, x: np.ndarray) -> np.ndarray:
     def make(device: CpuDevice, out: Any, rows: Any, codes: Codes | None) -> Launch:
         source, width = device.asarray(x), x.shape[1]
         if codes:
-            return quantize.launch(source, out, rows, width, codes, 4 * width)
-        return cast.launch(device, out, source, rows, width)
+            return CPU.quantize.launch(device, out, source, rows, width, codes, x_stride=width)
+        return CPU.cast.launch(device, out, source, rows, width)
 
     return rounded(run, form, *x.shape, make)
 
@@ -88,9 +88,9 @@ def test_a_norm_rounds_as_if_alone(run: Any, form: Any, added: bool) -> None:
         arrays = [device.asarray(a) for a in (x, residual, weight)]
         if added:
             h = device.empty(x.shape, np.float32)
-            return LAUNCHES.rms_norm.launch_add(device, h, out, *arrays, 1e-5, rows, codes=codes)
+            return CPU.rms_norm.launch_add(device, h, out, *arrays, 1e-5, rows, codes=codes)
         source, _, gain = arrays
-        return LAUNCHES.rms_norm.launch(device, out, source, gain, 1e-5, rows, codes=codes)
+        return CPU.rms_norm.launch(device, out, source, gain, 1e-5, rows, codes=codes)
 
     def plain(device: CpuDevice) -> Any:
         out = device.empty(x.shape, np.float32)
@@ -106,7 +106,7 @@ def test_rows_taken_round_as_if_alone(run: Any, form: Any, width: int) -> None:
 
     def take(device: CpuDevice, out: Any, rows: Any, codes: Codes | None) -> Launch:
         source, where = device.asarray(x), device.asarray(index)
-        return take_rows.launch(device, out, source, where, rows, codes=codes)
+        return CPU.take_rows.launch(device, out, source, where, rows, codes=codes)
 
     assert np.array_equal(rounded(run, form, 4, width, take), alone(run, form, x[index]))
 
@@ -117,8 +117,8 @@ def test_silu_mul_rounds_as_if_alone(run: Any, form: Any, width: int) -> None:
 
     def multiply(device: CpuDevice, out: Any, rows: Any, codes: Codes | None) -> Launch:
         x = device.asarray(both)
-        place = {"gate_stride": 2 * width, "up_stride": 2 * width, "up_offset": width}
-        return silu_mul.launch(device, out, x, x, rows, width, codes=codes, **place)
+        place = {"gate_stride": 2 * width, "up_stride": 2 * width, "codes": codes}
+        return CPU.silu_mul.launch(device, out, x, x.reshape(-1)[width:], rows, width, **place)
 
     def plain(device: CpuDevice) -> Any:
         out = device.empty((5, width), np.float32)

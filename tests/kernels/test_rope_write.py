@@ -10,9 +10,10 @@ import pytest
 from kernels.paged import KINDS, stored, write
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import KernelError, fixed_rows
-from nanocupy.kernels import rope, rope_write
+from nanocupy.kernels import rope
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.rope import cpu as rope_cpu
+from nanocupy.kernels.rope_write import cpu
 
 SLOTS = np.array([33, 64, 65, -1, 127, 32, 96], np.int32)
 WRITTEN = [0, 1, 2, 4, 5]  # of the first six rows
@@ -56,7 +57,7 @@ def test_turns_as_rope_and_writes(run: Any, kind: str, dims: int, traditional: b
     def fused(device: CpuDevice) -> Any:
         out, [pages] = device.empty((6, heads, 32), np.float32), layout.empty(device)
         numbers = [device.asarray(x) for x in (positions, SLOTS, table)]
-        launch = rope_write.launch(
+        launch = cpu.launch(
             device, layout, out, *pages, *parts(device), *numbers, fixed_rows(device, 6),
             heads=heads, traditional=traditional, q_stride=stride, k_stride=stride, v_stride=stride,
         )  # fmt: skip
@@ -86,7 +87,7 @@ def test_what_is_outside_is_refused(slot: int, position: int, code: int) -> None
     x, out = device.empty((1, 1, 16), np.float32), device.empty((1, 1, 16), np.float32)
     table = device.asarray(rope.table(rope.frequencies(16, 1e4), 8))
     numbers = [device.asarray(np.array([n], np.int32)) for n in (position, slot)]
-    launch = rope_write.launch(
+    launch = cpu.launch(
         device, layout, out, *layout.empty(device)[0], x, x, x, *numbers, table,
         fixed_rows(device, 1), heads=1,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kernels.sample_rows import ALMOST_ONE, INF, SETTINGS, Rows, drawn, normal
 from nanocupy.device.protocols import KernelError
 from nanocupy.kernels import sample
+from nanocupy.kernels.sample import cpu
 
 
 @settings(max_examples=100, deadline=None)
@@ -219,4 +220,4 @@ def test_frequencies(run: Any) -> None:
 @pytest.mark.parametrize("vocabulary", [0, sample.MOST + 1])
 def test_vocabulary_is_checked(vocabulary: int) -> None:
     with pytest.raises(ValueError, match=r"\[sample\] vocabulary"):
-        sample.scratch(None, 1, vocabulary)
+        cpu.scratch(None, 1, vocabulary)

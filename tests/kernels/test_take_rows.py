@@ -12,7 +12,9 @@ from ml_dtypes import bfloat16
 
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import KernelError, fixed_rows
-from nanocupy.kernels import take_rows
+from nanocupy.kernels import launches_of, take_rows
+
+CPU = launches_of("cpu")
 
 
 def take(
@@ -21,7 +23,7 @@ def take(
     def build(device: CpuDevice) -> Any:
         out = device.empty((len(index) + 1, x.shape[1]), dtype)
         arrays = (device.asarray(x), device.asarray(index), fixed_rows(device, len(index)))
-        return [take_rows.launch(device, out, *arrays)], [out]
+        return [CPU.take_rows.launch(device, out, *arrays)], [out]
 
     out: np.ndarray = run(build, **how)[0]
     assert not out[-1].any()

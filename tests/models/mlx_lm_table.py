@@ -53,17 +53,17 @@ The same on a CPU and on the emulated GPU. Whether files are right by MLX is tes
 """
 
 
-def made(name: str) -> tuple[model_file.Door, Any]:
+def made(name: str) -> tuple[model_file.ModelFile, Any]:
     """The file, and a model of it."""
-    door = model_file.Door(f"mlx_lm.models.{name}")
-    with door.open():
-        return door, filled(door.file.Model(arguments(door.file.ModelArgs, name)))
+    file = model_file.ModelFile(f"mlx_lm.models.{name}")
+    with file.active():
+        return file, filled(file.module.Model(arguments(file.module.ModelArgs, name)))
 
 
 def dense(name: str, tokens: list[int]) -> np.ndarray:
     """Logits f32 [tokens, vocabulary]."""
-    door, model = made(name)
-    with door.open():
+    file, model = made(name)
+    with file.active():
         whole = model(mx.array(np.array([tokens], np.int32))).astype(mx.float32)
         return np.asarray(whole.numpy()[0])
 
@@ -73,9 +73,9 @@ EMULATED = {"device": "emulated", "dtype": "exact", "max_num_batched_tokens": 32
 
 def in_the_engine(name: str, **options: Any) -> tuple[np.ndarray, list[int]]:
     """Logits of the prompt, and a greedy answer."""
-    door, inner = made(name)
-    config = model_file.look(door, inner, CONFIG)
-    model = model_file.FileModel(door, inner, config.windows, config.num_key_value_heads)
+    file, inner = made(name)
+    config = model_file.inspect_model(file, inner, CONFIG)
+    model = model_file.FileModel(file, inner, config.windows, config.num_key_value_heads)
     run = runner(model, replace(config, windows=()), max_model_len=256, **options)
     params = SamplingParams(temperature=0, max_tokens=ANSWER, ignore_eos=True)
     found = logits(run, PROMPT, 7)

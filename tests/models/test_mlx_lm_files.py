@@ -30,7 +30,7 @@ from nanocupy.models.llama import Model
 from nanocupy.utils import tree_flatten
 from ranks import on_threads
 
-ALIASES = model_file.mlx_names()
+ALIASES = model_file.mlx_modules()
 
 
 def folder() -> Path | None:
@@ -41,11 +41,11 @@ def folder() -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def known_as(aliases: dict[str, Any]) -> AbstractContextManager[None]:
+def mlx_as(aliases: dict[str, Any]) -> AbstractContextManager[None]:
     """While these modules are MLX, mlx-lm's model files can be imported, anew."""
     home = folder()
     assert home is not None
-    return model_file.known_as(aliases, home)
+    return model_file.aliased(aliases, home)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def mlx_lm() -> Iterator[dict[str, Any]]:
     """{name: mlx-lm's model file of that name}, imported as if nanocupy were MLX."""
     if folder() is None:
         pytest.skip("mlx-lm is not installed, and NANOCUPY_MLX_LM does not name a folder with it")
-    with known_as(ALIASES):
+    with mlx_as(ALIASES):
         yield {n: importlib.import_module(f"mlx_lm.models.{n}") for n in ("llama", "qwen3")}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.test_mlx_lm_files import ALIASES, folder, known_as
+from models.test_mlx_lm_files import ALIASES, folder, mlx_as
 
 # "files": what a file's configuration is told besides "sizes", which all get that have them, and
 # "wanted", which those get that cannot do without.
@@ -44,7 +44,7 @@ def arguments(kind: Any, name: str) -> Any:
 def logits(aliases: dict[str, Any], name: str) -> np.ndarray:
     """What the file gives where these modules are MLX."""
     mx, tree = aliases["mlx.core"], aliases["mlx.utils"]
-    with known_as(aliases):
+    with mlx_as(aliases):
         file = importlib.import_module(f"mlx_lm.models.{name}")
         model, rng = file.Model(arguments(file.ModelArgs, name)), np.random.default_rng(0)
         places = sorted(tree.tree_flatten(model.parameters()), key=lambda named: named[0])

@@ -301,7 +301,7 @@ def test_codes_of_a_layer_of_its_own_are_refused(write: Any) -> None:
             place[name] = nn.Module()
             place = place[name]
         place[path[-1]] = Experts()
-        made = model_file.FileModel(model_file.Door(write(FILE)), inner, (), 1)
+        made = model_file.FileModel(model_file.ModelFile(write(FILE)), inner, (), 1)
         with pytest.raises(NotImplementedError, match=r"switch_mlp.up_proj \(Experts\) has codes"):
             model_file.load(made, checkpoint)
 
@@ -309,7 +309,7 @@ def test_codes_of_a_layer_of_its_own_are_refused(write: Any) -> None:
 def test_mlx_lm_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_file, "mlx_lm_home", lambda: None)
     with pytest.raises(ValueError, match="mlx-lm is not installed: pip install --no-deps mlx-lm"):
-        model_file.Door("mlx_lm.models.llama")
+        model_file.ModelFile("mlx_lm.models.llama")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "models/llama.py", ".llama", 5])
@@ -319,17 +319,17 @@ def test_a_file_is_named_as_python_names_it(name: Any) -> None:
 
 
 def test_ranks_divide_by_the_files_own_shard(write: Any) -> None:
-    door = model_file.Door(write(FILE))
-    made = model_file.FileModel(door, object(), (0, 0), 2)
+    file = model_file.ModelFile(write(FILE))
+    made = model_file.FileModel(file, object(), (0, 0), 2)
     made.shard(Place(0, 1))
     with pytest.raises(ValueError, match="over 2 ranks \\(it has no `shard`\\): start one process"):
         made.shard(Place(0, 2))
     seen: list[Any] = []
     inner = type("Inner", (), {"shard": lambda self, group: seen.append(group)})()
-    model_file.FileModel(door, inner, (0, 0), 2).shard(Place(1, 2))
+    model_file.FileModel(file, inner, (0, 0), 2).shard(Place(1, 2))
     assert [group.rank() for group in seen] == [1]
     with pytest.raises(ValueError, match="over 2 ranks \\(3 KV heads\\)"):
-        model_file.FileModel(door, inner, (0, 0), 3).shard(Place(0, 2))
+        model_file.FileModel(file, inner, (0, 0), 3).shard(Place(0, 2))
 
 
 def test_values_may_be_smaller_than_keys(folder: Path, write: Any) -> None:

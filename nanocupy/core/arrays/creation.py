@@ -8,16 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, record, shared
+from nanocupy.core.recorder.arrays import array, as_array, record, shared
 from nanocupy.core.recorder.casting import fitting
-from nanocupy.core.recorder.graph import Op
-from nanocupy.core.recorder.specs import checked_shape, elements, same, whole_number
+from nanocupy.core.recorder.dtypes import bool_, float32
+from nanocupy.core.recorder.graph import Op, Shape
+from nanocupy.core.recorder.specs import elements, same, whole_number
 from nanocupy.core.recorder.values import cast
+from nanocupy.device.protocols import Rows
 
 Dims = int | Sequence[int]
 _LARGE = 1 << 16  # bytes
 _NUMBERS = (int, float, np.integer, np.floating)
 _MOST = 2**31 - 1  # elements of a range
+
+
+def checked_shape(name: str, shape: Any) -> Shape:
+    """A shape given as an int or as ints."""
+    if isinstance(shape, array):
+        shape = shape.tolist()
+    dims = (shape,) if hasattr(shape, "__index__") else shape
+    if not isinstance(dims, list | tuple):
+        raise TypeError(f"[{name}] shape={str(shape)[:60]}: expected an int, or some")
+    return tuple(
+        d if isinstance(d, Rows) else whole_number(name, "shape", d, least=0) for d in dims
+    )
 
 
 def full(shape: Dims, vals: Any, dtype: Any = None) -> array:

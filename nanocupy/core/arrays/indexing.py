@@ -1,8 +1,8 @@
-"""Elements by index: `x[...]`, `x[...] = v`, `x.at[...]`, take and put. As `mlx.core` has them.
+"""Elements by arrays of indices: `x[...]`, `x[...] = v`, `x.at[...]`, along an axis. As `mlx.core`.
 
-Slices, ints, None and Ellipsis are views where they can be; arrays of ints gather. An index outside
-of x is an error at once where the indices are known, else when the value is computed; what writes
-looks at them.
+An index outside of x is an error at once where the indices are known, else when the value is
+computed. Updates compute their indices to check them. (`recorder.shapes` has `x[...]` of ints and
+slices, `recorder.gather` has `take`.)
 """
 
 from __future__ import annotations
@@ -12,23 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.keys import (
-    Misfit,
-    Slice,
-    as_indices,
-    basic,
-    check_indices,
-    check_update,
-    filled,
-    parts_of,
-    place,
-    taken_apart,
-)
+from nanocupy.core.arrays.keys import check_update, filled, place, taken_apart
 from nanocupy.core.recorder import rowwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, record
-from nanocupy.core.recorder.casting import fitting, rounded
-from nanocupy.core.recorder.graph import CONSTANT, Op, Spec
-from nanocupy.core.recorder.shapes import expand_dims, flat, reshape, slice_axis, squeeze
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.casting import fitting
+from nanocupy.core.recorder.dtypes import bool_
+from nanocupy.core.recorder.graph import Op, Spec
+from nanocupy.core.recorder.shapes import Slice, as_indices, check_indices, flat, parts_of, reshape
 from nanocupy.core.recorder.specs import (
     blank,
     broadcast,
@@ -50,37 +40,10 @@ def _item_spec(x: Spec, *arrays: Spec, key: tuple[Any, ...]) -> Spec:
 _GETITEM = Op("getitem", _item_spec, lambda x, *arrays, key: x[filled(key, arrays)])
 
 
-def getitem(x: array, key: Any) -> array:
-    """Basic and advanced indexing; a slice of one axis costs nothing in a Program."""
-    parts = parts_of(key)
-    if not all(basic(p) for p in parts):
-        template, arrays = taken_apart(parts, x.ndim)
-        return record(_GETITEM, x, *arrays, key=template)
-    used = len([p for p in parts if p is not None and p is not ...])
-    if ... not in parts:
-        parts = (*parts, ...)
-    if used > x.ndim or parts.count(...) > 1:
-        raise Misfit(f"[getitem] {key} of an array with {x.ndim} dimensions")
-    out, axis = x, 0
-    for part in parts:
-        if part is None:
-            out = expand_dims(out, axis)
-            axis += 1
-        elif part is ...:
-            axis += x.ndim - used
-        elif isinstance(part, Slice):
-            start, stop, _ = part.indices(int(out.shape[axis]))
-            out, axis = slice_axis(out, axis, start, stop), axis + 1
-        else:
-            out = squeeze(_one(out, axis, int(part)), axis)
-    return array(x.node) if out is x else out
-
-
-def _one(x: array, axis: int, index: int) -> array:
-    length = int(x.shape[axis])
-    if not -length <= index < length:
-        raise Misfit(f"[getitem] index {index} of an axis of length {length}")
-    return slice_axis(x, axis, index % length, index % length + 1)
+def gathered(x: array, key: Any) -> array:
+    """x[key] where arrays of indices, masks or slices with a step are in the key."""
+    template, arrays = taken_apart(parts_of(key), x.ndim)
+    return record(_GETITEM, x, *arrays, key=template)
 
 
 # ---- writing
@@ -149,24 +112,6 @@ for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
     setattr(ArrayAt, _name, _update(_name))
 
 # ---- along an axis
-
-TAKE = Op(
-    "take",
-    lambda x, i, *, axis, dtype=None, codes=None: rounded(
-        ((*x[0][:axis], *i[0], *x[0][axis + 1 :]), x[1]), dtype, codes
-    ),
-    lambda x, i, *, axis, dtype=None: np.take(x, i, axis).astype(dtype or x.dtype),
-    rowwise.take,
-)
-
-
-def take(x: Any, /, indices: Any, axis: int | None = None) -> array:
-    """`numpy.take`."""
-    x, axis = flat(x, axis)
-    place, indices = normal_axis("take", axis, x.ndim), as_indices("take", indices)
-    if indices.node.op is CONSTANT:
-        check_indices("take", indices, int(x.shape[place]))
-    return record(TAKE, x, indices, axis=place)
 
 
 def _along(x: Spec, i: Spec, *, axis: int) -> Spec:

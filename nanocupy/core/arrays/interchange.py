@@ -51,12 +51,3 @@ def namespace(x: array, api_version: str | None = None) -> Any:
 def reduced(x: array) -> Any:
     """What a pickle of x holds: NumPy's of its value."""
     return shared, (np.array(x._value()),)
-
-
-METHODS: dict[str, Any] = {
-    "__format__": formatted,
-    "__bytes__": as_bytes,
-    "__buffer__": buffer,
-    "__array_namespace__": namespace,
-    "__reduce__": reduced,
-}

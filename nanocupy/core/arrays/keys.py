@@ -12,17 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.recorder.arrays import array, as_array, bool_, eval, int32
-from nanocupy.core.recorder.graph import CONSTANT, Shape
+from nanocupy.core.recorder.arrays import array
+from nanocupy.core.recorder.dtypes import bool_, int32
+from nanocupy.core.recorder.graph import Shape
+from nanocupy.core.recorder.shapes import Misfit, Slice, check_indices
 from nanocupy.core.recorder.specs import blank
-from nanocupy.core.recorder.tracing import recording
 
-Slice = type(np.s_[:])
 Key = tuple[Any, ...]
-
-
-class Misfit(IndexError, ValueError):
-    """A key that does not fit an array: NumPy and MLX differ in which of the two it is."""
 
 
 class _Input:
@@ -36,17 +32,6 @@ def filled(key: Key, arrays: Sequence[np.ndarray]) -> Key:
     """The key with arrays in it again."""
     left = iter(arrays)
     return tuple(next(left) if part is INPUT else part for part in key)
-
-
-def basic(part: Any) -> bool:
-    """Whether the part of a key is a view of one piece."""
-    if isinstance(part, Slice):
-        return part.step in (None, 1)
-    return part is None or part is ... or (isinstance(part, int) and not isinstance(part, bool))
-
-
-def parts_of(key: Any) -> Key:
-    return key if isinstance(key, tuple) else (key,)
 
 
 def taken_apart(parts: Key, ndim: int) -> tuple[Key, list[array]]:
@@ -139,42 +124,3 @@ def _check_range(name: str, shape: Shape, key: Key, arrays: Sequence[array]) -> 
             check_indices(name, next(left), int(shape[axis]))
         if part is not None and not isinstance(part, bool | np.bool_):
             axis += getattr(part, "ndim", 1)
-
-
-def check_indices(name: str, indices: array, length: int) -> None:
-    """
-    Raises:
-        Misfit: one is outside of an axis of this length, if they are known: those that a
-            function under recording computes are looked at when it runs.
-    """
-    value = _known(indices)
-    if value is None or not value.size:
-        return
-    low, high = int(value.min()), int(value.max())
-    if not -length <= low <= high < length:
-        raise Misfit(
-            f"[{name}] index {low if low < -length else high} of an axis of length {length}"
-        )
-
-
-def _known(x: array) -> np.ndarray | None:
-    if x.node.op is not CONSTANT:
-        if recording():
-            return None
-        try:
-            eval(x)
-        except NotImplementedError:  # of a Program
-            return None
-    return np.asarray(x.node.attrs["value"])
-
-
-def as_indices(name: str, indices: Any) -> array:
-    """An array of ints.
-
-    Raises:
-        ValueError: it is one of something else.
-    """
-    found = as_array(indices)
-    if found.dtype.kind not in "iu":
-        raise ValueError(f"[{name}] indices of {found.dtype}: expected ints")
-    return found

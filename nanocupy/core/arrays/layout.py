@@ -5,29 +5,27 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.creation import eye
-from nanocupy.core.maths.reductions import sum
-from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, record
-from nanocupy.core.recorder.casting import astype, fitting, together
+from nanocupy.core.arrays.creation import checked_shape
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.casting import fitting
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
 from nanocupy.core.recorder.specs import (
     Axes,
     as_ints,
+    blank,
     broadcast,
-    checked_shape,
     listed,
     normal_axes,
     normal_axis,
     resized,
     same,
-    seen,
     whole_number,
 )
 
@@ -39,6 +37,23 @@ BROADCAST = Op(
     lambda x, *, shape: np.broadcast_to(x, shape),
     moves=True,
 )
+
+
+def seen(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:
+    """An operation that only looks at the same elements in another way: `function` gives a view."""
+
+    def infer(spec: Spec, **attrs: Any) -> Spec:
+        view = function(blank(spec), **attrs)
+        return view.shape, view.dtype
+
+    op = Op(name, infer, function)
+    return partial(_record, op)
+
+
+def _record(op: Op, x: Any, **attrs: Any) -> array:
+    return record(op, x, **attrs)
+
+
 _DIAGONAL = seen("diagonal", lambda x, **how: x.diagonal(**how))
 _FLIP = seen("flip", lambda x, *, axis: np.flip(x, axis))
 _VIEW = Op(
@@ -207,33 +222,6 @@ def atleast_3d(*arrays: Any) -> Any:
 # ---- put together, taken apart
 
 
-def _joined(*specs: Spec, axis: int) -> Spec:
-    shape, dtype = specs[0]
-    for other, _ in specs[1:]:
-        if len(other) != len(shape) or resized(other, axis, 0) != resized(shape, axis, 0):
-            raise ValueError(f"[concatenate] shapes {[s for s, _ in specs]} along axis {axis}")
-    return resized(shape, axis, int(np.sum([s[axis] for s, _ in specs]))), dtype
-
-
-_CONCATENATE = Op("concatenate", _joined, lambda *xs, axis: np.concatenate(xs, axis), moves=True)
-
-
-def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> array:
-    """`numpy.concatenate`."""
-    values = together(list(arrays))
-    if axis is None:
-        values, axis = [flat(x, None)[0] for x in values], 0
-    return record(_CONCATENATE, *values, axis=normal_axis("concatenate", axis, values[0].ndim))
-
-
-concat = concatenate
-
-
-def stack(arrays: Sequence[Any], axis: int = 0) -> array:
-    """`numpy.stack`."""
-    return concatenate([expand_dims(x, axis) for x in together(list(arrays))], axis)
-
-
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[array, ...]:
     """The parts of x along an axis, without it."""
     x = as_array(x)
@@ -345,6 +333,13 @@ def _pad_width(given: Any, ndim: int) -> np.ndarray:
 # ---- made of these
 
 
+_DIAG = Op(
+    "diag",
+    lambda spec, *, k: ((spec[0][0] + abs(k),) * 2, spec[1]),
+    lambda x, *, k: np.diag(x, k),
+)
+
+
 def diag(x: Any, /, k: int = 0) -> array:
     """The kth diagonal of a matrix; of a vector, the matrix with it as that."""
     x = as_array(x)
@@ -352,38 +347,7 @@ def diag(x: Any, /, k: int = 0) -> array:
         return diagonal(x, k)
     if x.ndim != 1:
         raise ValueError(f"[diag] of {x.ndim} dimensions: one or two")
-    size = x.shape[0] + abs(k)
-    columns = pad(x, (max(k, 0), max(-k, 0)))
-    return elementwise.where(eye(size, size, k, bool_), columns, array(0, x.dtype))
-
-
-def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> array:
-    """The sum of a diagonal."""
-    return sum(astype(diagonal(x, offset, axis1, axis2), dtype or as_array(x).dtype), -1)
-
-
-def diff(x: Any, /, n: int = 1, axis: int = -1) -> array:
-    """Each element less the one before it, n times."""
-    x = as_array(x)
-    place = normal_axis("diff", axis, x.ndim)
-    for _ in range(whole_number("diff", "n", n, least=0)):
-        length = int(x.shape[place])
-        later, sooner = slice_axis(x, place, 1, length), slice_axis(x, place, 0, length - 1)
-        x = (elementwise.not_equal if x.dtype == bool_ else elementwise.subtract)(later, sooner)
-    return x
-
-
-def kron(x: Any, y: Any) -> array:
-    """`numpy.kron`."""
-    x, y = together((as_array(x), as_array(y)))
-    if not x.size or not y.size:
-        raise ValueError(f"[kron] of shapes {x.shape} and {y.shape}: no elements")
-    ndim = max(x.ndim, y.ndim)
-    x, y = (reshape(a, (1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
-    dims = [n * m for n, m in zip(x.shape, y.shape, strict=True)]
-    x = reshape(x, [d for n in x.shape for d in (n, 1)])
-    y = reshape(y, [d for n in y.shape for d in (1, n)])
-    return reshape(elementwise.multiply(x, y), dims)
+    return record(_DIAG, x, k=k)
 
 
 def contiguous(x: Any, /, allow_col_major: bool = False) -> array:

@@ -1,4 +1,4 @@
-"""`compile`: a function of arrays, recorded once for every kind of call and then run as a Plan."""
+"""`compile`: record a function of arrays once for every kind of call, then run its Schedule."""
 
 from __future__ import annotations
 
@@ -12,22 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.compiling.plan import Plan
+from nanocupy.core.compiling.schedule import Schedule
+from nanocupy.core.compiling.tracing import COMPILED, PLACEHOLDER, give_away, placeholder
 from nanocupy.core.compiling.trees import flatten, places, replaced
-from nanocupy.core.recorder.arrays import array, constant, eval
-from nanocupy.core.recorder.graph import CONSTANT, Node, Spec, item, topological
-from nanocupy.core.recorder.rewriting import rebuild
-from nanocupy.core.recorder.tracing import (
-    COMPILED,
-    PLACEHOLDER,
-    give_away,
-    placeholder,
-    recorded,
-    recording,
-)
+from nanocupy.core.recorder.arrays import array, constant, eval, recorded, recording
+from nanocupy.core.recorder.graph import CONSTANT, Node, Spec, item, rebuild, topological
 from nanocupy.device.protocols import Rows
 
-KEPT = 64  # kinds of calls of one compiled function whose plans are kept
+KEPT = 64  # kinds of calls of one compiled function whose schedules are kept
 _ONE_AT_A_TIME = threading.RLock()  # state holds other arrays while a function is recorded
 _OF_SHAPES = {  # attributes that say nothing of shapes: a record with others serves one shape only
     "axis", "axes", "keepdims", "dtype", "decimals", "ddof", "eps", "precise", "index", "function",
@@ -188,7 +180,7 @@ def compile(
     as well. What is recorded runs with chains of elementwise operations as one pass each, to the
     bit as without `compile`. `fun` is not to look at values while it is recorded, nor to change
     anything but `outputs`. Inside a function that is being recorded, and on arrays with a symbolic
-    number of rows, `fun` itself is called. The plans of the 64 kinds that were called last are
+    number of rows, `fun` itself is called. The schedules of the 64 kinds that were called last are
     kept: a call of another kind is recorded anew.
 
     Args:
@@ -210,10 +202,10 @@ def compile(
     """
     if not callable(fun):
         raise TypeError(f"[compile] {type(fun).__name__} given: expected a function")
-    records, plans = _Recent(), _Recent()  # what was recorded; that, with its plan
+    records, schedules = _Recent(), _Recent()  # what was recorded; that, with its schedule
     name = getattr(fun, "__name__", type(fun).__name__)
 
-    def plan_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Recorded, Plan]:
+    def schedule_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Recorded, Schedule]:
         ranks = (kind, tuple([(len(shape), dtype) for shape, dtype in specs]))
         record = records[ranks] if shapeless and ranks in records else None
         if record is not None and record.fits_all:
@@ -223,7 +215,7 @@ def compile(
             leaves, nodes = record.leaves, record.nodes
             if shapeless:
                 records[ranks] = record
-        return record, Plan(leaves, nodes, device, name)
+        return record, Schedule(leaves, nodes, device, name)
 
     @functools.wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -237,10 +229,10 @@ def compile(
             if any(isinstance(d, Rows) for shape, _ in specs for d in shape[:1]):
                 return fun(*args, **kwargs)
             key = (kind, tuple(specs))
-            if key not in plans:
-                plans[key] = plan_of(kind, (args, kwargs), specs)
-            record, plan = plans[key]
-        results = _apply(plan, nodes, [args[i] for i in donate if i < len(args)], name)
+            if key not in schedules:
+                schedules[key] = schedule_of(kind, (args, kwargs), specs)
+            record, schedule = schedules[key]
+        results = _apply(schedule, nodes, [args[i] for i in donate if i < len(args)], name)
         for (container, place, _), result in zip(
             _state(outputs), results[record.returned :], strict=True
         ):
@@ -250,7 +242,7 @@ def compile(
     return call
 
 
-def _apply(plan: Plan, nodes: list[Node], gifts: list[Any], name: str) -> list[array]:
+def _apply(schedule: Schedule, nodes: list[Node], gifts: list[Any], name: str) -> list[array]:
     """The outputs, still to be computed; at once if something is given away."""
     if gifts:
         given: list[array] = []
@@ -261,10 +253,10 @@ def _apply(plan: Plan, nodes: list[Node], gifts: list[Any], name: str) -> list[a
             if node in nodes:
                 give_away(node, name)
         with np.errstate(all="ignore"):  # as `eval`
-            return [array(constant(v)) for v in plan(values)]
-    if not plan.outputs:
+            return [array(constant(v)) for v in schedule(values)]
+    if not schedule.outputs:
         return []
-    made = Node(COMPILED, tuple(nodes), {"plan": plan})
-    if len(plan.outputs) == 1:
+    made = Node(COMPILED, tuple(nodes), {"schedule": schedule})
+    if len(schedule.outputs) == 1:
         return [array(made)]
-    return [array(item(made, i)) for i in range(len(plan.outputs))]
+    return [array(item(made, i)) for i in range(len(schedule.outputs))]

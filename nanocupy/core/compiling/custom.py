@@ -12,8 +12,8 @@ import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array
 from nanocupy.core.recorder.graph import Node, Op, Spec, item, size
+from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering
-from nanocupy.core.runtime.memory import empty
 from nanocupy.device.chain import KINDS
 from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels import chains

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array
-from nanocupy.core.recorder.dtype import Dtype
+from nanocupy.core.recorder.dtypes import Dtype
 
 Place = tuple[Any, Any, array]
 """A container, a key in it, and the array there."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, floating
+from nanocupy.core.recorder.casting import astype
+from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.specs import same, wide
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.indexing import take
 from nanocupy.core.arrays.layout import repeat
+from nanocupy.core.maths import elementwise
 from nanocupy.core.maths.reductions import sum
-from nanocupy.core.recorder import elementwise
-from nanocupy.core.recorder.arrays import array, as_array, float32, record
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.dtypes import float32
 from nanocupy.core.recorder.graph import Op, Spec
-from nanocupy.core.recorder.shapes import reshape
+from nanocupy.core.recorder.shapes import reshape, take
 from nanocupy.core.recorder.specs import blank, broadcast, normal_axis, whole_number, widely
 
 
@@ -67,6 +67,19 @@ def inner(x: Any, y: Any, /) -> array:
     if not x.ndim or not y.ndim:
         return elementwise.multiply(x, y)
     return tensordot(x, y, [[-1], [-1]])
+
+
+def kron(x: Any, y: Any) -> array:
+    """`numpy.kron`."""
+    x, y = together((as_array(x), as_array(y)))
+    if not x.size or not y.size:
+        raise ValueError(f"[kron] of shapes {x.shape} and {y.shape}: no elements")
+    ndim = max(x.ndim, y.ndim)
+    x, y = (reshape(a, (1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
+    dims = [n * m for n, m in zip(x.shape, y.shape, strict=True)]
+    x = reshape(x, [d for n in x.shape for d in (n, 1)])
+    y = reshape(y, [d for n in y.shape for d in (1, n)])
+    return reshape(elementwise.multiply(x, y), dims)
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> array:

@@ -12,8 +12,9 @@ import numpy as np
 
 from nanocupy.core.arrays.layout import matrix_transpose
 from nanocupy.core.maths.products import gather_mm, matmul
-from nanocupy.core.recorder.arrays import array, as_array, bfloat16, float32, record, uint8, uint32
+from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype
+from nanocupy.core.recorder.dtypes import bfloat16, float32, uint8, uint32
 from nanocupy.core.recorder.graph import Op, Spec, item
 from nanocupy.kernels.linear import affine
 

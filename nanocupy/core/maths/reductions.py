@@ -7,10 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nanocupy.core.recorder import elementwise, rowwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, int32, record, uint32
-from nanocupy.core.recorder.casting import astype, floating, summed
+from nanocupy.core.arrays.layout import diagonal
+from nanocupy.core.maths import elementwise
+from nanocupy.core.recorder import rowwise
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.casting import astype
+from nanocupy.core.recorder.dtypes import bool_, float32, floating, int32, summed, uint32
 from nanocupy.core.recorder.graph import Op, Spec
+from nanocupy.core.recorder.shapes import slice_axis
 from nanocupy.core.recorder.specs import (
     Axes,
     Becomes,
@@ -18,6 +22,7 @@ from nanocupy.core.recorder.specs import (
     normal_axes,
     normal_axis,
     reduced,
+    whole_number,
     wide,
 )
 
@@ -207,3 +212,19 @@ def allclose(
 ) -> array:
     """Whether all elements are `isclose`."""
     return all(elementwise.isclose(x, y, rtol, atol, equal_nan=equal_nan))
+
+
+def trace(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> array:
+    """The sum of a diagonal."""
+    return sum(astype(diagonal(x, offset, axis1, axis2), dtype or as_array(x).dtype), -1)
+
+
+def diff(x: Any, /, n: int = 1, axis: int = -1) -> array:
+    """Each element less the one before it, n times."""
+    x = as_array(x)
+    place = normal_axis("diff", axis, x.ndim)
+    for _ in range(whole_number("diff", "n", n, least=0)):
+        length = int(x.shape[place])
+        later, sooner = slice_axis(x, place, 1, length), slice_axis(x, place, 0, length - 1)
+        x = (elementwise.not_equal if x.dtype == bool_ else elementwise.subtract)(later, sooner)
+    return x

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from nanocupy.core.maths.elementwise import isnan, where
 from nanocupy.core.maths.reductions import mean
 from nanocupy.core.recorder import rowwise
-from nanocupy.core.recorder.arrays import array, as_array, record, uint32
-from nanocupy.core.recorder.casting import astype, floating, together
-from nanocupy.core.recorder.elementwise import isnan, where
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.dtypes import floating, uint32
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import flat, reshape, slice_axis, squeeze
 from nanocupy.core.recorder.specs import (

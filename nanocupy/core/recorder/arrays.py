@@ -5,30 +5,16 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
-from nanocupy.core.recorder.dtype import named
+from nanocupy.core.recorder.dtypes import float32, named
 from nanocupy.core.recorder.graph import CONSTANT, STATIC, Node, Op, Shape, topological
+from nanocupy.core.recorder.heap import hold
 from nanocupy.core.recorder.values import NUMBERS, fresh, known
-from nanocupy.core.runtime.memory import hold
 from nanocupy.device.protocols import Rows
-
-bool_ = np.dtype(np.bool_)
-uint8 = np.dtype(np.uint8)
-uint16 = np.dtype(np.uint16)
-uint32 = np.dtype(np.uint32)
-uint64 = np.dtype(np.uint64)
-int8 = np.dtype(np.int8)
-int16 = np.dtype(np.int16)
-int32 = np.dtype(np.int32)
-int64 = np.dtype(np.int64)
-float16 = np.dtype(np.float16)
-bfloat16 = np.dtype(ml_dtypes.bfloat16)
-float32 = np.dtype(np.float32)
-float64 = np.dtype(np.float64)
 
 _SETTLING = threading.RLock()  # a node is one that is computed, or not yet, for other threads, too
 
@@ -50,6 +36,9 @@ class array:
     __array_priority__ = 1000
 
     if TYPE_CHECKING:  # what `core.methods` sets
+
+        @staticmethod
+        def _stack(arrays: list[Any]) -> array: ...
 
         def _with(self, other: Any) -> array: ...
         def _of(self, *args: Any, **kwargs: Any) -> array: ...
@@ -82,7 +71,7 @@ class array:
         if type(value) not in NUMBERS and not isinstance(value, array):
             value = _stacked(value)
         if isinstance(value, array):
-            self.node = value.node if dtype is None else _as_dtype(value, dtype).node
+            self.node = value.node if dtype is None else value.astype(dtype).node
         else:
             self.node = constant(fresh(value, dtype))
 
@@ -192,6 +181,11 @@ def shared(value: np.ndarray) -> array:
     return array(constant(known(value, value)))
 
 
+def uniform(shape: Shape, number: float, dtype: np.dtype[Any] = float32) -> array:
+    """The number everywhere, in memory of one element: what a layer has before it is loaded."""
+    return shared(np.broadcast_to(np.asarray(number, dtype), shape))
+
+
 def static(
     buffer: Any,
     shape: tuple[int, ...] | None = None,
@@ -210,12 +204,10 @@ def static(
 
 
 def _stacked(value: Any) -> Any:
-    """A list with arrays in it as one array; what says that it is one (`__mlx_array__`)."""
+    """Stack a list with arrays in it; convert what has `__mlx_array__`."""
     if isinstance(value, list | tuple):
         if any(_has_arrays(child) for child in value):
-            from nanocupy.core.arrays.layout import stack
-
-            return stack([_stacked(child) for child in value])
+            return array._stack([_stacked(child) for child in value])
         return value
     return value.__mlx_array__() if hasattr(value, "__mlx_array__") else value
 
@@ -224,12 +216,6 @@ def _has_arrays(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(_has_arrays(child) for child in value)
     return isinstance(value, array)
-
-
-def _as_dtype(value: array, dtype: Any) -> array:
-    from nanocupy.core.recorder.casting import astype
-
-    return astype(value, dtype)
 
 
 def _evaluated(value: np.ndarray) -> dict[str, Any]:
@@ -246,20 +232,21 @@ def as_array(value: Any) -> array:
     return value if isinstance(value, array) else array(value)
 
 
-def _arrays(tree: Any) -> Iterable[array]:
+def arrays_in(tree: Any) -> Iterable[array]:
+    """The arrays in dicts, lists and tuples."""
     if isinstance(tree, array):
         yield tree
     elif isinstance(tree, dict):
         for value in tree.values():
-            yield from _arrays(value)
+            yield from arrays_in(value)
     elif isinstance(tree, list | tuple):
         for value in tree:
-            yield from _arrays(value)
+            yield from arrays_in(value)
 
 
 def eval(*trees: Any) -> None:
     """Compute every array in the trees (dicts, lists, tuples) by the operations' NumPy forms."""
-    waiting = [n for n in [a.node for a in _arrays(trees)] if n.op is not CONSTANT]
+    waiting = [n for n in [a.node for a in arrays_in(trees)] if n.op is not CONSTANT]
     if not waiting:
         return
     with np.errstate(all="ignore"):  # NaN and infinities are values like others
@@ -289,3 +276,22 @@ def settle(node: Node, value: Any) -> None:
 
 
 async_eval = eval
+
+
+# ---- whether a function is being recorded, in this thread
+
+_state = threading.local()
+
+
+def recording() -> bool:
+    return getattr(_state, "depth", 0) > 0
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """What is called here is part of the function that is being recorded."""
+    _state.depth = getattr(_state, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _state.depth -= 1

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.layout import concatenate
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import common, together
+from nanocupy.core.recorder.casting import together
+from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.paged import PagedView, SlidingWindow, paged_attention
 from nanocupy.core.recorder.public import public
+from nanocupy.core.recorder.shapes import concatenate
 from nanocupy.core.recorder.specs import broadcast, wide
 
 # The score of what is hidden: finite, so that a row that sees nothing sees all alike, and not NaN.

@@ -1,7 +1,6 @@
-"""Which dtype a result has: MLX's rules.
+"""Arrays and numbers brought to one dtype.
 
-Ints never widen floats (int32 with float16 is float16), nothing becomes float64 by itself, and a
-Python number takes the dtype of the array it meets.
+A Python number takes the dtype of the array it meets.
 """
 
 from __future__ import annotations
@@ -11,22 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.compiling.chains import lowering
 from nanocupy.core.recorder import rowwise
-from nanocupy.core.recorder.arrays import array, as_array, bool_, float32, int32, record, uint32
-from nanocupy.core.recorder.dtype import plain
+from nanocupy.core.recorder.arrays import array, as_array, record
+from nanocupy.core.recorder.dtypes import bool_, common, float32, plain
 from nanocupy.core.recorder.graph import Op, Spec, width
+from nanocupy.core.recorder.rowwise import kernel_or_chain, steps_of
 from nanocupy.core.recorder.values import NUMBERS, holds
-from nanocupy.kernels.chains.functions import unchanged
 from nanocupy.kernels.quantize import Codes
 
+_UNCHANGED = steps_of("unchanged")
 ASTYPE = Op(
     "astype",
     lambda spec, *, dtype: (spec[0], dtype),
     lambda x, *, dtype: x.astype(dtype, order="C"),
-    lowering(unchanged, rowwise.cast),
+    kernel_or_chain(_UNCHANGED, rowwise.cast),
     row_wise=True,
-    steps=unchanged,
+    steps=_UNCHANGED,
 )
 
 
@@ -36,23 +35,6 @@ def astype(x: Any, dtype: Any) -> array:
         raise TypeError("[astype] dtype=None: expected a dtype")
     x, wanted = as_array(x), plain(dtype)
     return x if x.node.specs[0][1] == wanted else record(ASTYPE, x, dtype=wanted)
-
-
-def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return dtype if dtype.kind in "fV" else float32
-
-
-def common(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
-    """What values of these dtypes become together: MLX's rule, in which ints never widen floats."""
-    if dtypes.count(dtypes[0]) == len(dtypes):
-        return dtypes[0]
-    floats = {d for d in dtypes if d.kind in "fV"}
-    if len(floats) == 1:
-        return floats.pop()
-    if floats:  # float16 and bfloat16 meet in float32
-        return max(*floats, float32, key=lambda d: d.itemsize)
-    found = np.result_type(*dtypes)
-    return float32 if found.kind == "f" else found
 
 
 def meeting(value: Any, dtype: np.dtype[Any]) -> array:
@@ -128,10 +110,3 @@ def rounded(spec: Spec, dtype: Any, codes: Codes | None) -> Spec:
     if codes:
         return (shape[0], codes.row_bytes(width(shape))), np.dtype(np.uint8)
     return shape, dtype or own
-
-
-def summed(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Small ints are summed in 32 bits."""
-    if dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize < 4):
-        return uint32 if dtype.kind == "u" else int32
-    return dtype

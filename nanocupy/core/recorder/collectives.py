@@ -15,17 +15,15 @@ from nanocupy.core.recorder.graph import Node, Op, Spec, size, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.public import public
 from nanocupy.distributed import Group, world
-from nanocupy.kernels import collective
-from nanocupy.kernels.kernel import FLOATS
+from nanocupy.kernels.collective import link_of
 
 
 def _join(to: Lowering, node: Node) -> tuple[Any, Any]:
     """The input and the output of a collective that the device can take part in."""
     (source,), group = node.inputs, node.attrs["group"]
-    kinds = FLOATS if to.device.kind == "cuda" else (np.float32,)
-    if node.dtype not in kinds or not node.shape:
+    if node.dtype not in to.launches.collective.DTYPES or not node.shape:
         raise NotImplementedError(f"[{node.op.name}] of {node.dtype} {node.shape} in a Program")
-    link = collective.link_of(to.device)
+    link = link_of(to.device)
     if (link.rank, link.ranks) != (group.rank(), group.size()):
         raise ValueError(
             f"[{node.op.name}] in a group as rank {group.rank()} of {group.size()}: the device is "
@@ -37,11 +35,8 @@ def _join(to: Lowering, node: Node) -> tuple[Any, Any]:
 def _lower_reduce(how: str) -> Callable[[Lowering, Node], None]:
     def lower(to: Lowering, node: Node) -> None:
         x, out = _join(to, node)
-        each = width(node.shape)
-        to.add(
-            to.rows(node),
-            lambda rows: collective.launch_all_reduce(to.device, out, x, rows, each, how),
-        )
+        each, launch = width(node.shape), to.launches.collective.launch_all_reduce
+        to.add(to.rows(node), lambda rows: launch(to.device, out, x, rows, each, how))
 
     return lower
 
@@ -50,14 +45,11 @@ def _lower_gather(to: Lowering, node: Node) -> None:
     (x, out), widths = _join(to, node), node.attrs["widths"]
     if width(node.shape) != node.shape[-1]:
         raise NotImplementedError(f"[{node.op.name}] to {node.shape} in a Program")
-    scratch = None
-    if to.device.kind == "cuda":
-        key = ("gather_columns", size(node.shape), node.dtype)
-        scratch = to.shared(key, lambda: to.device.empty(key[1:2], node.dtype))
-    to.add(
-        to.rows(node),
-        lambda rows: collective.launch_gather_columns(to.device, out, x, rows, widths, scratch),
-    )
+    kernel, most = to.launches.collective, (size(node.shape), node.dtype)
+    key = ("gather_columns", *most)
+    scratch = to.shared(key, lambda: kernel.gather_scratch(to.device, *most))
+    launch = kernel.launch_gather_columns
+    to.add(to.rows(node), lambda rows: launch(to.device, out, x, rows, widths, scratch))
 
 
 # ---- operations. All have an effect: each is done as often as recorded, on all ranks

@@ -1,4 +1,4 @@
-"""What is recorded and run, for people: `NANOCUPY_DEBUG` and graphs as DOT.
+"""Print what is recorded and run: `NANOCUPY_DEBUG`.
 
 `NANOCUPY_DEBUG=1` prints every graph that is compiled, 2 also each kernel with its time and its
 bytes a second, 3 also the source of every kernel that is generated. All goes to stderr.
@@ -10,11 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
-from nanocupy.core.recorder.arrays import array
-from nanocupy.core.recorder.graph import CONSTANT, Node, topological
+from nanocupy.core.recorder.graph import Node
 
 LEVELS = ("0", "1", "2", "3")
 
@@ -107,44 +105,3 @@ class TimedGraph:
             self._device.wait()
             seconds = time.perf_counter() - start
             line(launch.kernel.name, seconds, nbytes(launch.args), "at most ")
-
-
-# ---- as `mlx.core`
-
-
-def export_to_dot(file: Any, *outputs: Any, **named: array) -> None:
-    """Write the graph of arrays that are not evaluated yet, in Graphviz's language.
-
-    Args:
-        file: a path, or something with `write`.
-        outputs: arrays, or trees of them.
-        named: arrays with names of their own in the graph.
-    """
-    from nanocupy.core.recorder.arrays import _arrays
-
-    names = {a.node: name for name, a in named.items()}
-    roots = [a.node for a in _arrays([*outputs, *named.values()])]
-    if not roots:
-        raise ValueError("[export_to_dot] no arrays: give those whose graph is wanted")
-    text = _dot(topological(roots), roots, names)
-    if hasattr(file, "write"):
-        file.write(text)
-    else:
-        with open(file, "w", encoding="utf-8") as to:
-            to.write(text)
-
-
-def _dot(nodes: Sequence[Node], roots: Sequence[Node], names: dict[Node, str]) -> str:
-    fresh, lines = count(), ["digraph {"]
-    of = {node: names.get(node) or f"v{next(fresh)}" for node in nodes}
-    for node in nodes:
-        shape = f"{node.dtype}{list(map(int, node.shape))}"
-        rank = "source" if not node.inputs else "sink" if node in roots else ""
-        where = f"rank={rank}; " if rank else ""
-        lines.append(f'{{ {where}"{of[node]}" [label="{of[node]} {shape}"]; }}')
-        if node.op is CONSTANT:
-            continue
-        lines.append(f'{{ "op {of[node]}" [label="{label(node)}", shape=rectangle]; }}')
-        lines += [f'"{of[n]}" -> "op {of[node]}"' for n in node.inputs]
-        lines.append(f'"op {of[node]}" -> "{of[node]}"')
-    return "\n".join([*lines, "}", ""])

@@ -18,8 +18,9 @@ from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.packed import ACTIVATIONS, QUANTIZE
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels import elementwise, linear, silu_mul, take_rows
+from nanocupy.kernels import Launches
 from nanocupy.kernels import experts as kernel
+from nanocupy.kernels.elementwise import silu_reference
 from nanocupy.kernels.experts import cuda
 from nanocupy.kernels.linear import PackedWeight
 
@@ -87,8 +88,8 @@ def _lower_experts(to: Lowering, node: Node) -> None:
         for number, expert in enumerate(chosen):
             index = scratch.lists[number]
             own = Rows(rows, scratch.counts[number : number + 1])
-            yield take_rows.launch(to.device, scratch.x, x, index, own)
-            yield from _expert(to.device, scratch, expert, own)
+            yield to.launches.take_rows.launch(to.device, scratch.x, x, index, own)
+            yield from _expert(to.launches, to.device, scratch, expert, own)
             yield kernel.launch_add(
                 to.device, out, scratch.y, index, scratch.weights, number, own, dims
             )
@@ -96,7 +97,9 @@ def _lower_experts(to: Lowering, node: Node) -> None:
     to.add(rows, launches)
 
 
-def _expert(device: Any, to: _Scratch, expert: Expert, rows: Rows) -> Iterator[Launch]:
+def _expert(
+    launches: Launches, device: Any, to: _Scratch, expert: Expert, rows: Rows
+) -> Iterator[Launch]:
     """to.x -> to.y."""
     hidden, middle = expert.down.k, to.middle.shape[1] * to.middle.dtype.itemsize
     both = to.both.reshape(-1)
@@ -106,16 +109,16 @@ def _expert(device: Any, to: _Scratch, expert: Expert, rows: Rows) -> Iterator[L
     start = 0
     for weight in weights:
         place = {"x_stride": 4 * to.x.shape[1], "out_stride": 8 * hidden}
-        yield from linear.launch(device, weight, to.x, both[start:], rows, **place)
+        yield from launches.linear.launch(device, weight, to.x, both[start:], rows, **place)
         start += weight.n
-    yield silu_mul.launch(
+    yield launches.silu_mul.launch(
         *(device, to.middle, both, both[hidden:], rows, hidden),
         gate_stride=2 * hidden,
         up_stride=2 * hidden,
         codes=expert.down.codes,
     )
     place = {"x_stride": middle, "out_stride": 4 * expert.down.n}
-    yield from linear.launch(device, expert.down, to.middle, to.y, rows, **place)
+    yield from launches.linear.launch(device, expert.down, to.middle, to.y, rows, **place)
 
 
 # ---- on CUDA: a launch is for all experts
@@ -177,7 +180,7 @@ def _lower_on_cuda(to: Lowering, node: Node) -> None:
             yield cuda.launch_product(device, into, x, weights, scratch.of, rows, **how)
             start += weights.one.n
         pairs = Rows(int(rows) * chosen, scratch.of.counts[count:])
-        yield silu_mul.launch(
+        yield to.launches.silu_mul.launch(
             *(device, scratch.middle, both, both[hidden:], pairs, hidden),
             gate_stride=2 * hidden,
             up_stride=2 * hidden,
@@ -233,7 +236,7 @@ def _dense(
     for number, (gate, up, down) in enumerate(
         zip(parts[::3], parts[1::3], parts[2::3], strict=True)
     ):
-        middle = elementwise.silu_reference(x @ gate.T) * (x @ up.T)
+        middle = silu_reference(x @ gate.T) * (x @ up.T)
         out += weights[..., number, None] * (middle @ down.T)
     return out
 
@@ -325,8 +328,8 @@ def _switch_on_cpu(
         place = {"x_stride": 4 * words, "out_stride": 4 * first.n}
         for number, weight in enumerate(weights):
             own = Rows(most, counts[number : number + 1])
-            yield take_rows.launch(device, own_x, x, sources[number], own)
-            yield from linear.launch(device, weight, own_x, y, own, **place)
+            yield to.launches.take_rows.launch(device, own_x, x, sources[number], own)
+            yield from to.launches.linear.launch(device, weight, own_x, y, own, **place)
             yield kernel.launch_put(device, out, y, lists[number], own, first.n)
 
     return launches

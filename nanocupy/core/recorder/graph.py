@@ -7,6 +7,7 @@ operation's NumPy form (`eval`), or lowered to kernel launches in a Program (`co
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 
 Shape = tuple[int, ...]
 Spec = tuple[Shape, np.dtype[Any]]
+Steps = Callable[..., Any]
+"""`steps(*values, **attrs)`: an operation as steps of a chain (`kernels.chains.functions`)."""
 _order = itertools.count()
 
 
@@ -31,7 +34,8 @@ class Op:
         moves: the output's elements are the inputs', in other places.
         effect: changes something besides its output: never merged or dropped, and the order of
             effects stays. (One that is row_wise, too, may be done for fewer rows: see `rules`.)
-        steps: `steps(*values)`: the operation as steps of a chain (see `chains`), if it has any.
+        steps: the operation as steps of a chain, if it has any.
+        inline: `inline(node, inputs)`: the outputs as a graph of other operations.
     """
 
     name: str
@@ -42,7 +46,8 @@ class Op:
     row_wise: bool = False
     moves: bool = False
     effect: bool = False
-    steps: Callable[..., Any] | None = None
+    steps: Steps | None = None
+    inline: Callable[[Node, tuple[Node, ...]], list[Node]] | None = None
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
@@ -124,3 +129,51 @@ ITEM = Op("item", lambda *_, index: None, numpy=lambda values, *, index: values[
 def item(node: Node, index: int) -> Node:
     """Output `index` of a node as a node of its own."""
     return Node(ITEM, (node,), {"index": index}, [node.specs[index]])
+
+
+# ---- rewriting: a graph rebuilt from its leaves on, node by node
+
+Outputs = list[Node]
+
+
+def rebuild(outputs: Outputs, make: Callable[[Node, tuple[Node, ...]], Node]) -> Outputs:
+    """The graph with `make(node, new inputs)` in place of every node, inputs first."""
+    new: dict[Node, Node] = {}
+    for node in topological(outputs):
+        new[node] = make(node, tuple(new[n] for n in node.inputs))
+    return [new[n] for n in outputs]
+
+
+def same(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """The node on new inputs; itself if they are the old ones."""
+    if inputs == node.inputs:
+        return node
+    return Node(node.op, inputs, node.attrs, node.specs, node.order)
+
+
+def inlined(outputs: Outputs) -> Outputs:
+    """The graph with the insides of compiled functions in place of their calls."""
+    results: dict[Node, list[Node]] = {}
+
+    def make(node: Node, inputs: tuple[Node, ...]) -> Node:
+        if node.op is ITEM and inputs[0] in results:
+            return results[inputs[0]][node.attrs["index"]]
+        if node.op.inline is None:
+            return same(node, inputs)
+        made = node.op.inline(node, inputs)
+        call = same(node, inputs)
+        results[call] = made
+        return made[0] if len(made) == 1 else call
+
+    return rebuild(outputs, make)
+
+
+def users(outputs: Outputs) -> dict[Node, list[Node | None]]:
+    """Who reads each node; None for the caller."""
+    table: dict[Node, list[Node | None]] = defaultdict(list)
+    for node in topological(outputs):
+        for source in node.inputs:
+            table[source].append(node)
+    for node in outputs:
+        table[node].append(None)
+    return table

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nanocupy.core.recorder.arrays import array, bfloat16, float16, float32, record
+from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import astype, rounded
+from nanocupy.core.recorder.dtypes import bfloat16, float16, float32
 from nanocupy.core.recorder.graph import Node, Op, leaf, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.kernels import embedding as embedding_kernel
-from nanocupy.kernels import linear as linear_kernel
-from nanocupy.kernels import quantize as quantize_kernel
 from nanocupy.kernels.linear import PackedWeight
 
 PACKED = Op("packed weight", leaf)
@@ -33,7 +32,9 @@ def _lower_quantize(to: Lowering, node: Node) -> None:
     size, codes, out = width(node.inputs[0].shape), node.attrs["codes"], to.of(node).view
     to.add(
         to.rows(node),
-        lambda rows: quantize_kernel.launch(x.view, out, rows, size, codes, x.stride_bytes),
+        lambda rows: to.launches.quantize.launch(
+            to.device, out, x.view, rows, size, codes, x_stride=x.stride
+        ),
     )
 
 
@@ -54,7 +55,7 @@ def _lower_linear(to: Lowering, node: Node) -> None:
     place: dict[str, Any] = {"x_stride": x.stride_bytes, "out_stride": out.stride_bytes}
     to.add(
         to.rows(node),
-        lambda rows: linear_kernel.launch(
+        lambda rows: to.launches.linear.launch(
             to.device, weight, x.view, out.view, rows, bias=bias, **place
         ),
     )
@@ -90,7 +91,7 @@ def _lower_embedding(to: Lowering, node: Node) -> None:
     table = {"first": attrs["first"], "vocabulary": attrs["vocabulary"]}
     to.add(
         to.rows(node),
-        lambda rows: embedding_kernel.launch(
+        lambda rows: to.launches.embedding.launch(
             to.device, attrs["weight"], tokens.view, out, rows, **table
         ),
     )

@@ -14,7 +14,6 @@ from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels import attention as attention_kernel
 from nanocupy.kernels import rope as rope_kernel
-from nanocupy.kernels import rope_write as rope_write_kernel
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.attention import cuda as cuda_kernel
 
@@ -166,7 +165,7 @@ def _turn_and_write(to: Lowering, node: Node) -> Any:
     pages, strides = (cache.keys, cache.values), (q.stride, k.stride, v.stride)
     to.add(
         to.rows(node),
-        lambda rows: rope_write_kernel.launch(
+        lambda rows: to.launches.rope_write.launch(
             to.device, layout, turned, *pages, q.view, k.view, v.view, positions.view,
             slots.view, table, rows, heads=heads, traditional=traditional,
             q_stride=strides[0], k_stride=strides[1], v_stride=strides[2],

@@ -1,22 +1,29 @@
-"""A Program: a flat list of kernel launches over static buffers, planned once.
+"""A Program: a flat list of kernel launches over static buffers, made once.
 
-record -> rules -> memory plan -> launches -> Graph (captured) or the same list one by one (eager)
+record -> rules -> placement -> launches -> Graph (captured) or the same list one by one (eager)
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nanocupy.core.recorder import debug
-from nanocupy.core.recorder.arena import ALIGN, Pool
 from nanocupy.core.recorder.arrays import array
-from nanocupy.core.recorder.graph import CONSTANT, ITEM, STATIC, Node, size, topological, width
+from nanocupy.core.recorder.graph import (
+    CONSTANT,
+    ITEM,
+    STATIC,
+    Node,
+    inlined,
+    size,
+    topological,
+    width,
+)
 from nanocupy.core.recorder.lowering import Lowering, Operand, Sizes
 from nanocupy.core.recorder.rules import RULES, Rule
-from nanocupy.core.recorder.tracing import expanded
 from nanocupy.core.recorder.within_rows import fold_constants
 from nanocupy.device.protocols import Launch
 
@@ -38,11 +45,14 @@ class Program:
         self, outputs: Sequence[array], device: Any, rules: Sequence[Rule] | None = None
     ) -> None:
         self.device = device
-        roots = fold_constants(expanded([a.node for a in outputs]), device)
+        roots = fold_constants(inlined([a.node for a in outputs]), device)
         for rule in RULES if rules is None else rules:
             roots = rule(roots)
         nodes = topological(roots)
-        debug.graph("program", nodes)
+        if _debugged():
+            from nanocupy.core.recorder import debug
+
+            debug.graph("program", nodes)
         self._lowering = lowering = Lowering(device)
         self.workspace_bytes = _place(nodes, roots, lowering)
         for node in nodes:
@@ -61,7 +71,12 @@ class Program:
 
     def capture(self, sizes: Sizes = ()) -> Any:
         """A Graph: no Python between kernels."""
-        return debug.captured(self.device, self.launches(sizes))
+        launches = self.launches(sizes)
+        if not _debugged():
+            return self.device.capture(launches)
+        from nanocupy.core.recorder import debug
+
+        return debug.captured(self.device, launches)
 
     def eager(self, sizes: Sizes = ()) -> Any:
         """The same launches, one at a time."""
@@ -76,7 +91,12 @@ class Program:
         return f"Program({len(self._lowering.sized)} steps, {self.workspace_bytes:,} bytes)"
 
 
-# ---- the memory plan
+def _debugged() -> bool:
+    """Whether `recorder.debug` has something to print, or a wrong level to refuse."""
+    return os.environ.get("NANOCUPY_DEBUG", "0") not in ("", "0")
+
+
+# ---- placement in memory
 
 
 def _place(nodes: list[Node], roots: list[Node], to: Lowering) -> int:
@@ -152,3 +172,41 @@ def _last_uses(
         if node not in kept:
             out.setdefault(time, []).append(node)
     return out
+
+
+# ---- the arena: values that are never alive together share its memory
+
+ALIGN = 64  # bytes
+
+
+class Pool:
+    """Offsets in one arena: the smallest free piece that fits, else the end."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._free: list[tuple[int, int]] = []  # (offset, bytes), by offset, never adjacent
+
+    def take(self, nbytes: int) -> tuple[int, int]:
+        need = -(-max(nbytes, 1) // ALIGN) * ALIGN
+        fits = [piece for piece in self._free if piece[1] >= need]
+        if fits:
+            offset, length = min(fits, key=lambda piece: piece[1])
+            self._free.remove((offset, length))
+            if length > need:
+                self._free.append((offset + need, length - need))
+                self._free.sort()
+            return offset, need
+        offset = self.size
+        if self._free and sum(self._free[-1]) == self.size:
+            offset = self._free.pop()[0]
+        self.size = offset + need
+        return offset, need
+
+    def give(self, offset: int, nbytes: int) -> None:
+        merged: list[tuple[int, int]] = []
+        for start, length in sorted([*self._free, (offset, nbytes)]):
+            if merged and sum(merged[-1]) == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + length)
+            else:
+                merged.append((start, length))
+        self._free = merged

@@ -1,7 +1,7 @@
-"""Functions as MLX has them: they accept a `stream`, and their results are arrays of their own.
+"""Functions as MLX has them: they accept a `stream`, and their results are new arrays.
 
-What changes nothing may give back the very array it was given: `x.astype(x.dtype)`, a split into
-one. For who calls it that is another array: `y = mx.flatten(x); y += 1` leaves x as it is.
+An operation that changes nothing may return its argument: `x.astype(x.dtype)`, a split into one.
+Callers get another array with the same node, so that `y = mx.flatten(x); y += 1` leaves x alone.
 """
 
 from __future__ import annotations
@@ -12,21 +12,43 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from nanocupy.core.recorder.arrays import array
-from nanocupy.core.runtime.devices import PLACES, checked
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+class Place:
+    """What a `stream` argument may be: the streams and devices of `core.runtime.devices`."""
+
+    is_cpu: bool
+
+
+def check_place(name: str, place: Any) -> None:
+    """
+    Raises:
+        TypeError: it is neither a stream nor a device.
+        ValueError: it is not the CPU.
+    """
+    if not isinstance(place, Place):
+        raise TypeError(f"[{name}] {str(place)[:40]!r}: expected a stream or a device")
+    if not place.is_cpu:
+        raise ValueError(
+            f"[{name}] {place}: arrays are evaluated on the CPU; compile for a GPU instead: "
+            "mx.compile(function, device=...)"
+        )
+
+
 def public(function: _Function) -> _Function:
-    """The function with one more argument, `stream`, by name or the last one: None, a stream or a
-    device that is the CPU; and with results that are none of its arguments."""
+    """Return the function with one more argument, `stream`, by name or as the last one.
+
+    `stream` is None, or a stream or device that is the CPU. Results are never arguments.
+    """
 
     @wraps(function)
     def call(*args: Any, stream: Any = None, **kwargs: Any) -> Any:
-        if args and isinstance(args[-1], PLACES):
+        if args and isinstance(args[-1], Place):
             args, stream = args[:-1], args[-1]
         if stream is not None:
-            checked(function.__name__, stream)
+            check_place(function.__name__, stream)
         result = function(*args, **kwargs)
         if type(result) is array:
             return apart(result) if any(result is x for x in (*args, *kwargs.values())) else result
@@ -36,7 +58,7 @@ def public(function: _Function) -> _Function:
 
 
 def apart(x: Any) -> Any:
-    """The same array under another name: what is done to one in place is not done to the other."""
+    """Return a new array with the same node: updating one in place leaves the other alone."""
     return array(x.node) if type(x) is array else x
 
 

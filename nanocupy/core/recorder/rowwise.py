@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
-from ml_dtypes import bfloat16
 
-from nanocupy.core.recorder.graph import CONSTANT, Node, width
+from nanocupy.core.recorder.graph import CONSTANT, Node, Steps, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.device.protocols import Launch
-from nanocupy.kernels import cast as cast_kernel
-from nanocupy.kernels import elementwise, routing, take_rows
 
 Lower = Callable[[Lowering, Node], None]
 
@@ -29,14 +27,18 @@ def binary(name: str) -> Lower:
         widths = {width(n.shape) for n in (x, y, node)}
         if len(widths) > 1 or not x.shape or not y.shape or x.shape[0] != y.shape[0]:
             raise NotImplementedError(f"[{node.op.name}] broadcasting")
-        _launch(to, node, partial(elementwise.launch_binary, to.device, name))
+        _launch(to, node, partial(to.launches.elementwise.launch_binary, to.device, name))
 
     return lower
 
 
 def unary(name: str) -> Lower:
     """An elementwise kernel of one input."""
-    return lambda to, node: _launch(to, node, partial(elementwise.launch_unary, to.device, name))
+
+    def lower(to: Lowering, node: Node) -> None:
+        _launch(to, node, partial(to.launches.elementwise.launch_unary, to.device, name))
+
+    return lower
 
 
 def _launch(to: Lowering, node: Node, launch: Callable[..., Launch]) -> None:
@@ -61,7 +63,7 @@ def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
     source, out, size = to.of(x), to.of(node).view, width(node.shape)
     to.add(
         to.rows(node),
-        lambda rows: elementwise.launch_scale(
+        lambda rows: to.launches.elementwise.launch_scale(
             to.device, out, source.view, factor, rows, size, x_stride=source.stride
         ),
     )
@@ -79,20 +81,20 @@ def take(to: Lowering, node: Node) -> None:
     out, where = to.of(node).view, to.of(index).view
     codes = node.attrs.get("codes")
     to.add(
-        to.rows(node), lambda rows: take_rows.launch(to.device, out, x, where, rows, codes=codes)
+        to.rows(node),
+        lambda rows: to.launches.take_rows.launch(to.device, out, x, where, rows, codes=codes),
     )
 
 
 def cast(to: Lowering, node: Node) -> None:
-    """f32 rows in another dtype: bf16, or on CUDA also f16."""
+    """f32 rows in another dtype, one that the device's kernel rounds to."""
     (source,) = node.inputs
-    known = to.device.kind == "cuda" or node.dtype == bfloat16
-    if not known or source.dtype != np.float32:
+    if node.dtype not in to.launches.cast.DTYPES or source.dtype != np.float32:
         raise NotImplementedError(f"[astype] {source.dtype} to {node.dtype} in a Program")
     x, out, size = to.of(source), to.of(node).view, width(node.shape)
     to.add(
         to.rows(node),
-        lambda rows: cast_kernel.launch(to.device, out, x.view, rows, size, x_stride=x.stride),
+        lambda rows: to.launches.cast.launch(to.device, out, x.view, rows, size, x_stride=x.stride),
     )
 
 
@@ -120,7 +122,7 @@ def along(name: str) -> Lower:
     def lower(to: Lowering, node: Node) -> None:
         source = node.inputs[0]
         vectors, x, out = _vectors(node, source), to.of(source), to.of(node).view
-        launch, size = getattr(routing, f"launch_{name}"), int(source.shape[-1])
+        launch, size = getattr(to.launches.routing, f"launch_{name}"), int(source.shape[-1])
         to.add(
             to.rows(node),
             lambda rows: launch(to.device, out, x.view, rows, vectors, size, x_stride=x.stride),
@@ -138,7 +140,7 @@ def take_along(to: Lowering, node: Node) -> None:
     strides: dict[str, Any] = {"x_stride": x.stride, "index_stride": wanted.stride}
     to.add(
         to.rows(node),
-        lambda rows: routing.launch_take_along(
+        lambda rows: to.launches.routing.launch_take_along(
             to.device, out.view, x.view, wanted.view, rows, vectors, *sizes, **strides
         ),
     )
@@ -159,7 +161,65 @@ def total(to: Lowering, node: Node) -> None:
     x, out = to.of(source), to.of(node).view
     to.add(
         to.rows(node),
-        lambda rows: routing.launch_sum(
+        lambda rows: to.launches.routing.launch_sum(
             to.device, out, x.view, rows, outer, count, inner, x_stride=x.stride
         ),
     )
+
+
+# ---- operations written as steps of a chain
+
+
+def steps_of(name: str) -> Steps:
+    """The steps of `kernels.chains.functions` with this name, loaded with their first use."""
+
+    def steps(*values: Any) -> Any:
+        from nanocupy.kernels.chains import functions
+
+        return getattr(functions, name)(*values)
+
+    return steps
+
+
+def of_numbers(steps: Steps) -> Steps:
+    """The steps with bools as numbers (see `specs.wide`)."""
+    return lambda *x: steps(*(v.cast("i8") if v.kind == "bool" else v for v in x))
+
+
+def without_gaps(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """The NumPy form of an operation with steps: its result has no gaps, as that of a chain, since
+    the bits of a sum depend on how its terms lie in memory."""
+    return lambda *arrays, **attrs: np.asarray(function(*arrays, **attrs), order="C")
+
+
+def by_chain(steps: Steps, otherwise: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The NumPy form of an operation that is rounded as its steps are, and in no other way.
+
+    Args:
+        otherwise: for dtypes that have no steps: float64.
+    """
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        from nanocupy.core.recorder import chains
+
+        return chains.evaluate(steps, otherwise, arrays)
+
+    return run
+
+
+def kernel_or_chain(
+    steps: Steps, kernel: Callable[[Lowering, Node], None] | None = None
+) -> Callable[[Lowering, Node], None]:
+    """How an operation is launched: by `kernel` where it takes these shapes and dtypes, else as a
+    chain of one."""
+
+    def lower(to: Lowering, node: Node) -> None:
+        with suppress(NotImplementedError):
+            if kernel and node.shape:
+                kernel(to, node)
+                return
+        from nanocupy.core.recorder import chains
+
+        chains.lower_one(to, node, steps)
+
+    return lower

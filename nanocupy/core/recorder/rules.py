@@ -12,18 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.indexing import TAKE
-from nanocupy.core.compiling import chains
 from nanocupy.core.recorder import elementwise
 from nanocupy.core.recorder.casting import ASTYPE
-from nanocupy.core.recorder.gated import GELU_MUL, SILU_MUL
-from nanocupy.core.recorder.graph import CONSTANT, ITEM, STATIC, Node, item, topological, width
-from nanocupy.core.recorder.norms import ADD_RMS_NORM, RMS_NORM
+from nanocupy.core.recorder.fused import ADD_RMS_NORM, GELU_MUL, RMS_NORM, SILU_MUL
+from nanocupy.core.recorder.graph import (
+    CONSTANT,
+    ITEM,
+    STATIC,
+    Node,
+    Outputs,
+    item,
+    rebuild,
+    same,
+    topological,
+    users,
+    width,
+)
 from nanocupy.core.recorder.packed import LINEAR, QUANTIZE
 from nanocupy.core.recorder.paged import PAGED_ATTENTION
-from nanocupy.core.recorder.rewriting import Outputs, rebuild, same, users
 from nanocupy.core.recorder.rotary import ROPE
-from nanocupy.core.recorder.shapes import SLICE
+from nanocupy.core.recorder.shapes import SLICE, TAKE
 from nanocupy.core.recorder.within_rows import within_rows
 from nanocupy.device.protocols import Rows
 
@@ -288,6 +296,10 @@ def rope_and_write(outputs: Outputs) -> Outputs:
 
 def elementwise_chains(outputs: Outputs) -> Outputs:
     """Elementwise operations of one shape that read each other are one pass over memory."""
+    if not any(n.op.steps and any(i.op.steps for i in n.inputs) for n in topological(outputs)):
+        return outputs
+    from nanocupy.core.recorder import chains
+
     return chains.fuse(outputs, least=2)
 
 

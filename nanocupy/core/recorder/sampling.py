@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.core.recorder.arrays import array, float32, int32, record
+from nanocupy.core.recorder.arrays import array, record
+from nanocupy.core.recorder.dtypes import float32, int32
 from nanocupy.core.recorder.graph import Node, Op, item, width
 from nanocupy.core.recorder.lowering import Lowering
-from nanocupy.kernels import sample as sample_kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +28,13 @@ def _lower_sample(to: Lowering, node: Node) -> None:
     (logits,) = to.inputs(node)
     size, rows = width(node.inputs[0].shape), to.rows(node)
     scratch = to.shared(
-        ("sample", int(rows), size), lambda: sample_kernel.scratch(to.device, int(rows), size)
+        ("sample", int(rows), size), lambda: to.launches.sample.scratch(to.device, int(rows), size)
     )
     outs = to.of(node, 0).view, to.of(node, 1).view
     how = {"vocabulary": size, "scratch": scratch}
     to.add(
         rows,
-        lambda rows: sample_kernel.launch(
+        lambda rows: to.launches.sample.launch(
             to.device, *outs, logits.view, node.attrs["buffers"], rows, **how
         ),
     )

@@ -1,4 +1,5 @@
-"""The same elements in other places: reshape, transpose, slices. As `mlx.core` has them.
+"""The same elements in other places: reshape, transpose, slices, concatenate. As `mlx.core` has
+them.
 
 What stays inside a row costs nothing in a Program (see `lowering`).
 """
@@ -11,10 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.recorder import lowering
-from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.graph import Op, Shape
-from nanocupy.core.recorder.specs import as_ints, listed, normal_axes, normal_axis, whole_number
+from nanocupy.core.recorder import lowering, rowwise
+from nanocupy.core.recorder.arrays import array, as_array, eval, record, recording
+from nanocupy.core.recorder.casting import rounded, together
+from nanocupy.core.recorder.graph import CONSTANT, Op, Shape, Spec
+from nanocupy.core.recorder.specs import (
+    as_ints,
+    listed,
+    normal_axes,
+    normal_axis,
+    resized,
+    whole_number,
+)
 from nanocupy.device.protocols import Rows
 
 
@@ -137,3 +146,145 @@ def slice_axis(x: Any, axis: int, start: int, stop: int) -> array:
     if (start, stop) == (0, x.shape[axis]):
         return x
     return record(SLICE, x, axis=axis, start=start, stop=max(start, stop))
+
+
+def _joined(*specs: Spec, axis: int) -> Spec:
+    shape, dtype = specs[0]
+    for other, _ in specs[1:]:
+        if len(other) != len(shape) or resized(other, axis, 0) != resized(shape, axis, 0):
+            raise ValueError(f"[concatenate] shapes {[s for s, _ in specs]} along axis {axis}")
+    return resized(shape, axis, int(np.sum([s[axis] for s, _ in specs]))), dtype
+
+
+CONCATENATE = Op("concatenate", _joined, lambda *xs, axis: np.concatenate(xs, axis), moves=True)
+
+
+def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> array:
+    """`numpy.concatenate`."""
+    values = together(list(arrays))
+    if axis is None:
+        values, axis = [flat(x, None)[0] for x in values], 0
+    return record(CONCATENATE, *values, axis=normal_axis("concatenate", axis, values[0].ndim))
+
+
+concat = concatenate
+
+
+def stack(arrays: Sequence[Any], axis: int = 0) -> array:
+    """`numpy.stack`."""
+    return concatenate([expand_dims(x, axis) for x in together(list(arrays))], axis)
+
+
+# ---- x[...] of ints and slices
+
+Slice = type(np.s_[:])
+
+
+class Misfit(IndexError, ValueError):
+    """A key that does not fit an array: NumPy and MLX differ in which of the two it is."""
+
+
+def _basic(part: Any) -> bool:
+    if isinstance(part, Slice):
+        return part.step in (None, 1)
+    return part is None or part is ... or (isinstance(part, int) and not isinstance(part, bool))
+
+
+def parts_of(key: Any) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def is_basic(key: Any) -> bool:
+    """Whether a key has only what `view_of` takes."""
+    return all(_basic(part) for part in parts_of(key))
+
+
+def view_of(x: array, key: Any) -> array:
+    """x[key] of ints, slices without a step, None and Ellipsis. In a Program a slice of one axis
+    costs nothing."""
+    parts = parts_of(key)
+    used = len([p for p in parts if p is not None and p is not ...])
+    if ... not in parts:
+        parts = (*parts, ...)
+    if used > x.ndim or parts.count(...) > 1:
+        raise Misfit(f"[getitem] {key} of an array with {x.ndim} dimensions")
+    out, axis = x, 0
+    for part in parts:
+        if part is None:
+            out = expand_dims(out, axis)
+            axis += 1
+        elif part is ...:
+            axis += x.ndim - used
+        elif isinstance(part, Slice):
+            start, stop, _ = part.indices(int(out.shape[axis]))
+            out, axis = slice_axis(out, axis, start, stop), axis + 1
+        else:
+            out = squeeze(_one(out, axis, int(part)), axis)
+    return array(x.node) if out is x else out
+
+
+def _one(x: array, axis: int, index: int) -> array:
+    length = int(x.shape[axis])
+    if not -length <= index < length:
+        raise Misfit(f"[getitem] index {index} of an axis of length {length}")
+    return slice_axis(x, axis, index % length, index % length + 1)
+
+
+# ---- take
+
+TAKE = Op(
+    "take",
+    lambda x, i, *, axis, dtype=None, codes=None: rounded(
+        ((*x[0][:axis], *i[0], *x[0][axis + 1 :]), x[1]), dtype, codes
+    ),
+    lambda x, i, *, axis, dtype=None: np.take(x, i, axis).astype(dtype or x.dtype),
+    rowwise.take,
+)
+
+
+def take(x: Any, /, indices: Any, axis: int | None = None) -> array:
+    """`numpy.take`."""
+    x, axis = flat(x, axis)
+    place, indices = normal_axis("take", axis, x.ndim), as_indices("take", indices)
+    if indices.node.op is CONSTANT:
+        check_indices("take", indices, int(x.shape[place]))
+    return record(TAKE, x, indices, axis=place)
+
+
+def check_indices(name: str, indices: array, length: int) -> None:
+    """
+    Raises:
+        Misfit: one is outside of an axis of this length, if they are known: those that a
+            function under recording computes are looked at when it runs.
+    """
+    value = _known(indices)
+    if value is None or not value.size:
+        return
+    low, high = int(value.min()), int(value.max())
+    if not -length <= low <= high < length:
+        raise Misfit(
+            f"[{name}] index {low if low < -length else high} of an axis of length {length}"
+        )
+
+
+def _known(x: array) -> np.ndarray | None:
+    if x.node.op is not CONSTANT:
+        if recording():
+            return None
+        try:
+            eval(x)
+        except NotImplementedError:  # of a Program
+            return None
+    return np.asarray(x.node.attrs["value"])
+
+
+def as_indices(name: str, indices: Any) -> array:
+    """An array of ints.
+
+    Raises:
+        ValueError: it is one of something else.
+    """
+    found = as_array(indices)
+    if found.dtype.kind not in "iu":
+        raise ValueError(f"[{name}] indices of {found.dtype}: expected ints")
+    return found

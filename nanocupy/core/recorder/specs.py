@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.exceptions import AxisError
 
-from nanocupy.core.recorder.arrays import array, bool_, float32, int8, record
-from nanocupy.core.recorder.graph import Op, Shape, Spec
+from nanocupy.core.recorder.dtypes import bool_, float32, int8
+from nanocupy.core.recorder.graph import Shape, Spec
 from nanocupy.device.protocols import Rows
 
 Becomes = Callable[[np.dtype[Any]], np.dtype[Any]]
@@ -106,18 +105,6 @@ def as_ints(name: str, shape: Any) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else whole_number(name, "shape", d) for d in dims)
 
 
-def checked_shape(name: str, shape: Any) -> Shape:
-    """A shape given as an int or as ints."""
-    if isinstance(shape, array):
-        shape = shape.tolist()
-    dims = (shape,) if hasattr(shape, "__index__") else shape
-    if not isinstance(dims, list | tuple):
-        raise TypeError(f"[{name}] shape={str(shape)[:60]}: expected an int, or some")
-    return tuple(
-        d if isinstance(d, Rows) else whole_number(name, "shape", d, least=0) for d in dims
-    )
-
-
 def elements(shape: Sequence[int]) -> int:
     return math.prod(int(d) for d in shape)
 
@@ -149,18 +136,3 @@ def blank(spec: Spec) -> np.ndarray:
     shape, dtype = spec
     dims = tuple([int(n) for n in shape])
     return np.ndarray(dims, dtype, _NOTHING, 0, (0,) * len(dims))
-
-
-def seen(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:
-    """An operation that only looks at the same elements in another way: `function` gives a view."""
-
-    def infer(spec: Spec, **attrs: Any) -> Spec:
-        view = function(blank(spec), **attrs)
-        return view.shape, view.dtype
-
-    op = Op(name, infer, function)
-    return partial(_record, op)
-
-
-def _record(op: Op, x: Any, **attrs: Any) -> array:
-    return record(op, x, **attrs)

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.chain import KINDS
+from nanocupy.core.recorder.dtypes import DTYPES
 
 _INT32 = np.iinfo(np.int32)
 _INT64 = np.iinfo(np.int64)
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_KNOWN = frozenset(DTYPES)
 _BYTES = (bytes, bytearray)
 NUMBERS = frozenset({bool, int, float})
 _LARGEST = float(np.finfo(np.float32).max)
@@ -51,10 +52,10 @@ def known(host: np.ndarray, value: Any) -> np.ndarray:
     Raises:
         ValueError: there are no arrays of its dtype.
     """
-    if host.dtype in KINDS:
+    if host.dtype in _KNOWN:
         return host
     native = host.dtype.newbyteorder("=")
-    if native in KINDS:
+    if native in _KNOWN:
         return host.astype(native)
     if native.kind not in "cfV":
         raise ValueError(
@@ -62,7 +63,7 @@ def known(host: np.ndarray, value: Any) -> np.ndarray:
         )
     raise ValueError(
         f"[array] dtype {host.dtype} of {_named(value)}: expected one of "
-        f"{', '.join(map(str, KINDS))}: cast it"
+        f"{', '.join(map(str, DTYPES))}: cast it"
     )
 
 

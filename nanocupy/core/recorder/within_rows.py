@@ -10,18 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.indexing import SETITEM, TAKE
-from nanocupy.core.maths.products import GATHER_MM, MATMUL
 from nanocupy.core.recorder import elementwise
 from nanocupy.core.recorder.arrays import array, constant, static
-from nanocupy.core.recorder.experts import switch_linear
-from nanocupy.core.recorder.graph import CONSTANT, Node, Op, width
+from nanocupy.core.recorder.graph import CONSTANT, Node, Op, rebuild, same, width
 from nanocupy.core.recorder.lowering import Lowering, Operand
 from nanocupy.core.recorder.packed import PACKED, packed_linear
-from nanocupy.core.recorder.rewriting import rebuild, same
 from nanocupy.core.recorder.shapes import TRANSPOSE
 from nanocupy.device.protocols import Device, Rows
-from nanocupy.kernels import columns
 from nanocupy.kernels.linear import pack
 
 PADDED = 32  # floats: kernels read a vector's last sixteen at once
@@ -44,7 +39,7 @@ def fold_constants(outputs: list[Node], device: Device) -> list[Node]:
             return _leaf(np.asarray(node.op.numpy(*values, **node.attrs)), device)
         if node.op is elementwise.ADD and node.dtype.kind == "i":
             return _less_nothing(same(node, inputs))
-        if node.op is MATMUL and _never_changes(inputs[1]) and len(inputs[1].shape) == 2:
+        if node.op.name == "matmul" and _never_changes(inputs[1]) and len(inputs[1].shape) == 2:
             return _by_a_matrix(inputs[0], _known(device, inputs[1]), device)
         return same(node, inputs)
 
@@ -95,7 +90,7 @@ def within_rows(outputs: list[Node]) -> list[Node]:
     x @ w.T of a packed weight is a linear; part of a row times numbers is the row times numbers."""
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-        rule = _RULES.get(node.op, _moved if node.op.moves else None)
+        rule = _RULES.get(node.op.name, _moved if node.op.moves else None)
         made = same(node, inputs)
         return rule(made) if rule else made
 
@@ -171,6 +166,8 @@ def _of_experts(node: Node) -> Node:
         and turned.inputs[0].op is PACKED
         and turned.attrs["axes"] == (0, 2, 1)
     ):
+        from nanocupy.core.recorder.experts import switch_linear
+
         weights = turned.inputs[0].attrs["weights"]
         return switch_linear(array(x), array(places), weights, node.shape).node
     return node
@@ -204,7 +201,7 @@ def _launch_columns(
     strides = {"x_stride": source.stride, "out_stride": out.stride}
     to.add(
         to.rows(node),
-        lambda rows: columns.launch(
+        lambda rows: to.launches.columns.launch(
             to.device, out.view, source.view, tables[0], tables[1], rows, **strides
         ),
     )
@@ -217,4 +214,10 @@ COLUMNS = Op(
     _lower_columns,
     row_wise=True,
 )
-_RULES = {MATMUL: _of_packed, GATHER_MM: _of_experts, SETITEM: _scaled_in_part, TAKE: _taken}
+# By name: operations of the wide surface are known only where a graph has them.
+_RULES = {
+    "matmul": _of_packed,
+    "gather_mm": _of_experts,
+    "setitem": _scaled_in_part,
+    "take": _taken,
+}

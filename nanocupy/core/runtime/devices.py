@@ -12,12 +12,18 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
+from nanocupy.core.recorder.public import Place, check_place
 
-class DeviceType(Enum):
+
+class DeviceType(Place, Enum):
     """`cpu` or `gpu`; equal to the first `Device` of its kind."""
 
     cpu = 0
     gpu = 1
+
+    @property
+    def is_cpu(self) -> bool:  # type: ignore[override]
+        return self.name == "cpu"
 
     def __eq__(self, other: object) -> bool:
         return other == Device(self) if isinstance(other, Device) else self is other
@@ -32,7 +38,7 @@ class DeviceType(Enum):
 cpu, gpu = DeviceType.cpu, DeviceType.gpu
 
 
-class Device:
+class Device(Place):
     """A device of a type, by its number."""
 
     type: DeviceType
@@ -42,6 +48,7 @@ class Device:
         if not isinstance(type, DeviceType):
             raise TypeError(f"[Device] {str(type)[:40]!r}: expected mx.cpu or mx.gpu")
         self.type, self.index = type, index
+        self.is_cpu = type is cpu and index == 0
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, DeviceType):
@@ -55,11 +62,11 @@ class Device:
         return f"Device({self.type.name}, {self.index})"
 
 
-class Stream:
+class Stream(Place):
     """A name for an order of operations on a device."""
 
     def __init__(self, index: int, device: Device) -> None:
-        self.index, self.device = index, device
+        self.index, self.device, self.is_cpu = index, device, device.is_cpu
 
     def __eq__(self, other: object) -> bool:
         known = isinstance(other, Stream)
@@ -73,28 +80,9 @@ class Stream:
 
 
 ThreadLocalStream = Stream
-PLACES = (Stream, Device, DeviceType)
 _CPU = Device(cpu)
 _numbers = itertools.count(1)
 _default = Stream(0, _CPU)
-
-
-def checked(name: str, given: Any) -> Device:
-    """The CPU, of a stream or a device that is it.
-
-    Raises:
-        TypeError: it is something else.
-        ValueError: it is a GPU.
-    """
-    device = given.device if isinstance(given, Stream) else given
-    if not isinstance(device, Device | DeviceType):
-        raise TypeError(f"[{name}] {str(given)[:40]!r}: expected a stream or a device")
-    if device != _CPU:
-        raise ValueError(
-            f"[{name}] {device}: arrays are evaluated on the CPU; compile for a GPU instead: "
-            "mx.compile(function, device=...)"
-        )
-    return _CPU
 
 
 # ---- as `mlx.core`
@@ -107,7 +95,7 @@ def default_device() -> Device:
 
 def set_default_device(device: Any) -> None:
     """Only the CPU."""
-    checked("set_default_device", device)
+    check_place("set_default_device", device)
 
 
 def is_available(device: Any) -> bool:
@@ -123,7 +111,7 @@ def device_count(device_type: DeviceType) -> int:
 def device_info(device: Any = None) -> dict[str, str | int]:
     """What a device is."""
     if device is not None:
-        checked("device_info", device)
+        check_place("device_info", device)
     import platform
 
     return {
@@ -134,18 +122,19 @@ def device_info(device: Any = None) -> dict[str, str | int]:
 
 def default_stream(device: Any) -> Stream:
     """The stream of a device's operations."""
-    checked("default_stream", device)
+    check_place("default_stream", device)
     return _default
 
 
 def set_default_stream(stream: Any) -> None:
     """Only one of the CPU's."""
-    checked("set_default_stream", stream)
+    check_place("set_default_stream", stream)
 
 
 def new_stream(device: Any = cpu) -> Stream:
     """Another stream: its operations are evaluated in one order with all others."""
-    return Stream(next(_numbers), checked("new_stream", device))
+    check_place("new_stream", device)
+    return Stream(next(_numbers), _CPU)
 
 
 new_thread_local_stream = new_thread_unsafe_stream = new_stream
@@ -158,7 +147,7 @@ def clear_streams() -> None:
 @contextmanager
 def stream(s: Any) -> Iterator[None]:
     """Operations in this block belong to a stream or a device: the CPU's, as those outside."""
-    checked("stream", s)
+    check_place("stream", s)
     yield
 
 
@@ -168,4 +157,4 @@ StreamContext = stream
 def synchronize(stream: Any = None) -> None:
     """Nothing to wait for: `eval` returns when values are there."""
     if stream is not None:
-        checked("synchronize", stream)
+        check_place("synchronize", stream)

@@ -1,4 +1,4 @@
-"""The CPU device: arrays in aligned memory, graphs as tables that a team of threads walks."""
+"""The CPU device: arrays in aligned memory, graphs as tables that a pool of threads walks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nanocupy.device.cpu import host_memory, jit, threads
+from nanocupy.device.cpu import host_memory, jit, thread_pool
 from nanocupy.device.cpu.link import Link, window_bytes
 from nanocupy.device.cpu.memory import CpuStagingBuffer, Memory
 from nanocupy.device.protocols import KernelError, Launch, Tick
@@ -103,10 +103,10 @@ class CpuDevice:
         """Do nothing: a graph's `run` waits until it is done."""
 
     def compile(self, launches: Sequence[Launch]) -> None:
-        jit.compile_all([*threads.KERNELS, *(x.kernel for x in launches)], self.tick)
+        jit.compile_all([*thread_pool.KERNELS, *(x.kernel for x in launches)], self.tick)
 
     def progress(self) -> int:
-        return threads.team(self.threads).progress
+        return thread_pool.shared_pool(self.threads).progress
 
     def capture(self, launches: Sequence[Launch]) -> CpuGraph:
         return CpuGraph(self, launches, step=len(launches))
@@ -124,7 +124,7 @@ class CpuGraph:
     def __init__(self, device: CpuDevice, launches: Sequence[Launch], step: int) -> None:
         device.compile(launches)
         self._device, self.launches = device, tuple(launches)
-        self._team = threads.team(device.threads)
+        self._pool = thread_pool.shared_pool(device.threads)
         self._step = max(step, 1)
         self._args = [np.array([_word(a) for a in x.args], np.int64) for x in launches]
         rows = [
@@ -133,10 +133,10 @@ class CpuGraph:
         self._table = np.array(rows, np.int64).reshape(-1, 2)
 
     def run(self) -> None:
-        threads = self._team.threads if self._device.all_threads else self._team.pace.threads
+        threads = self._pool.threads if self._device.all_threads else self._pool.governor.threads
         for row in range(0, len(self.launches), self._step):
             count = min(self._step, len(self.launches) - row)
-            failed, code = self._team.run(self._table.ctypes.data + 16 * row, count, threads)
+            failed, code = self._pool.run(self._table.ctypes.data + 16 * row, count, threads)
             if code:
                 name = self.launches[row + failed].kernel.name
                 raise KernelError(

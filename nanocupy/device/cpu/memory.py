@@ -34,7 +34,7 @@ class Memory:
         nbytes = _size(shape, dtype)
         return self._counted(_zeros(nbytes), nbytes).view(dtype).reshape(shape)
 
-    def lasting(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    def persistent(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
         """As `empty`, for what lives as long as its neighbours, as a model's weights do.
 
         Arrays too small for huge pages of their own lie side by side in slabs of them; a slab is

@@ -70,7 +70,7 @@ def float_of(b: Any, x: Any) -> Any:
     return b.bitcast(x, f32)
 
 
-# ---- for the thread team
+# ---- for the thread pool
 
 
 @op(A, A)

@@ -36,6 +36,7 @@ import numpy as np
 from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels import quantize
 from nanocupy.kernels.kernel import FLOATS, CpuKernel
+from nanocupy.kernels.quantize.cpu import rounding
 
 CHUNK = 256  # tokens reduced before they join the rest
 MAX_QUERIES = 12  # queries that a unit of work holds at most
@@ -244,5 +245,5 @@ def launch(
     shape = (heads, layout.kv_heads, layout.head_dim, layout.block_size, layout.blocks)
     strides = per_row, scratch.shape[1], k_cache.strides[0]
     place = (max_seqs, max_blocks, window, 4 * q_offset, *strides)
-    args = (*arrays, *shape, *place, *quantize.rounding(out, codes, width))
+    args = (*arrays, *shape, *place, *rounding(out, codes, width))
     return [Launch(CPU[layout.kind], args), Launch(CPU_MERGE, args)]

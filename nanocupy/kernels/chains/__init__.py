@@ -204,11 +204,11 @@ def call(address: int, words: Any, serial: bool = False) -> None:
     if serial:
         _KERNEL(address)(words, 0, 1)
         return
-    from nanocupy.device.cpu import device, threads
+    from nanocupy.device.cpu import device, thread_pool
 
-    team = threads.team(min(device.available_threads(), device.MAX_THREADS))
+    pool = thread_pool.shared_pool(min(device.available_threads(), device.MAX_THREADS))
     table = (ctypes.c_int64 * 2)(address, ctypes.addressof(words))
-    team.run(ctypes.addressof(table), 1, team.pace.threads)
+    pool.run(ctypes.addressof(table), 1, pool.governor.threads)
 
 
 # ---- as CUDA source

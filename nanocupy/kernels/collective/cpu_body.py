@@ -19,15 +19,11 @@ from nanocupy.device.cpu.simd import (
     vstore,
     vstore_first,
 )
+from nanocupy.kernels.collective.cpu import GatherArgs, ReduceArgs, WindowArgs
+from nanocupy.kernels.kernel import indices
 
-OUT, X, ROWS = 0, 1, 2  # arguments of both kernels
-FLAGS = 3  # address of a line per (rank, thread): the epoch that it has published
-SLOTS = 4  # address of the slots: [parity][rank]
-SLOT = 5  # bytes of one, which the threads of its rank share
-RANK, RANKS = 6, 7
-ABORT = 8  # address of an int64 of this process: not zero to give up
-WIDTH, HOW = 9, 10  # of all_reduce
-WIDTHS = 9  # of gather_columns: address of an int64 per rank
+A = indices(WindowArgs)
+REDUCE, GATHER = (indices(made, start=len(WindowArgs._fields)) for made in (ReduceArgs, GatherArgs))
 SPIN = 200  # looks, some microseconds, before a wait yields its core
 GIVEN_UP = 9
 
@@ -42,25 +38,25 @@ def vmaximum(b, x, y):
 @fn
 def flag(a, rank, thread, threads):
     """Where (rank, thread) publishes its epoch."""
-    return a[FLAGS] + 64 * (rank * threads + thread)
+    return a[A.flags] + 64 * (rank * threads + thread)
 
 
 @fn
 def slot(a, rank, thread, threads, epoch):
     """Where (rank, thread) puts its data for an epoch."""
-    mine = a[SLOT] // (64 * threads) * 64
-    return a[SLOTS] + ((epoch & 1) * a[RANKS] + rank) * a[SLOT] + mine * thread
+    mine = a[A.slot_bytes] // (64 * threads) * 64
+    return a[A.slots] + ((epoch & 1) * a[A.ranks] + rank) * a[A.slot_bytes] + mine * thread
 
 
 @fn
 def meet(a, thread, threads, epoch):
     """Publish the epoch and wait until every rank has. Whether all did: else give up."""
-    atomic_store(flag(a, a[RANK], thread, threads), epoch)
-    for rank in range(a[RANKS]):
+    atomic_store(flag(a, a[A.rank], thread, threads), epoch)
+    for rank in range(a[A.ranks]):
         theirs = flag(a, rank, thread, threads)
         tries = 0
         while True:
-            if atomic_load(a[ABORT]) != 0:
+            if atomic_load(a[A.abort]) != 0:
                 return False
             if atomic_load(theirs) >= epoch:
                 break
@@ -85,14 +81,14 @@ def copy(to, source, count):
 @fn
 def offer(a, thread, threads, epoch, first, count):
     """Show the others count f32 of x, and wait for theirs. Whether all came: else give up."""
-    copy(slot(a, a[RANK], thread, threads, epoch), a[X] + 4 * first, count)
+    copy(slot(a, a[A.rank], thread, threads, epoch), a[A.x] + 4 * first, count)
     return meet(a, thread, threads, epoch)
 
 
 @fn
 def pieces(a, count, threads):
     """Into how many pieces each thread divides its part of `count` f32, to fit into its slot."""
-    room = threads * (a[SLOT] // (64 * threads))
+    room = threads * (a[A.slot_bytes] // (64 * threads))
     return ((count + 15) // 16 + room - 1) // room
 
 
@@ -120,13 +116,9 @@ def combine(out, slots, apart, ranks, count, how):
 
 
 def all_reduce(a, thread, threads):
-    """a: out, x [rows, width] f32, rows*, flags*, slots*, slot bytes, rank, ranks, abort*, width,
-    how (0: sum, 1: max).
-
-    Code 9: given up.
-    """
-    count = load_i64(a[ROWS]) * a[WIDTH]
-    epoch = atomic_load(flag(a, a[RANK], thread, threads))
+    """Code 9: given up."""
+    count = load_i64(a[A.rows]) * a[REDUCE.width]
+    epoch = atomic_load(flag(a, a[A.rank], thread, threads))
     each = pieces(a, count, threads)
     for number in range(each * thread, each * (thread + 1)):
         epoch += 1
@@ -134,7 +126,7 @@ def all_reduce(a, thread, threads):
         if not offer(a, thread, threads, epoch, first, some):
             return GIVEN_UP
         slots = slot(a, 0, thread, threads, epoch)
-        combine(a[OUT] + 4 * first, slots, a[SLOT], a[RANKS], some, a[HOW])
+        combine(a[A.out] + 4 * first, slots, a[A.slot_bytes], a[A.ranks], some, a[REDUCE.how])
     return 0
 
 
@@ -149,26 +141,22 @@ def spread(out, apart, width, source, first, count):
 
 
 def gather_columns(a, thread, threads):
-    """a: out [rows, sum of widths], x [rows, width of the rank] f32, rows*, flags*, slots*, slot
-    bytes, rank, ranks, abort*, widths*.
-
-    Code 9: given up.
-    """
-    rows, all_columns, most = load_i64(a[ROWS]), 0, 0
-    for rank in range(a[RANKS]):
-        width = load_i64(a[WIDTHS] + 8 * rank)
+    """Code 9: given up."""
+    rows, all_columns, most = load_i64(a[A.rows]), 0, 0
+    for rank in range(a[A.ranks]):
+        width = load_i64(a[GATHER.widths] + 8 * rank)
         all_columns, most = all_columns + width, max(most, width)
-    own = rows * load_i64(a[WIDTHS] + 8 * a[RANK])
-    epoch = atomic_load(flag(a, a[RANK], thread, threads))
+    own = rows * load_i64(a[GATHER.widths] + 8 * a[A.rank])
+    epoch = atomic_load(flag(a, a[A.rank], thread, threads))
     each = pieces(a, rows * most, threads)  # the same on all ranks, as epochs are
     for number in range(each * thread, each * (thread + 1)):
         epoch += 1
         first, some = piece(own, number, each * threads)
         if not offer(a, thread, threads, epoch, first, some):
             return GIVEN_UP
-        out = a[OUT]
-        for rank in range(a[RANKS]):
-            width = load_i64(a[WIDTHS] + 8 * rank)
+        out = a[A.out]
+        for rank in range(a[A.ranks]):
+            width = load_i64(a[GATHER.widths] + 8 * rank)
             first, some = piece(rows * width, number, each * threads)
             source = slot(a, rank, thread, threads, epoch)
             spread(out, all_columns, width, source, first, some)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.elementwise import CUDA_BLOCK, cuda_grid
+from nanocupy.kernels import cuda_grid
 from nanocupy.kernels.kernel import C_TYPES, CudaKernel
 from nanocupy.kernels.linear import PackedWeight
 from nanocupy.kernels.linear.cuda import RowMajorWeight
@@ -141,4 +141,4 @@ def launch_sum(device: Any, out: Any, y: Any, weights: Any, rows: Rows) -> Launc
     """Args: weights [rows, chosen]; y [rows * chosen, width]."""
     width = y.shape[1]
     args = (out, y, weights, rows.count, np.int32(width), np.int32(weights.shape[1]))
-    return Launch(CudaKernel("experts", "sum_experts"), args, cuda_grid(rows, width), CUDA_BLOCK)
+    return cuda_grid.elementwise(CudaKernel("experts", "sum_experts"), args, rows, width)

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.protocols import Device, Launch, Rows
-from nanocupy.kernels import elementwise
+from nanocupy.device.protocols import Launch, Rows
+from nanocupy.kernels import cuda_grid
 from nanocupy.kernels.kernel import C_TYPES, FLOATS, GEMM, CudaKernel
 from nanocupy.kernels.linear import Format, PackedWeight, affine_format
 
@@ -55,22 +55,20 @@ class RowMajorWeight(PackedWeight):
         return [array[self.start : self.start + self.n] for array in arrays]
 
     @property
-    def view(self) -> Any:
-        return self.views[0]
-
-    @property
     def nbytes(self) -> int:
         return sum(int(view.nbytes) for view in self.views)
-
-    def follows(self, other: PackedWeight) -> bool:
-        return self.data is other.data and other.start + other.n == self.start
 
 
 # ---- packing
 
 
-def pack(device: Device, weights: list[Any], activations: str) -> list[PackedWeight]:
-    """Put weights that share inputs and format into one buffer, side by side. See `linear.pack`."""
+def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[RowMajorWeight]:
+    """Put weights that share inputs and format into one buffer, side by side.
+
+    Args:
+        activations: what all weights meet: "f32", "f16" or "bf16".
+        weights: see `linear.pack`.
+    """
     parts = [_affine(*w) if isinstance(w, tuple) else _floats(w, activations) for w in weights]
     form, first, size = parts[0]
     assert all(p[0] == form and p[2] == size for p in parts)
@@ -79,7 +77,7 @@ def pack(device: Device, weights: list[Any], activations: str) -> list[PackedWei
         device.empty((total, array.shape[1]), dtype)
         for array, dtype in zip(first, _dtypes(form), strict=True)
     ]
-    packed: list[PackedWeight] = []
+    packed: list[RowMajorWeight] = []
     start = 0
     for _, arrays, _ in parts:
         n = len(arrays[0])
@@ -116,7 +114,7 @@ def _affine(
 
 def launch(
     device: Any,
-    weight: PackedWeight,
+    weight: RowMajorWeight,
     x: Any,
     out: Any,
     rows: Rows,
@@ -125,28 +123,32 @@ def launch(
     out_stride: int,
     bias: Any = None,
 ) -> list[Launch]:
-    """out [rows, n] f32 = x . weight (+ bias). Strides in elements.
+    """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
         x: [rows, k], of the dtype that `weight.activations` names; starts at 16 bytes.
         bias: f32 [n or more], or None.
     """
-    assert isinstance(weight, RowMajorWeight) and x.dtype == DTYPES[weight.activations]
+    assert x.dtype == DTYPES[weight.activations]
+    x_stride, out_stride = x_stride // x.dtype.itemsize, out_stride // 4
     if weight.format.bits:
         launches = [_affine_product(weight, x, out, rows, x_stride, out_stride)]
     elif x_stride == weight.k:
         shape = int(rows), weight.n, weight.k
-        launches = [Launch(GEMM, (out, x, weight.view, *shape, out_stride, False))]
+        launches = [Launch(GEMM, (out, x, *weight.views, *shape, out_stride, False))]
     else:
         raise NotImplementedError(
             f"[linear] rows of {weight.k} inputs that lie {x_stride} elements apart, on CUDA"
         )
     if bias is not None:
-        size = weight.n
-        launches.append(
-            elementwise.launch_add_bias(device, out, bias, rows, size, out_stride=out_stride)
-        )
+        launches.append(add_bias(out, bias, rows, weight.n, out_stride))
     return launches
+
+
+def add_bias(out: Any, bias: Any, rows: Rows, n: int, out_stride: int) -> Launch:
+    """out += bias f32 [n] on the first `rows` rows, which lie `out_stride` elements apart."""
+    args = (out, bias, rows.count, np.int32(n), np.int64(out_stride))
+    return cuda_grid.elementwise(CudaKernel("elementwise", "add_bias"), args, rows, n)
 
 
 def _affine_product(
@@ -177,22 +179,3 @@ def _affine_product(
 def _power_of_two(rows: int) -> int:
     """The least power of two that is not below."""
     return 1 << (int(rows) - 1).bit_length()
-
-
-def launch_embedding(
-    device: Any,
-    weight: PackedWeight,
-    tokens: Any,
-    out: Any,
-    rows: Rows,
-    first: int,
-    vocabulary: int,
-) -> Launch:
-    """`embedding.launch` of an affine weight."""
-    assert isinstance(weight, RowMajorWeight) and weight.format.bits
-    form, size = weight.format, weight.k
-    types = f"{C_TYPES[weight.scales.dtype]}, {form.bits}"
-    kernel = CudaKernel("affine_embedding", f"affine_embedding<{types}>")
-    sizes = map(np.int32, (weight.n, size, form.group, first, vocabulary))
-    args = (out, *weight.views, tokens, rows.count, *sizes)
-    return Launch(kernel, args, elementwise.cuda_grid(rows, size), elementwise.CUDA_BLOCK)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels import quantize
 from nanocupy.kernels.kernel import CpuKernel, float_argument
+from nanocupy.kernels.quantize import Codes
+from nanocupy.kernels.quantize.cpu import arguments
 
 RMS_NORM = CpuKernel("rms_norm:rms_norm")
 ADD_RMS_NORM = CpuKernel("rms_norm:add_rms_norm")
@@ -23,7 +24,7 @@ def launch(
     vectors: int = 1,
     x_stride: int | None = None,
     out_stride: int | None = None,
-    codes: quantize.Codes | None = None,
+    codes: Codes | None = None,
 ) -> Launch:
     """Norm `vectors` adjacent vectors of each row (heads, say; 1 for a plain norm).
 
@@ -37,7 +38,7 @@ def launch(
     size = weight.shape[0]
     strides = (4 * (vectors * size if s is None else s) for s in (x_stride, out_stride))
     numbers = (rows.count, size, float_argument(device, eps), vectors, *strides)
-    finish = quantize.arguments(device, out, codes, size)
+    finish = arguments(device, out, codes, size)
     return Launch(RMS_NORM, (out, x, weight, *numbers, *finish))
 
 
@@ -51,7 +52,7 @@ def launch_add(
     eps: float,
     rows: Rows,
     *,
-    codes: quantize.Codes | None = None,
+    codes: Codes | None = None,
 ) -> Launch:
     """out_h = x + residual, out = rms_norm(out_h), all [rows, K] f32. out_h may be an input.
 
@@ -61,5 +62,5 @@ def launch_add(
     """
     size = weight.shape[0]
     arrays = (out_h, out, x, residual, weight, rows.count)
-    finish = quantize.arguments(device, out, codes, size)
+    finish = arguments(device, out, codes, size)
     return Launch(ADD_RMS_NORM, (*arrays, size, float_argument(device, eps), *finish))

@@ -10,9 +10,9 @@ position outside it is an error: on the CPU the kernel fails with code 1, on CUD
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from nanocupy.device.protocols import DeviceArray
 
 
 def frequencies(dims: int, theta: float) -> np.ndarray:
@@ -51,7 +51,7 @@ def reference(
     return out
 
 
-def checked_table(table: Any, head_dim: int) -> tuple[int, int]:
+def checked_table(table: DeviceArray, head_dim: int) -> tuple[int, int]:
     """The table's shape (positions, dims). Raises ValueError if it turns no such heads."""
     limit, dims = table.shape
     if dims % 2 or not 0 < dims <= head_dim:

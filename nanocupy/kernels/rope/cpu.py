@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.rope import checked_table
 
@@ -14,11 +14,11 @@ ROPE = CpuKernel("rope:rope")
 class RopeArgs(NamedTuple):
     """Arguments of the kernel; strides in bytes."""
 
-    out: Any  # f32
-    x: Any  # f32
-    positions: Any  # int32 [rows]
-    table: Any  # f32 [limit, dims]
-    rows: Any  # int64 [1]
+    out: DeviceArray  # f32
+    x: DeviceArray  # f32
+    positions: DeviceArray  # int32 [rows]
+    table: DeviceArray  # f32 [limit, dims]
+    rows: DeviceArray  # int64 [1]
     heads: int
     head_dim: int
     dims: int
@@ -29,11 +29,11 @@ class RopeArgs(NamedTuple):
 
 
 def launch(
-    device: Any,
-    out: Any,
-    x: Any,
-    positions: Any,
-    table: Any,
+    device: Device,
+    out: DeviceArray,
+    x: DeviceArray,
+    positions: DeviceArray,
+    table: DeviceArray,
     rows: Rows,
     *,
     heads: int,

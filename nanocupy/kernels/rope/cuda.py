@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels.kernel import CudaKernel
 from nanocupy.kernels.rope import checked_table
 
@@ -15,11 +13,11 @@ WARPS = 4  # of a block; each turns a head
 
 
 def launch(
-    device: Any,
-    out: Any,
-    x: Any,
-    positions: Any,
-    table: Any,
+    device: Device,
+    out: DeviceArray,
+    x: DeviceArray,
+    positions: DeviceArray,
+    table: DeviceArray,
     rows: Rows,
     *,
     heads: int,

@@ -7,7 +7,6 @@ from typing import Any
 from nanocupy.device.cpu.raw import load_i32, load_i64, store_f32
 from nanocupy.device.cpu.simd import (
     LANES,
-    A,
     F,
     I,
     emit_f32_to_bf16,
@@ -31,9 +30,16 @@ from nanocupy.device.cpu.simd import (
     vstore_bf16,
     vstore_f16,
 )
+from nanocupy.device.cpu.simd import (
+    A as Address,
+)
 from nanocupy.kernels.attention.cpu_tiles import ITEMSIZE, SCALE_BYTES
+from nanocupy.kernels.kernel import indices
 from nanocupy.kernels.quantize.cpu_body import scale_of
 from nanocupy.kernels.rope.cpu_body import rotate
+from nanocupy.kernels.rope_write.cpu import RopeWriteArgs
+
+A = indices(RopeWriteArgs)
 
 
 def _emit_column(b: Any, p: Any, values: Any, word: Any) -> None:
@@ -44,22 +50,22 @@ def _emit_column(b: Any, p: Any, values: Any, word: Any) -> None:
         b.store(b.extract_element(values, i32(lane)), pointer(b, address, word), align=itemsize)
 
 
-@op(void, A, F)
+@op(void, Address, F)
 def store_column_f32(b: Any, p: Any, v: Any) -> None:
     _emit_column(b, p, v, f32)
 
 
-@op(void, A, F)
+@op(void, Address, F)
 def store_column_f16(b: Any, p: Any, v: Any) -> None:
     _emit_column(b, p, emit_f32_to_f16(b, v), i16)
 
 
-@op(void, A, F)
+@op(void, Address, F)
 def store_column_bf16(b: Any, p: Any, v: Any) -> None:
     _emit_column(b, p, emit_f32_to_bf16(b, v), i16)
 
 
-@op(void, A, I)
+@op(void, Address, I)
 def store_column_i8(b: Any, p: Any, codes: Any) -> None:
     _emit_column(b, p, b.trunc(codes, vector(i8, LANES)), i8)
 
@@ -96,44 +102,49 @@ def _kernel(kind: str) -> Any:
     itemsize, scale = ITEMSIZE[kind], SCALE_BYTES[kind]
 
     def rope_write(a, thread, threads):
-        """a: q out, K cache, V cache, q, k, v, positions i32, slots i32, table, rows*, KV heads,
-        head_dim, heads, dims, positions in the table, whether pairs are adjacent, block size,
-        blocks, q stride, k stride, v stride, scratch, scratch stride, block stride (bytes).
+        """Turn and write this thread's share of the heads. A row with slot -1 is not written.
 
-        Without a table heads and dims are 0. A row with slot -1 is not written. Code 1: a position
-        outside the table; 2: a slot outside the cache.
+        Code 1: a position outside the table; 2: a slot outside the cache.
         """
-        kv_heads, size, heads, dims, adjacent, block_size = a[10], a[11], a[12], a[13], a[15], a[16]
-        scratch, tile = a[21] + thread * a[22], 16 * (size * itemsize + scale)
+        kv_heads, size, heads, block_size = (
+            a[A.kv_heads],
+            a[A.head_dim],
+            a[A.heads],
+            a[A.block_size],
+        )
+        dims, traditional = a[A.dims], a[A.traditional]
+        turned, tile = a[A.scratch] + thread * a[A.scratch_stride], 16 * (size * itemsize + scale)
         each = heads + kv_heads
-        count = load_i64(a[9]) * each
+        count = load_i64(a[A.rows]) * each
         for i in range(count * thread // threads, count * (thread + 1) // threads):
             row = i // each
             head = i - row * each
             table = i8t(0)
             if dims > 0:
-                position = load_i32(a[6] + 4 * row)
-                if position < 0 or position >= a[14]:
+                position = load_i32(a[A.positions] + 4 * row)
+                if position < 0 or position >= a[A.limit]:
                     return 1
-                table = a[8] + 4 * dims * position
+                table = a[A.table] + 4 * dims * position
             if head < heads:
-                q = a[3] + a[18] * row + 4 * size * head
-                rotate(a[0] + 4 * size * (row * heads + head), q, table, size, dims, adjacent)
+                q = a[A.q] + a[A.q_stride] * row + 4 * size * head
+                out = a[A.q_out] + 4 * size * (row * heads + head)
+                rotate(out, q, table, size, dims, traditional)
                 continue
             head -= heads
-            slot = load_i32(a[7] + 4 * row)
+            slot = load_i32(a[A.slots] + 4 * row)
             if slot == -1:
                 continue
-            if slot < 0 or slot >= a[17] * block_size:
+            if slot < 0 or slot >= a[A.blocks] * block_size:
                 return 2
             block = slot // block_size
             place = slot - block * block_size
-            offset = block * a[23] + tile * (head * (block_size // 16) + place // 16)
-            k, v = (a[4] + a[19] * row + 4 * size * head, a[5] + a[20] * row + 4 * size * head)
+            offset = block * a[A.block_stride] + tile * (head * (block_size // 16) + place // 16)
+            k = a[A.k] + a[A.k_stride] * row + 4 * size * head
+            v = a[A.v] + a[A.v_stride] * row + 4 * size * head
             if dims > 0:
-                rotate(scratch, k, table, size, dims, adjacent)
-                k = scratch
-            write(a[1] + offset, a[2] + offset, k, v, size, place % 16)
+                rotate(turned, k, table, size, dims, traditional)
+                k = turned
+            write(a[A.k_cache] + offset, a[A.v_cache] + offset, k, v, size, place % 16)
         return 0
 
     return rope_write

@@ -5,16 +5,19 @@ from __future__ import annotations
 from nanocupy.device.cpu.raw import load_f32, load_i32, load_i64, store_f32, store_i32
 from nanocupy.device.cpu.simd import f4, fn, i8t
 from nanocupy.kernels.experts.cpu_body import exponentials
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.routing.cpu import SumArgs, TakeAlongArgs, VectorArgs
+
+V, T, S = indices(VectorArgs), indices(TakeAlongArgs), indices(SumArgs)
 
 
 def softmax(a, thread, threads):
-    """a: out, x, rows*, vectors a row, size, x stride (bytes)."""
-    vectors, size = a[3], a[4]
-    count = load_i64(a[2]) * vectors
+    vectors, size = a[V.vectors], a[V.size]
+    count = load_i64(a[V.rows]) * vectors
     for v in range(count * thread // threads, count * (thread + 1) // threads):
         row = v // vectors
-        out = a[0] + 4 * size * v
-        exponentials(out, a[1] + a[5] * row + 4 * size * (v - row * vectors), size)
+        out = a[V.out] + 4 * size * v
+        exponentials(out, a[V.x] + a[V.x_stride] * row + 4 * size * (v - row * vectors), size)
         total = f4(0)
         for i in range(size):
             total += load_f32(out + 4 * i)
@@ -30,12 +33,12 @@ def below(p, q):
 
 
 def argsort(a, thread, threads):
-    """a: out i32, x, rows*, vectors a row, size, x stride (bytes)."""
-    vectors, size = a[3], a[4]
-    count = load_i64(a[2]) * vectors
+    vectors, size = a[V.vectors], a[V.size]
+    count = load_i64(a[V.rows]) * vectors
     for v in range(count * thread // threads, count * (thread + 1) // threads):
         row = v // vectors
-        out, x = a[0] + 4 * size * v, a[1] + a[5] * row + 4 * size * (v - row * vectors)
+        out = a[V.out] + 4 * size * v
+        x = a[V.x] + a[V.x_stride] * row + 4 * size * (v - row * vectors)
         for i in range(size):
             own, rank = load_f32(x + 4 * i), i8t(0)
             for j in range(size):
@@ -47,32 +50,31 @@ def argsort(a, thread, threads):
 
 
 def take_along(a, thread, threads):
-    """a: out, x, index i32, rows*, vectors a row, size, how many of them, x stride, index stride
-    (bytes). Code 1: an index outside."""
-    vectors, size, wanted = a[4], a[5], a[6]
-    count = load_i64(a[3]) * vectors
+    """Code 1: an index outside its vector."""
+    vectors, size, taken = a[T.vectors], a[T.size], a[T.taken]
+    count = load_i64(a[T.rows]) * vectors
     for v in range(count * thread // threads, count * (thread + 1) // threads):
         row = v // vectors
         place = v - row * vectors
-        x, index = a[1] + a[7] * row + 4 * size * place, a[2] + a[8] * row + 4 * wanted * place
-        for i in range(wanted):
+        x = a[T.x] + a[T.x_stride] * row + 4 * size * place
+        index = a[T.indexes] + a[T.index_stride] * row + 4 * taken * place
+        for i in range(taken):
             at = load_i32(index + 4 * i)
             if at < 0 or at >= size:
                 return 1
-            store_f32(a[0] + 4 * (wanted * v + i), load_f32(x + 4 * at))
+            store_f32(a[T.out] + 4 * (taken * v + i), load_f32(x + 4 * at))
     return 0
 
 
 def sum_axis(a, thread, threads):
-    """a: out, x, rows*, vectors a row, how many are one, inner, x stride (bytes)."""
-    vectors, many, inner = a[3], a[4], a[5]
-    count = load_i64(a[2]) * vectors
+    vectors, summed, inner = a[S.vectors], a[S.summed], a[S.inner]
+    count = load_i64(a[S.rows]) * vectors
     for v in range(count * thread // threads, count * (thread + 1) // threads):
         row = v // vectors
-        x = a[1] + a[6] * row + 4 * many * inner * (v - row * vectors)
+        x = a[S.x] + a[S.x_stride] * row + 4 * summed * inner * (v - row * vectors)
         for i in range(inner):
             total = f4(0)
-            for m in range(many):
+            for m in range(summed):
                 total += load_f32(x + 4 * (m * inner + i))
-            store_f32(a[0] + 4 * (inner * v + i), total)
+            store_f32(a[S.out] + 4 * (inner * v + i), total)
     return 0

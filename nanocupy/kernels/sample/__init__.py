@@ -20,25 +20,23 @@ target >= 0 is not sampled: its token is the target, unedited.
 A row with a NaN, +inf or no finite logit gets token -1 and lse NaN; one that edits leave in that
 state gets token -1. Logits of -inf are welcome.
 
-On the CPU mass is added in blocks of 64 tokens: f32 in the tree of `vsum` inside a block, f64
+On a CPU mass is added in blocks of 64 tokens: f32 in the tree of `vsum` inside a block, f64
 across blocks. top_p, and on CUDA the draw, weigh in integers, units of 2^-42, which add to the same
 sum in any order; what weighs less than one is never drawn there.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.kernel import CpuKernel, CudaKernel
-
-CPU = CpuKernel("sample:sample")
-
-BLOCK = 64  # tokens
 HOTTEST = 3.4e38  # largest temperature
 MOST = 1 << 20  # largest vocabulary: 2^20 weights of 2^42 fit an int64
+
+
+def check_vocabulary(vocabulary: int) -> None:
+    """Raise ValueError unless the vocabulary is 1 to 2^20 tokens."""
+    if not 1 <= vocabulary <= MOST:
+        raise ValueError(f"[sample] vocabulary={vocabulary}: expected 1 to {MOST} tokens")
 
 
 def reference(
@@ -113,51 +111,3 @@ def pack_edits(ids: np.ndarray, mul: np.ndarray, add: np.ndarray) -> np.ndarray:
     """Edits as kernels read them: int32 [edits, 3], an id and the bits of two f32."""
     words = (ids.astype(np.int32), *(x.astype(np.float32).view(np.int32) for x in (mul, add)))
     return np.stack(words, 1)
-
-
-def scratch(device: Any, rows: int, vocabulary: int) -> Any:
-    """Working memory for `launch` of at most `rows` rows.
-
-    Raises:
-        ValueError: the vocabulary is not 1 to 2^20 tokens.
-    """
-    if not 1 <= vocabulary <= MOST:
-        raise ValueError(f"[sample] vocabulary={vocabulary}: expected 1 to {MOST} tokens")
-    if device.kind == "cuda":
-        return device.empty((rows, vocabulary), np.float32)
-    padded = -(-vocabulary // BLOCK) * BLOCK
-    return device.empty((device.threads, 2 * padded + 512), np.float32)
-
-
-def launch(
-    device: Any,
-    token: Any,
-    lse: Any,
-    logits: Any,
-    buffers: Any,
-    rows: Rows,
-    *,
-    vocabulary: int,
-    scratch: Any,
-) -> Launch:
-    """Sample the first `rows` rows.
-
-    On the CPU the kernel fails with code 1 on an edit's id or a target that is not below the
-    vocabulary. On CUDA it passes over such an edit, and such a target gives token -1.
-
-    Args:
-        token: int32 [rows].
-        lse: f32 [rows].
-        logits: f32 [rows, vocabulary].
-        buffers: floats f32 [rows, 4]: temperature, top_p, min_p, uniform (in [0, 1)); top_k,
-            target int32 [rows]; edit_start int32 [rows + 1], where each row's edits begin in
-            edits int32 [edits, 3] (see `pack_edits`). The ids of a row are distinct.
-        scratch: of the function `scratch`.
-    """
-    settings = (buffers.floats, buffers.top_k, buffers.target, buffers.edit_start, buffers.edits)
-    args = (token, lse, logits, rows.count, *settings, scratch)
-    if device.kind == "cuda":
-        threads = 128 if vocabulary <= 4096 else 1024
-        kernel = CudaKernel("sample", f"sample<{threads}>")
-        return Launch(kernel, (*args, np.int32(vocabulary)), (int(rows), 1, 1), threads)
-    return Launch(CPU, (*args, vocabulary))

@@ -48,15 +48,13 @@ from nanocupy.device.cpu.simd import (
     vstore,
     vsum,
 )
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.sample import HOTTEST
+from nanocupy.kernels.sample.cpu import BLOCK, TALLY_BYTES, SampleArgs
 
-# arguments
-TOKEN, LSE, LOGITS, ROWS, FLOATS, TOP_K, TARGET = range(7)
-EDIT_START, EDITS, SCRATCH, VOCABULARY = range(7, 11)
-
-BLOCK = 64  # tokens
+A = indices(SampleArgs)
 BYTES = 4 * BLOCK
 UNIT = 2.0**42  # of a weight, per 1.0 of probability
-HOTTEST = 3.4e38  # temperature
 LN2 = log(2)
 
 
@@ -301,19 +299,19 @@ def draw(p, blocks, uniform):
 
 @fn
 def ids_valid(a, row):
-    for i in range(load_i32(a[EDIT_START] + 4 * row), load_i32(a[EDIT_START] + 4 * row + 4)):
-        token = load_i32(a[EDITS] + 12 * i)
-        if token < 0 or token >= a[VOCABULARY]:
+    for i in range(load_i32(a[A.edit_start] + 4 * row), load_i32(a[A.edit_start] + 4 * row + 4)):
+        token = load_i32(a[A.edits] + 12 * i)
+        if token < 0 or token >= a[A.vocabulary]:
             return False
-    return load_i32(a[TARGET] + 4 * row) < a[VOCABULARY]
+    return load_i32(a[A.target] + 4 * row) < a[A.vocabulary]
 
 
 @fn
 def edit(a, row, x):
     """Apply the edits; False if one makes a NaN or +inf."""
     good = True
-    for i in range(load_i32(a[EDIT_START] + 4 * row), load_i32(a[EDIT_START] + 4 * row + 4)):
-        words = a[EDITS] + 12 * i
+    for i in range(load_i32(a[A.edit_start] + 4 * row), load_i32(a[A.edit_start] + 4 * row + 4)):
+        words = a[A.edits] + 12 * i
         at = x + 4 * load_i32(words)
         old, mul = load_f32(at), load_f32(words + 4)
         new = (old / mul if old > f4(0) else old * mul) + load_f32(words + 8)
@@ -325,13 +323,13 @@ def edit(a, row, x):
 @fn
 def sampled(a, row, p, blocks, best):
     """A token from the edited logits at p, which end up as what is kept of the probabilities."""
-    floats = a[FLOATS] + 16 * row
+    floats = a[A.floats] + 16 * row
     top_p, min_p = load_f32(floats + 4), load_f32(floats + 8)
-    top_k = load_i32(a[TOP_K] + 4 * row)
+    top_k = load_i32(a[A.top_k] + 4 * row)
     values = p + BYTES * blocks
     tally = values + BYTES * blocks
     exponentials(p, p, blocks, best, load_f32(floats))
-    if 0 < top_k < a[VOCABULARY]:
+    if 0 < top_k < a[A.vocabulary]:
         cut(p, blocks, top_k_threshold(tally, values, p, blocks, top_k))
     if top_p < f4(1):
         cut(p, blocks, top_p_threshold(tally, values, p, blocks, top_p))
@@ -348,31 +346,28 @@ def chosen(a, row, x, blocks):
     best = largest(x, blocks)
     if best == f4(-inf):
         return -1
-    if load_f32(a[FLOATS] + 16 * row) > f4(0):
+    if load_f32(a[A.floats] + 16 * row) > f4(0):
         return sampled(a, row, x, blocks, best)
     return first_equal(x, blocks, best)
 
 
 def sample(a, thread, threads):
-    """a: token i32, lse f32 [rows], logits f32 [rows, vocabulary], rows*, floats f32 [rows, 4],
-    top_k, target i32 [rows], edit_start i32 [rows + 1], edits i32 [edits, 3], scratch, vocabulary.
-
-    Code 1: an edit's id or a target outside the vocabulary.
-    """
-    vocabulary = a[VOCABULARY]
+    """Sample this thread's share of the rows. Code 1: an edit's id or a target outside the
+    vocabulary."""
+    vocabulary = a[A.vocabulary]
     blocks = (vocabulary + BLOCK - 1) // BLOCK
-    x = a[SCRATCH] + (2 * BYTES * blocks + 2048) * thread
-    rows = load_i64(a[ROWS])
+    x = a[A.scratch] + (2 * BYTES * blocks + TALLY_BYTES) * thread
+    rows = load_i64(a[A.rows])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         if not ids_valid(a, row):
             return 1
-        copy(x, a[LOGITS] + 4 * vocabulary * row, vocabulary, blocks)
+        copy(x, a[A.logits] + 4 * vocabulary * row, vocabulary, blocks)
         lse = logsumexp(x, blocks, largest(x, blocks))
-        token = load_i32(a[TARGET] + 4 * row)
+        token = load_i32(a[A.target] + 4 * row)
         if lse != lse:
             token = -1
         elif token < 0:
             token = chosen(a, row, x, blocks)
-        store_i32(a[TOKEN] + 4 * row, token)
-        store_f32(a[LSE] + 4 * row, lse)
+        store_i32(a[A.token] + 4 * row, token)
+        store_f32(a[A.lse] + 4 * row, lse)
     return 0

@@ -22,21 +22,21 @@ def _gated(activation):
             vstore_first(out + at, rest, activation(g) * u)
 
     def kernel(a, thread, threads):
-        """a: out, gate, up, rows*, width, gate stride, up stride (bytes), gate offset, up offset,
-        then as `quantize.arguments`.
+        """a: out, gate, up, rows*, width, gate stride, up stride (bytes), then as
+        `quantize.cpu.arguments`.
 
         Every thread takes its share of the groups of every row, so that one row keeps all busy.
         """
-        gate, up, width = a[1] + a[7], a[2] + a[8], a[4]
-        row_bytes, group, kind = a[11], a[12], a[13]
-        scratch, groups = a[9] + a[10] * thread, (width + group - 1) // group
+        gate, up, width = a[1], a[2], a[4]
+        row_bytes, group, kind = a[9], a[10], a[11]
+        scratch, groups = a[7] + a[8] * thread, (width + group - 1) // group
         begin, end = groups * thread // threads, groups * (thread + 1) // threads
         for row in range(load_i64(a[3])):
             out, g, u = a[0] + row_bytes * row, gate + a[5] * row, up + a[6] * row
             to = out if kind == F32 else scratch
             columns(to, g, u, begin * group, min(end * group, width))
             if kind != F32:
-                round_groups(scratch, out, width, group, kind, a[14], begin, end)
+                round_groups(scratch, out, width, group, kind, a[12], begin, end)
         return 0
 
     return kernel

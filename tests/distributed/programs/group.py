@@ -36,7 +36,7 @@ assert raised(fail if rank == 1 else bytes) == (
     "ValueError: no" if rank == 1 else "RankError: rank 1: ValueError: no"
 )
 assert raised(fail) == "ValueError: no"
-assert group.together(lambda: rank * 10) == rank * 10
+assert group.all_or_none(lambda: rank * 10) == rank * 10
 order = group.window(4096)
 
 
@@ -45,7 +45,7 @@ def after_the_first() -> int:
     return int(order[0])
 
 
-assert group.in_turn(after_the_first) == 1  # whoever comes later finds what rank 0 left
+assert group.local_rank_0_first(after_the_first) == 1  # whoever comes later finds what rank 0 left
 
 x = np.arange(3, dtype=np.float32) + rank
 assert group.all_sum(x).tolist() == [size * i + size * (size - 1) / 2 for i in range(3)]
@@ -57,9 +57,9 @@ assert group.broadcast(lambda: b"from 0") == b"from 0"
 records = [bytes([i]) * n for i, n in enumerate((0, 1, 100, 4096, 3_000_000))]
 if rank == 0:
     for record in records:
-        group.post(record)  # type: ignore[attr-defined]
+        group.send_record(record)  # type: ignore[attr-defined]
 else:
-    assert [group.take() for _ in records] == records  # type: ignore[attr-defined]
+    assert [group.receive_record() for _ in records] == records  # type: ignore[attr-defined]
 
 # Memory that all see.
 window = group.window(1 << 20)

@@ -14,20 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels import (
-    cast,
-    columns,
-    elementwise,
-    embedding,
-    launches_of,
-    layer_norm,
-    linear,
-    rope_write,
-    routing,
-    sample,
-    silu_mul,
-    take_rows,
-)
+from nanocupy.kernels import elementwise, launches_of, sample
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.attention import cuda as paged_attention_cuda
 from nanocupy.kernels.experts import cuda as experts_cuda
@@ -95,34 +82,34 @@ def _row_wise(device: Any, rows: Rows) -> Iterator[Any]:
     x = device.empty((256, 64), F32)
     index = device.empty((256,), np.int32)
     for name in elementwise.BINARY:
-        yield elementwise.launch_binary(device, name, x, x, x, rows, 64)
-    yield routing.launch_softmax(device, x, x, rows, 1, 64, x_stride=64)
-    yield routing.launch_argsort(device, index, x, rows, 1, 64, x_stride=64)
+        yield LAUNCHES.elementwise.launch_binary(device, name, x, x, x, rows, 64)
+    yield LAUNCHES.routing.launch_softmax(device, x, x, rows, 1, 64, x_stride=64)
+    yield LAUNCHES.routing.launch_argsort(device, index, x, rows, 1, 64, x_stride=64)
     along = {"x_stride": 64, "index_stride": 1}
-    yield routing.launch_take_along(device, x, x, index, rows, 1, 64, 1, **along)
-    yield routing.launch_sum(device, x, x, rows, 1, 2, 32, x_stride=64)
+    yield LAUNCHES.routing.launch_take_along(device, x, x, index, rows, 1, 64, 1, **along)
+    yield LAUNCHES.routing.launch_sum(device, x, x, rows, 1, 2, 32, x_stride=64)
     for name in elementwise.UNARY:
-        yield elementwise.launch_unary(device, name, x, x, rows, 64)
-    yield columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
-    yield elementwise.launch_scale(device, x, x, 2.0, rows, 64)
-    yield elementwise.launch_add_bias(device, x, x, rows, 64)
+        yield LAUNCHES.elementwise.launch_unary(device, name, x, x, rows, 64)
+    yield LAUNCHES.columns.launch(device, x, x, index, index, rows, x_stride=64, out_stride=64)
+    yield LAUNCHES.elementwise.launch_scale(device, x, x, 2.0, rows, 64)
+    yield LAUNCHES.linear.add_bias(x, x, rows, 64, 64)
     table = device.empty((128, 64), F32)
     yield LAUNCHES.rope.launch(device, x, x, index, table, rows, heads=1, head_dim=64)
     for dtype in COMPUTE:
         out = device.empty((256, 64), dtype)
-        yield silu_mul.launch(device, out, x, x, rows, 64)
-        yield silu_mul.launch(device, out, x, x, rows, 64, activation="gelu")
-        yield cast.launch(device, out, x, rows, 64)
-        yield take_rows.launch(device, out, x, index, rows)
-        yield take_rows.launch(device, out, out, index, rows)
-        (weight,) = linear.pack(device, [np.zeros((256, 64), dtype)], SHORT[dtype])
-        yield embedding.launch(device, weight, index, x, rows)
+        yield LAUNCHES.silu_mul.launch(device, out, x, x, rows, 64)
+        yield LAUNCHES.silu_mul.launch(device, out, x, x, rows, 64, activation="gelu")
+        yield LAUNCHES.cast.launch(device, out, x, rows, 64)
+        yield LAUNCHES.take_rows.launch(device, out, x, index, rows)
+        yield LAUNCHES.take_rows.launch(device, out, out, index, rows)
+        (weight,) = LAUNCHES.linear.pack(device, [np.zeros((256, 64), dtype)], SHORT[dtype])
+        yield LAUNCHES.embedding.launch(device, weight, index, x, rows)
 
 
 def _norms(device: Any, rows: Rows) -> Iterator[Any]:
     for size in (64, 576, 2048, 8192):
         x, weight = device.empty((256, size), F32), device.empty((size,), F32)
-        yield layer_norm.launch(device, x, x, weight, weight, 1e-5, rows, size)
+        yield LAUNCHES.layer_norm.launch(device, x, x, weight, weight, 1e-5, rows, size)
         for dtype in COMPUTE:
             out = device.empty((256, size), dtype)
             yield LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, rows)
@@ -137,15 +124,16 @@ def _linears(device: Any) -> Iterator[Any]:
             codes = np.zeros((n, k * bits // 32), np.uint32)
             parts = np.zeros((n, k // group), scales)
             for dtype in COMPUTE:
-                (weight,) = linear.pack(device, [(codes, parts, parts, bits)], SHORT[dtype])
+                raw = (codes, parts, parts, bits)
+                (weight,) = LAUNCHES.linear.pack(device, [raw], SHORT[dtype])
                 x, out = device.empty((256, k), dtype), device.empty((256, n), F32)
                 for capacity in (1, 2, 4, 16, 32, 64):
                     rows = Rows(capacity, index)
-                    yield linear.launch(
+                    yield LAUNCHES.linear.launch(
                         device, weight, x, out, rows,
                         x_stride=k * dtype.itemsize, out_stride=4 * n,
                     )  # fmt: skip
-                yield embedding.launch(device, weight, index, wide, Rows(256, index))
+                yield LAUNCHES.embedding.launch(device, weight, index, wide, Rows(256, index))
 
 
 def _attention(device: Any, rows: Rows, layout: KVLayout) -> Iterator[Any]:
@@ -163,7 +151,7 @@ def _attention(device: Any, rows: Rows, layout: KVLayout) -> Iterator[Any]:
         tiles = device.empty((256, 4), np.int32)
         yield paged_attention_cuda.launch_prefill(device, layout, *read, tiles, rows, **how)
     fresh = [device.empty((256, n, layout.head_dim), F32) for n in (heads, 2, 2)]
-    yield rope_write.launch(
+    yield LAUNCHES.rope_write.launch(
         device, layout, q, *pages, *fresh, index, index, table, rows, heads=heads
     )
 
@@ -175,7 +163,7 @@ def _samples(device: Any, rows: Rows) -> Iterator[Any]:
         buffers = SimpleNamespace(
             floats=token, top_k=token, target=token, edit_start=token, edits=token
         )
-        yield sample.launch(
+        yield LAUNCHES.sample.launch(
             device, token, lse, logits, buffers, rows, vocabulary=vocabulary, scratch=lse
         )
 
@@ -198,7 +186,7 @@ def _experts(device: Any, rows: Rows) -> Iterator[Any]:
                 scales = np.zeros((n, k // 64), values)
                 raw.append((np.zeros((n, k * bits // 32), np.uint32), scales, scales, bits))
         for each in raw:
-            (one,) = linear.pack(device, [each], SHORT[dtype])
+            (one,) = LAUNCHES.linear.pack(device, [each], SHORT[dtype])
             weights = experts_cuda.Weights(one, device.empty((count,), np.int64), [one] * count)
             for few in (1, 256):
                 size, place = Rows(few, rows.count), {"share": chosen, "out_stride": n}

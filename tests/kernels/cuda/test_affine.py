@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
 from nanocupy.device.protocols import Rows, fixed_rows
-from nanocupy.kernels import embedding, linear
+from nanocupy.kernels import embedding, launches_of, linear
+
+CUDA = launches_of("cuda")
 
 DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 POISON = 7.0
@@ -42,14 +44,14 @@ def product(
     device: Any, raw: Any, x: np.ndarray, count: int, gap: int = 0, meets: str = "bf16"
 ) -> Any:
     """(launches, out): x . weight for the first `count` rows; rows have `gap` elements more."""
-    (weight,) = linear.pack(device, [raw], meets)
+    (weight,) = CUDA.linear.pack(device, [raw], meets)
     capacity, k = x.shape
     wide = np.full((capacity, k + 16), np.nan, x.dtype)
     wide[:count, :k] = x[:count]
     out = device.asarray(np.full((capacity, weight.n + gap), POISON, np.float32))
     rows = Rows(capacity, device.asarray(np.array([count])))
     strides = {"x_stride": (k + 16) * x.dtype.itemsize, "out_stride": 4 * (weight.n + gap)}
-    return linear.launch(device, weight, device.asarray(wide), out, rows, **strides), out
+    return CUDA.linear.launch(device, weight, device.asarray(wide), out, rows, **strides), out
 
 
 def multiply(cuda: Any, raw: Any, x: np.ndarray, count: int, gap: int, meets: str) -> np.ndarray:
@@ -161,10 +163,12 @@ def test_codes_scales_and_biases_of_every_size(cuda: Any) -> None:
 
 def test_rows_that_no_kernel_can_read_are_refused(cuda: Any) -> None:
     def build(device: Any) -> Any:
-        (weight,) = linear.pack(device, [make(4, "f16", 3, 32, 32, 0).raw], "f16")
+        (weight,) = CUDA.linear.pack(device, [make(4, "f16", 3, 32, 32, 0).raw], "f16")
         x, out = device.empty((2, 36), np.float16), device.empty((2, 3), np.float32)
         with pytest.raises(NotImplementedError, match="36 elements of float16"):
-            linear.launch(device, weight, x, out, fixed_rows(device, 2), x_stride=72, out_stride=12)
+            CUDA.linear.launch(
+                device, weight, x, out, fixed_rows(device, 2), x_stride=72, out_stride=12
+            )
         return [], []
 
     cuda(build)
@@ -179,10 +183,10 @@ def test_embedding(cuda: Any, bits: int, kind: str, group: int) -> None:
     tokens = np.array([0, 69, 33, 70, -1, 5, 2**31 - 1, 1, 2], np.int32)
 
     def build(device: Any) -> Any:
-        (packed,) = linear.pack(device, [weight.raw], "bf16")
+        (packed,) = CUDA.linear.pack(device, [weight.raw], "bf16")
         rows = Rows(9, device.asarray(np.array([7])))
         out = device.asarray(np.full((9, 1056), POISON, np.float32))
-        return [embedding.launch(device, packed, device.asarray(tokens), out, rows)], [out]
+        return [CUDA.embedding.launch(device, packed, device.asarray(tokens), out, rows)], [out]
 
     (out,) = cuda(build)
     good = [0, 1, 2, 5]
@@ -199,11 +203,11 @@ def test_a_part_of_an_embedding(cuda: Any, bits: int) -> None:
         part = (*(a[first:stop] for a in weight.raw[:3]), bits)
 
         def build(device: Any, part: Any = part, first: int = first) -> Any:
-            (packed,) = linear.pack(device, [part], "bf16")
+            (packed,) = CUDA.linear.pack(device, [part], "bf16")
             rows, ids = fixed_rows(device, 6), device.asarray(tokens)
             out = device.asarray(np.full((6, 64), POISON, np.float32))
             table = {"first": first, "vocabulary": 70}
-            return [embedding.launch(device, packed, ids, out, rows, **table)], [out]
+            return [CUDA.embedding.launch(device, packed, ids, out, rows, **table)], [out]
 
         (out,) = cuda(build)
         want = embedding.reference(tokens[:4], weight.plain[first:stop], first, 70)

@@ -14,25 +14,27 @@ from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
 from nanocupy.device.protocols import Rows
-from nanocupy.kernels import cast, elementwise, silu_mul, take_rows
+from nanocupy.kernels import elementwise, launches_of, silu_mul, take_rows
 
-gelu_mul = partial(silu_mul.launch, activation="gelu")
+CUDA = launches_of("cuda")
+
+gelu_mul = partial(CUDA.silu_mul.launch, activation="gelu")
 
 
 def unary(name: str) -> Any:
-    return lambda device, out, *how, **place: elementwise.launch_unary(
+    return lambda device, out, *how, **place: CUDA.elementwise.launch_unary(
         device, name, out, *how, **place
     )
 
 
 def binary(name: str) -> Any:
-    return lambda device, out, *how, **place: elementwise.launch_binary(
+    return lambda device, out, *how, **place: CUDA.elementwise.launch_binary(
         device, name, out, *how, **place
     )
 
 
 def scaled(device: Any, out: Any, x: Any, *how: Any, **place: Any) -> Any:
-    return elementwise.launch_scale(device, out, x, -0.3, *how, **place)
+    return CUDA.elementwise.launch_scale(device, out, x, -0.3, *how, **place)
 
 
 OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[str, ...]]] = {
@@ -45,13 +47,13 @@ OPS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[str, ...]]] =
         for name in elementwise.UNARY
     },
     "scale": (scaled, partial(elementwise.scale_reference, factor=-0.3), ("x_stride",)),
-    "silu_mul": (silu_mul.launch, silu_mul.reference, ("gate_stride", "up_stride")),
+    "silu_mul": (CUDA.silu_mul.launch, silu_mul.reference, ("gate_stride", "up_stride")),
     "gelu_mul": (
         gelu_mul,
         partial(silu_mul.reference, activation="gelu"),
         ("gate_stride", "up_stride"),
     ),
-    "cast": (cast.launch, lambda x: x, ("x_stride",)),
+    "cast": (CUDA.cast.launch, lambda x: x, ("x_stride",)),
 }
 WIDTHS = st.integers(1, 40) | st.sampled_from([1024, 1028, 2051])
 POISON = 7.0
@@ -114,7 +116,7 @@ def test_outputs_are_rounded_once(cuda: Any, dtype: Any, width: int, activation:
     assert apply(cuda, launch, gate, up, width=width).tobytes() == want.tobytes()
     got = apply(cuda, launch, gate, up, width=width, dtype=dtype)
     assert got.tobytes() == want.astype(dtype).tobytes()
-    got = apply(cuda, cast.launch, gate, width=width, dtype=dtype)
+    got = apply(cuda, CUDA.cast.launch, gate, width=width, dtype=dtype)
     assert got.tobytes() == gate.astype(dtype).tobytes()
 
 
@@ -124,11 +126,15 @@ def test_gate_and_up_in_one_buffer(cuda: Any) -> None:
 
     def build(device: Any) -> Any:
         buffer, out = device.asarray(both), device.empty((5, 49), np.float32)
-        place = {"gate_stride": 98, "up_stride": 98, "up_offset": 49}
+        place = {"gate_stride": 98, "up_stride": 98}
         rows = Rows(5, device.asarray(np.array([5])))
-        return [silu_mul.launch(device, out, buffer, buffer, rows, 49, **place)], [out]
+        return [
+            CUDA.silu_mul.launch(device, out, buffer, buffer.reshape(-1)[49:], rows, 49, **place)
+        ], [out]
 
-    assert cuda(build)[0].tobytes() == apply(cuda, silu_mul.launch, gate, up, width=49).tobytes()
+    assert (
+        cuda(build)[0].tobytes() == apply(cuda, CUDA.silu_mul.launch, gate, up, width=49).tobytes()
+    )
 
 
 @examples(10)
@@ -138,9 +144,7 @@ def test_add_bias(cuda: Any, rows: int, width: int, gap: int) -> None:
 
     def build(device: Any) -> Any:
         out, count = device.asarray(x), Rows(rows + 1, device.asarray(np.array([rows])))
-        place = {"out_stride": width + gap}
-        arrays = (out, device.asarray(bias))
-        return [elementwise.launch_add_bias(device, *arrays, count, width, **place)], [out]
+        return [CUDA.linear.add_bias(out, device.asarray(bias), count, width, width + gap)], [out]
 
     want = x.copy()
     want[:rows, :width] += bias
@@ -153,7 +157,7 @@ def test_in_place(cuda: Any) -> None:
     def build(device: Any) -> Any:
         out, other = device.asarray(x), device.asarray(y)
         rows = Rows(3, device.asarray(np.array([3])))
-        return [elementwise.launch_binary(device, "add", out, other, out, rows, 37)], [out]
+        return [CUDA.elementwise.launch_binary(device, "add", out, other, out, rows, 37)], [out]
 
     assert cuda(build)[0].tobytes() == (x + y).tobytes()
 
@@ -168,7 +172,7 @@ def take(cuda: Any, x: np.ndarray, index: Any, dtype: Any = np.float32) -> np.nd
         out = device.asarray(np.full((count + 1, x.shape[1]), POISON, dtype))
         numbers = device.asarray(np.array([*index, 0], np.int32))
         rows = Rows(count + 1, device.asarray(np.array([count])))
-        return [take_rows.launch(device, out, device.asarray(x), numbers, rows)], [out]
+        return [CUDA.take_rows.launch(device, out, device.asarray(x), numbers, rows)], [out]
 
     (out,) = cuda(build)
     assert (out[count:] == POISON).all()

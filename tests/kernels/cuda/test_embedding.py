@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from nanocupy.device.protocols import Rows
-from nanocupy.kernels import embedding, linear
+from nanocupy.kernels import launches_of
+
+CUDA = launches_of("cuda")
 
 POISON = 7.0
 
@@ -18,11 +20,11 @@ def embed(cuda: Any, weight: np.ndarray, tokens: list[int], meets: str, **table:
     count = len(tokens)
 
     def build(device: Any) -> Any:
-        (packed,) = linear.pack(device, [weight], meets)
+        (packed,) = CUDA.linear.pack(device, [weight], meets)
         out = device.asarray(np.full((count + 1, weight.shape[1]), POISON, np.float32))
         ids = device.asarray(np.array([*tokens, 0], np.int32))
         rows = Rows(count + 1, device.asarray(np.array([count])))
-        return [embedding.launch(device, packed, ids, out, rows, **table)], [out]
+        return [CUDA.embedding.launch(device, packed, ids, out, rows, **table)], [out]
 
     (out,) = cuda(build)
     assert (out[count:] == POISON).all()

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from kernels.cuda.sanitize import examples
 from kernels.cuda.test_affine import activations, check, make
 from nanocupy.device.protocols import Rows
-from nanocupy.kernels import experts, linear
+from nanocupy.kernels import experts, launches_of
 from nanocupy.kernels.experts import cuda as kernel
+
+CUDA = launches_of("cuda")
 
 POISON = 7
 
@@ -119,7 +121,7 @@ def test_every_row_meets_its_experts(
     held: list[Any] = []
 
     def build(device: Any) -> Any:
-        packed = [linear.pack(device, [each], meets)[0] for each in raw]
+        packed = [CUDA.linear.pack(device, [each], meets)[0] for each in raw]
         lists = np.full((4, capacity), 1 << 28, np.int32)
         for expert in range(4):
             own = np.flatnonzero(owners == expert)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
 from nanocupy.device.protocols import Rows
-from nanocupy.kernels import columns, layer_norm
+from nanocupy.kernels import columns, launches_of, layer_norm
+
+CUDA = launches_of("cuda")
 
 POISON = 7.0
 
@@ -28,7 +30,7 @@ def norm(
         rows = Rows(count + 1, device.asarray(np.array([count])))
         arrays = [device.asarray(a) for a in (wide, weight, bias)]
         how = {"x_stride": size + gap}
-        return [layer_norm.launch(device, out, *arrays, 1e-5, rows, size, **how)], [out]
+        return [CUDA.layer_norm.launch(device, out, *arrays, 1e-5, rows, size, **how)], [out]
 
     (out,) = cuda(build)
     assert (out[count:] == POISON).all()
@@ -68,7 +70,7 @@ def test_columns_go_where_they_should(cuda: Any, rows: int, size: int, seed: int
         arrays = [device.asarray(a) for a in (x, source, to)]
         count = Rows(rows + 1, device.asarray(np.array([rows])))
         place = {"x_stride": size, "out_stride": size + 2}
-        return [columns.launch(device, out, *arrays, count, **place)], [out]
+        return [CUDA.columns.launch(device, out, *arrays, count, **place)], [out]
 
     (out,) = cuda(build)
     want = columns.reference(np.full((rows, size + 2), -1, np.int32), x[:rows], source, to)

@@ -15,6 +15,7 @@ from nanocupy.device.protocols import Rows
 from nanocupy.kernels import rope, rope_write
 from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.rope import cuda as rope_cuda
+from nanocupy.kernels.rope_write import cuda as kernel
 
 POISON = 7.0
 POSITIONS = 40
@@ -128,7 +129,7 @@ class Step:
             ]
             turns = None if angles is None else device.asarray(angles)
             rows = Rows(count + 1, device.asarray(np.array([count])))
-            launch = rope_write.launch(
+            launch = kernel.launch(
                 device, layout, q, *pages, *fresh, *where, turns, rows, heads=self.heads,
                 traditional=traditional, q_stride=self.width, k_stride=self.width,
                 v_stride=self.width,

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from kernels.cuda.sanitize import examples
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels import routing
+from nanocupy.kernels.routing import cuda as kernel
 
 POISON = 7
 OPS: dict[str, Any] = {
-    "softmax": (routing.launch_softmax, routing.softmax_reference, np.float32),
-    "argsort": (routing.launch_argsort, routing.argsort_reference, np.int32),
+    "softmax": (kernel.launch_softmax, routing.softmax_reference, np.float32),
+    "argsort": (kernel.launch_argsort, routing.argsort_reference, np.int32),
 }
 
 
@@ -56,17 +57,17 @@ def test_agrees_with_numpy(cuda: Any, rows: int, vectors: int, size: int) -> Non
             np.testing.assert_allclose(got, reference(x), rtol=3e-6)
     index = np.random.default_rng(1).integers(0, size, (rows + 1, vectors, 2)).astype(np.int32)
     how: dict[str, Any] = {"shape": (vectors, 2), "dtype": np.float32, "index_stride": 2 * vectors}
-    got = apply(cuda, routing.launch_take_along, x, index, vectors, size, 2, **how)
+    got = apply(cuda, kernel.launch_take_along, x, index, vectors, size, 2, **how)
     np.testing.assert_array_equal(got, routing.take_along_reference(x, index[:rows]))
     y = normal(rows, vectors, 3, size)
     how = {"shape": (vectors, size), "dtype": np.float32}
-    got = apply(cuda, routing.launch_sum, y, vectors, 3, size, **how)
+    got = apply(cuda, kernel.launch_sum, y, vectors, 3, size, **how)
     np.testing.assert_allclose(got, routing.sum_axis_reference(y), rtol=1e-6, atol=1e-6)
 
 
 def test_nan_comes_last(cuda: Any) -> None:
     x = np.array([[[np.nan, 1, -np.inf, np.nan, np.inf, 1]]], np.float32)
-    got = apply(cuda, routing.launch_argsort, x, 1, 6, shape=(1, 6), dtype=np.int32)
+    got = apply(cuda, kernel.launch_argsort, x, 1, 6, shape=(1, 6), dtype=np.int32)
     assert got.tolist() == routing.argsort_reference(x).tolist() == [[[2, 1, 5, 4, 0, 3]]]
 
 
@@ -74,5 +75,5 @@ def test_nan_comes_last(cuda: Any) -> None:
 def test_an_index_outside_is_nan(cuda: Any, bad: int) -> None:
     x, index = normal(1, 1, 5), np.array([[[2, bad]], [[0, 0]]], np.int32)
     how: dict[str, Any] = {"shape": (1, 2), "dtype": np.float32, "index_stride": 2}
-    got = apply(cuda, routing.launch_take_along, x, index, 1, 5, 2, **how)
+    got = apply(cuda, kernel.launch_take_along, x, index, 1, 5, 2, **how)
     assert got[0, 0, 0] == x[0, 0, 2] and np.isnan(got[0, 0, 1])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from nanocupy.device.protocols import Rows, fixed_rows
-from nanocupy.kernels import embedding, linear
+from nanocupy.kernels import launches_of, linear
+
+CUDA = launches_of("cuda")
 
 BF16 = ml_dtypes.bfloat16
 DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": BF16}
@@ -42,11 +44,11 @@ def test_floats_are_rounded_to_what_they_meet(cuda: Any, meets: str, dtype: Any)
     weights = [floats(5, 12, dtype, 0), floats(3, 12, dtype, 1)]
 
     def check(device: Any) -> None:
-        packed = linear.pack(device, weights, meets)
+        packed = CUDA.linear.pack(device, weights, meets)
         for weight, host in zip(packed, weights, strict=True):
             assert (weight.n, weight.k, weight.activations) == (*host.shape, meets)
             assert weight.format == linear.Format(meets)
-            got = device.read(weight.view)
+            got = device.read(*weight.views)
             assert weight.nbytes == got.nbytes and got.dtype == DTYPES[meets]
             np.testing.assert_array_equal(got, host.astype(DTYPES[meets]))
 
@@ -57,7 +59,7 @@ def test_affine_weights_stay_as_they_are(cuda: Any) -> None:
     raws = [affine(5, 64, 0), affine(2, 64, 1)]
 
     def check(device: Any) -> None:
-        packed = linear.pack(device, raws, "bf16")
+        packed = CUDA.linear.pack(device, raws, "bf16")
         for weight, raw in zip(packed, raws, strict=True):
             assert weight.format == linear.Format("f16", 4, 32) and weight.k == 64
             assert weight.nbytes == sum(array.nbytes for array in raw[:3])
@@ -71,7 +73,7 @@ def test_scales_and_biases_of_two_dtypes_become_f32(cuda: Any) -> None:
     raw = affine(5, 64, 0, biases=np.float32)
 
     def check(device: Any) -> None:
-        (weight,) = linear.pack(device, [raw], "f16")
+        (weight,) = CUDA.linear.pack(device, [raw], "f16")
         assert weight.format.kind == "f32"
         for view, array in zip(weight.views[1:], raw[1:], strict=False):
             np.testing.assert_array_equal(device.read(view), array.astype(np.float32))
@@ -82,10 +84,10 @@ def test_scales_and_biases_of_two_dtypes_become_f32(cuda: Any) -> None:
 def test_unknown_formats_are_refused(cuda: Any) -> None:
     def check(device: Any) -> None:
         with pytest.raises(ValueError, match="float64"):
-            linear.pack(device, [np.zeros((4, 4))], "bf16")
+            CUDA.linear.pack(device, [np.zeros((4, 4))], "bf16")
         for bits, group, told in ((4, 16, "groups of 16"), (2, 32, "2 bits"), (4, 96, "of 96")):
             with pytest.raises(ValueError, match=told):
-                linear.pack(device, [affine(8, 192, 0, group, bits)], "bf16")
+                CUDA.linear.pack(device, [affine(8, 192, 0, group, bits)], "bf16")
 
     on(cuda, check)
 
@@ -98,8 +100,8 @@ def test_neighbours_in_one_buffer_join(cuda: Any, kind: str) -> None:
     x, bias = floats(3, k, BF16, 5), floats(1, 32, np.float32, 6)[0]
 
     def build(device: Any) -> Any:
-        packed = linear.pack(device, raws, "bf16")
-        (other,) = linear.pack(device, raws[:1], "bf16")
+        packed = CUDA.linear.pack(device, raws, "bf16")
+        (other,) = CUDA.linear.pack(device, raws[:1], "bf16")
         a, b, c = packed
         assert b.follows(a) and c.follows(b)
         assert not (c.follows(a) or a.follows(b) or a.follows(a) or b.follows(other))
@@ -109,7 +111,7 @@ def test_neighbours_in_one_buffer_join(cuda: Any, kind: str) -> None:
             for added in (None, biases[start:]):
                 out = device.empty((3, weight.n), np.float32)
                 place = {"x_stride": 2 * k, "out_stride": 4 * weight.n}
-                launches += linear.launch(
+                launches += CUDA.linear.launch(
                     device, weight, device.asarray(x), out, rows, bias=added, **place
                 )
                 outs.append(out)
@@ -129,11 +131,11 @@ def test_float_products(cuda: Any, meets: str) -> None:
     host, x = floats(21, 40, np.float32, 0), floats(6, 40, DTYPES[meets], 1)
 
     def build(device: Any) -> Any:
-        (weight,) = linear.pack(device, [host], meets)
+        (weight,) = CUDA.linear.pack(device, [host], meets)
         rows = Rows(6, device.asarray(np.array([4])))
         out = device.asarray(np.full((6, 25), 7, np.float32))
         place = {"x_stride": 40 * x.itemsize, "out_stride": 100}
-        return linear.launch(device, weight, device.asarray(x), out, rows, **place), [out]
+        return CUDA.linear.launch(device, weight, device.asarray(x), out, rows, **place), [out]
 
     (out,) = cuda(build)
     want = x.astype(np.float64) @ host.astype(x.dtype).astype(np.float64).T
@@ -143,10 +145,12 @@ def test_float_products(cuda: Any, meets: str) -> None:
 
 def test_float_rows_with_gaps_are_refused(cuda: Any) -> None:
     def check(device: Any) -> None:
-        (weight,) = linear.pack(device, [floats(4, 8, BF16, 0)], "bf16")
+        (weight,) = CUDA.linear.pack(device, [floats(4, 8, BF16, 0)], "bf16")
         x, out = device.empty((2, 10), BF16), device.empty((2, 4), np.float32)
         with pytest.raises(NotImplementedError, match="10 elements apart"):
-            linear.launch(device, weight, x, out, fixed_rows(device, 2), x_stride=20, out_stride=16)
+            CUDA.linear.launch(
+                device, weight, x, out, fixed_rows(device, 2), x_stride=20, out_stride=16
+            )
 
     on(cuda, check)
 
@@ -157,10 +161,10 @@ def test_an_embedding_may_be_second_in_its_buffer(cuda: Any, kind: str) -> None:
     tokens = np.array([0, 5, 6], np.int32)
 
     def build(device: Any) -> Any:
-        weight = linear.pack(device, raws, "bf16")[1]
+        weight = CUDA.linear.pack(device, raws, "bf16")[1]
         out = device.empty((3, 64), np.float32)
         rows = fixed_rows(device, 3)
-        return [embedding.launch(device, weight, device.asarray(tokens), out, rows)], [out]
+        return [CUDA.embedding.launch(device, weight, device.asarray(tokens), out, rows)], [out]
 
     (out,) = cuda(build)
     plain = linear.dequantize(*raws[1]) if kind == "affine" else raws[1].astype(np.float32)

@@ -8,9 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array
-from nanocupy.core.recorder.casting import common
-from nanocupy.core.recorder.dtype import Dtype, named, plain
-from nanocupy.device.chain import KINDS
+from nanocupy.core.recorder.dtypes import DTYPES, Dtype, common, named, plain
 
 
 def finfo(dtype: Any) -> Any:
@@ -57,7 +55,7 @@ def _known(name: str, dtype: Any) -> np.dtype[Any]:
         found = dtype.node.dtype if isinstance(dtype, array) else plain(dtype)
     except TypeError:
         found = None
-    if found not in KINDS or dtype is None:
+    if dtype is None or found is None or found not in DTYPES:
         raise ValueError(f"[{name}] {str(dtype)[:40]!r}: expected a dtype of arrays")
     return found
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from device.chains import chain
-from nanocupy.device.cpu import threads
+from nanocupy.device.cpu import thread_pool
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.device.cpu.pace import PAUSE, WINDOW, Pace
+from nanocupy.device.cpu.thread_governor import PAUSE, WINDOW, ThreadGovernor
 
 
 class Machine:
-    """A team of `most` threads whose runs take a millisecond each.
+    """A pool of `most` threads whose runs take a millisecond each.
 
     lost: the share of a run for which each thread has no core, the caller first.
     """
@@ -19,20 +19,20 @@ class Machine:
     def __init__(self, most: int) -> None:
         self.now, self.had = 0.0, [0.0] * most
         self.lost = [0.0] * most
-        self.pace = Pace(most, caller=lambda: self.had[0], now=lambda: self.now)
+        self.governor = ThreadGovernor(most, caller=lambda: self.had[0], now=lambda: self.now)
         for thread in range(1, most):
-            self.pace.workers.append(lambda thread=thread: self.had[thread])
+            self.governor.workers.append(lambda thread=thread: self.had[thread])
 
     def run(self, seconds: float) -> list[int]:
         """Runs for so long; how many threads took part in each."""
         took: list[int] = []
         for _ in range(round(seconds * 1000)):
-            took.append(self.pace.threads)
-            self.pace.start(took[-1])
+            took.append(self.governor.threads)
+            self.governor.start(took[-1])
             self.now += 0.001
             for thread in range(took[-1]):
                 self.had[thread] += 0.001 * (1 - self.lost[thread])
-            self.pace.stop()
+            self.governor.stop()
         return took
 
 
@@ -60,7 +60,7 @@ def test_what_is_lost_in_turns_counts_together() -> None:
 def test_one_thread_remains() -> None:
     machine = Machine(2)
     machine.lost = [0.9, 0.9]
-    assert set(machine.run(5)) == {1, 2} and machine.pace.threads >= 1
+    assert set(machine.run(5)) == {1, 2} and machine.governor.threads >= 1
 
 
 def test_tries_become_rare_while_the_neighbour_stays() -> None:
@@ -93,9 +93,9 @@ def test_a_pause_between_runs_is_not_a_loss() -> None:
 def test_any_number_of_threads_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     device = CpuDevice(threads=4)
     launches, first, last = chain(device, 50)
-    graph, pace = device.capture(launches), threads.team(4).pace
+    graph, governor = device.capture(launches), thread_pool.shared_pool(4).governor
     for count in (4, 1, 3, 1, 1, 2, 4, 4, 1, 4):
-        monkeypatch.setattr(pace, "threads", count)
+        monkeypatch.setattr(governor, "threads", count)
         first[:] = count
         graph.run()
         assert (last == count + 50).all()
@@ -104,15 +104,15 @@ def test_any_number_of_threads_gives_the_same(monkeypatch: pytest.MonkeyPatch) -
 def test_ranks_keep_all_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread works with its like on other ranks, which would wait for it."""
     device, used = CpuDevice(threads=2), []
-    graph, team = device.capture(chain(device, 3)[0]), threads.team(2)
-    monkeypatch.setattr(team.pace, "threads", 1)
-    run = team.run
+    graph, pool = device.capture(chain(device, 3)[0]), thread_pool.shared_pool(2)
+    monkeypatch.setattr(pool.governor, "threads", 1)
+    run = pool.run
 
     def note(table: int, rows: int, count: int) -> tuple[int, int]:
         used.append(count)
         return run(table, rows, count)
 
-    monkeypatch.setattr(team, "run", note)
+    monkeypatch.setattr(pool, "run", note)
     graph.run()
     device.all_threads = True  # as `connect` says
     graph.run()

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, common, rounded
+from nanocupy.core.recorder.casting import astype, rounded
+from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.public import public
 from nanocupy.core.recorder.specs import same, wide
-from nanocupy.kernels import layer_norm as layer_norm_kernel
 from nanocupy.kernels import rms_norm as rms_norm_kernel
+from nanocupy.kernels import silu_mul as silu_mul_kernel
 
 # `dtype` or `codes`: how the result is rounded as it is written; None: not at all (see `rules`)
 
@@ -106,7 +107,7 @@ def _lower_layer_norm(to: Lowering, node: Node) -> None:
     shift = bias[0].view if bias else to.constant(np.zeros(size, np.float32))
     to.add(
         to.rows(node),
-        lambda rows: layer_norm_kernel.launch(
+        lambda rows: to.launches.layer_norm.launch(
             to.device, out, x.view, weight.view, shift, eps, rows, size, x_stride=x.stride
         ),
     )
@@ -122,3 +123,40 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> array:
     if weight is None and bias is not None:
         affine.insert(0, array(np.ones(x.shape[-1], np.float32)))
     return record(_LAYER_NORM, x, *affine, eps=eps)
+
+
+# ---- gated activations
+
+
+def _gated(activation: str) -> Op:
+    """activation(gate) * up."""
+
+    def lower(to: Lowering, node: Node) -> None:
+        gate, up = to.inputs(node)
+        out, size = to.of(node).view, width(node.inputs[0].shape)
+        how: dict[str, Any] = {
+            "gate_stride": gate.stride,
+            "up_stride": up.stride,
+            "activation": activation,
+        }
+        codes = node.attrs.get("codes")
+        to.add(
+            to.rows(node),
+            lambda rows: to.launches.silu_mul.launch(
+                to.device, out, gate.view, up.view, rows, size, codes=codes, **how
+            ),
+        )
+
+    def numpy(gate: np.ndarray, up: np.ndarray, *, dtype: Any = None) -> np.ndarray:
+        return silu_mul_kernel.reference(gate, up, activation).astype(dtype or gate.dtype)
+
+    return Op(
+        f"{activation}_mul",
+        lambda gate, up, *, dtype=None, codes=None: rounded(gate, dtype, codes),
+        numpy,
+        lower,
+        row_wise=True,
+    )
+
+
+SILU_MUL, GELU_MUL = _gated("silu"), _gated("gelu")

@@ -9,36 +9,36 @@ its operations one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from nanocupy.core.recorder.graph import Node, Op, Shape, Spec, item, topological, width
+from nanocupy.core.recorder.graph import (
+    Node,
+    Op,
+    Shape,
+    Spec,
+    Steps,
+    item,
+    same,
+    topological,
+    width,
+)
+from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering, Operand
-from nanocupy.core.recorder.rewriting import same
 from nanocupy.core.recorder.specs import broadcast
-from nanocupy.core.runtime.memory import empty
 from nanocupy.device.chain import DTYPES, KINDS, Chain
 from nanocupy.device.protocols import Rows
 from nanocupy.kernels import chains
-from nanocupy.kernels.chains.functions import Build, Unfit, Value
-
-Steps = Callable[..., Value]
-"""`steps(*values, **attrs)`: an operation as steps of a chain."""
+from nanocupy.kernels.chains.functions import Build, Unfit
 
 MOST_OPERANDS = 16  # of a chain, besides single numbers
 MOST_NODES = 64
 
 
 # ---- one operation
-
-
-def wide(steps: Steps) -> Steps:
-    """What is done to numbers: bools are some, too (see `specs.wide`)."""
-    return lambda *x: steps(*(v.cast("i8") if v.kind == "bool" else v for v in x))
 
 
 @cache
@@ -52,49 +52,28 @@ def single(steps: Steps, kinds: tuple[str, ...], out: str) -> chains.HostChain |
     return chains.HostChain(build.chain([(value, out)]), empty)
 
 
-def without_gaps(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """The NumPy form of an operation with steps: its result lies in memory as that of a chain, for
-    the bits of a sum go by how its terms lie."""
-    return lambda *arrays, **attrs: np.asarray(function(*arrays, **attrs), order="C")
+def evaluate(
+    steps: Steps, otherwise: Callable[..., np.ndarray], arrays: tuple[Any, ...]
+) -> np.ndarray:
+    """The steps on NumPy arrays; `otherwise` where their dtypes have none."""
+    kinds = tuple([KINDS[x.dtype] for x in arrays])
+    chain = single(steps, kinds, kinds[0])
+    if chain is None:
+        return otherwise(*arrays)
+    if len(arrays) > 1:
+        arrays = np.broadcast_arrays(*arrays)
+    # Without gaps there is one kernel, and not one for every layout.
+    return chain(*[np.ascontiguousarray(x) for x in arrays])[0].reshape(arrays[0].shape)
 
 
-def by_chain(steps: Steps, otherwise: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """The NumPy form of an operation that rounds as its steps do, and as nothing else.
-
-    Args:
-        otherwise: for kinds that the steps are not made for: float64.
-    """
-
-    def run(*arrays: Any) -> np.ndarray:
-        kinds = tuple([KINDS[x.dtype] for x in arrays])
-        chain = single(steps, kinds, kinds[0])
-        if chain is None:
-            return otherwise(*arrays)
-        if len(arrays) > 1:
-            arrays = np.broadcast_arrays(*arrays)
-        # Without gaps there is one kernel, and not one for every way of lying.
-        return chain(*[np.ascontiguousarray(x) for x in arrays])[0].reshape(arrays[0].shape)
-
-    return run
-
-
-def lowering(steps: Steps, kernel: Callable[..., None] | None) -> Callable[..., None]:
-    """How an operation is launched: by a kernel of its own where it has one for these shapes and
-    dtypes, else as a chain of one."""
-
-    def lower(to: Lowering, node: Node) -> None:
-        with suppress(NotImplementedError):
-            if kernel and node.shape:
-                kernel(to, node)
-                return
-        kinds = tuple([KINDS[n.dtype] for n in node.inputs])
-        one = single(steps, kinds, KINDS[node.dtype])
-        if one is None:
-            known = f"{', '.join(kinds)} to {KINDS[node.dtype]}"
-            raise NotImplementedError(f"[{node.op.name}] {known} in a Program")
-        launch(to, node, one.chain)
-
-    return lower
+def lower_one(to: Lowering, node: Node, steps: Steps) -> None:
+    """Launch one operation as a chain."""
+    kinds = tuple([KINDS[n.dtype] for n in node.inputs])
+    one = single(steps, kinds, KINDS[node.dtype])
+    if one is None:
+        known = f"{', '.join(kinds)} to {KINDS[node.dtype]}"
+        raise NotImplementedError(f"[{node.op.name}] {known} in a Program")
+    launch(to, node, one.chain)
 
 
 # ---- chains as nodes

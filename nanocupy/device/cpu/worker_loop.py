@@ -1,4 +1,4 @@
-"""The loops that a team of threads runs. Source of kernels; see `threads.py` for the Python side.
+"""The loops that the threads of a pool run. Source of kernels; the Python side is `thread_pool.py`.
 
 A captured graph is an int64 table of (kernel address, argument address) rows. Every thread walks
 the same table; a kernel splits its own work by (thread, threads); a barrier separates rows.
@@ -56,7 +56,7 @@ def walk(ctl, thread, threads):
 def worker(a, thread, threads):
     """Serve runs until STOP; return when idle for long or left out, for Python to park the thread.
 
-    a: the control block, the START last seen. Returns the one seen now.
+    a: the control block, the last START seen. Returns the current one.
     """
     ctl, seen = a[0], a[1]
     while True:
@@ -75,8 +75,7 @@ def worker(a, thread, threads):
 
 
 def announce(a, thread, threads):
-    """Let the workers see a run, and before it all that was written for it. a: the control block,
-    the new START."""
+    """Publish a run, and everything written for it before. a: the control block, the new START."""
     atomic_store(a[0] + START, a[1])
     return 0
 

@@ -1,4 +1,4 @@
-"""The thread team: what one thread writes, another sees, in that order, on every processor."""
+"""The thread pool: what one thread writes, another sees, in that order, on every processor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from numba import njit, types
 
 from device.chains import chain
-from nanocupy.device.cpu import team, threads
+from nanocupy.device.cpu import thread_pool, worker_loop
 from nanocupy.device.cpu.device import CpuDevice
 
 
@@ -39,7 +39,7 @@ def assembly(function: Any, triple: str) -> str:
     [("aarch64-unknown-linux-gnu", r"\bstlr\b|\bdmb\b"), ("x86_64-unknown-linux-gnu", r"\bxchg")],
 )
 def test_a_run_is_announced_by_a_store_that_nothing_passes(triple: str, store: str) -> None:
-    assert re.search(store, assembly(team.announce, triple))
+    assert re.search(store, assembly(worker_loop.announce, triple))
 
 
 class Watched(np.ndarray):
@@ -59,7 +59,7 @@ def test_python_itself_never_writes_the_word_that_workers_watch() -> None:
     device = CpuDevice(threads=2)
     launches, first, last = chain(device, 5)
     graph = device.capture(launches)
-    made = threads.team(2)
+    made = thread_pool.shared_pool(2)
     made.close()  # the next run starts workers on what is watched
     made._control = made._control.view(Watched)
     watched = made._control
@@ -67,11 +67,11 @@ def test_python_itself_never_writes_the_word_that_workers_watch() -> None:
         first[:] = run
         graph.run()
         assert (last == run + 5).all()
-    assert len(made._workers) == 1 and watched[threads._START] >> 8 == 3
+    assert len(made._workers) == 1 and watched[thread_pool._START] >> 8 == 3
     made.close()
     written = watched.written
-    assert {threads._TABLE, threads._STATUS, threads._STOP} <= written
-    assert threads._START not in written
+    assert {thread_pool._TABLE, thread_pool._STATUS, thread_pool._STOP} <= written
+    assert thread_pool._START not in written
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -82,13 +82,13 @@ def test_the_child_of_a_fork_starts_workers_of_its_own() -> None:
     launches, first, last = chain(device, 5)
     graph = device.capture(launches)
     graph.run()
-    assert [worker.is_alive() for worker in threads.team(2)._workers] == [True]
+    assert [worker.is_alive() for worker in thread_pool.shared_pool(2)._workers] == [True]
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(10)
         first[:] = 7
         graph.run()
-        alive = [worker.is_alive() for worker in threads.team(2)._workers]
+        alive = [worker.is_alive() for worker in thread_pool.shared_pool(2)._workers]
         os._exit(0 if (last == 12).all() and alive == [True] else 1)
     assert os.waitpid(child, 0)[1] == 0

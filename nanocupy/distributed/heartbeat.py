@@ -1,8 +1,7 @@
 """Each rank tells the others a few times a second that it is alive, and how far it is.
 
-So that nobody waits for ever: a rank that fails says so; one that stalls is found out by the
-others, who stop waiting and name it. A rank that is killed needs nobody here: the launcher ends the
-job.
+So nobody waits for ever. A rank that fails says so. A rank that stalls is noticed by the others,
+which stop waiting and name it. For a rank that is killed, the launcher ends the job.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-POLL = 0.05  # seconds between looks at what others say
-BEAT = 0.25  # seconds between beats of ours, where nothing changed
+POLL = 0.05  # seconds between looks for beats of others
+BEAT = 0.25  # seconds between beats of ours
 STALL = 6.0  # seconds without progress in a step after which a rank counts as stalled
 _BEAT = struct.Struct("<qq")  # steps begun, progress inside the last
 
@@ -36,14 +35,14 @@ class Peer:
     moved: float
 
 
-class Watch:
-    """The thread that beats and listens.
+class Heartbeat:
+    """A thread that sends beats to all other ranks and receives theirs.
 
     Args:
-        rank, ranks: this one, and how many.
+        rank, ranks: number of this rank, and how many there are.
         send: `send(peer, data)` sends without waiting.
         receive: the next `(peer, data)`, or None.
-        orphaned: called where the launcher is gone.
+        orphaned: called if the launcher is gone.
         stall: seconds without progress after which a rank counts as stalled.
 
     Attributes:
@@ -66,41 +65,41 @@ class Watch:
         self._peers = {r: Peer((0, 0), now, now) for r in range(ranks) if r != rank}
         self._steps, self._since = 0, 0.0  # since: when the running step began; 0: none runs
         self._patience = 1
-        self._waits = False  # for the others, in a step or outside
-        self._give_up: Callable[[], None] | None = None  # how, where waiting cannot be ended
+        self._waits = False  # for other ranks, in a step or outside
+        self._give_up: Callable[[], None] | None = None  # ends a wait that `interrupt` cannot end
         self._work: Any = None
         self._before = 0  # the work's progress when the step began
         self._seen = now
-        self._speaks = threading.Lock()
+        self._send_lock = threading.Lock()
         self._moved = (0, 0, now)  # progress of our own, and when that changed
         self._ended = threading.Event()
         self._parent = os.getppid()
-        self._thread = threading.Thread(target=self._run, name="nanocupy-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="nanocupy-heartbeat", daemon=True)
         self._thread.start()
 
-    # ---- what the rank itself says
+    # ---- called by the rank
 
     def begin(self, work: Any = None, patience: int = 1) -> None:
-        """A step begins that every rank takes part in.
+        """Begin a step that every rank takes part in.
 
         Args:
-            work: what does it: has `progress()`, a number that grows, and `interrupt()`.
-            patience: how many times as long as others it may make no progress.
+            work: what runs the step: has `progress()`, a number that grows, and `interrupt()`.
+            patience: how many times `stall` this step may make no progress.
         """
         self._steps, self._patience = self._steps + 1, patience
         self._before = 0 if work is None else int(work.progress())
         self._work, self._since = work, time.monotonic()
 
     def end(self) -> None:
-        """The step is done."""
+        """End the step."""
         self._since, self._work = 0.0, None
 
     @contextmanager
     def waiting(self, give_up: Callable[[], None] | None = None) -> Iterator[None]:
-        """This rank waits for others, in a step or outside, who may have much to do first.
+        """While this rank waits for others, in a step or outside.
 
         Args:
-            give_up: called where one has failed, if the wait does not end by itself.
+            give_up: called if a rank has failed, for a wait that cannot be interrupted.
         """
         before = self._waits, self._give_up
         self._waits, self._give_up = True, give_up
@@ -110,7 +109,7 @@ class Watch:
             self._waits, self._give_up = before
 
     def fail(self, why: str) -> None:
-        """This rank cannot go on: tell all others at once."""
+        """Tell all others at once that this rank cannot go on."""
         if self.failure is None:
             self.failure = f"rank {self._rank}: {why}"
             self._beat()
@@ -120,7 +119,7 @@ class Watch:
         return time.monotonic() - self._peers[rank].heard > self.stall
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -134,15 +133,15 @@ class Watch:
                 self._orphaned()
             now = time.monotonic()
             if now - self._seen > 2 * BEAT:
-                self._forgive(now)
+                self._restart_clocks(now)
             self._seen = now
             if now >= next_beat:
                 self._beat()
                 next_beat = now + BEAT
             try:
                 self._listen()
-            except Exception as error:  # a rank that does not watch is of no use to the others
-                self.fail(f"{type(error).__name__} in its watch: {error}")
+            except Exception as error:  # a rank without a heartbeat must not go on
+                self.fail(f"{type(error).__name__} in its heartbeat: {error}")
             if self.failure is not None and (work := self._work) is not None:
                 work.interrupt()
             if self.failure is not None and (give_up := self._give_up) is not None:
@@ -153,16 +152,16 @@ class Watch:
         while (heard := self._receive()) is not None:
             self._hear(*heard)
         if self.failure is None:
-            self._look(time.monotonic())
+            self._check_peers(time.monotonic())
 
-    def _forgive(self, now: float) -> None:
-        """This process was stopped (Ctrl-Z, a paused machine), and so were others: count anew."""
+    def _restart_clocks(self, now: float) -> None:
+        """Count anew: this process was stopped (Ctrl-Z, a paused machine), and so were others."""
         for peer in self._peers.values():
             peer.heard = peer.moved = now
 
     def _beat(self) -> None:
         text = (self.failure or "").encode()
-        with self._speaks:
+        with self._send_lock:
             for peer in self._peers:
                 self._send(peer, _BEAT.pack(*self._here()) + text)
 
@@ -179,16 +178,16 @@ class Watch:
         if self.failure is None and len(data) > _BEAT.size:
             self.failure = data[_BEAT.size :].decode(errors="replace")
 
-    def _longest_silence(self) -> float:
-        """Seconds. Outside steps a rank may be busy for longer, and speak late. Finding takes a
-        moment, too, and is done within twice the stall time."""
+    def _max_silence(self) -> float:
+        """Seconds after which a silent rank has failed. Outside steps a rank may be busy, and beat
+        late; with the time to notice, it is still found within twice the stall time."""
         if self._since and self._patience == 1:
             return self.stall
         return max(self.stall, 2 * self.stall - 2 * BEAT)
 
-    def _look(self, now: float) -> None:
-        """Does anybody keep us waiting who does nothing?"""
-        since, limit = self._since, self._longest_silence()
+    def _check_peers(self, now: float) -> None:
+        """Set `failure` if a rank that we wait for is silent or stalled."""
+        since, limit = self._since, self._max_silence()
         silent = [r for r, p in self._peers.items() if now - max(p.heard, since) > limit]
         if silent and (since or self._waits):
             self.failure = f"{_ranks(silent)} has said nothing for {limit:g} s"

@@ -1,9 +1,9 @@
-"""How many threads are worth having: fewer while other processes take their cores.
+"""How many threads a run should have: fewer while other processes take their cores.
 
 A barrier waits for the last thread. Where a busy process shares a core with one of n threads, that
-thread stands still half of the time and all wait for it: n threads do n/2 threads' work. So a team
-compares how long its threads were wanted with how long each had a core, and goes on with one thread
-less while more is lost than a thread is worth. Now and then it tries again with one more.
+thread stands still half of the time and all wait for it: n threads do n/2 threads' work. So the
+governor compares how long the threads were wanted with how long each had a core, and takes one
+thread away while more is lost than a thread is worth. Now and then it tries again with one more.
 
 Results do not depend on the number of threads, so nothing but the speed changes. Where a thread's
 CPU time cannot be read by others (macOS, Windows), nothing ever seems lost.
@@ -21,24 +21,26 @@ READABLE = hasattr(time, "pthread_getcpuclockid")
 WINDOW = 0.02  # seconds of runs that are judged together: several time slices of the system's
 LEAST_LOSS = 0.2  # of one thread's time, which may be lost without consequence
 WORTH = 0.8  # of the n-th part of the rate: what the last of n threads adds (memory is shared)
-PAUSE = 0.04, 4.0  # seconds of runs until it tries with one more: at first, and at most
+PAUSE = 0.04, 4.0  # seconds of runs until one more thread is tried: at first, and at most
 LONGER = 4  # times as long after each try that failed
 
 
 def cpu_time(thread: threading.Thread) -> Clock:
-    """The seconds that a thread has had a core."""
+    """A clock of the seconds that a thread has had a core."""
     if not READABLE or thread.ident is None:
         return time.perf_counter
     return functools.partial(time.clock_gettime, time.pthread_getcpuclockid(thread.ident))
 
 
-class Pace:
-    """Args:
-    most: threads there are, the caller's included.
+class ThreadGovernor:
+    """Chooses the number of threads of the next run.
+
+    Args:
+        most: threads there are, the caller's included.
 
     Attributes:
         threads: how many of them should take part in the next run.
-        workers: CPU time of each but the caller; whoever starts a worker adds it.
+        workers: a clock of each worker's CPU time; whoever starts a worker appends it.
     """
 
     def __init__(self, most: int, caller: Clock | None = None, now: Clock | None = None) -> None:
@@ -51,14 +53,14 @@ class Pace:
         self._marks: list[float] = []
 
     def start(self, threads: int) -> None:
-        """A run by so many threads begins."""
+        """Note that a run on `threads` threads begins."""
         if self._wanted == 0 or threads - 1 != len(self._marks):  # a window begins
             self._wanted = self._given = 0.0
             self._marks = [clock() for clock in self.workers[: threads - 1]]
         self._began, self._had = self._now(), self._caller()
 
     def stop(self) -> None:
-        """The run is done."""
+        """Note that the run is done; at the end of a window, choose the number of threads."""
         self._wanted += self._now() - self._began
         self._given += self._caller() - self._had
         if self._wanted >= WINDOW:
@@ -66,7 +68,7 @@ class Pace:
             self._wanted = 0.0
 
     def _loss(self) -> float:
-        """How much of the window the threads were without a core, all together: 1 is one thread's.
+        """How long the threads were without a core, in total, in windows: 1 is one thread's time.
 
         A worker also spins between runs; what it had then makes up for a little of what it lacked.
         """
@@ -74,7 +76,7 @@ class Pace:
         return sum(max(0.0, self._wanted - h) for h in (self._given, *had)) / self._wanted
 
     def _judge(self, loss: float) -> None:
-        """Take one thread less, or one more, or go on."""
+        """Choose one thread less, one more, or as many."""
         self._rest -= self._wanted
         if self.threads > 1 and loss > max(LEAST_LOSS, WORTH / self.threads):
             self.threads -= 1

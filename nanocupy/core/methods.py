@@ -1,4 +1,7 @@
-"""The methods and operators of `array`: the functions of the same names."""
+"""The methods and operators of `array`: the functions of the same names.
+
+What a step does without is imported when it is first called.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays import indexing, interchange
 from nanocupy.core.recorder import casting, elementwise, shapes
 from nanocupy.core.recorder.arrays import array
 from nanocupy.core.recorder.public import public
@@ -16,12 +18,16 @@ from nanocupy.core.recorder.public import public
 
 def _loaded(module: str, name: str) -> Callable[..., Any]:
     """A function of a module that is imported when it is first called."""
+    function: Callable[..., Any] | None = None
 
-    def method(*args: Any, **kwargs: Any) -> Any:
-        return getattr(import_module(f"nanocupy.core.{module}"), name)(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal function
+        if function is None:
+            function = getattr(import_module(f"nanocupy.core.{module}"), name)
+        return function(*args, **kwargs)
 
-    method.__name__ = name
-    return public(method)
+    call.__name__ = name
+    return call
 
 
 # ---- operators: their other side is an array, a number, or what says that it is an array
@@ -69,8 +75,9 @@ def _in_place(name: str, function: Callable[..., array]) -> Callable[..., array]
     return _operator(name, update)
 
 
-def _equality(name: str, function: Callable[..., array], unlike: bool) -> Callable[..., Any]:
-    """Elementwise; what is no array is unlike one."""
+def _equality(name: str, unlike: bool) -> Callable[..., Any]:
+    """Elementwise; `unlike` of what is no array."""
+    function = _loaded("maths.elementwise", name)
 
     def call(self: array, other: Any) -> Any:
         if type(other) is array or _is_operand(other):
@@ -90,58 +97,65 @@ def _iterate(x: array) -> Iterator[array]:
     return (x[i] for i in range(len(x)))
 
 
+def _item(x: array, key: Any) -> array:
+    return shapes.view_of(x, key) if shapes.is_basic(key) else _gathered(x, key)
+
+
+_gathered = _loaded("arrays.indexing", "gathered")
 _OPERATORS: dict[str, Callable[..., array]] = {
     "add": elementwise.add,
-    "sub": elementwise.subtract,
     "mul": elementwise.multiply,
-    "truediv": elementwise.divide,
-    "div": elementwise.divide,
-    "floordiv": elementwise.floor_divide,
-    "mod": elementwise.remainder,
-    "pow": elementwise.power,
     "matmul": _loaded("maths.products", "matmul"),
-    "and": elementwise.bitwise_and,
-    "or": elementwise.bitwise_or,
-    "xor": elementwise.bitwise_xor,
-    "lshift": elementwise.left_shift,
-    "rshift": elementwise.right_shift,
-}
+    **{
+        operator: _loaded("maths.elementwise", name)
+        for operator, name in {
+            "sub": "subtract", "truediv": "divide", "div": "divide", "floordiv": "floor_divide",
+            "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or",
+            "xor": "bitwise_xor", "lshift": "left_shift", "rshift": "right_shift",
+        }.items()
+    },
+}  # fmt: skip
 _METHODS: dict[str, Any] = {
-    "__invert__": elementwise.bitwise_invert,
-    "__neg__": elementwise.negative,
-    "__pos__": elementwise.positive,
-    "__abs__": elementwise.abs,
-    "__eq__": _equality("equal", elementwise.equal, False),
-    "__ne__": _equality("not_equal", elementwise.not_equal, True),
-    "__lt__": _operator("less", elementwise.less),
-    "__le__": _operator("less_equal", elementwise.less_equal),
-    "__gt__": _operator("greater", elementwise.greater),
-    "__ge__": _operator("greater_equal", elementwise.greater_equal),
-    "__getitem__": indexing.getitem,
-    "__setitem__": indexing.setitem,
+    "__eq__": _equality("equal", unlike=False),
+    "__ne__": _equality("not_equal", unlike=True),
+    "__lt__": _operator("less", _loaded("maths.elementwise", "less")),
+    "__le__": _operator("less_equal", _loaded("maths.elementwise", "less_equal")),
+    "__gt__": _operator("greater", _loaded("maths.elementwise", "greater")),
+    "__ge__": _operator("greater_equal", _loaded("maths.elementwise", "greater_equal")),
+    "__getitem__": _item,
+    "__setitem__": _loaded("arrays.indexing", "setitem"),
     "__iter__": _iterate,
-    "at": property(indexing.ArrayAt),
+    "_stack": staticmethod(shapes.stack),
+    "at": property(_loaded("arrays.indexing", "ArrayAt")),
     "T": property(shapes.transpose),
-    "mT": property(_loaded("arrays.layout", "matrix_transpose")),
+    "mT": property(public(_loaded("arrays.layout", "matrix_transpose"))),
     "astype": public(casting.astype),
     "reshape": public(lambda self, *shape: shapes.reshape(self, _flexible(shape))),
     "transpose": public(lambda self, *axes: shapes.transpose(self, _flexible(axes))),
+    "split": public(shapes.split),
+    "squeeze": public(shapes.squeeze),
 }
-_SAME_NAMES = {  # module: its functions that are methods, too
-    "recorder.elementwise": (
-        "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square"
+_LOADED = {  # module: its functions that are methods, too: the name, or method=function
+    "maths.elementwise": (
+        "abs cos exp log log10 log1p log2 reciprocal round rsqrt sin sqrt square "
+        "__invert__=bitwise_invert __neg__=negative __pos__=positive __abs__=abs"
     ),
     "maths.reductions": "all any argmax argmin logsumexp max mean min prod std sum var",
     "maths.scans": "cummax cummin cumprod cumsum logcumsumexp",
-    "recorder.shapes": "split squeeze",
     "arrays.layout": "diag diagonal flatten moveaxis swapaxes view",
+    "arrays.interchange": (
+        "__format__=formatted __bytes__=as_bytes __buffer__=buffer "
+        "__array_namespace__=namespace __reduce__=reduced"
+    ),
 }
 for _name, _function in _OPERATORS.items():
     setattr(array, f"__{_name}__", _operator(_name, _function))
     setattr(array, f"__r{_name}__", _reverse(_name, _function))
     setattr(array, f"__i{_name}__", _in_place(_name, _function))
-for _name, _method in (_METHODS | interchange.METHODS).items():
+for _name, _method in _METHODS.items():
     setattr(array, _name, _method)
-for _module, _names in _SAME_NAMES.items():
-    for _name in _names.split():
-        setattr(array, _name, _loaded(_module, _name))
+for _module, _names in _LOADED.items():
+    for _entry in _names.split():
+        _name, _, _function_name = _entry.partition("=")
+        _function = _loaded(_module, _function_name or _name)
+        setattr(array, _name, _function if _function_name else public(_function))

@@ -14,15 +14,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nanocupy.core.compiling.chains import FUSED, fuse
 from nanocupy.core.compiling.custom import CUSTOM
 from nanocupy.core.recorder import debug
 from nanocupy.core.recorder.arrays import array, constant, run, static
-from nanocupy.core.recorder.graph import CONSTANT, Node, Op, Spec, item, size, topological
+from nanocupy.core.recorder.chains import FUSED, fuse
+from nanocupy.core.recorder.graph import (
+    CONSTANT,
+    Node,
+    Op,
+    Spec,
+    item,
+    rebuild,
+    same,
+    size,
+    topological,
+)
+from nanocupy.core.recorder.heap import own
 from nanocupy.core.recorder.program import Program
-from nanocupy.core.recorder.rewriting import rebuild, same
 from nanocupy.core.recorder.rules import common_subexpressions
-from nanocupy.core.runtime.memory import own
 
 FOLDED = 1 << 20  # bytes of the largest value that is computed beforehand
 
@@ -38,7 +47,7 @@ class Step(NamedTuple):
     dead: tuple[int, ...]
 
 
-class Plan:
+class Schedule:
     """Computes outputs from inputs.
 
     Args:
@@ -146,7 +155,7 @@ _ALONE = _alone()
 
 
 def run_only_in_programs(op: Op, *_: Any, **__: Any) -> Any:
-    """What stands for a NumPy form that does not exist: a plan may be made, and not run."""
+    """What stands for a NumPy form that does not exist: a schedule may be made, and not run."""
     raise NotImplementedError(f"[{op.name}] has no NumPy form: it runs only in a Program")
 
 
