@@ -12,6 +12,7 @@ import pytest
 
 from device.needs import needs_compiler
 from pages import PAGES, ROOT, blocks, shell_commands
+from slow import PLACES
 
 # Commands that other tests, or CI, run as they stand or with a smaller model.
 RUN_BY = {
@@ -64,10 +65,11 @@ def test_ci_runs_it() -> None:
 
 def test_the_fast_tests_leave_out_slow_ones() -> None:
     command = [sys.executable, "-m", "pytest", "-m", "not slow", "--collect-only", "-q"]
-    file = "tests/packaging/test_install.py"
-    told = subprocess.run([*command, file], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert told.returncode == 0 and "test_wheel" in told.stdout, told.stdout
-    assert "answers" not in told.stdout
+    files = ("tests/cli/test_bench.py", "tests/packaging/test_install.py")
+    told = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0 and "test_bench.py::" in told.stdout, told.stdout
+    assert "test_install.py::" not in told.stdout
+    assert all((ROOT / "tests" / place).exists() for place in PLACES)
 
 
 @pytest.fixture
