@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from nanocupy.checkpoint.architectures import ARCHITECTURES
 from nanocupy.cli import app
 from pages import PAGES, ROOT, anchors, commands, links, spans, text_of
 
@@ -183,7 +184,23 @@ def test_every_script_knows_its_flags(page: str) -> None:
 # ---- counts
 
 
-def test_the_readme_counts_the_mutants() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/gpu.md"])
+def test_the_pages_count_the_mutants(page: str) -> None:
     table = json.loads((ROOT / "tests/kernels/cuda/mutants.json").read_text())
-    [said] = re.findall(r"(\d+) faults sown into the kernels", text_of("README.md"))
+    [said] = re.findall(r"(\d+)\s+faults\s+sown\s+into\s+the\s+kernels", text_of(page))
     assert int(said) == len(table)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/comparison.md", "docs/custom_models.md"])
+def test_the_pages_count_the_model_files_of_mlx_lm(page: str) -> None:
+    [works] = re.findall(r"\*\*(\d+) of \d+ work", text_of("docs/mlx_lm.md"))
+    said = re.findall(
+        r"(\d+)\s+(?:of\s+mlx-lm's|files\s+of\s+mlx-lm|of\s+them\s+give)", text_of(page)
+    )
+    assert said and {*said} == {works}
+
+
+def test_the_table_of_models_is_whole() -> None:
+    [table] = re.findall(r"(?:^\|.*\n)+", text_of("docs/models.md"), re.MULTILINE)
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == {*ARCHITECTURES}
