@@ -1,6 +1,8 @@
 """Models on disk: find one, read its configuration and its weights."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from nanocupy.checkpoint.config import (
     ModelConfig,
@@ -14,14 +16,8 @@ from nanocupy.checkpoint.quantization import Quantization
 from nanocupy.checkpoint.reader import Checkpoint
 from nanocupy.checkpoint.rope_config import RopeConfig
 
-
-def __getattr__(name: str) -> Any:
-    if name == "convert_gguf":  # loaded on use: a start from a folder reads no GGUF
-        from nanocupy.checkpoint.gguf.write_folder import convert_gguf
-
-        return convert_gguf
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+if TYPE_CHECKING:
+    from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 
 __all__ = [
     "Checkpoint",
@@ -35,3 +31,12 @@ __all__ = [
     "parse_config",
     "resolve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `convert_gguf` on use: a start from a folder reads no GGUF."""
+    if name == "convert_gguf":
+        from nanocupy.checkpoint.gguf.write_folder import convert_gguf
+
+        return convert_gguf
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,23 +12,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import ml_dtypes
-import numpy as np
-
+from nanocupy.dtypes import SAFETENSORS, float8_e4m3
 from nanocupy.quoting import quoted
 
 MAX_HEADER = 100_000_000
 MAX_NAME = 512  # characters of a tensor's name
 _U64 = 1 << 64
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    **{f"U{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"I{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"F{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-}
+DTYPES = SAFETENSORS | {"F8_E4M3": float8_e4m3}
 """The NumPy dtype of each dtype of the format that is read."""
 BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | {
     **dict.fromkeys(("F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanocupy.checkpoint.header import MAX_HEADER
-from nanocupy.checkpoint.progress import shown
 from nanocupy.files import read_json_if_there
+from nanocupy.progress import shown
 from nanocupy.quoting import MOST
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
@@ -27,7 +27,10 @@ _ID = re.compile(rf"({_PART}/{_PART})(?:@([\w.\-/]+))?(?::([\w.\-/]+\.gguf))?")
 
 
 class HubId(NamedTuple):
-    """`owner/name`, `owner/name@revision` or `owner/name:file.gguf`."""
+    """`owner/name`, `owner/name@revision` or `owner/name:file.gguf`.
+
+    Without a revision it is the main branch; without a file, the folder's model.
+    """
 
     repo: str
     revision: str | None
@@ -40,7 +43,7 @@ def parse(model: str) -> HubId | None:
     return HubId(*found.groups()) if found and ".." not in model else None
 
 
-def snapshot(model: str, *, progress: bool) -> Path:
+def snapshot(model: str, *, progress: bool | None) -> Path:
     """Return the folder of a hub id, or the GGUF file that it names; download it if necessary.
 
     Raises:

