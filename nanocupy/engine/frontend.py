@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -74,7 +73,7 @@ class Frontend:
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         self.options = options
         self.tokenizer = loaded.tokenizer
-        self._load_chat_template = loaded.load_chat_template
+        self._chat_template = loaded.chat_template
         self.config = loaded.config
         self.generation_config: dict[str, Any] = dict(loaded.generation_config)
         try:
@@ -84,10 +83,10 @@ class Frontend:
             loaded.runner.close()
             raise
 
-    @functools.cached_property
+    @property
     def chat_template(self) -> Any:
-        """The model's chat template, None where it has none; read with its first use."""
-        return self._load_chat_template()
+        """The model's chat template, None where it has none; compiled with its first use."""
+        return self._chat_template()
 
     def _eos_ids(self) -> set[int]:
         """Every token that some file of the model calls its end."""

@@ -52,9 +52,6 @@ class ChatTemplate:
         sources = template_sources(folder)
         if not sources:
             raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
-        self._set_of(folder, sources)
-
-    def _set_of(self, folder: Path, sources: dict[str, str]) -> None:
         try:
             self._set(sources, special_token_texts(folder))
         except ValueError as error:
@@ -164,17 +161,6 @@ class ChatTemplate:
                 f"{given}"
             )
         return self._templates[name]
-
-
-def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
-    """The chat template of a model folder, or None if it has none (a base model)."""
-    folder = Path(folder)
-    sources = template_sources(folder)
-    if not sources:
-        return None
-    made = ChatTemplate.__new__(ChatTemplate)
-    made._set_of(folder, sources)
-    return made
 
 
 def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
