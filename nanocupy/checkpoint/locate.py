@@ -1,4 +1,4 @@
-"""resolve: from what a person calls a model to its folder on disk."""
+"""`resolve`: find the folder of a model by its name, path or hub id; download or import it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from nanocupy.checkpoint import import_record
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, FetchError, KnownModel, offline
-from nanocupy.checkpoint.progress import note
+from nanocupy.progress import note
 from nanocupy.quoting import quoted
 
-MOST = 4096  # characters: as many as a path may have
+MOST = 4096  # characters, as in a path
 
 
 def resolve(
-    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool = True
+    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool | None = None
 ) -> Path:
-    """The Hugging Face folder of a model: a known name, a local folder or GGUF file, or a hub id.
+    """Return the Hugging Face folder of a model: a known name, a folder, a GGUF file or a hub id.
 
-    "smollm2-135m" (or its hub id) is the default model, 4-bit. It, like every GGUF file, is
-    imported once into the user's cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is
-    used as it is. A hub id may carry a revision (a branch, a tag or a commit) as
-    `owner/name@revision` or in `revision`, and name a GGUF file, `owner/name:file.gguf`. `progress`
-    shows bars on stderr when it is a terminal. NANOCUPY_OFFLINE=1 forbids every download,
-    HF_HUB_OFFLINE=1 those from the hub.
+    "smollm2-135m" (or its hub id) is the default model, 4-bit. It and GGUF files are imported once
+    into the user's cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is used as it is.
+    A hub id may have a revision (a branch, a tag or a commit) as `owner/name@revision` or in
+    `revision`, and name a GGUF file, `owner/name:file.gguf`. `progress` shows bars on stderr if it
+    is a terminal. NANOCUPY_OFFLINE=1 forbids all downloads, HF_HUB_OFFLINE=1 those from the hub.
 
-    Raises ValueError when there is no such model or it cannot be had.
+    Raises:
+        ValueError: there is no such model, or it cannot be downloaded.
     """
     if not isinstance(model, str | os.PathLike) or not str(model):
         raise ValueError(
@@ -51,7 +51,7 @@ def resolve(
             return _known(known, progress)
     from nanocupy.checkpoint import hub
 
-    if isinstance(model, str) and hub.is_hub_id(text):
+    if isinstance(model, str) and hub.parse(text):
         return _from_hub(text, progress)
     raise ValueError(
         f"no model '{model}': neither a folder or GGUF file, nor a hub id (owner/name), "
@@ -66,7 +66,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def gguf_file(model: str, *, progress: bool = True) -> Path | None:
+def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
     """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
     not imported. None: it is something else."""
     from nanocupy.checkpoint import hub
@@ -101,7 +101,7 @@ def _pinned(model: str, revision: str) -> str:
     return f"{asked.repo}@{revision}" + (f":{asked.file}" if asked.file else "")
 
 
-def _local(path: Path, progress: bool) -> Path:
+def _local(path: Path, progress: bool | None) -> Path:
     if not path.is_dir():
         return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
@@ -124,8 +124,8 @@ def _only_gguf(folder: Path) -> Path | None:
     return ggufs[0] if alone else None
 
 
-def _local_gguf(path: Path, progress: bool) -> Path:
-    """The folder that a GGUF file was imported into: the same file is imported once."""
+def _local_gguf(path: Path, progress: bool | None) -> Path:
+    """Import a GGUF file once; return its folder."""
     if path.suffix.lower() != ".gguf" or not path.is_file():
         raise ValueError(f"{path} is a file; a model is a Hugging Face folder or a .gguf file")
     status = path.stat()
@@ -144,7 +144,7 @@ def _local_gguf(path: Path, progress: bool) -> Path:
     return _imported(folder, make, progress)
 
 
-def _snapshot(model: str, progress: bool) -> Path:
+def _snapshot(model: str, progress: bool | None) -> Path:
     if offline():
         raise ValueError(f"'{model}' would need the hub, and NANOCUPY_OFFLINE is set")
     from nanocupy.checkpoint import hub
@@ -152,12 +152,12 @@ def _snapshot(model: str, progress: bool) -> Path:
     return hub.snapshot(model, progress=progress)
 
 
-def _from_hub(model: str, progress: bool) -> Path:
+def _from_hub(model: str, progress: bool | None) -> Path:
     return _local(_snapshot(model, progress), progress)
 
 
-def _known(model: KnownModel, progress: bool) -> Path:
-    """The folder of a known model: from the cache, else imported under a lock, else the hub's."""
+def _known(model: KnownModel, progress: bool | None) -> Path:
+    """The folder of a known model: imported, or else the hub's."""
     try:
         folder = model.folder
 
@@ -171,13 +171,13 @@ def _known(model: KnownModel, progress: bool) -> Path:
         return _last_resort(model, str(error), progress)
 
 
-def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
-    """The cached folder that `make` makes, by whoever comes first; anew if it was damaged since."""
+def _imported(folder: Path, make: Callable[[], None], progress: bool | None) -> Path:
+    """Return the cached folder that `make` makes; make it under a lock if it is not intact."""
     if import_record.is_intact(folder):
         return folder
     try:
         with _locked(folder, progress):
-            if not import_record.is_intact(folder):  # else somebody was faster
+            if not import_record.is_intact(folder):  # else another process was faster
                 if folder.exists():
                     note(f"{folder} is not what it was made: it is made again", progress)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -189,8 +189,8 @@ def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path, progress: bool) -> Iterator[None]:
-    """Hold the lock of a cached folder, and clear away what a killed process left of it."""
+def _locked(folder: Path, progress: bool | None) -> Iterator[None]:
+    """Hold the lock of a cached folder, and delete what a killed process left of it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -207,7 +207,7 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
         lock.release()
 
 
-def _last_resort(model: KnownModel, reason: str, progress: bool) -> Path:
+def _last_resort(model: KnownModel, reason: str, progress: bool | None) -> Path:
     """The hub's own weights (16-bit, so larger and slower), else how to do it by hand."""
     try:
         folder = _from_hub(model.hub_id, progress)

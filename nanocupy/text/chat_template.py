@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.text.files import special_token_texts
 from nanocupy.text.messages import (
     KNOWN_ROLES,
     ContentForms,
@@ -27,7 +26,8 @@ from nanocupy.text.messages import (
     with_arguments,
     with_contents,
 )
-from nanocupy.text.sandbox import Template, flags, join, marked, written
+from nanocupy.text.sandbox import Template, flags, join, marked, template_text
+from nanocupy.text.special_tokens import special_token_texts
 from nanocupy.text.template_files import DEFAULT, template_sources
 from nanocupy.text.tokenizer import Span, Tokenizer
 
@@ -52,9 +52,6 @@ class ChatTemplate:
         sources = template_sources(folder)
         if not sources:
             raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
-        self._set_of(folder, sources)
-
-    def _set_of(self, folder: Path, sources: dict[str, str]) -> None:
         try:
             self._set(sources, special_token_texts(folder))
         except ValueError as error:
@@ -68,7 +65,7 @@ class ChatTemplate:
         return made
 
     def _set(self, sources: dict[str, str], texts: Mapping[str, str]) -> None:
-        own = {role: written(text) for role, text in texts.items()}
+        own = {role: template_text(text) for role, text in texts.items()}
         self._templates = {name: _Named(source, own) for name, source in sources.items()}
         # Every chat has one that no name is needed for, except among several without a default.
         others = [name for name in sources if name != "tool_use"] or list(sources)
@@ -166,17 +163,6 @@ class ChatTemplate:
         return self._templates[name]
 
 
-def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
-    """The chat template of a model folder, or None if it has none (a base model)."""
-    folder = Path(folder)
-    sources = template_sources(folder)
-    if not sources:
-        return None
-    made = ChatTemplate.__new__(ChatTemplate)
-    made._set_of(folder, sources)
-    return made
-
-
 def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What callers say to the template, plain; `tools` and `documents` are None if not given."""
     wrong = [name for name in kwargs if name in _RESERVED or not name.isidentifier()]
@@ -256,7 +242,7 @@ class _Named:
         return self._template.render({**self._texts, **given}, 4 * (size(given) + _EXTRA_TEXT))
 
 
-_TAG = written("CONTINUE_FINAL_MESSAGE_TAG ")
+_TAG = template_text("CONTINUE_FINAL_MESSAGE_TAG ")
 """transformers' own: some templates know it."""
 
 
@@ -309,14 +295,14 @@ class _Marks:
                 changed[name] = self._text(value) if isinstance(value, str) else value
         if isinstance(message.get("content"), list):
             changed["content"] = [self._part(part, role) for part in message["content"]]
-        return {**changed, "role": written(role)}
+        return {**changed, "role": template_text(role)}
 
     def _part(self, part: Any, role: str) -> Any:
         if not isinstance(part, dict):
             return part
         changed = dict(part)
         if part.get("type") in _KNOWN_TYPES:
-            changed["type"] = written(part["type"])
+            changed["type"] = template_text(part["type"])
         if role == "assistant" and isinstance(part.get("text"), str):
             changed["text"] = self._text(part["text"])
         return changed

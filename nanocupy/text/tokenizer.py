@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from nanocupy.files import TOKENIZER_BYTES, checked, is_there
 from nanocupy.text.added_tokens import add_named_tokens
-from nanocupy.text.files import end_ids, end_texts, special_token_texts
-from nanocupy.text.lower_bound import LowerBound, growth, parts
-from nanocupy.text.pieces import pieces
+from nanocupy.text.chunks import split_text
+from nanocupy.text.lower_bound import LowerBound, max_growth, parts
+from nanocupy.text.special_tokens import end_ids, end_texts, special_token_texts
 
 MAX_ID = 2**32 - 1
 _SHORT = 1 << 12  # characters that are encoded in a millisecond
@@ -111,9 +111,9 @@ class Tokenizer:
         ids = self.encode(text, add_special=False, limit=limit)
         if self.added.keys().isdisjoint(ids):
             return ids
-        from nanocupy.text.plain import hiding, sharing
+        from nanocupy.text.plain_tokenizer import with_hidden_markup, without_markup
 
-        for spelled in (sharing, hiding):
+        for spelled in (without_markup, with_hidden_markup):
             if self.added.keys().isdisjoint(ids):
                 return ids
             plain = self._plain.get(spelled) or spelled(self._tokenizer, self.added)
@@ -166,7 +166,7 @@ class Tokenizer:
         if limit is not None:
             _check_count(count + self._bound(text, limit), limit, least=True)
         encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-        for start, piece in pieces(text, lambda part: _encode(tokenizer, part, False).ids):
+        for start, piece in split_text(text, lambda part: _encode(tokenizer, part, False).ids):
             with _explained(text):
                 [found] = encode([piece], add_special_tokens=False)
             count += len(found)
@@ -281,7 +281,7 @@ def _load(path: Path) -> Any:
     except Exception as error:  # tokenizers raises nothing finer
         raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
     for name in ("normalizer", "decoder"):
-        if (times := growth(parts(getattr(tokenizer, name)))) > _MOST_GROWTH:
+        if (times := max_growth(parts(getattr(tokenizer, name)))) > _MOST_GROWTH:
             raise ValueError(
                 f"{path}: its {name} may make {times:.3g} letters of one, {_MOST_GROWTH} at most "
                 "are allowed"
@@ -315,6 +315,6 @@ _BYTE_OF = _letters()
 def _from_letters(name: str) -> bytes:
     """The bytes of a byte-level token; a name with other letters (`<｜User｜>`) is its own text."""
     try:
-        return bytes([_BYTE_OF[letter] for letter in name])
+        return bytes(map(_BYTE_OF.__getitem__, name))
     except KeyError:
         return name.encode()

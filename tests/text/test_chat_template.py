@@ -424,7 +424,7 @@ def test_what_callers_choose_is_not_kept_without_an_end(joined: ChatTemplate) ->
 
 
 def test_where_a_template_is_found(tmp_path: Path) -> None:
-    assert load_chat_template(tmp_path) is None
+    assert load_chat_template(tmp_path)() is None
     with pytest.raises(ValueError, match="has no chat template"):
         ChatTemplate(tmp_path)
     (tmp_path / "chat_template.json").write_text('{"chat_template": "{% for"}')
@@ -436,7 +436,7 @@ def test_where_a_template_is_found(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
     assert ChatTemplate(tmp_path).source == "two"
     (tmp_path / "chat_template.jinja").write_text("three")
-    found = load_chat_template(tmp_path)
+    found = load_chat_template(tmp_path)()
     assert found is not None and found.source == "three"
 
 

@@ -1,8 +1,8 @@
-"""Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x), gelu (by the tanh
-formula), scale x * a number. Others are chains: `kernels/chains/__init__.py`.
+"""Elementwise operations on f32 rows: add, mul, silu x * sigmoid(x), gelu (by the tanh formula),
+scale (x times a number). Others are chains (`kernels.chains`).
 
-out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
-says how far (default: width; 0: the same vector for every row).
+out, x, y [rows, width] f32; out may be x or y. The rows of x and y may have gaps: a stride in
+elements says how far apart they are (default: width; 0: the same vector for every row).
 """
 
 from __future__ import annotations
