@@ -22,7 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """jinja2 comes with the first use of a chat template."""
+    """Import jinja2 with the first use of a chat template."""
     if name in ("ChatTemplate", "load_chat_template"):
         from nanocupy.text import chat_template
 

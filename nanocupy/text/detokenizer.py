@@ -1,4 +1,4 @@
-"""Detokenizer: token by token to text, without ever giving out half a character."""
+"""Detokenizer: token by token to text, in whole characters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Protocol
 from nanocupy.text.tokenizer import Tokenizer
 
 _HALF = "\ufffd"
-_CONTEXT = 6  # tokens of the prompt that a first token's spacing may depend on
-_LONGEST = 16  # tokens that wait for a character to be whole; one has at most 4 bytes
+_CONTEXT = 6  # tokens of the prompt on which the first token's spacing may depend
+_LONGEST = 16  # tokens to wait for a whole character, which has at most 4 bytes
 
 
 class _State(Protocol):
@@ -19,12 +19,11 @@ class _State(Protocol):
 
 
 class Detokenizer:
-    """The text of an answer while its tokens arrive. Special tokens have none.
+    """The text of an answer while its tokens arrive. Special tokens have no text.
 
-    For byte-level vocabularies all that `feed` and `finish` return, joined, is
-    `tokenizer.decode(ids)`. For others (sentencepiece) it is what `ids` add to the decoded
-    prompt, as long as bytes make whole characters. Errors (an id below 0) are ValueErrors of this
-    object alone.
+    For byte-level vocabularies, what `feed` and `finish` return is `tokenizer.decode(ids)`, in
+    parts. For others (sentencepiece) it is what `ids` add to the decoded prompt, if their bytes
+    make whole characters. An id below 0 is a ValueError.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = ()) -> None:
@@ -37,12 +36,12 @@ class Detokenizer:
         return self._state.feed(token_id)
 
     def finish(self) -> str:
-        """What is left once no token follows: half a character shows as U+FFFD."""
+        """The rest, when no token follows: half a character becomes U+FFFD."""
         return self._state.finish()
 
 
 class _Bytes:
-    """Byte-level tokens are bytes, so text is UTF-8 decoded as it comes."""
+    """Byte-level tokens are bytes: decode UTF-8 as it arrives."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -58,12 +57,12 @@ class _Bytes:
 
 
 class _Window:
-    """Other tokens depend on what stands before them: decode a window, give out what is new."""
+    """Other tokens depend on those before them: decode a window, and return what is new."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._ids = list(prompt_ids[-_CONTEXT:])
-        self._given = len(self._ids)  # tokens whose text has been given out
+        self._given = len(self._ids)  # tokens whose text was returned
 
     def feed(self, token_id: int) -> str:
         if token_id in self._tokenizer.special_ids:
@@ -82,7 +81,7 @@ class _Window:
         return self._tokenizer.decode(self._ids)[len(before) :]
 
     def _give(self, text: str) -> str:
-        if text:  # what was just given out begins and ends with whole characters: keep only that
+        if text:  # it has whole characters only: the window can begin with it
             self._ids = self._ids[self._given :]
             self._given = len(self._ids)
         return text
