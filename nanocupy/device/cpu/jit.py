@@ -30,12 +30,14 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from nanocupy import children
 from nanocupy.device.cpu import target
 from nanocupy.device.protocols import Tick
 from nanocupy.device.store import Store
 
-_SOURCES = ("device/cpu/*.py", "device/chain.py", "kernels/*/__init__.py", "kernels/*/cpu*.py")
+_SOURCES = (
+    *("dtypes.py", "device/cpu/*.py", "device/chain.py"),
+    *("kernels/*/__init__.py", "kernels/*/cpu*.py"),
+)
 _PACKAGE = Path(__file__).parents[2]
 _lock = threading.RLock()
 _loaded: dict[str, tuple[Any, int]] = {}
@@ -104,6 +106,8 @@ def _effort(source: str) -> int:
 
 def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
     """Whoever is free takes the next one. What a process fails to make is left to the caller."""
+    from nanocupy import children
+
     python, waiting, done = children.python(), iter(sources), itertools.count(1)
     if python is None:
         return
@@ -126,7 +130,7 @@ def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
         list(pool.map(work, range(count)))
 
 
-def _ask(child: children.Child, source: str) -> bytes | None:
+def _ask(child: Any, source: str) -> bytes | None:
     """A kernel's object code, by a process that serves; None if that has ended."""
     assert child.stdin and child.stdout
     child.stdin.write(source.encode() + b"\n")
