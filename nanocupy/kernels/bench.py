@@ -199,10 +199,10 @@ def _attention(device: Any, rows: int) -> Case:
     step = attention.StepRows(fixed_rows(device, rows), positions, sequences, tables)
     out, scratch = (
         device.empty(q.shape, np.float32),
-        LAUNCHES.attention.scratch(device, HEAD_DIM, CONTEXT),
+        CPU.attention.scratch(device, HEAD_DIM, CONTEXT),
     )
     shape = {"heads": HEADS, "scale": HEAD_DIM**-0.5}
-    launches = LAUNCHES.attention.attend(device, layout, out, q, *pages, step, scratch, **shape)
+    launches = CPU.attention.attend(device, layout, out, q, *pages, step, scratch, **shape)
     operations = 4 * HEADS * HEAD_DIM * int((positions + 1).sum())
     limit = "read" if rows == 1 else "fma"
     repeat = REPEAT if rows == 1 else 1
