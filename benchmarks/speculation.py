@@ -19,7 +19,7 @@ from typing import NamedTuple
 from sides import ratios
 
 from nanocupy import LLM, SamplingParams
-from nanocupy.engine.speculation import MOST
+from nanocupy.engine.options import MAX_DRAFTED
 
 CODE = '''\
 class Stack:
@@ -115,7 +115,7 @@ def encoded(llm: LLM, prompt: str, start: str) -> list[int]:
 def compare(llm: LLM, job: Job, args: argparse.Namespace) -> tuple[list[Run], list[Run]]:
     """Run a job without and with speculation, in neighbouring pairs."""
     found: tuple[list[Run], list[Run]] = ([], [])
-    most = (0, 0 if args.control else MOST)
+    most = (0, 0 if args.control else MAX_DRAFTED)
     groups = [job.prompts] if job.together else [(prompt,) for prompt in job.prompts]
     for turn in range(args.repeats):
         for number, prompts in enumerate(groups):

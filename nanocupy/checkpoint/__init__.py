@@ -1,4 +1,4 @@
-"""What a model is on disk: finding it, reading its configuration and its weights."""
+"""Models on disk: find one, read its configuration and its weights."""
 
 from nanocupy.checkpoint.config import (
     ModelConfig,

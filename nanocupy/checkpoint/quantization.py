@@ -1,7 +1,7 @@
-"""What config.json says about quantised weights, in every spelling that is read.
+"""The quantization in config.json, in every supported format.
 
-Which modules are quantised, their sizes and groups is not taken from here but from the tensors that
-are there: see `checkpoint.affine_layout`.
+Which modules are quantised, and their groups, is found from the tensors: see
+`checkpoint.affine_layout`.
 """
 
 from __future__ import annotations
@@ -17,22 +17,20 @@ SUPPORTED = (
     "MLX's affine with 4 or 8 bits, awq (4 bits, version gemm), gptq (4 or 8 bits), "
     "compressed-tensors (pack-quantized with 4 or 8 bits, float-quantized with 8) and fp8 (e4m3)"
 )
-MLX, AWQ, GPTQ, GPTQ_V2, PACKED, FLOAT, FP8 = (
-    *("mlx", "awq", "gptq", "gptq_v2"),
-    *("pack-quantized", "float-quantized", "fp8"),
-)
+MLX, AWQ, GPTQ, GPTQ_V2, FP8 = "mlx", "awq", "gptq", "gptq_v2", "fp8"
+PACKED, FLOAT = "pack-quantized", "float-quantized"
 Form = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """Affine codes in groups along K: a default, and modules that differ (None: floats).
+    """Affine codes in groups along the inputs: a default form, and modules that differ.
 
     Attributes:
-        overrides: by module, as the checkpoint names them (all experts of a stack by its name).
-        packing: how the file holds them: "mlx", "awq", "gptq", "gptq_v2", "pack-quantized",
-            "float-quantized" or "fp8". The last two are read as floats.
-        block: of a matrix that shares a scale ("float-quantized" perhaps, and "fp8").
+        overrides: forms by the checkpoint's module names; None for floats.
+        packing: "mlx", "awq", "gptq", "gptq_v2", "pack-quantized", "float-quantized" or "fp8". The
+            last two are read as floats.
+        block: [rows, columns] that share a scale, of floats; (0, 0) for none.
     """
 
     bits: int
@@ -43,19 +41,19 @@ class Quantization:
 
     @property
     def floats(self) -> bool:
-        """Whether weights are 8-bit floats, which become bfloat16 as they are read."""
+        """Whether weights are 8-bit floats, which are read as bfloat16."""
         return self.packing in (FLOAT, FP8)
 
     def for_module(self, path: str) -> Form | None:
-        """(bits, group_size) of a module, if its weight is quantised at all."""
+        """(bits, group_size) of a module with a quantised weight; None: it is floats."""
         return self.overrides.get(path, (self.bits, self.group_size))
 
 
 def read_quantization(raw: Mapping[str, Any]) -> Quantization | None:
-    """What "quantization" (MLX's) or "quantization_config" says.
+    """Read "quantization" (MLX's) or "quantization_config".
 
     Raises:
-        ValueError: it is a format that is not read; the error names it, and those that are.
+        ValueError: the format is not supported; the error names it, and those that are.
     """
     said = [found for name in ("quantization", "quantization_config") if (found := raw.get(name))]
     if not said:
@@ -108,7 +106,7 @@ def _form(raw: Mapping[str, Any], where: str = "") -> Form:
     return int(raw["bits"]), int(raw["group_size"])
 
 
-# ---- others. Groups that are not given are those of the tensors
+# ---- others, whose groups are found from the tensors
 
 
 def _awq(raw: Mapping[str, Any]) -> Quantization:
@@ -189,7 +187,7 @@ def _fp8(raw: Mapping[str, Any]) -> Quantization:
 
 
 def _block(sizes: Any, least: int) -> tuple[int, int]:
-    """[rows, columns], both at least so large."""
+    """Check [rows, columns], both of at least `least`."""
     pair = isinstance(sizes, list) and len(sizes) == 2 and all(type(n) is int for n in sizes)
     if not pair or min(sizes) < least:
         raise _refused(f"8-bit floats in blocks of {quoted(sizes)}")

@@ -74,7 +74,7 @@ class Checkpoint:
         return self._tensors[name]
 
     def read(self, name: str) -> NDArray[Any]:
-        """The tensor as a read-only array over the mapped file; BF16 as ml_dtypes.bfloat16.
+        """The tensor as a read-only array over the mapped file; BF16 as bfloat16.
 
         Its pages are in this process's memory only while the array is alive. A derived tensor is
         computed at each call.

@@ -1,5 +1,5 @@
-"""Rotary positions in config.json: transformers 5's rope_parameters, or 4's rope_theta and
-rope_scaling, as one `RopeConfig`."""
+"""The rope in config.json (rope_parameters of transformers 5, or rope_theta and rope_scaling of 4)
+as a `RopeConfig`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {
     ),
     "longrope": ("factor", ORIGINAL, "attention_factor", "short_factor", "long_factor"),
 }
-"""The parameters that each supported rope type knows."""
+"""The parameters of each supported rope type."""
 _OF_ALL_TYPES = ("rope_theta", "partial_rotary_factor")
 _COMMON = {*_OF_ALL_TYPES, "rope_type", "type"}
 
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """Rotary positions: base `theta`, and how its frequencies are scaled.
+    """Rotary positions: base `theta`, and the scaling of its frequencies.
 
     Attributes:
-        partial: the part of a head that turns.
-        magnitude: what cosines and sines are multiplied by.
-        short, long: of longrope, what each frequency is divided by, in sequences of up to the
-            original positions and in longer ones.
+        partial: the part of a head that is rotated.
+        magnitude: the factor of cosines and sines.
+        short, long: longrope's divisors of the frequencies, in sequences of up to the original
+            length and in longer ones.
     """
 
     theta: float
@@ -54,25 +54,25 @@ class RopeConfig:
 
     @property
     def has_two_lengths(self) -> bool:
-        """Whether short and long sequences turn otherwise."""
+        """Whether short and long sequences are rotated differently."""
         return self.short != self.long
 
 
 def rope_config(fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
-    """How a model turns, the same in all layers.
+    """The rope of a model with the same in all layers.
 
     Args:
         fields: of config.json.
-        partial: whether a part of a head may turn.
+        partial: whether a part of a head may be rotated.
     """
-    return parse(_said(fields), fields, head_dim, partial)
+    return parse(_parameters(fields), fields, head_dim, partial)
 
 
-def _said(fields: Fields) -> dict[str, Any]:
-    """rope_scaling where it says anything, else rope_parameters: so transformers decides.
+def _parameters(fields: Fields) -> dict[str, Any]:
+    """rope_scaling if it is set, else rope_parameters, as in transformers.
 
     Raises:
-        ValueError: what all types know would be lost with rope_parameters.
+        ValueError: rope_theta or the like, only in rope_parameters, would be ignored.
     """
     scaling, parameters = (_object(fields, n) for n in ("rope_scaling", "rope_parameters"))
     if any(isinstance(value, dict) for value in (*scaling.values(), *parameters.values())):
@@ -95,7 +95,7 @@ def _said(fields: Fields) -> dict[str, Any]:
 
 
 def rope_configs_by_kind(fields: Fields, head_dim: int) -> tuple[RopeConfig, RopeConfig]:
-    """(of layers that see all tokens, of layers with a window), as Gemma 3 has them."""
+    """Gemma 3's ropes: of layers with full attention, of layers with a window."""
     nested = Fields(_object(fields, "rope_parameters"))
     if wrong := set(nested.raw) - {"full_attention", "sliding_attention"}:
         raise ValueError(
@@ -111,7 +111,7 @@ def rope_configs_by_kind(fields: Fields, head_dim: int) -> tuple[RopeConfig, Rop
 
 
 def _object(fields: Fields, name: str) -> dict[str, Any]:
-    """A field that holds an object; {} where it is off: not there, null, false or empty."""
+    """A field that is an object; {} where it is missing, null, false or empty."""
     raw = fields.raw.get(name) or {}
     if not isinstance(raw, dict):
         raise ValueError(f"{name} must be an object, got {quoted(raw)}")
@@ -119,10 +119,10 @@ def _object(fields: Fields, name: str) -> dict[str, Any]:
 
 
 def parse(raw: dict[str, Any], fields: Fields, head_dim: int, partial: bool) -> RopeConfig:
-    """One object of parameters; what it does not say, config.json may."""
+    """Read an object of rope parameters; missing ones may be in config.json itself."""
     rope, kind = Fields(raw), str(raw.get("rope_type") or raw.get("type") or "default")
     phi3 = fields.raw.get("model_type") == "phi3"
-    if phi3 and kind in ("su", "yarn"):  # its first spellings
+    if phi3 and kind in ("su", "yarn"):  # older names of it
         kind = "longrope"
     if kind not in ROPE_TYPES or (phi3 and kind not in ("default", "longrope")):
         raise ValueError(
@@ -148,7 +148,7 @@ def _plain(rope: Fields, fields: Fields, kind: str, dims: int) -> dict[str, Any]
 
 
 def _original(rope: Fields, fields: Fields) -> int:
-    """For how many positions a model was made that others are stretched onto."""
+    """The context before scaling."""
     if fields.has(ORIGINAL):
         return fields.count(ORIGINAL)
     return rope.count(ORIGINAL, fields.count("max_position_embeddings"))

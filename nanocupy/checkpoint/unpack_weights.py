@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from nanocupy.dtypes import bfloat16
 from nanocupy.kernels.linear.affine import pack, unpack
 
 Words = NDArray[np.integer]
@@ -84,7 +84,7 @@ def biases(scales: NDArray[Any], zeros: NDArray[Any] | int, dtype: np.dtype[Any]
 def floats(weight: NDArray[Any], scales: NDArray[Any], block: tuple[int, int]) -> NDArray[Any]:
     """fp8 [N, K] times the scale of each `block` -> bf16, rounded once."""
     n, k = weight.shape
-    out = np.empty(weight.shape, ml_dtypes.bfloat16)
+    out = np.empty(weight.shape, bfloat16)
     columns = np.repeat(scales.astype(np.float32), min(block[1], k), axis=1)[:, :k]
     step = max(1, (1 << 18) // max(k, 1))
     for start in range(0, n, step):  # in parts, so that a large matrix never exists as f32

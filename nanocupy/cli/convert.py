@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights that share a scale, 32, 64 or 128 (default: 64)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--no-progress", dest="progress", action="store_false", help="no bars")
+    parser.add_argument(
+        "--no-progress", dest="progress", action="store_const", const=False, help="no bars"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ class Bench:
     @property
     def kv_dtype(self) -> str:
         """How keys and values are stored."""
-        return str(self._runner.plan.dtype)
+        return str(self._runner.kv_dtype)
 
     def warm_up(self) -> None:
         """Compile and touch everything once."""

@@ -159,7 +159,7 @@ def gguf_report(path: Path) -> dict[str, Any]:
 
 def kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
     """Bytes of keys and values of one token of context."""
-    from nanocupy.engine.memory import bytes_per_token
+    from nanocupy.engine.kv_cache import bytes_per_token
 
     shape = (config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
     return bytes_per_token(*shape, dtype)

@@ -10,16 +10,17 @@ from typing import Any
 
 from nanocupy.core import methods  # noqa: F401  (gives `array` its methods)
 from nanocupy.core.names import finder, homes_of, refuse
-from nanocupy.core.recorder import dtypes
 from nanocupy.core.recorder.arrays import array, async_eval, eval
 from nanocupy.core.recorder.casting import astype
+from nanocupy.core.recorder.dtypes import named
 from nanocupy.core.recorder.public import operation
 from nanocupy.device.protocols import Rows
+from nanocupy.dtypes import KINDS
 
 (
     bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32,
     float64,
-) = (dtypes.named(dtype) for dtype in dtypes.DTYPES)  # fmt: skip
+) = map(named, KINDS)  # fmt: skip
 newaxis = None
 euler_gamma = 0.5772156649015329
 

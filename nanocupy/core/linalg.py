@@ -12,11 +12,12 @@ from nanocupy.core.maths import elementwise, reductions
 from nanocupy.core.names import refuse
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, together
-from nanocupy.core.recorder.dtypes import float32, floating
+from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.public import public
 from nanocupy.core.recorder.shapes import reshape, slice_axis, squeeze, stack
 from nanocupy.core.recorder.specs import normal_axes, normal_axis
+from nanocupy.dtypes import float32
 
 __all__ = ["cross", "norm"]
 

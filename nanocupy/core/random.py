@@ -23,12 +23,13 @@ from nanocupy.core.maths.scans import cumsum
 from nanocupy.core.names import refuse
 from nanocupy.core.recorder.arrays import array, as_array, eval, record, recording
 from nanocupy.core.recorder.casting import astype
-from nanocupy.core.recorder.dtypes import common, float32, int32, uint32
+from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import CONSTANT, Op
 from nanocupy.core.recorder.public import public
 from nanocupy.core.recorder.shapes import expand_dims, reshape, squeeze, take
 from nanocupy.core.recorder.specs import broadcast, normal_axis, same, whole_number
 from nanocupy.core.recorder.values import holds
+from nanocupy.dtypes import float32, int32, uint32
 
 __all__ = [
     "bernoulli", "categorical", "gumbel", "key", "laplace", "multivariate_normal", "normal",

@@ -14,19 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import ml_dtypes
-import numpy as np
+from nanocupy.dtypes import DTYPES
 
-KINDS: dict[np.dtype[Any], str] = {
-    np.dtype(np.bool_): "bool",
-    **{np.dtype(f"i{n}"): f"i{8 * n}" for n in (1, 2, 4, 8)},
-    **{np.dtype(f"u{n}"): f"u{8 * n}" for n in (1, 2, 4, 8)},
-    np.dtype(np.float16): "f16",
-    np.dtype(ml_dtypes.bfloat16): "bf16",
-    np.dtype(np.float32): "f32",
-    np.dtype(np.float64): "f64",
-}
-DTYPES = {kind: dtype for dtype, kind in KINDS.items()}
 HALVES = ("f16", "bf16")
 
 

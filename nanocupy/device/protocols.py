@@ -73,7 +73,7 @@ class Launch(NamedTuple):
 
     Args:
         kernel: a `CpuKernel`, a `CudaKernel`, or what a library does: `GEMM`, `ALL_REDUCE`,
-            `GATHER_COLUMNS` (see `kernels.base`).
+            `GATHER_COLUMNS` (see `kernels.kernel`).
         args: for the CPU, device arrays (passed by address) and plain integers; floats travel as
             one-element arrays. For CUDA, device arrays and typed scalars (np.int32, np.int64,
             np.float32), so that no driver guesses a width.

@@ -11,9 +11,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from nanocupy.engine.driver import Closed, Driver, EngineDeadError, QueueFullError, Ticket
-from nanocupy.engine.event_loops import Caller, Turnstile, put_on_loops
-from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt, template_options
+from nanocupy.engine.driver import ClosedDriver, Driver, EngineDeadError, QueueFullError, Ticket
+from nanocupy.engine.event_loops import Caller, Turnstile, deliver_to_loops
+from nanocupy.engine.frontend import Frontend, Messages, PreparedRequest, Prompt, template_options
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLLM", "EngineDeadError", "QueueFullError"]
 PREPARING = 4  # threads that make tokens of prompts: a long one must not block an event loop
 
-Unprepared = SimpleQueue[tuple[Ticket, Callable[[], Asked]] | None]
+Unprepared = SimpleQueue[tuple[Ticket, Callable[[], PreparedRequest]] | None]
 """Tickets with the work that makes tokens of their prompts; None: the end."""
 
 
@@ -44,13 +44,13 @@ class AsyncLLM(Frontend):
 
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         super()._start(loaded, options)
-        driver = Driver(self.engine, options.max_waiting, put_on_loops, "AsyncLLM")
+        driver = Driver(self.engine, options.max_waiting, deliver_to_loops, "AsyncLLM")
         self._driver: Driver = driver
         self._unprepared: Unprepared = SimpleQueue()
         self._turnstiles: WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = (
             WeakKeyDictionary()
         )
-        self._thread = _start_thread("nanocupy-engine", driver.serve)
+        self._thread = _start_thread("nanocupy-engine", driver.run_forever)
         for _ in range(PREPARING):
             _start_thread("nanocupy-prompts", prepare_all, driver, self._unprepared)
         # The threads do not know this object: when nobody does, they end.
@@ -59,7 +59,7 @@ class AsyncLLM(Frontend):
         self._stop: Callable[[], object] = end
 
     def _start_closed(self, options: EngineOptions) -> None:
-        self.options, self._driver = options, Closed("AsyncLLM")
+        self.options, self._driver = options, ClosedDriver("AsyncLLM")
         self._thread, self._stop = _start_thread("nanocupy-engine", int), int
 
     async def __aenter__(self) -> Self:
@@ -135,7 +135,7 @@ class AsyncLLM(Frontend):
     # --- how ----------------------------------------------------------------------------------
 
     async def _stream(
-        self, prepare: Callable[[], Asked], request_id: str | None
+        self, prepare: Callable[[], PreparedRequest], request_id: str | None
     ) -> AsyncGenerator[Chunk, None]:
         ticket = await self._ask(prepare, request_id, whole=False)
         try:
@@ -145,18 +145,20 @@ class AsyncLLM(Frontend):
                 if chunk.output is not None:
                     return
         finally:
-            self._driver.leave(ticket)
+            self._driver.abandon(ticket)
 
-    async def _whole(self, prepare: Callable[[], Asked], request_id: str | None) -> RequestOutput:
+    async def _whole(
+        self, prepare: Callable[[], PreparedRequest], request_id: str | None
+    ) -> RequestOutput:
         ticket = await self._ask(prepare, request_id, whole=True)
         try:
             output: RequestOutput = (await ticket.caller.next()).output
             return output
         finally:
-            self._driver.leave(ticket)
+            self._driver.abandon(ticket)
 
     async def _ask(
-        self, prepare: Callable[[], Asked], request_id: str | None, *, whole: bool
+        self, prepare: Callable[[], PreparedRequest], request_id: str | None, *, whole: bool
     ) -> Ticket:
         """A place in line; its prompt follows, when a thread has made tokens of it."""
         self._driver.check()

@@ -1,4 +1,4 @@
-"""What the engine hands to a runner for one step, and what comes back."""
+"""One step: what the scheduler hands to the runner, and what the runner returns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Edits(NamedTuple):
 class SampleRow:
     """One row of a chunk whose logits are wanted, and what to do with them."""
 
-    row: int  # offset inside the chunk
+    row: int  # index in the chunk
     temperature: float = 0.0  # 0 = greedy
     top_k: int = 0  # 0 = off
     top_p: float = 1.0  # 1 = off
@@ -55,11 +55,11 @@ class Scheduled:
 
 
 class Sampled(NamedTuple):
-    """The answer to one SampleRow; logprobs are of the raw distribution (nan when top < 0)."""
+    """The token drawn for one SampleRow; logprobs are of the raw distribution."""
 
     token: int  # -1: the row's logits are not finite
-    logprob: float
-    top: list[tuple[int, float]]  # (token, logprob), best first
+    logprob: float = float("nan")  # nan and no top where no logprobs are wanted
+    top: Sequence[tuple[int, float]] = ()  # (token, logprob), best first
 
 
 class Runner(Protocol):
@@ -83,4 +83,23 @@ class Runner(Protocol):
         """Compute the chunks; one Sampled per SampleRow, in order."""
 
     def close(self) -> None:
-        """Give the memory back. Idempotent."""
+        """Release the memory. May be called again."""
+
+
+class Speculator(Protocol):
+    """Drafts the next tokens of requests, so that one step computes several. See `speculation`."""
+
+    def draft(self, batch: Sequence[Scheduled], rows: int, samples: int) -> list[list[int]]:
+        """Guess what follows each request of a step that has `rows` and `samples` left.
+
+        An empty list: no request of this step has a draft.
+        """
+
+    def verify(self, item: Scheduled, sampled: list[Sampled]) -> list[Sampled]:
+        """Return the answers to `item` that were computed on the right tokens."""
+
+    def end_step(self, batch: Sequence[Scheduled]) -> None:
+        """Learn from a step what drafting gained and cost."""
+
+    def forget(self, request: Request) -> None:
+        """Drop the state of a request that has ended."""

@@ -17,7 +17,7 @@ from nanocupy.core.recorder.paged import RowSplit
 from nanocupy.core.recorder.sampling import SamplingBuffers
 from nanocupy.device.protocols import Device
 from nanocupy.engine.buckets import Bucket
-from nanocupy.engine.memory import KVPlan
+from nanocupy.engine.kv_cache import KVCacheConfig
 
 MAX_EDITS = 2048  # changed logits a row, beyond one for each token of a sequence
 ALIGN = 64  # bytes, where each part starts
@@ -69,10 +69,10 @@ class StepBuffers:
     """
 
     def __init__(
-        self, device: Device, most: Bucket, sequences: int, plan: KVPlan, vocabulary: int
+        self, device: Device, most: Bucket, sequences: int, kv: KVCacheConfig, vocabulary: int
     ) -> None:
-        tables = (sequences, -(-plan.max_model_len // plan.block_size))
-        edits = most.samples * min(plan.max_model_len + MAX_EDITS, vocabulary)
+        tables = (sequences, -(-kv.max_model_len // kv.block_size))
+        edits = most.samples * min(kv.max_model_len + MAX_EDITS, vocabulary)
         answers = [("token", (most.samples,), np.int32), ("lse", (most.samples,), np.float32)]
         self._in = Packed(device, _parts(most, tables, edits))
         self._out = Packed(device, answers)

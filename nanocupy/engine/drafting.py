@@ -42,7 +42,7 @@ class Drafter:
         return None
 
 
-def draft(tokens: Sequence[int], start: int, count: int) -> list[int]:
+def repeat_from(tokens: Sequence[int], start: int, count: int) -> list[int]:
     """`count` tokens as they follow from position `start` on.
 
     Where the sequence ends the draft goes on with itself: what came round once comes round again.

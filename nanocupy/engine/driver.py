@@ -1,11 +1,12 @@
-"""Driver: an inbox, and one owner at a time who steps. It is under LLM and AsyncLLM alike.
+"""The driver: a queue of requests, and one thread at a time that steps the engine.
 
-Requests come from any thread and wait in line; whoever holds `_stepping` owns the engine: it ends
-what was given up, takes in what the engine can soon use, steps, and hands out what that made. With
-AsyncLLM the owner is a thread of its own (`serve`). With LLM it is one of those who wait for an
-answer (`wait`), for all of them; who leaves wakes another.
+It is under LLM and AsyncLLM alike. Requests come from any thread; whoever holds `_stepping` owns
+the engine: it ends what was cancelled, admits what the engine can soon use, steps, and delivers
+the results. With AsyncLLM the owner is a thread of its own (`run_forever`). With LLM it is one of
+the callers that wait (`wait`), on behalf of all; when it leaves it wakes another.
 
-Between two steps only so much is taken in and ended, however much has come: see `TAKEN`, `ENDED`.
+The work between two steps is bounded, however many requests have come: see `MAX_QUEUED` and
+`MAX_ENDED`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from nanocupy.engine.outputs import Chunk
 
 if TYPE_CHECKING:
     from nanocupy.engine.engine import Engine
-    from nanocupy.engine.frontend import Asked
+    from nanocupy.engine.frontend import PreparedRequest
 
-TAKEN = 64  # requests that wait inside the engine (or one per seat); the others are in line
-ENDED = 64  # requests that are ended between two steps, at most
+MAX_QUEUED = 64  # requests that wait inside the engine (or one per seat); others wait here
+MAX_ENDED = 64  # requests that are ended between two steps
 
-News = Chunk | Exception
+Result = Chunk | Exception
 
 
 class EngineDeadError(RuntimeError):
@@ -51,56 +52,59 @@ class QueueFullError(RuntimeError):
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request's place: who waits for it, what was asked, and how far it has come."""
+    """One request's place in the queue: who waits for it, and how far it has come."""
 
     id: str
-    caller: Any  # whoever `hand_out` gives its news to
-    asked: Asked | None = None  # None before it is known, and when the engine has it
-    taken: bool = False  # the engine has heard of it, or never will
-    left: bool = False  # nobody waits for it any more
-    aborted: bool = False  # its caller wants what there is of it
+    caller: Any  # where `deliver` puts its results
+    prepared: PreparedRequest | None = None  # None before it is known, and once the engine has it
+    admitted: bool = False  # the engine has it, or never will
+    abandoned: bool = False  # nobody waits for it any more
+    aborted: bool = False  # its caller wants what has been generated so far
     arrival: float = field(default_factory=time.monotonic)
 
 
-def is_for(piece: News, whole: bool) -> bool:
-    """Whether a caller wants this piece; `whole`: it waits for the whole answer only."""
-    return not whole or isinstance(piece, Exception) or piece.output is not None
+def unwrap(result: Result) -> Chunk:
+    """Return the chunk, or raise the exception that came instead."""
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def told(piece: News) -> Chunk:
-    """The piece. Raises what came instead."""
-    if isinstance(piece, Exception):
-        raise piece
-    return piece
+def wanted(results: Sequence[Result], whole: bool) -> list[Result]:
+    """Return the results that a caller waits for; `whole`: the end of a request and errors."""
+    if not whole:
+        return list(results)
+    return [piece for piece in results if isinstance(piece, Exception) or piece.output is not None]
 
 
-HandOut = Callable[[Mapping[Ticket, Sequence[News]]], Sequence[Ticket]]
-"""Gives callers their news; returns the tickets whose caller is not there any more."""
+Deliver = Callable[[Mapping[Ticket, Sequence[Result]]], Sequence[Ticket]]
+"""Gives callers their results; returns the tickets whose caller is gone."""
 
 
-class Box:
-    """What has been made for one call and not been taken yet; for callers that block.
+class ResultQueue:
+    """The results of one blocking call that have not been read yet.
 
     Args:
-        whole: whole answers only, not their pieces.
+        whole: of whole answers only, not of their pieces.
     """
 
     def __init__(self, *, whole: bool) -> None:
         self.whole = whole
-        self.news: deque[News] = deque()
-        self.bell = threading.Event()  # there is news, or somebody must step
+        self.results: deque[Result] = deque()
+        self.ready = threading.Event()  # there are results, or somebody must step
 
-    def put(self, news: Sequence[News]) -> None:
-        """More news. Wakes the caller where some of it is for it."""
-        if wanted := [piece for piece in news if is_for(piece, self.whole)]:
-            self.news += wanted
-            self.bell.set()
+    def put(self, results: Sequence[Result]) -> None:
+        """Add those of the results that the call waits for, and wake it."""
+        for result in results:
+            if not self.whole or isinstance(result, Exception) or result.output is not None:
+                self.results.append(result)
+                self.ready.set()
 
 
-def put_in_boxes(found: Mapping[Ticket, Sequence[News]]) -> Sequence[Ticket]:
-    """`HandOut` for tickets whose callers are boxes."""
-    for ticket, news in found.items():
-        ticket.caller.put(news)
+def deliver_to_queues(found: Mapping[Ticket, Sequence[Result]]) -> Sequence[Ticket]:
+    """Deliver to tickets whose callers are ResultQueues."""
+    for ticket, results in found.items():
+        ticket.caller.put(results)
     return ()
 
 
@@ -113,23 +117,25 @@ class Driver:
         owner: the name in messages.
     """
 
-    def __init__(self, engine: Engine, max_waiting: int, hand_out: HandOut, owner: str) -> None:
-        self.engine, self._hand_out, self._owner = engine, hand_out, owner
+    def __init__(self, engine: Engine, max_waiting: int, deliver: Deliver, owner: str) -> None:
+        self.engine, self._deliver_to_callers, self._owner = engine, deliver, owner
         self.tickets: dict[str, Ticket] = {}  # everyone who waits
         self._limit = engine.scheduler.max_seqs + max_waiting
         self._max_waiting = max_waiting
         self._ids = count()
         self._pid = os.getpid()
-        # Reentrant: a stream that is collected leaves, wherever its thread is just then.
-        self._changed = threading.Condition(threading.RLock())  # guards tickets, line, given_up
-        self._line: OrderedDict[Ticket, None] = OrderedDict()  # asked for, not taken yet
-        self._given_up: deque[Ticket] = deque()  # to be ended
+        # Reentrant: a stream that is collected is cancelled, wherever its thread is just then.
+        self._changed = threading.Condition(
+            threading.RLock()
+        )  # guards tickets, _waiting, _cancelled
+        self._waiting: OrderedDict[Ticket, None] = OrderedDict()  # asked for, not taken yet
+        self._cancelled: deque[Ticket] = deque()  # to be ended
         self._closing = False
         self._ended: tuple[str, BaseException | None] | None = None  # why nothing is served
-        self._stepping = threading.Lock()  # whoever holds it owns the engine, and `_serving`
+        self._stepping = threading.Lock()  # whoever holds it owns the engine, and `_in_engine`
         self._stepper = 0  # the thread that does
-        self._serving: dict[str, Ticket] = {}  # those the engine knows
-        self._sleepers: dict[Box, None] = {}  # callers that wait for another's step
+        self._in_engine: dict[str, Ticket] = {}  # those the engine knows
+        self._sleepers: dict[ResultQueue, None] = {}  # callers that wait for another's step
 
     # --- on any thread ------------------------------------------------------------------------
 
@@ -152,7 +158,7 @@ class Driver:
             )
 
     def reserve(self, caller: Any, number: int = 1, id: str | None = None) -> list[Ticket]:
-        """Places in line. They must be given a request (`submit`) or up (`leave`).
+        """Places in line. They must be given a request (`submit`) or up (`abandon`).
 
         Raises:
             EngineDeadError: nothing is served any more.
@@ -179,37 +185,36 @@ class Driver:
     def _new_id(self) -> str:
         return next(id for n in self._ids if (id := f"req-{n}") not in self.tickets)
 
-    def submit(self, ticket: Ticket, asked: Asked) -> None:
+    def submit(self, ticket: Ticket, prepared: PreparedRequest) -> None:
         """What is wanted in a reserved place."""
         with self._changed:
-            ticket.asked = asked
-            if not ticket.left and self._ended is None:
-                self._line[ticket] = None
+            ticket.prepared = prepared
+            if not ticket.abandoned and self._ended is None:
+                self._waiting[ticket] = None
             if ticket.aborted:
-                self._given_up.append(ticket)
+                self._cancelled.append(ticket)
             self._changed.notify()
 
-    def prepare(self, ticket: Ticket, work: Callable[[], Asked]) -> None:
+    def prepare(self, ticket: Ticket, work: Callable[[], PreparedRequest]) -> None:
         """`submit` what the work gives; where it raises, the caller gets that."""
-        if ticket.left:
+        if ticket.abandoned:
             return
         try:
             self.submit(ticket, work())
         except Exception as error:
-            self._free(ticket)
-            self._tell({ticket: [error]})
+            self._refuse(ticket, error)
 
-    def leave(self, ticket: Ticket) -> None:
+    def abandon(self, ticket: Ticket) -> None:
         """Nobody waits for this any more. Harmless at any time, and in a fork."""
         if os.getpid() != self._pid:
             return
         with self._changed:
-            ticket.left = True
-            self._line.pop(ticket, None)
+            ticket.abandoned = True
+            self._waiting.pop(ticket, None)
             if self.tickets.get(ticket.id) is ticket:
                 del self.tickets[ticket.id]
-                if ticket.taken:
-                    self._given_up.append(ticket)
+                if ticket.admitted:
+                    self._cancelled.append(ticket)
                     self._changed.notify()
 
     def abort(self, id: str) -> None:
@@ -219,8 +224,8 @@ class Driver:
             ticket = self.tickets.get(id)
             if ticket is not None and not ticket.aborted:
                 ticket.aborted = True
-                if ticket.taken or ticket.asked:  # else `submit` does it
-                    self._given_up.append(ticket)
+                if ticket.admitted or ticket.prepared:  # else `submit` does it
+                    self._cancelled.append(ticket)
                     self._changed.notify()
 
     def stop(self) -> None:
@@ -239,30 +244,40 @@ class Driver:
 
     # --- callers that step themselves ---------------------------------------------------------
 
-    def wait(self, box: Box) -> Chunk:
-        """The next piece for `box`. Whoever waits does the work, for all, or sleeps meanwhile."""
+    def wait(self, queue: ResultQueue) -> Chunk:
+        """Return the next result of `queue`: step the engine, or sleep while another thread does.
+
+        Ctrl-C is handled between steps, never inside one.
+        """
         self._check_process()
         try:
-            while not box.news:
+            while not queue.results:
                 self.check()
-                with uninterrupted():
-                    stepped = self._try_turn()
-                if not stepped:
-                    self._sleep(box)
+                with uninterrupted() as interrupts:
+                    stepped = True
+                    while stepped and not (queue.results or interrupts):
+                        stepped = self._try_turn()
+                if not (queue.results or stepped):
+                    self._sleep(queue)
         finally:
             self.settle()
-        return told(box.news.popleft())
+        return unwrap(queue.results.popleft())
 
     def _try_turn(self) -> bool:
-        """Step, if nobody else does."""
-        with self._ownership(wait=False) as owned:
-            if owned and not self._closing:
-                self._turn()
-        return owned
+        """Step the engine; False where another thread owns it, or it is closing."""
+        if self._closing or not self._stepping.acquire(blocking=False):
+            return False
+        self._stepper = threading.get_ident()
+        try:
+            self._turn()
+        finally:
+            self._stepper = 0
+            self._stepping.release()
+        return True
 
     @contextmanager
     def _ownership(self, *, wait: bool) -> Iterator[bool]:
-        """Own the engine, if nobody else does, or when nobody else does any more."""
+        """Own the engine: at once if it is free, or when it is free."""
         owned = self._stepping.acquire(blocking=wait)
         try:
             if owned:
@@ -273,36 +288,36 @@ class Driver:
                 self._stepper = 0
                 self._stepping.release()
 
-    def _sleep(self, box: Box) -> None:
-        """Until there is news, or whoever steps leaves: who is in `_sleepers` then is woken."""
-        self._sleepers[box] = None
+    def _sleep(self, queue: ResultQueue) -> None:
+        """Wait for results, or until the owner leaves, which wakes one of `_sleepers`."""
+        self._sleepers[queue] = None
         try:
-            if self._stepping.locked() and not box.news:
-                box.bell.wait()
-            box.bell.clear()
+            if self._stepping.locked() and not queue.results:
+                queue.ready.wait()
+            queue.ready.clear()
         finally:
-            self._sleepers.pop(box, None)
+            self._sleepers.pop(queue, None)
 
     def settle(self) -> None:
-        """Do what is left to do where nobody steps just now, and let another caller step."""
+        """Do what is pending where nobody steps just now, and let another caller step."""
         if os.getpid() != self._pid or not (self._unsettled() or self._sleepers):
             return
         with uninterrupted():
             while self._unsettled() and self._settle_something():
                 pass
             if not self._stepping.locked():  # else whoever steps will
-                for box in list(self._sleepers)[:1]:
-                    box.bell.set()
+                for queue in list(self._sleepers)[:1]:
+                    queue.ready.set()
 
     def _unsettled(self) -> bool:
-        return bool(self._given_up) or (self._closing and self._ended is None)
+        return bool(self._cancelled) or (self._closing and self._ended is None)
 
     def _settle_something(self) -> bool:
         with self._ownership(wait=False) as owned:
             if owned:
-                self._end_given_up()
+                self._end_cancelled()
                 if self._closing:
-                    self._finish()
+                    self._shut_down()
         return owned
 
     def close(self) -> None:
@@ -313,106 +328,111 @@ class Driver:
             self.stop()
             if self._stepper != threading.get_ident():  # else inside a step: `settle` comes later
                 with self._ownership(wait=True):
-                    self._finish()
+                    self._shut_down()
             self.settle()
 
     # --- a thread that does nothing else ------------------------------------------------------
 
-    def serve(self) -> None:
+    def run_forever(self) -> None:
         """Step until `stop`, or until something is wrong with the engine."""
         cause: BaseException | None = None
         try:
-            while self._something_to_do():
+            while self._wait_for_work():
                 with self._ownership(wait=True):
                     self._turn()
         except BaseException as error:
             cause = error
         finally:
             with self._ownership(wait=True):
-                self._finish(cause)
+                self._shut_down(cause)
 
-    def _something_to_do(self) -> bool:
+    def _wait_for_work(self) -> bool:
         """Wait for something to do; False: for nothing, from here on."""
         with self._changed:
-            while not (self._closing or self._line or self._given_up or self.engine.has_work):
+            while not (self._closing or self._waiting or self._cancelled or self.engine.has_work):
                 self._changed.wait()
             return not self._closing
 
     # --- whoever owns the engine --------------------------------------------------------------
 
     def _turn(self) -> None:
-        self._end_given_up()
-        self._take()
-        if self.engine.has_work:
+        """End, admit, step, deliver."""
+        if self._cancelled:
+            self._end_cancelled()
+        if self._waiting:
+            self._admit()
+        if self.engine.groups:
             self._deliver(self.engine.step())
 
-    def _take(self) -> None:
-        """Let the engine have as much as it can soon use."""
+    def _admit(self) -> None:
+        """Give the engine as many requests as it can soon use."""
         scheduler = self.engine.scheduler
-        most = max(TAKEN, scheduler.max_seqs)
-        while len(scheduler.waiting) < most and (ticket := self._first()) is not None:
+        most = max(MAX_QUEUED, scheduler.max_seqs)
+        while len(scheduler.waiting) < most and (ticket := self._next_waiting()) is not None:
             self._add(ticket)
 
-    def _first(self) -> Ticket | None:
-        """The next in line. None while there is something to end: its id may be in use again."""
+    def _next_waiting(self) -> Ticket | None:
+        """The next in the queue. None while there is something to end: its id may be reused."""
         with self._changed:
-            return None if self._given_up else next(iter(self._line), None)
+            return None if self._cancelled else next(iter(self._waiting), None)
 
     def _add(self, ticket: Ticket) -> None:
-        """From here on, and not before, news about this id are for this ticket."""
+        """Give a request to the engine. From here on results of this id are for this ticket."""
         with self._changed:
-            self._line.pop(ticket, None)
-            asked, ticket.asked, ticket.taken = ticket.asked, None, True
-            if ticket.left or asked is None:
+            self._waiting.pop(ticket, None)
+            prepared, ticket.prepared, ticket.admitted = ticket.prepared, None, True
+            if ticket.abandoned or prepared is None:
                 return
-        self._serving[ticket.id] = ticket
+        self._in_engine[ticket.id] = ticket
         try:
             self.engine.add(
-                asked.prompt_ids,
-                asked.params,
+                prepared.prompt_ids,
+                prepared.params,
                 request_id=ticket.id,
-                prompt=asked.prompt,
+                prompt=prepared.prompt,
                 arrival=ticket.arrival,
             )
         except Exception as error:
-            del self._serving[ticket.id]
-            self._free(ticket)
-            self._tell({ticket: [error]})
+            del self._in_engine[ticket.id]
+            self._refuse(ticket, error)
 
-    def _end_given_up(self) -> None:
-        for _ in range(min(len(self._given_up), ENDED)):
-            ticket = self._given_up.popleft()
-            if ticket.left:
-                if self._serving.get(ticket.id) is ticket:
-                    del self._serving[ticket.id]
+    def _end_cancelled(self) -> None:
+        for _ in range(min(len(self._cancelled), MAX_ENDED)):
+            ticket = self._cancelled.popleft()
+            if ticket.abandoned:
+                if self._in_engine.get(ticket.id) is ticket:
+                    del self._in_engine[ticket.id]
                     self.engine.abort(ticket.id)
             else:
-                if not ticket.taken:
+                if not ticket.admitted:
                     self._add(ticket)
-                if self._serving.get(ticket.id) is ticket:
+                if self._in_engine.get(ticket.id) is ticket:
                     self._deliver(self.engine.abort(ticket.id))
 
     def _deliver(self, chunks: Sequence[Chunk]) -> None:
-        found: dict[Ticket, list[News]] = {}
+        """Send chunks to their callers; a request that has ended leaves."""
+        found: dict[Ticket, list[Result]] = {}
         for chunk in chunks:
-            if ticket := self._serving.get(chunk.request_id):
+            if ticket := self._in_engine.get(chunk.request_id):
                 found.setdefault(ticket, []).append(chunk)
                 if chunk.output is not None:
-                    del self._serving[ticket.id]
-                    self._free(ticket)
-        self._tell(found)
+                    del self._in_engine[ticket.id]
+                    self._free_id(ticket)
+        for ticket in self._deliver_to_callers(found):
+            self.abandon(ticket)
 
-    def _free(self, ticket: Ticket) -> None:
-        """Its place and its id may be another's."""
+    def _free_id(self, ticket: Ticket) -> None:
+        """Let another request have its place and its id."""
         with self._changed:
             if self.tickets.get(ticket.id) is ticket:
                 del self.tickets[ticket.id]
 
-    def _tell(self, found: Mapping[Ticket, Sequence[News]]) -> None:
-        for ticket in self._hand_out(found):
-            self.leave(ticket)
+    def _refuse(self, ticket: Ticket, error: Exception) -> None:
+        """End a request that the engine does not have; its caller gets the error."""
+        self._free_id(ticket)
+        self._deliver_to_callers({ticket: [error]})
 
-    def _finish(self, cause: BaseException | None = None) -> None:
+    def _shut_down(self, cause: BaseException | None = None) -> None:
         """Nothing is served any more: tell everyone who waits, each by an error of its own."""
         if self._ended is not None:
             return
@@ -423,14 +443,14 @@ class Driver:
                 message = f"[{self._owner}] the engine died: {what}"
             self._ended = message, cause
             tickets, self.tickets = self.tickets, {}
-            self._line.clear()
-            self._given_up.clear()
-            self._serving.clear()
-        self._hand_out({ticket: [self._refusal()] for ticket in tickets.values()})
+            self._waiting.clear()
+            self._cancelled.clear()
+            self._in_engine.clear()
+        self._deliver_to_callers({ticket: [self._refusal()] for ticket in tickets.values()})
         self.engine.close()
 
 
-class Closed(Driver):
+class ClosedDriver(Driver):
     """What a rank has that has served another rank's engine, to its end: nothing to drive."""
 
     def __init__(self, owner: str) -> None:

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Runner, Sampled, Scheduled
 from nanocupy.engine.block_pool import BlockPool
-from nanocupy.engine.detokenize import text_stream
-from nanocupy.engine.invariants import check_invariants, check_plan
+from nanocupy.engine.invariants import check_batch, check_invariants
 from nanocupy.engine.logprobs import shown
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
@@ -35,9 +34,10 @@ from nanocupy.engine.precision import not_finite
 from nanocupy.engine.request import Group, Request
 from nanocupy.engine.sampler import Sampler
 from nanocupy.engine.scheduler import Scheduler
-from nanocupy.engine.speculation import Speculator, most_drafted
+from nanocupy.text.detokenizer import text_stream
 
 if TYPE_CHECKING:
+    from nanocupy.engine.speculation import PromptLookup
     from nanocupy.text import Tokenizer
 
 STALLED = 4  # after so many empty steps the first request ends, rather than all of them hang
@@ -69,7 +69,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.pool = BlockPool(runner.num_blocks, runner.block_size)
         self.sampler = Sampler({id for id in eos_ids if 0 <= id < runner.vocab_size})
-        self.speculator = Speculator(most_drafted(options.speculate, runner.row_invariant))
+        self.speculator = _speculator(options.drafted(runner.row_invariant))
         max_rows = min(options.max_num_batched_tokens, runner.max_rows)
         self.scheduler = Scheduler(
             self.pool,
@@ -151,10 +151,11 @@ class Engine:
                 index,
                 limit,
                 text_stream(self.tokenizer, prompt_ids, params.stop),
-                want_prompt_logprobs=params.prompt_logprobs is not None and index == 0,
+                self.sampler.stop_ids(params),
             )
             for index in range(params.n)
         ]
+        group.unfinished = params.n
         self.groups[id] = group
         self.scheduler.add(group.requests)
         return id
@@ -165,15 +166,16 @@ class Engine:
             for request in self.groups[request_id].requests:
                 if request.finish_reason is None:
                     self._end(request, "abort")
-        return self._take_chunks()
+        chunks, self._chunks = self._chunks, []
+        return chunks
 
     @property
     def has_work(self) -> bool:
-        """True while a step would do something."""
+        """True while there is a request that has not ended."""
         return bool(self.groups)
 
     def close(self) -> None:
-        """Abort everything and give the runner's memory back."""
+        """Abort everything and release the runner's memory."""
         for id in list(self.groups):
             self.abort(id)
         self.runner.close()
@@ -181,69 +183,75 @@ class Engine:
     # --- the loop -----------------------------------------------------------------------------
 
     def step(self) -> list[Chunk]:
-        """Compute the next tokens of everything that is running; what that added."""
-        start = self.speculator.clock()
+        """Compute the next tokens of everything that is running; return what that added."""
         batch = self.scheduler.schedule()
         if self._checking:
-            check_plan(self.scheduler, batch)
+            check_batch(self.scheduler, batch)
         for request, error in self.scheduler.failed:
             self._fail(request, error)
-        self._watch(bool(batch or self.scheduler.failed))
-        for item, result in zip(batch, self._run(batch), strict=True):
-            try:
-                if isinstance(result, Exception):
-                    raise result
-                self._commit(item, result)
-            except Exception as error:
-                self._fail(item.request, error)
-        self.speculator.observe(batch, start)
+        if batch:
+            self._stalled = 0
+            self._run(batch)
+            if self.speculator is not None:
+                self.speculator.end_step(batch)
+        elif not self.scheduler.failed:
+            self._stall()
         if self._checking:
             check_invariants(self.scheduler, self.groups.values())
-        return self._take_chunks()
+        chunks, self._chunks = self._chunks, []
+        return chunks
 
-    def _watch(self, progress: bool) -> None:
+    def _stall(self) -> None:
         """Admission promised that everything fits: a step with nothing to run must be rare."""
-        self._stalled = 0 if progress else self._stalled + 1
+        self._stalled += 1
         first = next(iter(self.scheduler.running or self.scheduler.waiting), None)
         if self._stalled >= STALLED and first is not None:
             self._fail(first, RuntimeError("it cannot be scheduled"))
 
-    def _run(self, batch: list[Scheduled]) -> list[list[Sampled] | Exception]:
-        """The runner's answers per request; an exception for the requests that caused one."""
-        if not batch:
-            return []
+    def _run(self, batch: list[Scheduled]) -> None:
+        """Run a step and commit its results; where it raises, run each request alone."""
         try:
-            return self._run_together(batch)
+            sampled = self.runner.step(batch)
+            wanted = 0
+            for item in batch:
+                wanted += len(item.sample)
+            if len(sampled) != wanted:
+                raise RuntimeError(f"the runner returned {len(sampled)} rows, expected {wanted}")
         except RankError:  # there is nothing to run it on any more
             raise
         except Exception as error:
             if len(batch) == 1:
-                return [error]
-        return [result for item in batch for result in self._run([item])]
-
-    def _run_together(self, batch: list[Scheduled]) -> list[list[Sampled] | Exception]:
-        sampled = self.runner.step(batch)
-        wanted = sum(len(item.sample) for item in batch)
-        if len(sampled) != wanted:
-            raise RuntimeError(f"the runner returned {len(sampled)} rows, expected {wanted}")
-        rows = iter(sampled)
-        return [[next(rows) for _ in item.sample] for item in batch]
+                self._fail(batch[0].request, error)
+                return
+            for item in batch:
+                self._run([item])
+            return
+        start = 0
+        for item in batch:
+            stop = start + len(item.sample)
+            try:
+                self._commit(item, sampled[start:stop])
+            except Exception as error:
+                self._fail(item.request, error)
+            start = stop
 
     def _commit(self, item: Scheduled, sampled: list[Sampled]) -> None:
-        """The chunk is computed: count it, and keep what was sampled."""
-        request, sampled = item.request, self.speculator.verify(item, sampled)
+        """Count the chunk as computed, and append what was sampled."""
+        request = item.request
+        if item.draft and self.speculator is not None:
+            sampled = self.speculator.verify(item, sampled)
         self.scheduler.advance(request, len(item.tokens) - len(item.draft))
         for row, answer in zip(item.sample, sampled, strict=False):
             if answer.token < 0:
                 raise FloatingPointError(not_finite(getattr(self.runner, "kv_dtype", "")))
             if row.target >= 0:
                 answer = answer._replace(token=row.target)
-                request.prompt_logprobs.append(shown(answer, self.tokenizer))
+                request.add_prompt_logprobs(shown(answer, self.tokenizer))
             elif request.finish_reason is None:
                 self._append(request, answer)
         if item.draft and request.finish_reason is None:
-            self.scheduler.keep(request, len(sampled) - 1)
-        if not request.limit and not request.remaining:
+            self.scheduler.accept_draft(request, len(sampled) - 1)
+        if not request.limit and request.num_computed == len(request.tokens):
             self._end(request, "length")
 
     def _append(self, request: Request, sampled: Sampled) -> None:
@@ -254,17 +262,17 @@ class Engine:
             request.group.first_token = time.monotonic()
         logprobs = [] if params.logprobs is None else [shown(sampled, self.tokenizer)]
         request.logprobs += logprobs
-        if token in self.sampler.stop_ids(request):
+        if token in request.stop_ids:
             own = params.ignore_eos or token not in self.sampler.eos_ids
             text, stopped = request.text.end(token)
             reason = stopped or (token if own else None)
             self._end(request, "stop", reason, text, [token], logprobs)
             return
-        may_stop = request.num_generated >= params.min_tokens
-        text, stopped = request.text.feed(token, may_stop=may_stop)
+        generated = len(request.tokens) - request.num_prompt
+        text, stopped = request.text.feed(token, may_stop=generated >= params.min_tokens)
         if stopped is not None:
             self._end(request, "stop", stopped, text, [token], logprobs)
-        elif request.num_generated == request.limit:
+        elif generated == request.limit:
             self._end(request, "length", None, text, [token], logprobs)
         else:
             self._chunks.append(request.group.chunk(request, text, [token], logprobs))
@@ -291,8 +299,9 @@ class Engine:
             if stopped is not None and reason == "length":
                 reason, stop = "stop", stopped
         request.finish_reason, request.stop_reason = reason, stop
+        group.unfinished -= 1
         self._chunks.append(group.chunk(request, text, list(tokens), list(logprobs)))
-        if group.finished:
+        if not group.unfinished:
             del self.groups[group.id]
 
     def _fail(self, request: Request, error: Exception) -> None:
@@ -300,6 +309,11 @@ class Engine:
         if request.finish_reason is None:
             self._end(request, "error")
 
-    def _take_chunks(self) -> list[Chunk]:
-        chunks, self._chunks = self._chunks, []
-        return chunks
+
+def _speculator(most: int) -> PromptLookup | None:
+    """Make what drafts `most` tokens per request and step; None for 0."""
+    if not most:
+        return None
+    from nanocupy.engine.speculation import PromptLookup
+
+    return PromptLookup(most)

@@ -1,4 +1,4 @@
-"""Callers on event loops: how their news reach them, and how many may begin at once."""
+"""Callers on event loops: how results reach them, and how many may begin at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from nanocupy.engine.driver import News, Ticket, is_for, told
+from nanocupy.engine.driver import Result, Ticket, unwrap, wanted
 from nanocupy.engine.outputs import Chunk
 
 AT_ONCE = 32  # requests that begin in one turn of an event loop
@@ -19,24 +19,24 @@ class Caller:
         whole: for the whole answer only, not for its pieces.
     """
 
-    __slots__ = ("_news", "_waiter", "loop", "whole")
+    __slots__ = ("_results", "_waiter", "loop", "whole")
 
     def __init__(self, whole: bool) -> None:
         self.whole = whole
         self.loop = asyncio.get_running_loop()
-        self._news: deque[News] = deque()
+        self._results: deque[Result] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
     async def next(self) -> Chunk:
-        """The next piece. Raises what came instead."""
-        while not self._news:
+        """Return the next piece, or raise the exception that came instead."""
+        while not self._results:
             self._waiter = self.loop.create_future()
             await self._waiter
-        return told(self._news.popleft())
+        return unwrap(self._results.popleft())
 
-    def put(self, news: Sequence[News]) -> None:
-        """More news; on the loop's own thread."""
-        self._news += news
+    def put(self, results: Sequence[Result]) -> None:
+        """Add results; called on the loop's own thread."""
+        self._results += results
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -69,12 +69,12 @@ class Turnstile:
             asyncio.get_running_loop().call_soon(self._next_turn)
 
 
-def put_on_loops(found: Mapping[Ticket, Sequence[News]]) -> list[Ticket]:
-    """`HandOut` for tickets whose callers are on event loops: one wake-up for each loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Sequence[News]]]] = {}
-    for ticket, news in found.items():
-        if wanted := [piece for piece in news if is_for(piece, ticket.caller.whole)]:
-            loops.setdefault(ticket.caller.loop, []).append((ticket, wanted))
+def deliver_to_loops(found: Mapping[Ticket, Sequence[Result]]) -> list[Ticket]:
+    """Deliver to tickets whose callers are on event loops: one wake-up for each loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Sequence[Result]]]] = {}
+    for ticket, results in found.items():
+        if pieces := wanted(results, ticket.caller.whole):
+            loops.setdefault(ticket.caller.loop, []).append((ticket, pieces))
     gone: list[Ticket] = []
     for loop, items in loops.items():
         try:
@@ -84,6 +84,6 @@ def put_on_loops(found: Mapping[Ticket, Sequence[News]]) -> list[Ticket]:
     return gone
 
 
-def _put(items: Sequence[tuple[Ticket, Sequence[News]]]) -> None:
-    for ticket, news in items:
-        ticket.caller.put(news)
+def _put(items: Sequence[tuple[Ticket, Sequence[Result]]]) -> None:
+    for ticket, results in items:
+        ticket.caller.put(results)

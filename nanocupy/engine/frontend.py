@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from nanocupy.engine import generation
 from nanocupy.engine.engine import Engine
-from nanocupy.engine.fields import to_int
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
+from nanocupy.engine.validation import to_int
 from nanocupy.quoting import quoted
 from nanocupy.text.tokenizer import TooLongError
 
@@ -35,7 +35,7 @@ class ModelWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Asked:
+class PreparedRequest:
     """A request that has passed every check: the engine will take it."""
 
     prompt: str | None
@@ -122,7 +122,7 @@ class Frontend:
 
     # --- prompts ------------------------------------------------------------------------------
 
-    def _prepare(self, prompt: Prompt, params: SamplingParams | None) -> Asked:
+    def _prepare(self, prompt: Prompt, params: SamplingParams | None) -> PreparedRequest:
         """Tokens and params of one request. ValueError where it could never be served."""
         params = self._params(params)
         with self._length(params) as limit:
@@ -133,7 +133,7 @@ class Frontend:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams | None] | None,
-    ) -> list[Asked]:
+    ) -> list[PreparedRequest]:
         listed = as_list(prompts)
         asked = []
         for index, (prompt, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
@@ -143,7 +143,7 @@ class Frontend:
 
     def _prepare_chat(
         self, messages: Messages, params: SamplingParams | None, template: Mapping[str, Any]
-    ) -> Asked:
+    ) -> PreparedRequest:
         """The same for a conversation; text inside messages never becomes a special token."""
         if self.chat_template is None:
             raise ValueError("[chat] this model has no chat template: use generate with a prompt")
@@ -157,7 +157,7 @@ class Frontend:
         messages: Messages | Sequence[Messages],
         params: SamplingParams | Sequence[SamplingParams | None] | None,
         template: Mapping[str, Any],
-    ) -> list[Asked]:
+    ) -> list[PreparedRequest]:
         listed = as_conversations(messages)
         asked = []
         for index, (chat, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
@@ -179,13 +179,13 @@ class Frontend:
         except TooLongError as error:
             raise self.engine.too_long(error.num_tokens, params, error.least) from None
 
-    def _checked(self, text: str | None, ids: list[int], params: SamplingParams) -> Asked:
+    def _checked(self, text: str | None, ids: list[int], params: SamplingParams) -> PreparedRequest:
         if not ids:
             if self.tokenizer.bos_id is None:
                 raise ValueError("[generate] the prompt is empty, and this model has no BOS token")
             ids = [self.tokenizer.bos_id]
         self.engine.check(ids, params)
-        return Asked(text, ids, params)
+        return PreparedRequest(text, ids, params)
 
     def _tokens(self, prompt: Prompt, limit: int) -> tuple[str | None, list[int]]:
         """A prompt's text, if it is one, and its ids; no more is looked at than may fit."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nanocupy.engine.fields import to_float, to_int
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
+from nanocupy.engine.validation import to_float, to_int
 from nanocupy.quoting import listed, quoted
 
 FILE = "generation_config.json"

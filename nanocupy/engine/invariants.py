@@ -22,7 +22,7 @@ def check_invariants(scheduler: Scheduler, groups: Iterable[Group]) -> None:
     _check_keys(scheduler.pool, requests)
 
 
-def check_plan(scheduler: Scheduler, batch: list[Scheduled]) -> None:
+def check_batch(scheduler: Scheduler, batch: list[Scheduled]) -> None:
     """AssertionError where a step breaks its limits, or would write a block that is shared."""
     assert sum(len(item.tokens) for item in batch) <= scheduler.max_rows
     assert sum(len(item.sample) for item in batch) <= scheduler.max_samples

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nanocupy.engine.driver import Box, Closed, Driver, Ticket, put_in_boxes
-from nanocupy.engine.frontend import Asked, Frontend, Messages, Prompt, template_options
+from nanocupy.engine.driver import ClosedDriver, Driver, ResultQueue, Ticket, deliver_to_queues
+from nanocupy.engine.frontend import Frontend, Messages, PreparedRequest, Prompt, template_options
 from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
+from nanocupy.progress import bar
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,10 +34,10 @@ class LLM(Frontend):
 
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         super()._start(loaded, options)
-        self._driver: Driver = Driver(self.engine, options.max_waiting, put_in_boxes, "LLM")
+        self._driver: Driver = Driver(self.engine, options.max_waiting, deliver_to_queues, "LLM")
 
     def _start_closed(self, options: EngineOptions) -> None:
-        self.options, self._driver = options, Closed("LLM")
+        self.options, self._driver = options, ClosedDriver("LLM")
 
     def __enter__(self) -> Self:
         return self
@@ -122,58 +121,47 @@ class LLM(Frontend):
 
     # --- how ----------------------------------------------------------------------------------
 
-    def _run(self, asked: list[Asked], progress: bool | None) -> list[RequestOutput]:
-        box, tickets = Box(whole=True), list[Ticket]()
+    def _run(self, requests: list[PreparedRequest], progress: bool | None) -> list[RequestOutput]:
+        queue, tickets = ResultQueue(whole=True), list[Ticket]()
         found: dict[str, RequestOutput] = {}
         show = self.options.progress if progress is None else progress
         try:
-            self._ask(asked, box, tickets)
-            with progress_bar(len(asked), show) as advance:
-                while len(found) < len(asked):
-                    output = self._driver.wait(box).output
-                    assert output is not None, "the box is for whole answers"
+            self._submit(requests, queue, tickets)
+            show = False if len(requests) < 2 else show
+            with bar("requests", len(requests), show, in_bytes=False) as advance:
+                while len(found) < len(requests):
+                    output = self._driver.wait(queue).output
+                    assert output is not None, "the queue is for whole answers"
                     found[output.request_id] = output
-                    advance()
+                    advance(1)
         finally:
-            self._drop(tickets)
+            self._abandon(tickets)
         return [found[ticket.id] for ticket in tickets]
 
-    def _stream(self, asked: Asked) -> Iterator[Chunk]:
-        box, tickets = Box(whole=False), list[Ticket]()
+    def _stream(self, request: PreparedRequest) -> Iterator[Chunk]:
+        queue, tickets = ResultQueue(whole=False), list[Ticket]()
         try:
-            self._ask([asked], box, tickets)
+            self._submit([request], queue, tickets)
             while True:
-                chunk = self._driver.wait(box)
+                chunk = self._driver.wait(queue)
                 yield chunk
                 if chunk.output is not None:
                     return
         finally:
-            self._drop(tickets)
+            self._abandon(tickets)
 
-    def _ask(self, asked: Sequence[Asked], box: Box, tickets: list[Ticket]) -> None:
-        """Put the requests in line; `tickets` has them from then on."""
+    def _submit(
+        self, requests: Sequence[PreparedRequest], queue: ResultQueue, tickets: list[Ticket]
+    ) -> None:
+        """Put requests into the queue; `tickets` has their places from then on."""
         with uninterrupted():
-            tickets += self._driver.reserve(box, len(asked))
-            for ticket, one in zip(tickets, asked, strict=True):
-                self._driver.submit(ticket, one)
+            tickets += self._driver.reserve(queue, len(requests))
+            for ticket, request in zip(tickets, requests, strict=True):
+                self._driver.submit(ticket, request)
 
-    def _drop(self, tickets: Sequence[Ticket]) -> None:
-        """Nobody waits for these any more."""
+    def _abandon(self, tickets: Sequence[Ticket]) -> None:
+        """Cancel what has not ended: nobody waits for it any more."""
         with uninterrupted():
             for ticket in tickets:
-                self._driver.leave(ticket)
+                self._driver.abandon(ticket)
             self._driver.settle()
-
-
-@contextmanager
-def progress_bar(total: int, show: bool | None) -> Iterator[Callable[[], None]]:
-    """A bar on stderr that the yielded function moves by one; `show=None`: on a terminal only."""
-    if total < 2 or show is False or (show is None and not sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("requests", total=total)
-        yield lambda: bar.advance(task)

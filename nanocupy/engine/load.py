@@ -15,11 +15,17 @@ import numpy as np
 from nanocupy.device.protocols import Device
 from nanocupy.distributed import ONE, Group, RankError, group_of, world
 from nanocupy.engine.devices import connect, make_device
-from nanocupy.engine.memory import KVPlan, Room, cpu_room, longest_sequence, plan
+from nanocupy.engine.kv_cache import (
+    KVCacheConfig,
+    Room,
+    cpu_room,
+    kv_cache_config,
+    longest_sequence,
+)
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
-from nanocupy.engine.speculation import most_drafted
+from nanocupy.progress import ProgressBars, note
 
 GROUP = 64  # inputs that are quantised together, where an option asks for it
 PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
@@ -43,7 +49,7 @@ class Parts(NamedTuple):
     network: Any
     device: Device
     numbers: Precision
-    kv: KVPlan | None
+    kv: KVCacheConfig | None
 
 
 def load(model: str | PathLike[str], options: EngineOptions, comm: Any = None) -> Loaded | None:
@@ -101,14 +107,11 @@ def load_here(
         check: what this rank wants to be sure of before.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
-    from nanocupy.engine.bars import Bars
     from nanocupy.text import Tokenizer, load_chat_template
 
-    with Bars(options.progress) as bars:
+    with ProgressBars(options.progress) as bars:
         group.all_or_none(check)
-        folder = Path(
-            group.local_rank_0_first(lambda: resolve(model, progress=options.progress is not False))
-        )
+        folder = Path(group.local_rank_0_first(lambda: resolve(model, progress=options.progress)))
         if group.size() > 1:
             _same_model(folder, group)
         parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
@@ -134,7 +137,7 @@ def _same_model(folder: Path, group: Group) -> None:
         )
 
 
-def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Parts:
+def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBars) -> Parts:
     """This rank's part of the model on its device."""
     from nanocupy import models, nn
     from nanocupy.checkpoint import Checkpoint
@@ -143,15 +146,18 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: Any) -> Par
     with Checkpoint(folder, foreign=file is not None) as checkpoint:
         config, made = checkpoint.config, None
         if config.quantization and config.quantization.floats:
-            bars.say("8-bit floats are read as bfloat16, so they take twice the memory of the file")
+            note(
+                "8-bit floats are read as bfloat16, so they take twice the memory of the file",
+                options.progress,
+            )
         if file is not None:
             from nanocupy.models import model_file
 
             made, config = model_file.build(file, checkpoint)
         device = make_device(options, group, bars.tick("compiling kernels, once"))
-        most_drafted(options.speculate, row_invariant=device.row_invariant)  # or it refuses
+        options.drafted(device.row_invariant)  # or it refuses
         numbers = precision(config, options, device.kind)
-        kv = early_plan(config, device, options, numbers, group)
+        kv = early_kv_cache(config, device, options, numbers, group)
         network: Any = (
             models.load(checkpoint, (options.quantize, GROUP) if options.quantize else None)
             if made is None
@@ -166,7 +172,7 @@ def make_runner(parts: Parts, options: EngineOptions, group: Group) -> ModelRunn
     """The runner of this rank, connected to those of the others."""
     disconnect = connect(parts.device, group)
     try:
-        runner = _build(parts, _agreed_plan(parts, options, group), options, group)
+        runner = _build(parts, _agreed_kv_cache(parts, options, group), options, group)
     except BaseException:
         parts.device.interrupt()  # nobody waits for what another rank did not even start
         with suppress(RankError):
@@ -176,18 +182,18 @@ def make_runner(parts: Parts, options: EngineOptions, group: Group) -> ModelRunn
     return runner
 
 
-def _agreed_plan(parts: Parts, options: EngineOptions, group: Group) -> KVPlan:
+def _agreed_kv_cache(parts: Parts, options: EngineOptions, group: Group) -> KVCacheConfig:
     """As many KV blocks as every rank has room for."""
     kv = parts.kv
     if kv is None:
         room = gpu_room(parts, options, group)
-        kv = group.all_or_none(lambda: _plan(parts, options, room, group))
+        kv = group.all_or_none(lambda: _kv_cache(parts, options, room, group))
     room_of_all = group.all_gather(np.array([[kv.num_blocks, kv.max_model_len]]))
     blocks, longest = (int(n) for n in np.concatenate(room_of_all).min(0))
     return replace(kv, num_blocks=blocks, max_model_len=longest)
 
 
-def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> ModelRunner:
+def _build(parts: Parts, kv: KVCacheConfig, options: EngineOptions, group: Group) -> ModelRunner:
     """A runner that is ready to step.
 
     Raises:
@@ -213,13 +219,13 @@ def _build(parts: Parts, kv: KVPlan, options: EngineOptions, group: Group) -> Mo
     return runner
 
 
-def _plan(parts: Parts, options: EngineOptions, room: Room, group: Group) -> KVPlan:
-    return plan(parts.config, options, parts.numbers, room, parts.device.kind, group)
+def _kv_cache(parts: Parts, options: EngineOptions, room: Room, group: Group) -> KVCacheConfig:
+    return kv_cache_config(parts.config, options, parts.numbers, room, parts.device.kind, group)
 
 
-def early_plan(
+def early_kv_cache(
     config: Any, device: Device, options: EngineOptions, numbers: Precision, group: Group
-) -> KVPlan | None:
+) -> KVCacheConfig | None:
     """What can be planned before the work is, so that what cannot be is told at once.
 
     None on a GPU of which a share is wanted: how much is left shows when the weights are there.
@@ -229,10 +235,12 @@ def early_plan(
     """
     longest_sequence(config, options)
     if device.unified_memory:
-        return plan(config, options, numbers, cpu_room(group.local_size), group=group)
+        return kv_cache_config(config, options, numbers, cpu_room(group.local_size), group=group)
     if options.num_kv_blocks is None and options.kv_memory is None:
         return None
-    return plan(config, options, numbers, Room(0, device.memory_total()), device.kind, group)
+    return kv_cache_config(
+        config, options, numbers, Room(0, device.memory_total()), device.kind, group
+    )
 
 
 def gpu_room(parts: Parts, options: EngineOptions, group: Group) -> Room:
@@ -244,7 +252,7 @@ def gpu_room(parts: Parts, options: EngineOptions, group: Group) -> Room:
     device = parts.device
     total, longest = device.memory_total(), longest_sequence(parts.config, options)
     least = replace(options, num_kv_blocks=1, max_model_len=None)
-    kv = group.all_or_none(lambda: _plan(parts, least, Room(0, total), group))
+    kv = group.all_or_none(lambda: _kv_cache(parts, least, Room(0, total), group))
     trial = _build(parts, replace(kv, max_model_len=longest), options, group)
 
     def measure() -> int:

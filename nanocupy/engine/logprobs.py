@@ -20,8 +20,6 @@ def sampled(row: SampleRow, token: int, log_sum: float, logits: Any) -> Sampled:
         log_sum: logsumexp of its logits.
         logits: f32 [vocabulary], or None where no logprobs are wanted.
     """
-    if token < 0 or row.top < 0:
-        return Sampled(token, float("nan"), [])
     return Sampled(token, float(logits[token] - log_sum), _top(logits, log_sum, row.top))
 
 

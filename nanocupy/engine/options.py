@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.engine.fields import Checked, checked, choice, flag, integer, real, to_int
+from nanocupy.engine.validation import Checked, checked, choice, flag, integer, real, to_int
 from nanocupy.quoting import quoted
 
 MAX = 2**31 - 1
+MAX_DRAFTED = 16  # tokens drafted per request and step, where nobody says
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -122,6 +123,22 @@ class EngineOptions(Checked):
         0, 0, 2**64 - 1, "draws the seeds of requests without one; None = fresh", optional=True
     )
     progress: bool | None = flag(None, "progress bars; None = on a terminal only")
+
+    def drafted(self, row_invariant: bool) -> int:
+        """Return how many tokens of a request a step may draft on a device; 0: no speculation.
+
+        Raises:
+            ValueError: drafts are asked for where they could change tokens.
+        """
+        if self.speculate and not row_invariant:
+            raise ValueError(
+                f"[EngineOptions] speculate={self.speculate} needs a device on which a token does "
+                "not depend on what else is in its step, and that is the CPU: leave it out or "
+                "give 0"
+            )
+        if self.speculate is None:
+            return MAX_DRAFTED if row_invariant else 0
+        return self.speculate
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nanocupy.engine.fields import Checked, checked, flag, integer, real, to_float, to_int
+from nanocupy.engine.validation import Checked, checked, flag, integer, real, to_float, to_int
 from nanocupy.quoting import quoted
 
 MAX_N = 16
@@ -101,12 +101,12 @@ class SamplingParams(Checked):
             )
 
     @property
-    def penalised(self) -> bool:
-        """True where logits depend on which tokens there were before."""
-        repeated = self.repetition_penalty != 1
-        return bool(repeated or self.presence_penalty or self.frequency_penalty)
-
-    @property
     def greedy(self) -> bool:
         """True where the most likely token is always taken."""
         return self.temperature < GREEDY_BELOW
+
+    @property
+    def edits_logits(self) -> bool:
+        """True where logits are changed before a token is drawn: penalties, biases, min_tokens."""
+        penalised = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1
+        return bool(penalised or self.logit_bias or self.min_tokens)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from nanocupy.dtypes import KINDS, NAMED
 from nanocupy.engine.options import EngineOptions
-
-SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 class Precision(NamedTuple):
@@ -33,7 +32,7 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
         ValueError: a 16-bit dtype is asked of a CPU, or "int8" of a GPU (for weights or keys).
     """
     if kind == "cpu":
-        if options.dtype in SHORT:
+        if options.dtype in ("float16", "bfloat16"):
             raise ValueError(
                 f"[EngineOptions] dtype={options.dtype!r} is for GPUs: on a CPU the weights keep "
                 "their own dtype and sums are float32; use 'auto', 'int8' or 'exact'"
@@ -52,7 +51,7 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
         )
     own = config.dtype if config.dtype in ("float16", "bfloat16") else "bfloat16"
     chosen = "float32" if options.dtype == "exact" else _or(options.dtype, own)
-    return Precision(SHORT[chosen], chosen, _or(options.kv_dtype, chosen))
+    return Precision(KINDS[NAMED[chosen]], chosen, _or(options.kv_dtype, chosen))
 
 
 def not_finite(kv: str) -> str:

@@ -24,7 +24,7 @@ from nanocupy import __version__
 from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Sampled, Scheduled
 from nanocupy.engine.options import EngineOptions
-from nanocupy.engine.record import pack, unpack
+from nanocupy.engine.step_transfer import pack, unpack
 
 MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"
 _STEP = struct.Struct("<qqqqqII")

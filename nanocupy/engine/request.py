@@ -8,12 +8,11 @@ A Group with `n` answers has `n` Requests with the same prompt. The words of a r
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from nanocupy.engine.block_pool import BlockPool, Key
-from nanocupy.engine.detokenize import TextStream
 from nanocupy.engine.outputs import (
     Chunk,
     CompletionOutput,
@@ -23,7 +22,7 @@ from nanocupy.engine.outputs import (
     TokenLogprobs,
 )
 from nanocupy.engine.params import SamplingParams
-from nanocupy.engine.speculation import Guesses
+from nanocupy.text.detokenizer import TextStream
 
 
 class Status(Enum):
@@ -43,9 +42,13 @@ class Request:
     index: int  # which of the group's answers
     limit: int  # at most this many generated tokens (max_tokens, or the room)
     text: TextStream
-    want_prompt_logprobs: bool = False
+    stop_ids: Collection[int]  # the tokens that end it
 
+    params: SamplingParams = field(init=False)  # the group's
     tokens: list[int] = field(init=False)
+    num_prompt: int = field(init=False)
+    greedy: bool = field(init=False)
+    edits_logits: bool = field(init=False)
     num_computed: int = 0
     block_table: list[int] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)  # of its full blocks, as far as needed so far
@@ -53,46 +56,44 @@ class Request:
     followers: list[Request] = field(default_factory=list)  # held until our prompt is computed
     seen: dict[int, int] = field(default_factory=dict)  # token -> times generated (0: prompt only)
     preemptions: int = 0
-    guesses: Guesses = field(default_factory=Guesses)
 
     logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] | None = None  # None: not asked for
+    prompt_logprobs_missing: bool = False  # some position of the prompt must still be computed
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     cached_tokens: int | None = None  # set when first admitted
 
     def __post_init__(self) -> None:
-        self.tokens = list(self.group.prompt_ids)
-        if self.want_prompt_logprobs:
-            self.prompt_logprobs.append(None)  # nothing comes before the first token
+        self.params, self.tokens = self.group.params, list(self.group.prompt_ids)
+        self.num_prompt = len(self.tokens)
+        self.greedy, self.edits_logits = self.params.greedy, self.params.edits_logits
+        if self.params.prompt_logprobs is not None and self.index == 0:
+            self.prompt_logprobs = [None]  # nothing comes before the first token
+            self.prompt_logprobs_missing = self.num_prompt > 1
         if self.params.repetition_penalty != 1:
             self.seen = dict.fromkeys(self.tokens, 0)
 
     @property
-    def params(self) -> SamplingParams:
-        return self.group.params
-
-    @property
     def num_tokens(self) -> int:
+        """Tokens of prompt and answer."""
         return len(self.tokens)
 
     @property
-    def num_prompt(self) -> int:
-        return len(self.group.prompt_ids)
-
-    @property
     def num_generated(self) -> int:
+        """Tokens of the answer."""
         return len(self.tokens) - self.num_prompt
 
     @property
     def remaining(self) -> int:
-        """How many tokens are still to be computed before the next one can be sampled."""
+        """Tokens still to be computed before the next one can be sampled."""
         return len(self.tokens) - self.num_computed
 
-    @property
-    def prompt_logprobs_missing(self) -> bool:
-        """True while a recorded position of the prompt must still be computed, cached or not."""
-        return self.want_prompt_logprobs and len(self.prompt_logprobs) < self.num_prompt
+    def add_prompt_logprobs(self, logprobs: TokenLogprobs) -> None:
+        """Add the logprobs of the next position of the prompt."""
+        assert self.prompt_logprobs is not None
+        self.prompt_logprobs.append(logprobs)
+        self.prompt_logprobs_missing = len(self.prompt_logprobs) < self.num_prompt
 
     def append(self, token: int) -> None:
         """Add a sampled token."""
@@ -100,14 +101,14 @@ class Request:
         self.seen[token] = self.seen.get(token, 0) + 1
 
     def seen_with(self, ahead: Sequence[int]) -> dict[int, int]:
-        """`seen` as it would be with the tokens `ahead`, for those who must not change it."""
+        """Return `seen` as it will be after the tokens `ahead`; the request does not change."""
         seen = dict(self.seen) if ahead else self.seen
         for token in ahead:
             seen[token] = seen.get(token, 0) + 1
         return seen
 
     def key(self, pool: BlockPool, index: int) -> Key:
-        """What its full block `index` is found by."""
+        """Return the prefix-cache key of its full block `index`."""
         size = pool.block_size
         for i in range(len(self.keys), index + 1):
             parent = self.keys[-1] if self.keys else None
@@ -116,7 +117,7 @@ class Request:
         return self.keys[index]
 
     def output(self) -> CompletionOutput:
-        """What has been generated so far."""
+        """Return the answer as far as it has been generated."""
         logprobs = None if self.params.logprobs is None else list(self.logprobs)
         return CompletionOutput(
             index=self.index,
@@ -142,15 +143,14 @@ class Group:
     scheduled: float | None = None
     first_token: float | None = None
     error: str | None = None
-
-    @property
-    def finished(self) -> bool:
-        return all(request.finish_reason for request in self.requests)
+    unfinished: int = 0  # answers that have not ended
+    drafted: int = 0  # tokens guessed by speculation, and those of them that were right
+    accepted: int = 0
 
     def chunk(
         self, request: Request, text: str, tokens: list[int], logprobs: list[TokenLogprobs]
     ) -> Chunk:
-        """What one step added to `request`; the last chunk of all carries the whole output."""
+        """Return what one step added to `request`; the group's last chunk has the whole output."""
         return Chunk(
             request_id=self.id,
             index=request.index,
@@ -159,27 +159,27 @@ class Group:
             logprobs=None if self.params.logprobs is None else logprobs,
             finish_reason=request.finish_reason,
             stop_reason=request.stop_reason,
-            output=self.output() if self.finished else None,
+            output=None if self.unfinished else self.output(),
         )
 
     def output(self) -> RequestOutput:
-        """The whole request as it stands."""
+        """Return the output of all answers as they stand."""
         leader = self.requests[0]
         return RequestOutput(
             request_id=self.id,
             prompt=self.prompt,
             prompt_token_ids=list(self.prompt_ids),
             outputs=[request.output() for request in self.requests],
-            prompt_logprobs=leader.prompt_logprobs if leader.want_prompt_logprobs else None,
+            prompt_logprobs=leader.prompt_logprobs,
             cached_tokens=leader.cached_tokens or 0,
             metrics=Metrics(
                 arrival=self.arrival,
                 scheduled=self.scheduled,
                 first_token=self.first_token,
-                finished=time.monotonic() if self.finished else None,
+                finished=None if self.unfinished else time.monotonic(),
                 preemptions=sum(request.preemptions for request in self.requests),
             ),
             error=self.error,
-            drafted=sum(request.guesses.drafted for request in self.requests),
-            accepted=sum(request.guesses.accepted for request in self.requests),
+            drafted=self.drafted,
+            accepted=self.accepted,
         )

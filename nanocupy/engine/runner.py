@@ -22,8 +22,8 @@ from nanocupy.device.protocols import Device
 from nanocupy.engine.batch import Sampled, SampleRow, Scheduled
 from nanocupy.engine.buckets import Bucket, buckets, smallest, split_rows
 from nanocupy.engine.buffers import StepBuffers
+from nanocupy.engine.kv_cache import KVCacheConfig
 from nanocupy.engine.logprobs import sampled
-from nanocupy.engine.memory import KVPlan
 from nanocupy.engine.options import EngineOptions
 
 MIN_SAMPLES = 64  # rows of logits a step can hold at least: prompt_logprobs wants many
@@ -37,29 +37,29 @@ class ModelRunner:
         config: its configuration.
         device: where it runs.
         options: of the engine.
-        plan: how many KV blocks there are, and of what.
+        kv: how many KV blocks there are, and of what.
     """
 
     def __init__(
-        self, model: Any, config: Any, device: Device, options: EngineOptions, plan: KVPlan
+        self, model: Any, config: Any, device: Device, options: EngineOptions, kv: KVCacheConfig
     ) -> None:
         self.max_rows = options.max_num_batched_tokens
         self.max_seqs = options.max_num_seqs
         self.max_samples = max(self.max_seqs, MIN_SAMPLES)
-        self.block_size, self.num_blocks = plan.block_size, plan.num_blocks
-        self.max_model_len, self.vocab_size = plan.max_model_len, config.vocab_size
-        self.device, self.plan, self.row_invariant = device, plan, device.row_invariant
-        self.kv_dtype = plan.dtype
-        if len(model.layers) != plan.layers:
+        self.block_size, self.num_blocks = kv.block_size, kv.num_blocks
+        self.max_model_len, self.vocab_size = kv.max_model_len, config.vocab_size
+        self.device, self.kv, self.row_invariant = device, kv, device.row_invariant
+        self.kv_dtype = kv.dtype
+        if len(model.layers) != kv.layers:
             raise ValueError(
-                f"[runner] the model has {len(model.layers)} layers, config.json says {plan.layers}"
+                f"[runner] the model has {len(model.layers)} layers, config.json says {kv.layers}"
             )
-        self.tile = prefill_tile(plan.layout)
+        self.tile = prefill_tile(kv.layout)
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
         if device.fixed_grids:
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
-        self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, plan, self.vocab_size)
-        self.pages = plan.layout.empty(device, plan.layers)
+        self.buffers = StepBuffers(device, self.buckets[-1], self.max_seqs, kv, self.vocab_size)
+        self.pages = kv.layout.empty(device, kv.layers)
         self.program = Program(self._record(model), device)
         self.captured = options.capture
         self._graphs: list[Any] = []
@@ -80,7 +80,7 @@ class ModelRunner:
             to.device.block_tables,
             to.split,
         )
-        layout = self.plan.layout
+        layout = self.kv.layout
         caches = [PagedCache(layout, keys, values, meta) for keys, values in self.pages]
         logits = model(static(to.device.tokens, (rows, 1)), cache=caches)
         wanted = core.take(logits, static(to.device.sample_rows, (samples,)), 0)
@@ -116,42 +116,47 @@ class ModelRunner:
     # ---- a step
 
     def step(self, batch: Sequence[Scheduled]) -> list[Sampled]:
-        """Compute the chunks; one Sampled per SampleRow, in order."""
+        """Compute the chunks; return one Sampled per SampleRow, in order."""
         wanted, edits = self.fill(batch)
         self.run(len(batch), edits)
         return self.answers(wanted)
 
     def fill(self, batch: Sequence[Scheduled]) -> tuple[list[tuple[int, SampleRow]], int]:
-        """Write the step into the buffers; the wanted rows, and how many edits there are."""
+        """Write the step into the buffers; return the wanted rows and the number of edits."""
         wanted = self._fill_rows(batch)
         return wanted, self._fill_samples(wanted)
 
     def run(self, sequences: int, edits: int) -> None:
-        """Run the step that is written, and wait for it."""
+        """Run the step that is in the buffers, and wait for it."""
         self.buffers.send(sequences, edits)
-        self._graphs[self.size_needed()].run()
+        size = 0 if len(self._graphs) == 1 else self.size_needed()
+        self._graphs[size].run()
         self.buffers.receive()
 
     def size_needed(self) -> int:
-        """Which of `buckets` the step that is written needs."""
+        """Return the index in `buckets` of the smallest graph that holds the written step."""
         return smallest(self.buckets, Bucket(*map(int, self.buffers.host.counts)))
 
     def answers(self, wanted: list[tuple[int, SampleRow]]) -> list[Sampled]:
-        """What the step that has run gave for the wanted rows."""
-        answers, logits = self.buffers.answers, self._logits(wanted)
-        return [
-            sampled(row, int(answers.token[i]), answers.lse[i], logits[i])
-            for i, (_, row) in enumerate(wanted)
-        ]
-
-    def _logits(self, wanted: list[tuple[int, SampleRow]]) -> Any:
-        """The logits of the sampled rows where some logprobs are wanted; else a None for each."""
-        if all(row.top < 0 for _, row in wanted):
-            return [None] * len(wanted)
-        return self.device.read(self.program.outputs[2][: len(wanted)])
+        """Return what the step drew for the wanted rows; logprobs where a row asks for them."""
+        tokens = self.buffers.answers.token[: len(wanted)].tolist()
+        answers: list[Sampled] = []
+        logits = None
+        for i, (_, row) in enumerate(wanted):
+            if row.top < 0 or tokens[i] < 0:
+                answers.append(Sampled(tokens[i]))
+                continue
+            if logits is None:
+                logits = self.device.read(self.program.outputs[2][: len(wanted)])
+            answers.append(sampled(row, tokens[i], self.buffers.answers.lse[i], logits[i]))
+        return answers
 
     def _fill_rows(self, batch: Sequence[Scheduled]) -> list[tuple[int, SampleRow]]:
-        """Write where every row stands; the wanted rows as (row of the step, SampleRow)."""
+        """Write each token with its position, sequence and slot, and the block tables.
+
+        Returns:
+            The wanted rows as (row of the step, SampleRow).
+        """
         to, start = self.buffers.host, 0
         wanted: list[tuple[int, SampleRow]] = []
         for index, chunk in enumerate(batch):
@@ -165,7 +170,8 @@ class ModelRunner:
                 positions % self.block_size
             )
             to.block_tables[index, : len(table)] = table
-            wanted += [(start + row.row, row) for row in chunk.sample]
+            for row in chunk.sample:
+                wanted.append((start + row.row, row))
             start = stop
         assert start <= self.max_rows and len(wanted) <= self.max_samples
         assert len(batch) <= self.max_seqs
@@ -176,7 +182,7 @@ class ModelRunner:
         return wanted
 
     def _fill_samples(self, wanted: list[tuple[int, SampleRow]]) -> int:
-        """Write how every wanted row is sampled; how many edits there are in all."""
+        """Write how every wanted row is sampled; return the number of edits in all."""
         to, end = self.buffers.host, 0
         for i, (place, row) in enumerate(wanted):
             to.sample_rows[i] = place
@@ -191,7 +197,7 @@ class ModelRunner:
         return end
 
     def close(self) -> None:
-        """Give the memory back. Idempotent."""
+        """Release the memory. May be called again."""
         self.pages = []
         if program := self.__dict__.pop("program", None):
             program.close()

@@ -1,4 +1,4 @@
-"""Which tokens the next step computes.
+"""The scheduler decides which tokens the next step computes.
 
 One rule instead of two phases: each request has `num_computed` chasing `num_tokens`. A step has a
 budget of tokens: first one for each request that generates, then prompts in chunks, then new
@@ -13,15 +13,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from nanocupy.engine.batch import Scheduled
+from nanocupy.engine.batch import Scheduled, Speculator
 from nanocupy.engine.block_pool import BlockPool, Key
 from nanocupy.engine.request import Request, Status
 from nanocupy.engine.sampler import Sampler
-from nanocupy.engine.speculation import Speculator
 
 
 class Scheduler:
-    """The queues, and who holds which blocks. Only `schedule` and the methods below move them."""
+    """The queues of requests, and the blocks that each holds.
+
+    Requests and blocks move only in `schedule` and the methods below.
+
+    Args:
+        max_seqs: requests that run together.
+        max_rows, max_samples: tokens, and sampled rows, of one step.
+        chunk: tokens of one prompt in a step; None: as many as fit.
+        speculator: drafts tokens of requests that generate; None: no speculation.
+    """
 
     def __init__(
         self,
@@ -43,11 +51,11 @@ class Scheduler:
         self.max_samples = max_samples
         self.chunk = chunk or max_rows
         self.prefix_cache = prefix_cache
-        self.speculator = speculator or Speculator(0)
+        self.speculator = speculator
         self.waiting: OrderedDict[Request, None] = OrderedDict()  # in order; out of it in O(1)
         self.running: list[Request] = []  # oldest admission first
         self.failed: list[tuple[Request, Exception]] = []  # could not be scheduled this step
-        self._plan: list[Scheduled] = []
+        self._batch: list[Scheduled] = []
         self._rows = self._samples = 0  # what is left of this step's budget
 
     def add(self, requests: list[Request]) -> None:
@@ -61,20 +69,26 @@ class Scheduler:
             self.waiting[request] = None
 
     def schedule(self) -> list[Scheduled]:
-        """The next step. Blocks for it are allocated; nothing else is done until `advance`."""
-        self._plan, self.failed = [], []
+        """Plan the next step and allocate its blocks. Nothing is computed until `advance`."""
+        self._batch, self.failed = [], []
         self._rows, self._samples = self.max_rows, self.max_samples
-        for request in sorted(self.running, key=lambda r: r.remaining > 1):
-            if request.status is Status.RUNNING:  # still: nobody before it took its blocks
+        prefilling: list[Request] = []
+        for request in list(self.running):
+            if len(request.tokens) - request.num_computed > 1:
+                prefilling.append(request)
+            elif request.status is Status.RUNNING:  # else one before it took its blocks
+                self._try(self._continue, request)
+        for request in prefilling:
+            if request.status is Status.RUNNING:
                 self._try(self._continue, request)
         while self.waiting and self._try(self._admit, next(iter(self.waiting))):
             pass
-        drafts = self.speculator.drafts(self._plan, self._rows, self._samples)
-        self._plan = [self._lengthen(*pair) for pair in zip(self._plan, drafts, strict=True)]
-        return self._plan
+        if self.speculator is not None and self._batch:
+            self._add_drafts(self.speculator.draft(self._batch, self._rows, self._samples))
+        return self._batch
 
     def _try(self, action: Callable[[Request], bool], request: Request) -> bool:
-        """A failure while scheduling one request is that request's alone."""
+        """Run `action`; an exception ends this request alone."""
         try:
             return action(request)
         except Exception as error:
@@ -82,19 +96,23 @@ class Scheduler:
             return False
 
     def _continue(self, request: Request) -> bool:
-        """Plan the next tokens of a running request; False where its own blocks had to go."""
-        count = self._share(request)
-        wanted = self.pool.blocks_for(request.num_computed + count)
-        while (need := wanted - len(request.block_table)) > 0:
-            blocks = self.pool.allocate(need)
-            if blocks is not None:
-                request.block_table += blocks
-                break
+        """Plan the next tokens of a running request; False where it was preempted itself."""
+        count = self._chunk_size(request)
+        room = len(request.block_table) * self.pool.block_size
+        if request.num_computed + count > room and not self._grow(request, count):
+            return False
+        self._append(request, count)
+        return True
+
+    def _grow(self, request: Request, count: int) -> bool:
+        """Get blocks for `count` more tokens, preempting the newest; False if that is itself."""
+        need = self.pool.blocks_for(request.num_computed + count) - len(request.block_table)
+        while (blocks := self.pool.allocate(need)) is None:
             victim = self.running[-1]
             self._preempt(victim)
             if victim is request:
                 return False
-        self._schedule(request, count)
+        request.block_table += blocks
         return True
 
     def _admit(self, request: Request) -> bool:
@@ -120,17 +138,19 @@ class Scheduler:
             request.cached_tokens = request.num_computed
         if request.group.scheduled is None:
             request.group.scheduled = time.monotonic()
-        self._schedule(request, self._share(request))
+        self._append(request, self._chunk_size(request))
         return True
 
-    def _share(self, request: Request) -> int:
-        """How many tokens of `request` the rest of the budget allows."""
-        count = min(request.remaining, self._rows, self.chunk)
+    def _chunk_size(self, request: Request) -> int:
+        """Return how many tokens of `request` the rest of the budget allows."""
+        remaining = len(request.tokens) - request.num_computed
+        count = min(remaining, self._rows, self.chunk)
         if request.prompt_logprobs_missing:
             return min(count, self._samples)
-        return min(count, request.remaining - (self._samples == 0))
+        return min(count, remaining - (self._samples == 0))
 
-    def _schedule(self, request: Request, count: int) -> None:
+    def _append(self, request: Request, count: int) -> None:
+        """Put the next `count` tokens of `request` into the batch."""
         if not count:
             return
         rows = self.sampler.rows(request, count)
@@ -138,21 +158,25 @@ class Scheduler:
         tokens = request.tokens[start : start + count]
         self._rows -= count
         self._samples -= len(rows)
-        self._plan.append(Scheduled(request, start, tokens, request.block_table, rows))
+        self._batch.append(Scheduled(request, start, tokens, request.block_table, rows))
 
-    def _lengthen(self, item: Scheduled, draft: list[int]) -> Scheduled:
-        """`item` with `draft` behind it, where blocks are left: nobody gives one up for a guess."""
-        request = item.request
-        need = self.pool.blocks_for(request.num_tokens + len(draft)) - len(request.block_table)
-        if not draft or (blocks := self.pool.allocate(max(need, 0))) is None:
-            return item
-        request.block_table += blocks
-        rows = self.sampler.rows(request, 1, draft)
-        return replace(item, tokens=item.tokens + draft, sample=rows, draft=draft)
+    def _add_drafts(self, drafts: list[list[int]]) -> None:
+        """Append each request's draft to its tokens where blocks are free; none is preempted."""
+        for index, draft in enumerate(drafts):
+            if not draft:
+                continue
+            item = self._batch[index]
+            request = item.request
+            need = self.pool.blocks_for(request.num_tokens + len(draft)) - len(request.block_table)
+            if (blocks := self.pool.allocate(max(need, 0))) is None:
+                continue
+            request.block_table += blocks
+            rows = self.sampler.rows(request, 1, draft)
+            self._batch[index] = replace(item, tokens=item.tokens + draft, sample=rows, draft=draft)
 
     def _preempt(self, request: Request) -> None:
-        """Give up the blocks of the newest running request; it is the next to be admitted."""
-        assert all(item.request is not request for item in self._plan)
+        """Free the blocks of the newest running request; it is the next to be admitted."""
+        assert all(item.request is not request for item in self._batch)
         self.running.remove(request)
         self._release(request)
         request.preemptions += 1
@@ -165,24 +189,24 @@ class Scheduler:
         request.num_computed = 0
 
     def advance(self, request: Request, count: int) -> None:
-        """`count` more tokens of `request` are computed: its full blocks can be found now."""
+        """Count `count` more computed tokens of `request`; its full blocks can be found now."""
         old, request.num_computed = request.num_computed, request.num_computed + count
         if self.prefix_cache:
             size = self.pool.block_size
             for index in range(old // size, request.num_computed // size):
                 self.pool.register(request.block_table, index, request.key(self.pool, index))
-        if request.num_computed >= request.num_prompt:
-            self._let_go(request)
+        if request.followers and request.num_computed >= request.num_prompt:
+            self._release_followers(request)
 
-    def keep(self, request: Request, count: int) -> None:
-        """`count` tokens of the draft of `request` stand: count them, give back other blocks."""
+    def accept_draft(self, request: Request, count: int) -> None:
+        """Count the first `count` tokens of a draft as computed; free the blocks of the others."""
         self.advance(request, count)
         used = self.pool.blocks_for(request.num_computed)
         self.pool.free(request.block_table[used:])
         del request.block_table[used:]
 
     def finish(self, request: Request, *, trusted: bool = True) -> None:
-        """Take `request` out, whatever its state; not `trusted`: nobody may reuse its blocks."""
+        """Remove `request` in any state. Not `trusted`: its blocks leave the prefix cache."""
         if request.status is Status.RUNNING:
             self.running.remove(request)
         elif request.status is Status.WAITING:
@@ -192,10 +216,12 @@ class Scheduler:
                 self.pool.forget(block)
         self._release(request)
         request.status = Status.FINISHED
-        self._let_go(request)
+        self._release_followers(request)
+        if self.speculator is not None:
+            self.speculator.forget(request)
 
-    def _let_go(self, leader: Request) -> None:
-        """The prompt is computed, or never will be: those who share it are next in the queue."""
+    def _release_followers(self, leader: Request) -> None:
+        """Queue the requests that waited for the prompt they share with `leader`."""
         for follower in reversed(leader.followers):
             if follower.status is Status.HELD:
                 follower.status = Status.WAITING
@@ -207,7 +233,7 @@ class Scheduler:
         self.waiting.move_to_end(request, last=False)
 
     def _keys(self, request: Request) -> Iterator[Key]:
-        """Keys of the blocks a lookup may use; at least one token is always computed."""
+        """Yield the keys of blocks a lookup may use; at least one token is always computed."""
         if self.prefix_cache and not request.prompt_logprobs_missing:
             for index in range((request.num_tokens - 1) // self.pool.block_size):
                 yield request.key(self.pool, index)

@@ -7,25 +7,26 @@ on the right history and counts too. The first that differs is still a token; wh
 dropped.
 
 Guesses cost time, so they have to pay: see `Trust` for how many are made, `StepTimes` for what
-they cost. What they lose all the same is bounded: `Speculator` keeps an account of it, for all
+they cost. What they lose all the same is bounded: `PromptLookup` keeps an account of it, for all
 requests together.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from nanocupy.engine.drafting import SIZES, Drafter, draft
-from nanocupy.engine.step_times import StepTimes
+from nanocupy.engine.drafting import SIZES, Drafter, repeat_from
 
 if TYPE_CHECKING:
     from nanocupy.engine.batch import Sampled, Scheduled
+    from nanocupy.engine.request import Request
 
-MOST = 16  # tokens drafted per request and step, where nobody says
 START = dict(zip(SIZES, (0.9, 0.6, 0.4), strict=True))  # chances before anything is known
 LEARN = 0.4  # how much the newest draft counts in a chance
 SURE, CHEAP = 0.97, 0.02  # no chance is above, no price below
@@ -33,20 +34,10 @@ PAUSE, LONGEST_PAUSE = 4, 256
 LOSS = 0.01  # the part of all tokens that guesses may cost in the long run
 CREDIT = 4.0  # tokens that guesses which promise to pay may cost before that
 SAVED = 8.0  # tokens gained by guesses that later ones may lose again
-
-
-def most_drafted(speculate: int | None, row_invariant: bool) -> int:
-    """How many tokens a request may have drafted in a step, by the option and the device.
-
-    Raises:
-        ValueError: drafts are asked for where they could change tokens.
-    """
-    if speculate and not row_invariant:
-        raise ValueError(
-            f"[EngineOptions] speculate={speculate} needs a device on which a token does not "
-            "depend on what else is in its step, and that is the CPU: leave it out or give 0"
-        )
-    return (MOST if row_invariant else 0) if speculate is None else speculate
+KEPT = 7  # times that are remembered; of plain steps the median counts, against disturbed ones
+FRESH = 32  # steps with drafts after which the time of one without is measured again
+GUESS, WEIGHT = 0.25, 8  # the price before any is measured, and for how many rows that stands
+HIGHEST = 2.0  # price that is believed: one row more is measured badly among many
 
 
 @dataclass
@@ -75,44 +66,34 @@ class Trust:
         self.next_pause = min(2 * self.next_pause, LONGEST_PAUSE)
         return 1
 
-    def settle(self, drafted: int, accepted: int) -> None:
-        """Of `drafted` tokens the first `accepted` were right."""
+    def update(self, drafted: int, accepted: int) -> None:
+        """Learn that of `drafted` tokens the first `accepted` were right."""
         seen = 1.0 if accepted == drafted else accepted / (accepted + 1)
         self.chance = min(self.chance + LEARN * (seen - self.chance), SURE)
 
 
-@dataclass
-class Guesses:
-    """What one request needs to be guessed, and how that went."""
+class RequestDrafts:
+    """What is known of one request: where its tokens stood before, and how far to follow that."""
 
-    drafter: Drafter = field(default_factory=Drafter)
-    trust: dict[int, Trust] = field(
-        default_factory=lambda: {size: Trust(chance) for size, chance in START.items()}
-    )
-    size: int = SIZES[-1]  # of the match that the last draft came from
-    drafted: int = 0
-    accepted: int = 0
+    def __init__(self) -> None:
+        self.drafter = Drafter()
+        self.trust = {size: Trust(chance) for size, chance in START.items()}
+        self.size = SIZES[-1]  # of the match that the last draft came from
 
     def draft(self, tokens: Sequence[int], price: float, most: int, may_try: bool) -> list[int]:
-        """At most `most` tokens that may follow; none where they would not pay."""
+        """Return at most `most` tokens that may follow; none where they would not pay."""
         found = self.drafter.find(tokens)
         if found is None or most < 1:
             return []
         self.size, start = found
-        return draft(tokens, start, min(self.trust[self.size].length(price, may_try), most))
-
-    def settle(self, drafted: int, accepted: int) -> None:
-        """Of the last draft the first `accepted` tokens were right."""
-        self.trust[self.size].settle(drafted, accepted)
-        self.drafted += drafted
-        self.accepted += accepted
+        return repeat_from(tokens, start, min(self.trust[self.size].length(price, may_try), most))
 
 
-class Speculator:
-    """Decides what is drafted in a step, and what of it stands.
+class PromptLookup:
+    """The engine's `Speculator`: drafts what followed the same tokens before.
 
     Args:
-        most: tokens drafted per request and step; 0 = none.
+        most: tokens drafted per request and step.
         clock: seconds, for the times of steps.
     """
 
@@ -120,50 +101,105 @@ class Speculator:
         self.most = most
         self.clock = clock
         self.times = StepTimes()
-        self.right = 0  # drafted tokens of this step that stand
-        self.debt = 0.0  # tokens that could have been made in the time that guesses have lost
+        self.debt = 0.0  # tokens that could have been made in the time that drafts have lost
+        self._accepted = 0  # drafted tokens of this step that were right
+        self._start = 0.0  # of this step
+        self._requests: dict[Request, RequestDrafts] = {}
 
-    def drafts(self, plan: Sequence[Scheduled], rows: int, samples: int) -> list[list[int]]:
-        """A draft, mostly empty, for each request of a step that leaves `rows` and `samples`.
-
-        Steps with prompts get none: their rows are better used, and their times say nothing.
-        """
-        price = self.times.price(len(plan)) if self.most and _generates(plan) else None
+    def draft(self, batch: Sequence[Scheduled], rows: int, samples: int) -> list[list[int]]:
+        """Guess what follows each request. Steps with prompts get no drafts: their rows are
+        better used, and their times say nothing."""
+        self._start = self.clock()
+        price = self.times.price(len(batch)) if _all_decode(batch) else None
         if price is None or self.debt > CREDIT:
-            return [[] for _ in plan]
+            return []
         left = min(rows, samples)
-        found: list[list[int]] = []
-        for index, item in enumerate(plan):
-            request, share = item.request, left // (len(plan) - index)
-            most = min(self.most, share, request.limit - request.num_generated - 1)
-            may_try = self.debt <= 0 and not any(found)  # one in a step is enough
-            found.append(request.guesses.draft(request.tokens, price, most, may_try))
-            left -= len(found[-1])
-        return found
+        drafts: list[list[int]] = []
+        may_try = self.debt <= 0
+        for index, item in enumerate(batch):
+            request, share = item.request, left // (len(batch) - index)
+            most = min(
+                self.most, share, request.limit + request.num_prompt - len(request.tokens) - 1
+            )
+            if (known := self._requests.get(request)) is None:
+                known = self._requests[request] = RequestDrafts()
+            draft = known.draft(request.tokens, price, most, may_try)
+            may_try = may_try and not draft  # one attempt in a step is enough
+            left -= len(draft)
+            drafts.append(draft)
+        return drafts
 
     def verify(self, item: Scheduled, sampled: list[Sampled]) -> list[Sampled]:
-        """Those of the answers to `item` that were computed on the right tokens."""
-        if not item.draft:
-            return sampled
+        """Return the answers to `item` that were computed on the right tokens."""
         right = 0
         while right < len(item.draft) and sampled[right].token == item.draft[right]:
             right += 1
-        item.request.guesses.settle(len(item.draft), right)
-        self.right += right
+        known, group = self._requests[item.request], item.request.group
+        known.trust[known.size].update(len(item.draft), right)
+        group.drafted += len(item.draft)
+        group.accepted += right
+        self._accepted += right
         return sampled[: right + 1]
 
-    def observe(self, plan: Sequence[Scheduled], start: float) -> None:
-        """The step that began at `start` of the clock is done."""
-        if self.most and _generates(plan):
-            drafted = sum(len(item.draft) for item in plan)
-            cost = self.times.add(len(plan), drafted, self.clock() - start)
-            self.debt -= min(LOSS * len(plan), max(self.debt, 0.0))
-            self.debt = max(self.debt + cost - self.right, -SAVED)
-        self.right = 0
+    def end_step(self, batch: Sequence[Scheduled]) -> None:
+        """Learn from the time of a step in which every request generates."""
+        if _all_decode(batch):
+            drafted = 0
+            for item in batch:
+                drafted += len(item.draft)
+            cost = self.times.add(len(batch), drafted, self.clock() - self._start)
+            self.debt -= min(LOSS * len(batch), max(self.debt, 0.0))
+            self.debt = max(self.debt + cost - self._accepted, -SAVED)
+        self._accepted = 0
+
+    def forget(self, request: Request) -> None:
+        """Drop the state of a request that has ended."""
+        self._requests.pop(request, None)
 
 
-def _generates(plan: Sequence[Scheduled]) -> bool:
+def _all_decode(batch: Sequence[Scheduled]) -> bool:
     """True where every request of the step generates: all its rows are drawn."""
-    return bool(plan) and all(
-        len(item.tokens) == len(item.sample) and item.sample[0].target < 0 for item in plan
-    )
+    for item in batch:
+        if len(item.tokens) != len(item.sample) or item.sample[0].target >= 0:
+            return False
+    return bool(batch)
+
+
+class StepTimes:
+    """Times of steps in which every request generates, by how many requests there are."""
+
+    def __init__(self) -> None:
+        self._plain: dict[int, deque[float]] = {}
+        self._drafts: dict[int, deque[tuple[int, float]]] = {}  # (rows, what they cost in tokens)
+        self._age: dict[int, int] = {}  # steps with drafts since the last without
+
+    def add(self, requests: int, drafted: int, seconds: float) -> float:
+        """A step of `requests` with `drafted` more tokens took `seconds`.
+
+        Returns:
+            How many tokens would have been made without drafts in the time that these took.
+        """
+        if not drafted:
+            self._plain.setdefault(requests, deque(maxlen=KEPT)).append(seconds)
+            self._age[requests] = 0
+            return 0.0
+        token = median(self._plain[requests]) / requests if requests in self._plain else 0.0
+        if not token:
+            return 0.0
+        cost = min(max(seconds / token - requests, 0.0), HIGHEST * drafted)
+        self._drafts.setdefault(requests, deque(maxlen=KEPT)).append((drafted, cost))
+        self._age[requests] += 1
+        return cost
+
+    def price(self, requests: int) -> float | None:
+        """What a drafted token costs: the part of the time in which a token is made without.
+
+        A draft pays where it is right more often than this. None where a step without drafts has
+        to be measured first.
+        """
+        if self._age.get(requests, FRESH) >= FRESH:
+            return None
+        rows, total = WEIGHT, WEIGHT * GUESS
+        for drafted, cost in self._drafts.get(requests, ()):
+            rows, total = rows + drafted, total + cost
+        return total / rows

@@ -1,8 +1,8 @@
-"""A folder per operation: what it is, and how each kind of device runs it.
+"""One folder per operation: its contract, and how each kind of device runs it.
 
 `kernels/rms_norm/__init__.py` is the contract and the NumPy reference. `cpu.py` and `cuda.py` have
 the same launch functions, one for each kind of device; `cpu_body.py` is the CPU kernel, in Numba.
-CUDA kernels are `cuda_kernels/*.cu`.
+CUDA kernels are `cuda_kernels/*.cu`. `kernel.py` has what launches are made of.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import fixed_rows
+from nanocupy.dtypes import DTYPES, bfloat16
 from nanocupy.kernels import attention, launches_of, quantize, rope
 
-LAUNCHES = launches_of("cpu")
+CPU = launches_of("cpu")
 HIDDEN, MLP, HEADS, KV_HEADS, HEAD_DIM = 576, 1536, 9, 3, 64  # SmolLM2-135M
 PREFILL, CONTEXT = 256, 1024
 REPEAT = 100  # launches of what takes microseconds, to measure it and not the first wake-up
@@ -122,8 +122,7 @@ def _weight(form: str) -> Any:
     copies = -(-(128 << 20) * 8 // (BITS[form] * MLP * HIDDEN))  # more than a cache holds
     shape = (copies * MLP, HIDDEN)
     if form[0] not in "qs":
-        kinds: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
-        return rng.standard_normal(shape, dtype=np.float32).astype(kinds[form])
+        return rng.standard_normal(shape, dtype=np.float32).astype(DTYPES[form])
     bits = int(form[1:])
     codes = rng.integers(0, 2**32, (shape[0], HIDDEN * bits // 32), dtype=np.uint32)
     scales = rng.random((shape[0], HIDDEN // 32)).astype(np.float16)
@@ -132,7 +131,7 @@ def _weight(form: str) -> Any:
 
 
 def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case:
-    (whole,) = LAUNCHES.linear.pack(device, [_weight(form)], activations)
+    (whole,) = CPU.linear.pack(device, [_weight(form)], activations)
     weight = whole if rows == 1 else replace(whole, n=MLP)
     count = fixed_rows(device, rows)
     x, stride = device.empty((rows, HIDDEN), np.float32), 4 * HIDDEN
@@ -140,16 +139,15 @@ def _linear(device: Any, form: str, rows: int, activations: str = "i16") -> Case
     if codes := weight.codes:
         source, stride = x, codes.row_bytes(HIDDEN)
         x = device.empty((rows, stride), np.uint8)
-        device.capture(
-            [LAUNCHES.quantize.launch(device, x, source, count, HIDDEN, codes, x_stride=HIDDEN)]
-        ).run()
+        how = (source, count, HIDDEN, codes)
+        device.capture([CPU.quantize.launch(device, x, *how, x_stride=HIDDEN)]).run()
     elif weight.activations == "bf16":
         source, stride = x, 2 * HIDDEN
-        x = device.empty(x.shape, ml_dtypes.bfloat16)
-        device.capture([LAUNCHES.cast.launch(device, x, source, count, HIDDEN)]).run()
+        x = device.empty(x.shape, bfloat16)
+        device.capture([CPU.cast.launch(device, x, source, count, HIDDEN)]).run()
     out = device.empty((rows, weight.n), np.float32)
     strides = {"x_stride": stride, "out_stride": 4 * weight.n}
-    graph = device.capture(LAUNCHES.linear.launch(device, weight, x, out, count, **strides))
+    graph = device.capture(CPU.linear.launch(device, weight, x, out, count, **strides))
     work = 2 * rows * weight.n * HIDDEN
     limit = "read" if rows == 1 else LIMITS[weight.activations]
     name = f"linear {form}" if activations == "i16" else f"linear {form} {activations}"
@@ -170,22 +168,16 @@ def _row_wise(device: Any, rows: int) -> Iterator[Case]:
     table = device.asarray(rope.table(rope.frequencies(HEAD_DIM, 1e4), 64))
     positions = device.empty((rows,), np.int32)
     heads = {"heads": HEADS, "head_dim": HEAD_DIM}
-    turn = LAUNCHES.rope.launch(device, out, x, positions, table, count, **heads)
-    launches = {
-        "rms_norm": (LAUNCHES.rms_norm.launch(device, out, x, weight, 1e-5, count), HIDDEN, 2, 4),
-        "add": (
-            LAUNCHES.elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN),
-            HIDDEN,
-            3,
-            1,
-        ),
-        "silu_mul": (LAUNCHES.silu_mul.launch(device, out, x, x, count, MLP), MLP, 3, 20),
-        "quantize": (
-            LAUNCHES.quantize.launch(device, record, x, count, MLP, codes, x_stride=MLP),
-            MLP,
-            2,
-            6,
-        ),
+    norm = CPU.rms_norm.launch(device, out, x, weight, 1e-5, count)
+    add = CPU.elementwise.launch_binary(device, "add", out, x, x, count, HIDDEN)
+    gated = CPU.silu_mul.launch(device, out, x, x, count, MLP)
+    rounding = CPU.quantize.launch(device, record, x, count, MLP, codes, x_stride=MLP)
+    turn = CPU.rope.launch(device, out, x, positions, table, count, **heads)
+    launches = {  # launch, width, passes over memory, operations of an element
+        "rms_norm": (norm, HIDDEN, 2, 4),
+        "add": (add, HIDDEN, 3, 1),
+        "silu_mul": (gated, MLP, 3, 20),
+        "quantize": (rounding, MLP, 2, 6),
         "rope": (turn, HIDDEN, 2, 3),
     }
     for name, (launch, width, passes, work) in launches.items():

@@ -1,13 +1,15 @@
-"""What a kernel's contract file needs, free of compilers until a kernel is run."""
+"""The kinds of kernels, and how they take arguments. Compilers are loaded when a kernel runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 
 
 class CpuKernel:
@@ -45,14 +47,17 @@ class CpuKernel:
 def indices(arguments: Any, start: int = 0) -> Any:
     """The position of each argument of a kernel, by name.
 
-    `arguments` is a NamedTuple class. A launch passes an instance of it; the kernel's body, which
-    gets an array `a` of words, reads `a[A.rows]` with `A = indices(RopeArgs)`. `start`:
-    the position of the first, where others come before.
+    A launch passes an instance of a NamedTuple class. The kernel's body, which gets an array `a` of
+    words, reads `a[A.rows]` with `A = indices(RopeArgs)`.
+
+    Args:
+        arguments: the class.
+        start: the position of the first argument, where others come before.
     """
     return arguments(*range(start, start + len(arguments._fields)))
 
 
-def float_argument(device: Any, value: float) -> Any:
+def float_argument(device: Device, value: float) -> DeviceArray:
     """A float as an argument of a CPU kernel: the address of one on the device."""
     return device.asarray(np.array([value], np.float32))
 
@@ -86,52 +91,32 @@ class WrittenKernel(CudaKernel):
     text: str
 
 
-class Gemm:
-    """The library's matrix product, out[m, n] = x[m, k] . weight[n, k]^T, f32 accumulation.
+class LibraryKernel:
+    """What a library does on CUDA where there is no kernel of ours."""
 
-    Arguments of its Launch: (out, x, weight, m, n, k, out_stride, accumulate): device arrays (x and
-    weight contiguous and of one dtype, out f32 with rows out_stride elements apart), plain ints,
-    and whether the product is added to what out holds.
-    """
-
-    name = "gemm"
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
-GEMM = Gemm()
+GEMM = LibraryKernel("gemm")
+"""out[m, n] = x[m, k] . weight[n, k]^T with f32 sums, by cuBLAS.
 
+Arguments: (out, x, weight, m, n, k, out_stride, accumulate). x and weight are contiguous and of one
+dtype; out is f32, its rows out_stride elements apart. accumulate: the product is added to out.
+"""
+ALL_REDUCE = LibraryKernel("all_reduce")
+"""The sum or the max of every rank's x, on all ranks, by NCCL.
 
-class AllReduce:
-    """The sum, or the largest, of every rank's x, on all ranks; carried out by NCCL.
+Arguments: (x, out, count, how), x and out of one dtype or the same array; how is "sum" or "max".
+"""
+GATHER_COLUMNS = LibraryKernel("gather_columns")
+"""Every rank's columns side by side, on all ranks, by NCCL.
 
-    Arguments of its Launch: (x, out, count, how): device arrays of one dtype (out may be x), a
-    plain int, and "sum" or "max".
-    """
+Arguments: (x, out, scratch, rows, widths), arrays of one dtype: x [rows, widths[rank]],
+out [rows, sum(widths)], scratch with as many elements as out; widths has one int a rank.
+"""
 
-    name = "all_reduce"
-
-
-class GatherColumns:
-    """Every rank's columns side by side, on all ranks; carried out by NCCL.
-
-    Arguments of its Launch: (x, out, scratch, rows, widths): device arrays of one dtype, x
-    [rows, widths[rank]], out [rows, sum(widths)] and scratch of as many elements as out; a plain
-    int, and a tuple of one plain int a rank.
-    """
-
-    name = "gather_columns"
-
-
-ALL_REDUCE, GATHER_COLUMNS = AllReduce(), GatherColumns()
-
-C_TYPES = {
-    np.dtype(np.float32): "float",
-    np.dtype(np.float16): "__half",
-    np.dtype(ml_dtypes.bfloat16): "__nv_bfloat16",
-}
-
-FLOATS: dict[np.dtype[Any], str] = {
-    np.dtype(np.float32): "f32",
-    np.dtype(np.float16): "f16",
-    np.dtype(ml_dtypes.bfloat16): "bf16",
-}
-"""What kernels' names call a dtype."""
+MakeLaunches = Callable[[Rows], Launch | Iterable[Launch]]
+"""The launches of an operation for as many rows as there can be."""
+Shared = Callable[[Any, Callable[[], Any]], Any]
+"""shared(key, make): working memory that launches of one size share, made once."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.core import array
-from nanocupy.core.recorder.experts import Expert, dense_experts, packed_experts
+from nanocupy.core.recorder.experts import dense_experts, packed_experts
+from nanocupy.kernels.experts import Expert
 from nanocupy.nn import Linear, Module
 
 

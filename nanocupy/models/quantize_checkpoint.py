@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint import Checkpoint
-from nanocupy.checkpoint.header import DTYPES, FLOATS
-from nanocupy.checkpoint.progress import Advance, bar
+from nanocupy.checkpoint.header import FLOATS
 from nanocupy.checkpoint.quantization import BITS, GROUPS
 from nanocupy.checkpoint.writer import Entry, new_folder, write_json, write_shards
 from nanocupy.core.maths.quantized import quantize_rows
 from nanocupy.files import TOKENIZER_BYTES, checked
 from nanocupy.kernels.linear import dequantize
 from nanocupy.models.load import match, to_quantize
+from nanocupy.progress import Advance, bar
 from nanocupy.utils import tree_flatten
 
 _COPIED = (".json", ".jinja", ".model", ".txt")
@@ -68,7 +68,7 @@ def convert(
     bits: int = 4,
     group_size: int = 64,
     shard_bytes: int = 5 << 30,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Converted:
     """Quantise the model in the folder `source` into the folder `out`, which must not exist yet.
 
@@ -131,11 +131,11 @@ class _Tensor:
             raise ValueError(f"tensor '{info.name}' is {info.dtype}: expected {', '.join(FLOATS)}")
         stack = (len(self.sources),) if self.stacked else ()
         if self.form is None:
-            return {self.name: _entry(info.dtype, (*stack, *info.shape))}
+            return {self.name: Entry.of(info.dtype, (*stack, *info.shape))}
         (bits, group), (n, k) = self.form, info.shape
-        numbers = _entry(info.dtype, (*stack, n, k // group))
+        numbers = Entry.of(info.dtype, (*stack, n, k // group))
         module = self.name.removesuffix(".weight")
-        codes = _entry("U32", (*stack, n, k * bits // 32))
+        codes = Entry.of("U32", (*stack, n, k * bits // 32))
         return {self.name: codes, f"{module}.scales": numbers, f"{module}.biases": numbers}
 
     @property
@@ -157,10 +157,6 @@ class _Tensor:
         report.quantized += 1
         report._sums += _errors(w, words, exact, rounded, bits)
         return words, *rounded
-
-
-def _entry(dtype: str, shape: tuple[int, ...]) -> Entry:
-    return Entry(dtype, shape, DTYPES[dtype].itemsize * int(np.prod(shape, dtype=np.int64)))
 
 
 def _tensors(checkpoint: Checkpoint, report: Converted) -> list[_Tensor]:

@@ -13,10 +13,10 @@ import numpy as np
 from nanocupy import core
 from nanocupy.core import array
 from nanocupy.core.recorder.arrays import shared, uniform
-from nanocupy.core.recorder.dtypes import uint32
 from nanocupy.core.recorder.fused import rms_norm
 from nanocupy.core.recorder.packed import packed_embedding, packed_linear
 from nanocupy.core.recorder.rotary import rope
+from nanocupy.dtypes import uint32
 from nanocupy.kernels.linear import PackedWeight, dequantize
 from nanocupy.nn.module import Module
 

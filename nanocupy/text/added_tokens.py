@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanocupy.files import read_json_if_there
-from nanocupy.text.files import (
+from nanocupy.text.special_tokens import (
     NAMED,
     extra_tokens,
     named_tokens,

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.text.files import special_token_texts
 from nanocupy.text.messages import (
     KNOWN_ROLES,
     ContentForms,
@@ -27,7 +26,8 @@ from nanocupy.text.messages import (
     with_arguments,
     with_contents,
 )
-from nanocupy.text.sandbox import Template, flags, join, marked, written
+from nanocupy.text.sandbox import Template, flags, join, marked, template_text
+from nanocupy.text.special_tokens import special_token_texts
 from nanocupy.text.template_files import DEFAULT, template_sources
 from nanocupy.text.tokenizer import Span, Tokenizer
 
@@ -68,7 +68,7 @@ class ChatTemplate:
         return made
 
     def _set(self, sources: dict[str, str], texts: Mapping[str, str]) -> None:
-        own = {role: written(text) for role, text in texts.items()}
+        own = {role: template_text(text) for role, text in texts.items()}
         self._templates = {name: _Named(source, own) for name, source in sources.items()}
         # Every chat has one that no name is needed for, except among several without a default.
         others = [name for name in sources if name != "tool_use"] or list(sources)
@@ -256,7 +256,7 @@ class _Named:
         return self._template.render({**self._texts, **given}, 4 * (size(given) + _EXTRA_TEXT))
 
 
-_TAG = written("CONTINUE_FINAL_MESSAGE_TAG ")
+_TAG = template_text("CONTINUE_FINAL_MESSAGE_TAG ")
 """transformers' own: some templates know it."""
 
 
@@ -309,14 +309,14 @@ class _Marks:
                 changed[name] = self._text(value) if isinstance(value, str) else value
         if isinstance(message.get("content"), list):
             changed["content"] = [self._part(part, role) for part in message["content"]]
-        return {**changed, "role": written(role)}
+        return {**changed, "role": template_text(role)}
 
     def _part(self, part: Any, role: str) -> Any:
         if not isinstance(part, dict):
             return part
         changed = dict(part)
         if part.get("type") in _KNOWN_TYPES:
-            changed["type"] = written(part["type"])
+            changed["type"] = template_text(part["type"])
         if role == "assistant" and isinstance(part.get("text"), str):
             changed["text"] = self._text(part["text"])
         return changed

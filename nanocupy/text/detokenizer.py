@@ -1,21 +1,16 @@
-"""Detokenizer: token by token to text, without ever giving out half a character."""
+"""From tokens to text that can be shown: never half a character, never part of a stop string."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
+from nanocupy.text.stop_strings import StopStrings
 from nanocupy.text.tokenizer import Tokenizer
 
 _HALF = "\ufffd"
 _CONTEXT = 6  # tokens of the prompt that a first token's spacing may depend on
 _LONGEST = 16  # tokens that wait for a character to be whole; one has at most 4 bytes
-
-
-class _State(Protocol):
-    def feed(self, token_id: int) -> str: ...
-    def finish(self) -> str: ...
 
 
 class Detokenizer:
@@ -25,20 +20,90 @@ class Detokenizer:
     `tokenizer.decode(ids)`. For others (sentencepiece) it is what `ids` add to the decoded
     prompt, as long as bytes make whole characters. Errors (an id below 0) are ValueErrors of this
     object alone.
+
+    Attributes:
+        feed: returns the whole characters that a token completes; often "" or a word.
+        finish: returns what is left once no token follows; half a character shows as U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = ()) -> None:
-        self._state: _State = (
-            _Bytes(tokenizer) if tokenizer.byte_level else _Window(tokenizer, prompt_ids)
-        )
+        decoder = _Bytes(tokenizer) if tokenizer.byte_level else _Window(tokenizer, prompt_ids)
+        self.feed: Callable[[int], str] = decoder.feed
+        self.finish: Callable[[], str] = decoder.finish
 
-    def feed(self, token_id: int) -> str:
-        """The whole characters that this token completes; often "" or a word."""
-        return self._state.feed(token_id)
 
-    def finish(self) -> str:
-        """What is left once no token follows: half a character shows as U+FFFD."""
-        return self._state.finish()
+class TextStream:
+    """The text of one answer, token by token, cut before its stop strings.
+
+    Without a detokenizer the text is empty and nothing stops. `hidden` is the text of each token
+    that is not shown: stop strings may spell it.
+    """
+
+    def __init__(
+        self,
+        detokenizer: Detokenizer | None = None,
+        stops: StopStrings | None = None,
+        hidden: Mapping[int, str] | None = None,
+    ) -> None:
+        self._detokenizer = detokenizer
+        self._stops = stops
+        self._hidden = hidden or {}
+        self._parts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """All text given out so far."""
+        if len(self._parts) > 1:
+            self._parts = ["".join(self._parts)]
+        return self._parts[0] if self._parts else ""
+
+    def feed(self, token: int, *, may_stop: bool = True) -> tuple[str, str | None]:
+        """Return the text that `token` makes visible, and the stop string it completes, if any."""
+        if self._detokenizer is None:
+            return "", None
+        text = self._detokenizer.feed(token)
+        if self._stops is not None and may_stop:
+            return self._cut(self._stops, text, self._hidden.get(token, ""))
+        self._parts.append(text)
+        return text, None
+
+    def end(self, token: int) -> tuple[str, str | None]:
+        """Do as `feed` for a token that ends the answer and is not shown, whatever its text."""
+        if self._stops is None:
+            return "", None
+        return self._cut(self._stops, "", self._hidden.get(token, ""))
+
+    def finish(self) -> tuple[str, str | None]:
+        """Return what was held back, now that no token follows."""
+        if self._detokenizer is None:
+            return "", None
+        text, stopped = self._detokenizer.finish(), None
+        if self._stops is not None:
+            text, stopped = self._cut(self._stops, text, "")
+            if stopped is None:
+                self._parts.append(held := self._stops.finish())
+                return text + held, None
+        else:
+            self._parts.append(text)
+        return text, stopped
+
+    def _cut(self, stops: StopStrings, text: str, hidden: str) -> tuple[str, str | None]:
+        text, stopped = stops.feed(text, hidden)
+        self._parts.append(text)
+        return text, stopped
+
+
+def text_stream(
+    tokenizer: Tokenizer | None, prompt_ids: Sequence[int], stops: Sequence[str]
+) -> TextStream:
+    """Make the TextStream of an answer to `prompt_ids`."""
+    if tokenizer is None:
+        return TextStream()
+    detokenizer = Detokenizer(tokenizer, prompt_ids)
+    if not stops:
+        return TextStream(detokenizer)
+    hidden = tokenizer.special_texts
+    return TextStream(detokenizer, StopStrings(stops, hidden.values()), hidden)
 
 
 class _Bytes:

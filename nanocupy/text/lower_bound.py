@@ -68,7 +68,7 @@ def parts(component: Any) -> list[dict[str, Any]]:
     return list(_flat(json.loads(component.__getstate__()))) if component is not None else []
 
 
-def growth(components: Iterable[Mapping[str, Any]]) -> float:
+def max_growth(components: Iterable[Mapping[str, Any]]) -> float:
     """How many times as long a text may become: 16 letters for one, eight times, fill a machine."""
     times = 1.0
     for part in components:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from nanocupy.files import TOKENIZER_BYTES, checked, is_there
 from nanocupy.text.added_tokens import add_named_tokens
-from nanocupy.text.files import end_ids, end_texts, special_token_texts
-from nanocupy.text.lower_bound import LowerBound, growth, parts
-from nanocupy.text.pieces import pieces
-from nanocupy.text.plain import Plain, hiding, sharing
+from nanocupy.text.chunks import split_text
+from nanocupy.text.lower_bound import LowerBound, max_growth, parts
+from nanocupy.text.plain_tokenizer import PlainTokenizer, with_hidden_markup, without_markup
+from nanocupy.text.special_tokens import end_ids, end_texts, special_token_texts
 
 MAX_ID = 2**32 - 1
 _SHORT = 1 << 12  # characters that are encoded in a millisecond
@@ -60,7 +60,9 @@ class Tokenizer:
         # Runs of spaces that some vocabularies add are text, not markup.
         self.added = {i: token.content for i, token in added.items() if token.content.strip()}
         self._texts = special_token_texts(self.folder)
-        self._plain: dict[Callable[..., Plain], Plain] = {}  # made when text first holds markup
+        self._plain: dict[
+            Callable[..., PlainTokenizer], PlainTokenizer
+        ] = {}  # made when text first holds markup
 
     @cached_property
     def vocab_size(self) -> int:
@@ -110,7 +112,7 @@ class Tokenizer:
     def encode_plain(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
         ids = self.encode(text, add_special=False, limit=limit)
-        for spelled in (sharing, hiding):
+        for spelled in (without_markup, with_hidden_markup):
             if self.added.keys().isdisjoint(ids):
                 return ids
             plain = self._plain.get(spelled) or spelled(self._tokenizer, self.added)
@@ -163,7 +165,7 @@ class Tokenizer:
         if limit is not None:
             _check_count(count + self._bound(text, limit), limit, least=True)
         encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-        for start, piece in pieces(text, lambda part: _encode(tokenizer, part, False).ids):
+        for start, piece in split_text(text, lambda part: _encode(tokenizer, part, False).ids):
             with _explained(text):
                 [found] = encode([piece], add_special_tokens=False)
             count += len(found)
@@ -278,7 +280,7 @@ def _load(path: Path) -> Any:
     except Exception as error:  # tokenizers raises nothing finer
         raise ValueError(f"{path} is not a tokenizer that can be read: {error}") from error
     for name in ("normalizer", "decoder"):
-        if (times := growth(parts(getattr(tokenizer, name)))) > _MOST_GROWTH:
+        if (times := max_growth(parts(getattr(tokenizer, name)))) > _MOST_GROWTH:
             raise ValueError(
                 f"{path}: its {name} may make {times:.3g} letters of one, {_MOST_GROWTH} at most "
                 "are allowed"
@@ -312,6 +314,6 @@ _BYTE_OF = _letters()
 def _from_letters(name: str) -> bytes:
     """The bytes of a byte-level token; a name with other letters (`<｜User｜>`) is its own text."""
     try:
-        return bytes([_BYTE_OF[letter] for letter in name])
+        return bytes(map(_BYTE_OF.__getitem__, name))
     except KeyError:
         return name.encode()

@@ -228,8 +228,8 @@ def test_a_folder_that_was_copied_or_touched_is_not(
     for path in folder.iterdir():
         os.utime(path, ns=(0, 10**18 + 5))
     read: list[Path] = []
-    digest = import_record._digest
-    monkeypatch.setattr(import_record, "_digest", lambda path: read.append(path) or digest(path))
+    digest = import_record.sha256
+    monkeypatch.setattr(import_record, "sha256", lambda path: read.append(path) or digest(path))
     assert resolve("tiny") == folder and len(read) == len([*folder.iterdir()]) - 1
     assert resolve("tiny") == folder and len(read) == len([*folder.iterdir()]) - 1
 

@@ -22,7 +22,7 @@ from nanocupy.core.compiling.compiled import KEPT
 from nanocupy.device.chain import Loops
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.emulated import EmulatedDevice, unavailable
-from nanocupy.kernels.chains import cuda_source
+from nanocupy.kernels.chains.cuda import source as cuda_source
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 2.5, 1e-40, 3e38, float("nan"), float("inf"), -float("inf"))
 UNARY = (

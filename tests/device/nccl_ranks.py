@@ -18,7 +18,8 @@ import numpy as np
 from nanocupy.device.emulated import EmulatedDevice
 from nanocupy.device.protocols import KernelError, Launch
 from nanocupy.distributed import RankError, world
-from nanocupy.kernels.kernel import ALL_REDUCE, FLOATS, GATHER_COLUMNS
+from nanocupy.dtypes import FLOATS
+from nanocupy.kernels.kernel import ALL_REDUCE, GATHER_COLUMNS
 
 COUNTS = (1, 7, 1000, 400_000)  # the last is more than a socket holds
 WIDTHS = (3, 1, 64)  # of ranks

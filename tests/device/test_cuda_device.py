@@ -22,7 +22,8 @@ from nanocupy.device.cuda.limits import stream_gbs
 from nanocupy.device.emulated import EmulatedDevice, build
 from nanocupy.device.emulated.errors import CUDADriverError, CUDARuntimeError, NVRTCError
 from nanocupy.device.protocols import KernelError, Launch
-from nanocupy.kernels.kernel import C_TYPES, GEMM
+from nanocupy.dtypes import C_TYPES, FLOATS
+from nanocupy.kernels.kernel import GEMM
 
 pytestmark = needs_compiler
 
@@ -379,7 +380,7 @@ def test_a_kernel_of_another_device_is_refused(device: EmulatedDevice) -> None:
 # ---- products
 
 
-@pytest.mark.parametrize("dtype", C_TYPES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("shape", [(1, 5, 3), (7, 16, 24)], ids=str)
 def test_products(device: EmulatedDevice, dtype: Any, shape: tuple[int, int, int]) -> None:
     m, n, k = shape

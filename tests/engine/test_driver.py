@@ -21,7 +21,7 @@ import pytest
 from engine.fake import FakeRunner, prompts
 from engine.fake_text import loaded
 from nanocupy.engine.async_llm import AsyncLLM
-from nanocupy.engine.driver import TAKEN, EngineDeadError, QueueFullError
+from nanocupy.engine.driver import MAX_QUEUED, EngineDeadError, QueueFullError
 from nanocupy.engine.llm import LLM
 from nanocupy.engine.params import SamplingParams
 
@@ -257,7 +257,7 @@ def test_a_flood_and_its_end_keep_no_stream_waiting() -> None:
             await asyncio.wait_for(tasks[50], 20)
             while len(llm._driver.tickets) < 2000:
                 await asyncio.sleep(0.01)
-            assert len(llm.engine.scheduler.waiting) <= TAKEN
+            assert len(llm.engine.scheduler.waiting) <= MAX_QUEUED
             random.Random(0).shuffle(tasks)
             for task in tasks:
                 task.cancel()
@@ -265,12 +265,12 @@ def test_a_flood_and_its_end_keep_no_stream_waiting() -> None:
             while len(llm.engine.groups) > 1 or len(llm._driver.tickets) > 1:
                 await asyncio.sleep(0.01)
         reader.cancel()
-        assert max(counts) <= 2 * TAKEN, max(counts)
+        assert max(counts) <= 2 * MAX_QUEUED, max(counts)
         assert max(gaps) < 2, max(gaps)
 
     asyncio.run(asyncio.wait_for(main(), 60))
     llm.close()
-    assert not llm._driver._line and not llm._driver._given_up
+    assert not llm._driver._waiting and not llm._driver._cancelled
 
 
 def test_requests_leave_the_queue_in_constant_time() -> None:
@@ -327,7 +327,7 @@ def test_waiting_in_line_counts_as_waiting() -> None:
     """The time to the first token begins when the request came, not when the engine took it."""
     with LLM._from_parts(loaded(slow()), max_num_seqs=1) as llm:
         begun = time.monotonic()
-        outputs = llm.generate(["a"] * (2 * TAKEN), SamplingParams(max_tokens=1))
+        outputs = llm.generate(["a"] * (2 * MAX_QUEUED), SamplingParams(max_tokens=1))
         arrivals = [output.metrics.arrival - begun for output in outputs]
         assert max(arrivals) < outputs[0].metrics.latency + 0.1  # type: ignore[operator]
 
@@ -337,12 +337,12 @@ def test_abort_of_what_the_engine_has_not_heard_of(when: str) -> None:
     async def main() -> None:
         async with AsyncLLM._from_parts(loaded(slow()), max_num_seqs=1) as llm:
             first = asyncio.create_task(llm.generate("first", LONG))
-            many = [asyncio.create_task(llm.generate("x", LONG)) for _ in range(2 * TAKEN)]
+            many = [asyncio.create_task(llm.generate("x", LONG)) for _ in range(2 * MAX_QUEUED)]
             mine = asyncio.create_task(llm.generate("mine", LONG, request_id="mine"))
             while "mine" not in llm._driver.tickets:
                 await asyncio.sleep(0)
             if when == "in line":
-                while llm._driver.tickets["mine"].asked is None:
+                while llm._driver.tickets["mine"].prepared is None:
                     await asyncio.sleep(0)
                 assert "mine" not in llm.engine.groups
             await llm.abort("mine")

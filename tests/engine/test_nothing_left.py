@@ -17,8 +17,8 @@ def held(llm: Any) -> int:
     """How many requests anything still knows of."""
     driver, engine = llm._driver, llm.engine
     waiting = len(engine.scheduler.waiting) + len(engine.scheduler.running)
-    known = len(driver.tickets) + len(driver._serving) + len(driver._line)
-    return known + waiting + len(engine.groups) + len(driver._given_up)
+    known = len(driver.tickets) + len(driver._in_engine) + len(driver._waiting)
+    return known + waiting + len(engine.groups) + len(driver._cancelled)
 
 
 def test_of_callers_who_wait() -> None:

@@ -62,7 +62,7 @@ def test_forced_preemption(name: str, every: int) -> None:
         chunks += eng.step()
         running = eng.scheduler.running
         if step % every == 0 and len(running) > 1:
-            eng.scheduler._plan = []
+            eng.scheduler._batch = []
             eng.scheduler._preempt(running[-1])
         assert step < 3000
     found = outputs(chunks)

@@ -9,11 +9,11 @@ import pytest
 
 from engine.fake import EOS
 from nanocupy.engine.batch import SampleRow
-from nanocupy.engine.detokenize import TextStream
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.philox import philox, uniform
 from nanocupy.engine.request import Group, Request
 from nanocupy.engine.sampler import NEVER, Sampler
+from nanocupy.text.detokenizer import TextStream
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_uniform_depends_on_all_it_should() -> None:
 
 def request(prompt: list[int], generated: list[int], **params: Any) -> Request:
     group = Group("r", None, prompt, SamplingParams(**params), seed=9)
-    wants = params.get("prompt_logprobs") is not None
-    made = Request(group, 2, 100, TextStream(None, None), want_prompt_logprobs=wants)
+    index = 2 if params.get("prompt_logprobs") is None else 0  # the first answer reports them
+    made = Request(group, index, 100, TextStream(), Sampler([EOS]).stop_ids(group.params))
     for token in generated:
         made.append(token)
     return made

@@ -24,11 +24,11 @@ from engine.fake import (
     token_ids,
 )
 from nanocupy.engine.batch import SampleRow, Scheduled
-from nanocupy.engine.drafting import SIZES, Drafter, draft
+from nanocupy.engine.drafting import SIZES, Drafter, repeat_from
 from nanocupy.engine.engine import Engine
+from nanocupy.engine.options import MAX_DRAFTED, EngineOptions
 from nanocupy.engine.params import SamplingParams
-from nanocupy.engine.speculation import MOST, PAUSE, Trust, most_drafted
-from nanocupy.engine.step_times import FRESH, GUESS, StepTimes
+from nanocupy.engine.speculation import FRESH, GUESS, PAUSE, StepTimes, Trust
 
 LONG = SamplingParams(temperature=0, max_tokens=120, ignore_eos=True)
 PARAMS = {
@@ -50,7 +50,8 @@ PARAMS = {
 def eager(runner: FakeRunner | None = None, **options: Any) -> Engine:
     """An engine for which a step costs nothing, so that it drafts whenever it can."""
     made = engine(runner or FakeRunner(echo=6), **options)
-    made.speculator.clock = lambda: 0.0
+    if made.speculator is not None:
+        made.speculator.clock = lambda: 0.0
     return made
 
 
@@ -82,9 +83,9 @@ def slowly(text: Sequence[int]) -> tuple[int, int] | None:
 
 
 def test_a_draft_is_what_followed_and_goes_round_at_the_end() -> None:
-    assert draft([1, 2, 3, 4, 1, 2], 2, 3) == [3, 4, 1]
-    assert draft([7, 8, 7, 8], 2, 5) == [7, 8, 7, 8, 7]
-    assert draft([1], 0, 0) == []
+    assert repeat_from([1, 2, 3, 4, 1, 2], 2, 3) == [3, 4, 1]
+    assert repeat_from([7, 8, 7, 8], 2, 5) == [7, 8, 7, 8, 7]
+    assert repeat_from([1], 0, 0) == []
 
 
 # --- how many -----------------------------------------------------------------------------------
@@ -94,9 +95,9 @@ def test_drafts_grow_while_they_are_right_and_end_where_they_are_not() -> None:
     trust, lengths = Trust(0.4), []
     for right in [True] * 8 + [False] * 5:
         lengths.append(trust.length(0.2))
-        trust.settle(lengths[-1], lengths[-1] if right else 0)
+        trust.update(lengths[-1], lengths[-1] if right else 0)
     grown, shrunk = lengths[:9], lengths[8:]
-    assert grown == sorted(grown) and grown[0] == 1 and grown[-1] > MOST
+    assert grown == sorted(grown) and grown[0] == 1 and grown[-1] > MAX_DRAFTED
     assert shrunk == sorted(shrunk, reverse=True) and shrunk[-1] == 0
 
 
@@ -106,10 +107,10 @@ def test_what_loses_is_tried_again_at_growing_intervals() -> None:
         if length := trust.length(0.3):
             assert length == 1
             tries.append(match)
-            trust.settle(1, 0)
+            trust.update(1, 0)
     gaps = [b - a for a, b in itertools.pairwise(tries)]
     assert gaps == [PAUSE * 2**i + 1 for i in range(len(gaps))] and len(gaps) == 5
-    trust.settle(1, 1)
+    trust.update(1, 1)
     assert trust.length(0.3) == 1 and trust.pause == trust.next_pause == PAUSE
 
 
@@ -118,7 +119,7 @@ def test_trust_holds_for_any_price(price: float, rights: list[int]) -> None:
     trust = Trust(0.6)
     for right in rights:
         if length := trust.length(price):
-            trust.settle(length, min(length, right))
+            trust.update(length, min(length, right))
         assert 0 < trust.chance < 1
 
 
@@ -142,13 +143,14 @@ def test_the_price_is_what_was_measured() -> None:
 
 
 def test_the_option() -> None:
-    assert most_drafted(None, True) == MOST and most_drafted(None, False) == 0
-    assert most_drafted(3, True) == 3 and most_drafted(0, False) == 0
+    asked = {most: EngineOptions(speculate=most).drafted for most in (None, 0, 3)}
+    assert asked[None](True) == MAX_DRAFTED and asked[None](False) == 0
+    assert asked[3](True) == 3 and asked[0](False) == 0
     runner = FakeRunner()
     runner.row_invariant = False
     with pytest.raises(ValueError, match="speculate=3 needs a device on which a token"):
         engine(runner, speculate=3)
-    assert engine(runner).speculator.most == 0
+    assert engine(runner).speculator is None
     with pytest.raises(ValueError, match=r"speculate must be in \[0, 64\], got 65"):
         engine(speculate=65)
 
@@ -256,7 +258,7 @@ def test_preemption_out_of_the_blue(every: int) -> None:
         if not eng.has_work:
             break
         if step % every == 0 and len(eng.scheduler.running) > 1:
-            eng.scheduler._plan = []
+            eng.scheduler._batch = []
             eng.scheduler._preempt(eng.scheduler.running[-1])
         chunks += eng.step()
     found = outputs(chunks)
@@ -297,7 +299,8 @@ def test_what_guesses_lose_is_bounded(echo: float, price: float) -> None:
     for most in (0, 16):
         eng = engine(FakeRunner(echo=echo), max_num_seqs=8, speculate=most)
         runner_of(eng).before_step, spent[0] = take_time, 0
-        eng.speculator.clock = lambda: spent[0]
+        if eng.speculator is not None:
+            eng.speculator.clock = lambda: spent[0]
         run(eng, prompts(24, seed=5, high=20), LONG)
         steps.append(spent[0])
     plain, quick = steps

@@ -61,7 +61,8 @@ class EngineMachine(RuleBasedStateMachine):
             max_num_batched_tokens=rows,
             max_num_seqs=seqs,
         )
-        self.engine.speculator.clock = lambda: 0.0  # every draft pays
+        if self.engine.speculator is not None:
+            self.engine.speculator.clock = lambda: 0.0  # every draft pays
         self.requests: dict[str, tuple[tuple[int, ...], int]] = {}
 
     @rule(

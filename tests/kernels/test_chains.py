@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from nanocupy.device.chain import Chain, Loops
 from nanocupy.device.cpu import jit
 from nanocupy.device.protocols import Rows
-from nanocupy.kernels import chains
-from nanocupy.kernels.chains import functions
+from nanocupy.kernels import chains, launches_of
+from nanocupy.kernels.chains import cpu, cuda, functions
 from nanocupy.kernels.chains.functions import Build
 
 ERF = np.vectorize(math.erf, otypes=[np.float64])
@@ -50,7 +50,7 @@ def test_functions_are_close_to_doubles(name: str) -> None:
     if name.startswith("log"):
         x = np.concatenate([np.abs(x), 10 ** rng.uniform(-44, 38, 20_000)]).astype(np.float32)
     exact, units = FUNCTIONS[name]
-    got = chains.HostChain(chain_of(getattr(functions, name), ("f32",), "f32"))(x)[0]
+    got = cpu.HostChain(chain_of(getattr(functions, name), ("f32",), "f32"))(x)[0]
     with np.errstate(all="ignore"):
         want = exact(x.astype(np.float64))
     # where e**x is below the normal numbers, some of these are zero
@@ -63,7 +63,7 @@ def test_functions_are_close_to_doubles(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_at_the_edges(name: str) -> None:
     x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-44, 200, -200, 3e38], np.float32)
-    got = chains.HostChain(chain_of(getattr(functions, name), ("f32",), "f32"))(x)[0]
+    got = cpu.HostChain(chain_of(getattr(functions, name), ("f32",), "f32"))(x)[0]
     with np.errstate(all="ignore"):
         want = FUNCTIONS[name][0](x.astype(np.float64)).astype(np.float32)
     if name == "silu":
@@ -94,7 +94,7 @@ def cases(draw: Any) -> tuple[tuple[int, ...], list[np.ndarray]]:
 @given(cases())
 def test_arrays_may_lie_in_any_way(case: Any) -> None:
     _, (x, y, z) = case
-    run = chains.HostChain(chain_of(mixed, ("f32", "f16", "i32"), "f32"))
+    run = cpu.HostChain(chain_of(mixed, ("f32", "f16", "i32"), "f32"))
     half = (x * y.astype(np.float32) + z.astype(np.float32)).astype(np.float16).astype(np.float32)
     assert np.array_equal(run(x, y, z)[0], half - y)
 
@@ -113,10 +113,12 @@ def test_rows_are_counted_where_a_kernel_runs(run: Any, rows: int, width: int) -
         count = Rows(7, device.asarray(np.array([rows])))
         how = chains.layout((count, width), [(4 * width, 4), (0, 4)], chain.inputs)
         ins = [device.asarray(x), device.asarray(y)]
-        return [chains.launch(device, chain, [out], ins, count, how)], [out]
+        return [launches_of(device.kind).chains.launch(device, chain, [out], ins, count, how)], [
+            out
+        ]
 
     out = run(build)[0]
-    want = chains.HostChain(chain)(x, y)[0]
+    want = cpu.HostChain(chain)(x, y)[0]
     assert np.array_equal(out[:rows], want[:rows]) and np.all(out[rows:] == 7)
 
 
@@ -133,7 +135,7 @@ def test_neighbouring_dimensions_become_one() -> None:
 
 def test_a_kernel_is_kept_for_later_starts(tmp_path: Any, monkeypatch: Any) -> None:
     chain = chain_of(lambda x: x * 1.2345 + 0.5, ("f32",), "f32")
-    kernel = chains.cpu_kernel(chain, Loops(0, ("row",)))
+    kernel = cpu.kernel_of(chain, Loops(0, ("row",)))
     assert kernel.address and kernel.ready
     code = jit.cached(kernel.source)
     assert code is not None
@@ -163,6 +165,6 @@ def test_the_true_compiler_takes_generated_cuda() -> None:
 
     chain = chain_of(everything, ("f32", "bf16", "i64", "bool"), "f16")
     loops = Loops(2, ("row", "far", "one", "all"))
-    source = chains.cuda_source(chain, loops, "everything")
+    source = cuda.source(chain, loops, "everything")
     made = compile_file(nvrtc, "everything", ["everything"], 80, cuda_headers(), text=source)
     assert made.code and "error" not in made.log

@@ -35,10 +35,8 @@ def binary(name: str) -> Any:
 
 
 OPS = {
-    **{
-        name: (binary(name), getattr(elementwise, f"{name}_reference"))
-        for name in elementwise.BINARY
-    },
+    "add": (binary("add"), np.add),
+    "mul": (binary("mul"), np.multiply),
     "silu_mul": (CPU.silu_mul.launch, silu_mul.reference),
     "gelu_mul": (
         partial(CPU.silu_mul.launch, activation="gelu"),
@@ -93,7 +91,7 @@ def test_times_a_number(run: Any, rows: int, width: int, factor: float) -> None:
         return CPU.elementwise.launch_scale(device, out, x, factor, *place, **strides)
 
     x = normal(rows, width)
-    want = elementwise.scale_reference(x, factor)
+    want = x * np.float32(factor)
     assert apply(run, launch, x).tobytes() == want.tobytes()
     wide = normal(rows, width + 9)
     close = np.ascontiguousarray(wide[:, :width])

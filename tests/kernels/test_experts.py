@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import fixed_rows
 from nanocupy.kernels import experts
+from nanocupy.kernels.experts import cpu
 
 
 def choose(run: Any, logits: np.ndarray, chosen: int, normalised: bool) -> list[np.ndarray]:
@@ -23,12 +24,12 @@ def choose(run: Any, logits: np.ndarray, chosen: int, normalised: bool) -> list[
         lists, counts = device.empty((count, rows), np.int32), device.empty((count,), np.int64)
         out[:], lists[:] = 1, -1
         known = fixed_rows(device, rows)
-        how = {"experts": count, "width": 21, "chosen": chosen, "normalised": normalised}
+        how = {"width": 21, "chosen": chosen, "normalised": normalised}
         launches = [
-            experts.launch_choose(
-                device, weights, out, device.asarray(wide), known, logits_stride=count + 5, **how
+            cpu.choose_experts(
+                weights, out, device.asarray(wide), known, logits_stride=count + 5, **how
             ),
-            experts.launch_list(device, lists, counts, weights, known),
+            cpu.list_rows(lists, counts, weights, known),
         ]
         return launches, [weights, lists, counts, out]
 
@@ -73,7 +74,7 @@ def test_rows_are_added_where_they_belong(run: Any, width: int, chosen: list[int
         out = device.asarray(start.copy())
         arrays = [device.asarray(a) for a in (y, index, weights)]
         known = fixed_rows(device, len(chosen))
-        return [experts.launch_add(device, out, *arrays, 1, known, width)], [out]
+        return [cpu.add_rows(out, *arrays, 1, known)], [out]
 
     want = start.copy()
     for i, row in enumerate(sorted(chosen)):

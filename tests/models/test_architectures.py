@@ -28,7 +28,7 @@ from nanocupy.device.cpu import host_memory
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import Group
 from nanocupy.engine.engine import Engine
-from nanocupy.engine.memory import plan
+from nanocupy.engine.kv_cache import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import Precision

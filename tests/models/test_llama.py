@@ -16,7 +16,7 @@ from nanocupy.checkpoint import Checkpoint, ModelConfig, RopeConfig, convert_ggu
 from nanocupy.distributed import ONE
 from nanocupy.engine.batch import SampleRow, Scheduled
 from nanocupy.engine.devices import make_device
-from nanocupy.engine.memory import plan
+from nanocupy.engine.kv_cache import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner

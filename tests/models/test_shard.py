@@ -20,7 +20,7 @@ from nanocupy import nn
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import Group, shares
-from nanocupy.engine.memory import plan
+from nanocupy.engine.kv_cache import plan
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner

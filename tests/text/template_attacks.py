@@ -380,9 +380,9 @@ def _forget_peak() -> None:
 
 def main() -> None:
     """Try each attack named on stdin."""
-    from nanocupy.text.sandbox import Template, budget
+    from nanocupy.text.sandbox import Template, metering
 
-    budget.MAX_SECONDS = 0.1  # what looks at the clock need not run to the end of it
+    metering.MAX_SECONDS = 0.1  # what looks at the clock need not run to the end of it
     variables = {"messages": [{"role": "user", "content": "hi"}]}
     for name in json.load(sys.stdin):
         _forget_peak()

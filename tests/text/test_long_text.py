@@ -18,11 +18,11 @@ from tokenizers import Tokenizer as Fast
 
 from nanocupy.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS
 from nanocupy.text import Tokenizer, TooLongError
-from nanocupy.text import pieces as pieces_module
-from nanocupy.text import plain as plain_module
+from nanocupy.text import chunks as chunks_module
+from nanocupy.text import plain_tokenizer as plain_module
 from nanocupy.text import tokenizer as tokenizer_module
-from nanocupy.text.pieces import pieces
-from nanocupy.text.plain import Plain, hiding, sharing
+from nanocupy.text.chunks import split_text
+from nanocupy.text.plain_tokenizer import PlainTokenizer, with_hidden_markup, without_markup
 from text import tiny_tokenizers as tiny
 
 WORDS = (
@@ -61,7 +61,7 @@ WORDS = (
 texts = st.lists(st.sampled_from(WORDS), max_size=60).map("".join) | st.text(max_size=80)
 
 
-PLAIN: dict[Any, Plain] = {}  # those that have been made
+PLAIN: dict[Any, PlainTokenizer] = {}  # those that have been made
 
 
 def changed(change: Callable[[Fast], None], made: Fast | None = None) -> Fast:
@@ -177,7 +177,7 @@ def joined(tokenizer: Tokenizer, text: str, size: int) -> tuple[list[int], int]:
         ids: list[int] = tokenizer._tokenizer.encode(part, add_special_tokens=False).ids
         return ids
 
-    parts = [part for _, part in pieces(text, encode, size)]
+    parts = [part for _, part in split_text(text, encode, size)]
     return [i for part in parts for i in encode(part)], len(parts)
 
 
@@ -267,7 +267,7 @@ def test_what_cannot_fit_is_not_encoded(tokenizers: dict[str, Tokenizer]) -> Non
 def test_a_text_that_cannot_be_cut_has_an_end(
     tokenizers: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces_module, "LARGEST", 1 << 17)
+    monkeypatch.setattr(chunks_module, "LARGEST", 1 << 17)
     tokenizer = tokenizers["byte-level"]
     assert len(tokenizer.encode("a" * (1 << 17))) == 1 << 17
     with pytest.raises(ValueError, match="without a place where it could be cut"):
@@ -299,7 +299,7 @@ def test_sharing_a_model_spells_as_hiding_markup_does(
     for name in ("byte-level", "byte fallback", "prefixed", "metaspace", "llama-bpe", "tekken"):
         tokenizer = tokenizers[name]
         spelled = []
-        for way in (sharing, hiding):
+        for way in (without_markup, with_hidden_markup):
             if (name, way) not in PLAIN:
                 PLAIN[name, way] = way(tokenizer._tokenizer, tokenizer.added)
             plain = PLAIN[name, way]
@@ -312,8 +312,8 @@ def test_markup_in_text_is_spelled_at_once(
     tokenizers: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The vocabulary is not written out and read again, which stops all threads."""
-    monkeypatch.setattr(plain_module, "hiding", None)
-    monkeypatch.setattr(tokenizer_module, "hiding", None)
+    monkeypatch.setattr(plain_module, "with_hidden_markup", None)
+    monkeypatch.setattr(tokenizer_module, "with_hidden_markup", None)
     tokenizer = tokenizers["NFC"]
     tokenizer._plain.clear()
     assert tokenizer.decode(tokenizer.encode_plain("a<think>b")) == "a<think>b"

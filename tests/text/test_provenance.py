@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from nanocupy.text.sandbox import Template, flags, marked
 
-own = importlib.import_module("nanocupy.text.sandbox.provenance")
+provenance = importlib.import_module("nanocupy.text.sandbox.provenance")
 LETTERS = "ab<|>c \n\t.,-%{}\\"
 SHIFT = 0xF0000  # private use: no case, no space, no format
 
@@ -60,7 +60,7 @@ def test_slices(text: str, start: int | None, stop: int | None, step: int | None
 
 @given(texts, st.sampled_from(["strip", "lstrip", "rstrip"]), st.none() | st.text(letters))
 def test_strips(text: str, method: str, chars: str | None) -> None:
-    result = getattr(own, method)(text, chars)
+    result = getattr(text, method)(chars)
     plain = str.__str__(text)
     assert result == getattr(plain, method)(chars)
     skipped = len(plain) - len(plain.lstrip(chars)) if method != "rstrip" else 0
@@ -71,7 +71,7 @@ def test_strips(text: str, method: str, chars: str | None) -> None:
 @given(texts, separators, counts, st.booleans())
 def test_splits_at_a_separator(text: str, sep: str, most: int, right: bool) -> None:
     method = "rsplit" if right else "split"
-    result = getattr(own, method)(text, sep, most)
+    result = getattr(text, method)(sep, most)
     plain = getattr(str.__str__(text), method)(sep, most)
     assert result == plain
     starts, at = [], 0
@@ -85,7 +85,7 @@ def test_splits_at_a_separator(text: str, sep: str, most: int, right: bool) -> N
 @given(texts, counts, st.booleans())
 def test_splits_at_spaces(text: str, most: int, right: bool) -> None:
     method = "rsplit" if right else "split"
-    result = getattr(own, method)(text, None, most)
+    result = getattr(text, method)(None, most)
     assert result == getattr(str.__str__(text), method)(None, most)
     # Numbered: each character's place is found by splitting letters that are all different.
     private = "".join(c if c.isspace() else chr(SHIFT + i) for i, c in enumerate(text))
@@ -98,7 +98,7 @@ def test_splits_at_spaces(text: str, most: int, right: bool) -> None:
 
 @given(texts, st.booleans())
 def test_splits_into_lines(text: str, keep: bool) -> None:
-    result = own.splitlines(text, keep)
+    result = text.splitlines(keep)
     plain = str.__str__(text).splitlines(keep)
     assert result == plain
     whole = str.__str__(text).splitlines(True)
@@ -109,14 +109,14 @@ def test_splits_into_lines(text: str, keep: bool) -> None:
 @given(texts, separators)
 def test_partitions(text: str, sep: str) -> None:
     for method in ("partition", "rpartition"):
-        result = getattr(own, method)(text, sep)
+        result = getattr(text, method)(sep)
         assert result == getattr(str.__str__(text), method)(sep)
         assert [pair for piece in result for pair in pairs_of(piece)] == pairs_of(text)
 
 
 @given(texts, separators)
 def test_prefixes(text: str, part: str) -> None:
-    front, back = own.removeprefix(text, part), own.removesuffix(text, part)
+    front, back = text.removeprefix(part), text.removesuffix(part)
     assert front == str.__str__(text).removeprefix(part)
     assert back == str.__str__(text).removesuffix(part)
     assert pairs_of(front) == pairs_of(text)[len(text) - len(front) :]
@@ -128,7 +128,7 @@ def test_prefixes(text: str, part: str) -> None:
 
 @given(st.lists(texts, max_size=5), texts)
 def test_joins(pieces: list[str], separator: str) -> None:
-    result = own.join(pieces, separator)
+    result = provenance.join(pieces, separator)
     assert result == str.__str__(separator).join(map(str.__str__, pieces))
     expected: list[tuple[str, bool]] = []
     for index, piece in enumerate(pieces):
@@ -155,21 +155,21 @@ def replaced(text: str, old: str, new: str, count: int) -> list[tuple[str, bool]
 
 @given(texts, st.just("") | separators, texts, counts)
 def test_replaces(text: str, old: str, new: str, count: int) -> None:
-    result = own.replace(text, old, new, count)
+    result = provenance.replace(text, old, new, count)
     assert result == str.__str__(text).replace(old, str.__str__(new), count)
     same(result, replaced(text, old, new, count))
 
 
 @given(texts, st.integers(-1, 4))
 def test_repeats(text: str, count: int) -> None:
-    same(own.repeat(text, count), pairs_of(text) * max(count, 0))
+    same(provenance.repeat(text, count), pairs_of(text) * max(count, 0))
 
 
 @given(st.lists(st.tuples(st.characters(), st.booleans()), max_size=6).map(text_of))
 def test_cases(text: str) -> None:
     for method in ("upper", "lower", "title", "capitalize", "swapcase", "casefold"):
         changed = getattr(str, method)(text)
-        result = own.mapped(text, changed)
+        result = provenance.mapped(text, changed)
         assert result == changed
         if len(changed) == len(text):
             assert flags(result) == flags(text)
@@ -179,7 +179,7 @@ def test_cases(text: str) -> None:
 
 @given(texts, st.integers(0, 3) | st.sampled_from(["> ", "", "\n"]), st.booleans(), st.booleans())
 def test_indents(text: str, width: int | str, first: bool, blank: bool) -> None:
-    result = own.indent(text, width, first, blank)
+    result = provenance.indent(text, width, first, blank)
     filters = Environment().filters
     assert result == filters["indent"](str.__str__(text), width, first, blank)
     kept = [ours for letter, ours in pairs_of(text) if letter not in "\n\t >" and ours]
@@ -222,8 +222,8 @@ def letters_of(value: Any, sort: bool = False) -> list[tuple[str, bool]]:
 @given(
     values,
     st.booleans(),
-    st.sampled_from([None, 0, 2, own.written("\t")]),
-    st.sampled_from([None, tuple(map(own.written, (" , ", ":")))]),
+    st.sampled_from([None, 0, 2, provenance.template_text("\t")]),
+    st.sampled_from([None, tuple(map(provenance.template_text, (" , ", ":")))]),
     st.booleans(),
 )
 def test_json(value: Any, ascii_only: bool, indent: Any, separators: Any, sort: bool) -> None:
@@ -233,7 +233,7 @@ def test_json(value: Any, ascii_only: bool, indent: Any, separators: Any, sort: 
         "separators": separators,
         "sort_keys": sort,
     }
-    result = own.to_json(value, **options)
+    result = provenance.to_json(value, **options)
     assert result == json.dumps(all_of(value, str.__str__), **options)
     assert quoted_flags(result, '"') == [
         ours
@@ -261,7 +261,7 @@ def quoted_flags(text: str, quotes: str) -> list[bool]:
 @given(values)
 def test_repr(value: Any) -> None:
     value = [value]
-    result = own.to_repr(value)
+    result = provenance.to_repr(value)
     assert result == str(all_of(value, str.__str__))
     assert quoted_flags(result, "'\"") == [
         ours
@@ -285,7 +285,7 @@ def texts_of(value: Any) -> list[str]:
     return [t for inner in value for t in texts_of(inner)] if isinstance(value, list) else []
 
 
-# --- the safe direction: no template makes message text its own --------------------------------
+# --- the safe direction: no template makes message text its own ----------------------------
 
 # Messages are spelled in letters that no template has, so that where they are is known.
 MESSAGE = "\u4e00\u4e01 \u4e02\n\u4e03"

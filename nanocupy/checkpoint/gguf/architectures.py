@@ -1,7 +1,7 @@
-"""llama.cpp's architectures in transformers' words: names of tensors, fields of config.json.
+"""llama.cpp's architectures as transformers': names of tensors, fields of config.json.
 
-An architecture's own numbers are read from the metadata under its name ("qwen3.block_count"); what
-a file says beside those and by its name changes what is computed is refused.
+An architecture's settings are in the metadata under its name ("qwen3.block_count"). Other keys that
+by their names change the maths are refused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _GEMMA = {**_LLAMA, **_AFTER, "ffn_norm": "pre_feedforward_layernorm"}
 
 
 class Keys:
-    """The metadata of a file's own architecture."""
+    """The metadata of a file's architecture."""
 
     def __init__(self, gguf: GgufFile, arch: str) -> None:
         self.gguf, self.arch = gguf, arch
@@ -59,7 +59,7 @@ class Keys:
         return self.gguf.get(f"{self.arch}.{name}", int, default)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A float32, by its shortest text: the number that was meant (1e-05)."""
+        """A float32 as the float with its shortest text, as 1e-05."""
         return float(str(np.float32(self.gguf.get(f"{self.arch}.{name}", float, default))))
 
     def text(self, name: str, default: str) -> str:
@@ -81,7 +81,7 @@ class Keys:
         return self.count("attention.key_length", self.count("embedding_length") // self.heads)
 
     def tensor(self, name: str) -> NDArray[np.float32] | None:
-        """The numbers of a float32 vector, if the file has it."""
+        """A float32 vector; None if the file has none of that name."""
         tensor = self.gguf.tensors.get(name)
         if tensor is None:
             return None
@@ -95,11 +95,12 @@ class GgufArchitecture:
     """
     Attributes:
         model_type, class_name: as config.json names them.
-        layers: of a layer's tensors, transformers' names by llama.cpp's.
-        experts: where a layer's experts are, and what each one's three weights are called.
-        permuted: llama.cpp turns neighbours of q and k where transformers turns halves.
-        plus_one: norms are stored as what they multiply with: 1 more than transformers has.
-        fields: what config.json says beside what all have.
+        layers: transformers' names of a layer's tensors by llama.cpp's.
+        fields: makes the architecture's own fields of config.json.
+        experts: the module of a layer's experts, and the names of an expert's three weights.
+        permuted: llama.cpp rotates neighbours of q and k where transformers rotates halves.
+        plus_one: norms are stored as 1 + w.
+        ignored: tensors that are not weights.
     """
 
     model_type: str
@@ -114,7 +115,7 @@ class GgufArchitecture:
     def module(self, name: str) -> str | None:
         """transformers' name of a tensor's module; None if it is unknown.
 
-        A stack of experts is `...experts.{}.<role>`: the number is still to be put in.
+        A stack of experts is `...experts.{}.<role>`, a pattern for the number.
         """
         stem = name.rpartition(".")[0]
         if stem in TOP:
@@ -133,7 +134,7 @@ class GgufArchitecture:
         return f"model.layers.{layer}.{self.layers[leaf]}"
 
 
-# ---- what each says of itself
+# ---- the fields of each architecture
 
 
 def _llama(keys: Keys) -> Json:
@@ -166,7 +167,7 @@ def _qwen3(keys: Keys) -> Json:
 
 
 def _qwen3_moe(keys: Keys) -> Json:
-    """llama.cpp gives the experts' weights a sum of 1, always."""
+    """llama.cpp always normalises the experts' weights."""
     return {
         **_qwen3(keys),
         **_experts(keys, "num_experts"),
@@ -178,7 +179,7 @@ def _qwen3_moe(keys: Keys) -> Json:
 
 
 def _gemma(keys: Keys, largest: int, period: int) -> Json:
-    """The 27B models, which `largest` tells by their layers, scale scores by another size."""
+    """The 27B models, which have `largest` layers, scale scores by another size."""
     layers, head_dim = keys.count("block_count"), keys.head_dim
     whole = keys.count("embedding_length") // keys.heads
     found: Json = {
@@ -279,11 +280,11 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
     ),
     "granite": GgufArchitecture("granite", "GraniteForCausalLM", _LLAMA, _granite, permuted=True),
 }
-"""By general.architecture ("mixtral" is what llama.cpp calls llama, with experts)."""
+"""By general.architecture ("mixtral": llama with experts)."""
 
 
 def architecture(gguf: GgufFile) -> tuple[str, GgufArchitecture]:
-    """(llama.cpp's name, what it means). ValueError names those that are supported."""
+    """(llama.cpp's name, the architecture). ValueError names those that are supported."""
     arch = gguf.get("general.architecture", str)
     known = [name for name in ARCHITECTURES if name != "mixtral"]
     if arch not in known:
@@ -303,7 +304,7 @@ _HARMLESS = ("rope.scaling.finetuned", "attention.causal", "attention.layer_norm
 
 
 def refuse_unread(gguf: GgufFile, arch: str) -> None:
-    """Once everything was asked for: nothing that changes the maths may be left over.
+    """Refuse keys that change the maths by their names, and that were not read.
 
     Raises:
         ValueError: it names every such key.

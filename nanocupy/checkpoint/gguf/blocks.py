@@ -1,7 +1,6 @@
-"""GGUF's blocks as affine groups: the same numbers in another order, so that nothing is lost.
+"""GGUF's quantised blocks as affine groups, without loss.
 
-A type that has codes of up to 4 bits with a scale and an offset for 32 of them stays in 4 bits;
-others get codes of 8, which hold any of theirs:
+Types with 4-bit codes and a scale for each 32 of them keep 4 bits; others get codes of 8 bits:
 
     type                block                              bits, group   scales
     Q4_0, Q4_1          f16 d (f16 m), 32 codes             4, 32         as they are
@@ -12,9 +11,9 @@ others get codes of 8, which hold any of theirs:
     Q2_K                f16 d, m; 4-bit s, o for 16 codes   8, 16         f32: d*s, -m*o
     IQ4_NL, IQ4_XS      codes of a table of 8-bit numbers   8, 32         f16; f32: d*s
 
-A product of a 16-bit float and a small integer is exact in float32. Where codes stand for
-`(code - zero) * scale`, zero is moved to half the codes and the bias is -zero*scale, which kernels
-recognise and do not store.
+A product of a 16-bit float and a small integer is exact in float32. Where a code stands for
+`(code - zero) * scale`, codes are shifted so that zero is the middle code, and the bias is
+-zero*scale, which kernels recognise and do not store.
 """
 
 from __future__ import annotations
@@ -31,15 +30,18 @@ Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.floating]
 Groups = tuple[Bytes, Numbers, "Numbers | None"]
 
-CHUNK = 1 << 22  # elements that are taken apart at a time
+CHUNK = 1 << 22  # elements that are converted at a time
 
 
 class BlockFormat(NamedTuple):
-    """What the blocks of a type become: codes of `bits` in groups of `group`, scales as "F16" or
-    "F32". Symmetric: half the codes is zero.
+    """A type of blocks, and the affine groups it becomes.
 
-    `read` takes blocks uint8 [n, bytes of a block], and gives codes [n, elements], scales [n,
-    elements / group] and biases, or None where it is symmetric.
+    Attributes:
+        nbytes, elements: of a block.
+        bits, group, scales: of the affine groups; `scales` is "F16" or "F32".
+        symmetric: whether the middle code is zero.
+        read: takes blocks uint8 [n, nbytes]; returns codes [n, elements], scales [n, elements /
+            group] and biases like them, or None where symmetric.
     """
 
     nbytes: int
@@ -52,7 +54,7 @@ class BlockFormat(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """A matrix [N, K] in affine groups along K, as `kernels.affine` lays it out."""
+    """A matrix [N, K] in affine groups along K, see `kernels.linear.affine`."""
 
     weight: NDArray[np.uint32]
     scales: Numbers
@@ -60,7 +62,7 @@ class Affine(NamedTuple):
 
 
 def to_affine(kind: str, rows: Bytes) -> Affine:
-    """Rows of blocks, uint8 [N, bytes of a row]. ValueError for a scale that is not finite."""
+    """Convert rows of blocks, uint8 [N, bytes of a row]. ValueError: a scale is not finite."""
     block, n = BLOCK_FORMATS[kind], rows.shape[0]
     size = rows.shape[1] // block.nbytes * block.elements
     groups = n, size // block.group
@@ -84,7 +86,7 @@ def to_affine(kind: str, rows: Bytes) -> Affine:
 
 
 def bias_dtype(kind: str, rows: Bytes) -> np.dtype[np.floating]:
-    """Of the biases that `to_affine` gives: 16 bits where the scales have them and it is exact."""
+    """The dtype of `to_affine`'s biases: the scales' where they are exact in it, else float32."""
     block = BLOCK_FORMATS[kind]
     if block.scales == "F32":
         return np.dtype(np.float32)
@@ -94,7 +96,7 @@ def bias_dtype(kind: str, rows: Bytes) -> np.dtype[np.floating]:
 
 
 def _middle(scales: Numbers, bits: int) -> Numbers:
-    """Biases that make half the codes zero: f16 like the scales where that is exact."""
+    """Biases that make the middle code zero: in the scales' dtype where that is exact, else f32."""
     exact = scales.astype(np.float32) * np.float32(-(1 << (bits - 1)))
     with np.errstate(over="ignore"):
         half = exact.astype(scales.dtype)
@@ -106,20 +108,20 @@ def _half(blocks: Bytes, at: int) -> NDArray[np.float16]:
 
 
 def _nibbles(qs: Bytes, run: int) -> Bytes:
-    """4-bit codes of which each `run` bytes hold two runs: the low halves, then the high ones."""
+    """4-bit codes. Each `run` bytes hold two runs: the low halves, then the high ones."""
     pairs = qs.reshape(qs.shape[0], -1, 1, run)
     return np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(qs.shape[0], -1)
 
 
-def _fields(qs: Bytes, run: int, bits: int) -> Bytes:
-    """As `_nibbles` for codes of 1 or 2 bits: each `run` bytes hold 8 / bits runs."""
+def _bit_fields(qs: Bytes, run: int, bits: int) -> Bytes:
+    """As `_nibbles`, for codes of 1 or 2 bits: each `run` bytes hold 8 / bits runs."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     parts = qs.reshape(qs.shape[0], -1, 1, run) >> shifts & np.uint8((1 << bits) - 1)
     return parts.reshape(qs.shape[0], -1)
 
 
 def _fifth_bits(raw: Bytes) -> Bytes:
-    """32 bits, the first in the lowest place, as codes of 0 or 16."""
+    """32 bits, the first in the lowest place, as 0 or 16."""
     return np.unpackbits(raw, axis=1, bitorder="little") << np.uint8(4)
 
 
@@ -162,26 +164,26 @@ def _q4_k(b: Bytes) -> Groups:
 
 
 def _q5_k(b: Bytes) -> Groups:
-    codes = _nibbles(b[:, 48:], 32) | _fields(b[:, 16:48], 32, 1) << np.uint8(4)
+    codes = _nibbles(b[:, 48:], 32) | _bit_fields(b[:, 16:48], 32, 1) << np.uint8(4)
     return codes, *_scaled(b, 0, 2, *_six_bits(b[:, 4:16]))
 
 
 def _q6_k(b: Bytes) -> Groups:
     low = _nibbles(b[:, :128], 64)
-    codes = low | _fields(b[:, 128:192], 32, 2) << np.uint8(4)
+    codes = low | _bit_fields(b[:, 128:192], 32, 2) << np.uint8(4)
     scales = b[:, 192:208].view(np.int8).astype(np.float32)
     return codes + np.uint8(128 - 32), _half(b, 208).astype(np.float32) * scales, None
 
 
 def _q2_k(b: Bytes) -> Groups:
-    return _fields(b[:, 16:80], 32, 2), *_scaled(
+    return _bit_fields(b[:, 16:80], 32, 2), *_scaled(
         b, 80, 82, b[:, :16] & np.uint8(15), b[:, :16] >> np.uint8(4)
     )
 
 
 def _q3_k(b: Bytes) -> Groups:
-    codes = _fields(b[:, 32:96], 32, 2) | _fields(b[:, :32], 32, 1) << np.uint8(2)
-    low, high = _nibbles(b[:, 96:104], 8), _fields(b[:, 104:108], 4, 2)
+    codes = _bit_fields(b[:, 32:96], 32, 2) | _bit_fields(b[:, :32], 32, 1) << np.uint8(2)
+    low, high = _nibbles(b[:, 96:104], 8), _bit_fields(b[:, 104:108], 4, 2)
     scales = (low | high << np.uint8(4)).astype(np.float32) - np.float32(32)
     return codes + np.uint8(128 - 4), _half(b, 108).astype(np.float32) * scales, None
 

@@ -1,6 +1,6 @@
-"""The tokens of a GGUF vocabulary that end an answer by what they are called.
+"""The tokens of a GGUF vocabulary that end an answer by their names, as in llama.cpp.
 
-GGUF has ids for some of them; llama.cpp takes more by name, whatever their type, and so does this.
+GGUF has ids for some end tokens only.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ _FIM_ENDS = (
     *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|file_sep|>"),
     *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>"),
 )
-"""Where code that is filled in ends. llama.cpp has <reponame>, too; SmolLM2, whose own files do
-not, begins files with it."""
+"""Tokens that end code that is filled in. llama.cpp also has <reponame>, which begins files in
+SmolLM2 and is no end token in its own files."""
 _SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
-"""Of gpt-oss: they stand between the parts of an answer."""
+"""Gpt-oss has them between the parts of an answer."""
 
 
 def named_ends(tokens: Sequence[str], types: Sequence[int]) -> list[int]:
     """The ids of the tokens that end an answer by name."""
-    no_end = _no_ends(dict(zip(tokens, types, strict=True)))
-    ends = {*_ENDS, *_FIM_ENDS} - no_end
+    not_ends = _not_ends(dict(zip(tokens, types, strict=True)))
+    ends = {*_ENDS, *_FIM_ENDS} - not_ends
     return [i for i, token in enumerate(tokens) if token in ends]
 
 
 def corrected_types(
     tokens: Sequence[str], types: Sequence[int], ends: Collection[int]
 ) -> list[int]:
-    """The tokens' types, where what ends an answer is never shown, and what gpt-oss puts between
-    its parts is."""
-    shown = {*_SHOWN, *(_no_ends(dict(zip(tokens, types, strict=True))) & {"<|end|>"})}
+    """The tokens' types, with end tokens hidden, and the separators of gpt-oss shown."""
+    shown = {*_SHOWN, *(_not_ends(dict(zip(tokens, types, strict=True))) & {"<|end|>"})}
     corrected = list(types)
     for i, token in enumerate(tokens):
         if i in ends:
@@ -48,9 +47,9 @@ def corrected_types(
     return corrected
 
 
-def _no_ends(kinds: Mapping[str, int]) -> set[str]:
-    """Tokens that are no end where others are there: <|end|> ends a part of an answer of gpt-oss
-    and Solar, </s> is of Gemma 4's answers to tools, or strikes out text in its older HTML."""
+def _not_ends(kinds: Mapping[str, int]) -> set[str]:
+    """Names that end no answer in this vocabulary: <|end|> ends a part of an answer in gpt-oss and
+    Solar; </s> ends a tool's answer in Gemma 4, and is an HTML tag in older Gemmas."""
     found = set()
     if {"<|return|>", "<|call|>"} <= kinds.keys() or (
         "<|flush|>" in kinds and not kinds.keys().isdisjoint(("<|call|>", "<|calls|>"))

@@ -1,8 +1,7 @@
-"""A GGUF file: its metadata and its tensors, checked completely before a tensor is touched.
+"""A GGUF file: its metadata and its list of tensors, checked completely before a tensor is read.
 
-Nothing is trusted that the file's size does not vouch for: every count is held against the bytes
-that are left before anything is read or made for it, so a bad file is refused in bounded time and
-memory. What the format leaves open is taken as llama.cpp takes it (tensors lie one after another).
+Every count is compared with the bytes that are left before anything is read or allocated, so that a
+damaged file is refused in bounded time and memory. As for llama.cpp, tensors lie one after another.
 """
 
 from __future__ import annotations
@@ -27,46 +26,24 @@ _STRING, _ARRAY = 8, 9
 _SCALARS = dict(enumerate("BbHhIif?", 0)) | {10: "Q", 11: "q", 12: "d"}  # struct's letters
 
 KINDS: dict[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    9: ("Q8_1", 32, 40),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1),
-    25: ("I16", 1, 2),
-    26: ("I32", 1, 4),
-    27: ("I64", 1, 8),
-    28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
-}
-"""By their number: name, elements of a block, bytes of a block."""
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4),
+    27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
+}  # fmt: skip
+"""Types of tensors by number: name, elements of a block, bytes of a block."""
 
 
 class GgufTensor(NamedTuple):
-    """Where a tensor is: its bytes are [offset, offset + nbytes) of the file `part`, counted from
-    0. `shape` is in NumPy's order."""
+    """A tensor's place: bytes [offset, offset + nbytes) of file number `part`, counted from 0.
+
+    `shape` is in NumPy's order.
+    """
 
     name: str
     kind: str
@@ -77,13 +54,13 @@ class GgufTensor(NamedTuple):
 
 
 class GgufFile:
-    """Metadata and tensors of a little-endian GGUF file, or of the files it was split into, mapped.
+    """A mapped little-endian GGUF file, or all files that one was split into.
 
     Args:
-        path: the file; of several, the first (`...-00001-of-00003.gguf`).
+        path: the file; of a split one, the first (`...-00001-of-00003.gguf`).
 
     Raises:
-        ValueError: it is not one, and why.
+        ValueError: it is no GGUF file, or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +97,7 @@ class GgufFile:
         return key in self.metadata
 
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """The metadata value of `key`, which must be a `kind`; ValueError if it is missing."""
+        """The metadata value of `key`; ValueError if it is missing, or not a `kind`."""
         self.read_keys.add(key)
         if key not in self.metadata:
             if default is None:
@@ -139,14 +116,14 @@ class GgufFile:
     def raw(self, tensor: GgufTensor) -> NDArray[np.uint8]:
         """The bytes of a tensor as rows, uint8 [rows, bytes of a row], mapped and read-only.
 
-        A vector is one row; a stack of matrices is the rows of all of them.
+        A vector is one row; a stack of matrices has the rows of all of them.
         """
         rows = int(np.prod(tensor.shape[:-1]))
         flat = np.frombuffer(self._maps[tensor.part], np.uint8, tensor.nbytes, tensor.offset)
         return flat.reshape(rows, -1)
 
-    def let_go(self, tensor: GgufTensor) -> None:
-        """Take a tensor's pages out of this process; who still reads them gets them again."""
+    def release_pages(self, tensor: GgufTensor) -> None:
+        """Release a tensor's pages; another read loads them again."""
         data, page = self._maps[tensor.part], mmap.PAGESIZE
         start, end = tensor.offset // page * page, tensor.offset + tensor.nbytes
         if hasattr(data, "madvise"):  # Windows has no such call
@@ -157,7 +134,7 @@ _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
 def part_names(name: str) -> list[str]:
-    """Of a file that is one of several, the names of all; else itself."""
+    """The names of all files that a model was split into; else the name itself."""
     found = _SPLIT.fullmatch(name)
     if not found:
         return [name]
@@ -166,7 +143,7 @@ def part_names(name: str) -> list[str]:
 
 
 class _Part:
-    """One file: what it says, and its bytes."""
+    """One mapped file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -190,13 +167,13 @@ class _Bad(Exception):
 
 
 class _Cursor:
-    """Reads one value after another, and never past the end."""
+    """A reader of one value after another, never past the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at, self.end = data, 4, min(len(data), MAX_METADATA)
 
     def take(self, nbytes: int, what: str) -> int:
-        """Step over `nbytes`; where they start."""
+        """Advance by `nbytes`; return where they start."""
         start = self.at
         if nbytes > self.end - start:
             where = "the file" if self.end == len(self.data) else f"the first {MAX_METADATA} bytes"
@@ -225,7 +202,7 @@ class _Cursor:
         return found
 
     def texts(self, count: int, what: str) -> list[str]:
-        """As `text` a number of times, without a call for each."""
+        """Read `count` texts, without a call for each."""
         if 8 * count > self.end - self.at:
             raise _Bad(f"{what} would hold {count} texts, more than fit into the file")
         unpack, data, at, end = struct.Struct("<Q").unpack_from, self.data, self.at, self.end
@@ -314,7 +291,7 @@ def _tensors(
 
 
 def _entry(cursor: _Cursor) -> GgufTensor:
-    """One entry of the list of tensors; its offset is from where the data starts."""
+    """Read an entry of the list of tensors; its offset is relative to the data."""
     name = cursor.text("the name of a tensor", MAX_NAME)
     dimensions: int = cursor.number("I", f"the dimensions of {name!r}")
     if not 1 <= dimensions <= 4:

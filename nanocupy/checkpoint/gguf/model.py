@@ -1,4 +1,4 @@
-"""A GGUF file's network: config.json and tensors under Hugging Face's names."""
+"""A GGUF file's network as config.json and tensors with Hugging Face's names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ SUPPORTED = (*PLAIN, *BLOCK_FORMATS)
 
 @dataclass(frozen=True)
 class _Source:
-    """A matrix or vector of a GGUF tensor, and what becomes of it.
+    """A matrix or vector of a GGUF tensor, and its conversion.
 
-    `heads` > 0 where llama.cpp permuted its rows; `expert` says which of a stack it is.
+    Attributes:
+        heads: above 0 where llama.cpp permuted its rows.
+        plus_one: whether the file stores 1 more.
+        expert: which matrix of a stack it is.
     """
 
     gguf: GgufFile
@@ -40,21 +43,21 @@ class _Source:
 
     @property
     def format(self) -> tuple[int, int] | None:
-        """(bits, group) where it is quantised."""
+        """(bits, group) if it is quantised."""
         block = BLOCK_FORMATS.get(self.tensor.kind)
         return (block.bits, block.group) if block else None
 
     def rows(self) -> NDArray[np.uint8]:
-        """Its bytes in Hugging Face's order, uint8 [rows, bytes of a row]."""
+        """The bytes in Hugging Face's order, uint8 [rows, bytes of a row]."""
         rows = self.gguf.raw(self.tensor)
         if self.expert is not None:
             rows = rows[self.expert * self.shape[0] : (self.expert + 1) * self.shape[0]]
-        if self.heads and len(self.shape) == 1:  # a bias: one value is one row
+        if self.heads and len(self.shape) == 1:  # a bias: a row for each value
             rows = rows.reshape(self.shape[0], -1)
         return unpermute(rows, self.heads) if self.heads else rows
 
     def read(self) -> dict[str, NDArray[Any]]:
-        """The tensors it becomes, by their names in the safetensors file."""
+        """The converted tensors, by their names in the safetensors file."""
         if self.format:
             try:
                 parts = to_affine(self.tensor.kind, self.rows())
@@ -68,43 +71,39 @@ class _Source:
         return {f"{self.module}.{self.leaf}": plain.reshape(self.shape)}
 
     def entries(self) -> dict[str, Entry]:
-        """What `read` will give, without converting the weights."""
-        tensor, block = self.tensor, BLOCK_FORMATS.get(self.tensor.kind)
+        """The dtypes and shapes of what `read` returns, without converting the weights."""
+        kind, block = self.tensor.kind, BLOCK_FORMATS.get(self.tensor.kind)
         if block is None:
-            nbytes = int(np.prod(self.shape)) * PLAIN[tensor.kind]
-            return {f"{self.module}.{self.leaf}": Entry(tensor.kind, self.shape, nbytes)}
+            return {f"{self.module}.{self.leaf}": Entry.of(kind, self.shape)}
         rows, columns = self.shape
-        words, groups = columns * block.bits // 32, columns // block.group
-        sizes = {"F16": 2, "F32": 4}
-        bias = "F32" if bias_dtype(tensor.kind, self.rows()) == np.float32 else "F16"
+        groups = rows, columns // block.group
+        bias = "F32" if bias_dtype(kind, self.rows()) == np.float32 else "F16"
         return {
-            f"{self.module}.weight": Entry("U32", (rows, words), rows * words * 4),
-            **{
-                f"{self.module}.{name}": Entry(kind, (rows, groups), rows * groups * sizes[kind])
-                for name, kind in (("scales", block.scales), ("biases", bias))
-            },
+            f"{self.module}.weight": Entry.of("U32", (rows, columns * block.bits // 32)),
+            f"{self.module}.scales": Entry.of(block.scales, groups),
+            f"{self.module}.biases": Entry.of(bias, groups),
         }
 
 
 def unpermute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Undo llama.cpp's order of the rows of q and k: pairs (i, i + D/2) stand side by side there.
+    """Undo llama.cpp's order of the rows of q and k, where pairs (i, i + D/2) are neighbours.
 
-    rows is [heads * D, anything]; the result has Hugging Face's order, halves after one another.
+    rows is [heads * D, anything]; in the result one half of each head follows the other.
     """
     pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, -1)
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 class GgufModel:
-    """The network in a GGUF file. ValueError names whatever is not supported."""
+    """The network in a GGUF file. ValueError names what is not supported."""
 
     def __init__(self, gguf: GgufFile) -> None:
         self._gguf = gguf
         self.name, self.arch = architecture(gguf)
         self._keys = Keys(gguf, self.name)
-        self._sources = list(self._map())
+        self._sources = list(self._find_sources())
 
-    def _map(self) -> Iterator[_Source]:
+    def _find_sources(self) -> Iterator[_Source]:
         tensors = [t for t in self._gguf.tensors.values() if t.name not in self.arch.ignored]
         kinds = sorted({t.kind for t in tensors} - set(SUPPORTED))
         if kinds:
@@ -153,12 +152,12 @@ class GgufModel:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all tensors."""
+        """The number of parameters."""
         return sum(int(np.prod(source.shape)) for source in self._sources)
 
     @property
     def loaded_nbytes(self) -> int:
-        """Bytes of the weights once they are imported, without what kernels do not store."""
+        """Bytes of the imported weights in memory, where implied biases are not stored."""
         total = 0.0
         for source in self._sources:
             block, count = BLOCK_FORMATS.get(source.tensor.kind), int(np.prod(source.shape))
@@ -170,20 +169,20 @@ class GgufModel:
         return int(total)
 
     def entries(self) -> dict[str, Entry]:
-        """Every tensor of the safetensors file, in the order `tensors` gives them."""
+        """The entries of the safetensors file, in the order of `tensors`."""
         return {k: e for source in self._sources for k, e in source.entries().items()}
 
     def tensors(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Every tensor, converted one at a time."""
         for source in self._sources:
             yield from source.read().items()
-            self._gguf.let_go(source.tensor)
+            self._gguf.release_pages(source.tensor)
 
     def config(self) -> dict[str, Any]:
         """The contents of config.json.
 
         Raises:
-            ValueError: it says something about the maths that is not supported.
+            ValueError: it asks for maths that is not supported.
         """
         keys, tensors = self._keys, self._gguf.tensors
         if "token_embd.weight" not in tensors:
@@ -223,11 +222,11 @@ class GgufModel:
         kinds = [s.tensor.kind for s in self._sources if len(s.shape) == 2]
         names = {"F32": "float32", "BF16": "bfloat16"}
         common = max(sorted(set(kinds)), key=kinds.count) if kinds else ""
-        gemma = self.arch.plus_one and common not in PLAIN  # it overflows 16-bit floats
+        gemma = self.arch.plus_one and common not in PLAIN  # its activations overflow float16
         return "bfloat16" if gemma else names.get(common, "float16")
 
     def quantization(self) -> dict[str, Any] | None:
-        """MLX's config entry: the commonest format, and each module that differs from it."""
+        """MLX's config entry: the most common format, and each module with another."""
         formats = {s.module: s.format for s in self._sources if s.format}
         if not formats:
             return None

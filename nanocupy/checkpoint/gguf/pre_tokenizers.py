@@ -1,12 +1,12 @@
-"""The pre-tokenizers that GGUF names in `tokenizer.ggml.pre`, as tokenizer.json writes them.
+"""The pre-tokenizers that GGUF names in `tokenizer.ggml.pre`, and models, as in tokenizer.json.
 
-GGUF stores only a name; the rules are in llama.cpp's source. A wrong rule gives wrong tokens and
-no error, so only names whose rules are written here are accepted.
+GGUF stores only a name; the rules are in llama.cpp's source. A wrong rule gives wrong tokens and no
+error, so other names are refused.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
@@ -30,8 +30,18 @@ _O200K = (
 )
 
 
+def bpe_model(vocab: dict[str, int], merges: list[str], **options: Any) -> Json:
+    """The "model" of a tokenizer.json."""
+    defaults = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+        "ignore_merges": False,
+    }  # fmt: skip
+    return {**defaults, **options, "vocab": vocab, "merges": merges}
+
+
 def _split(regex: str) -> Json:
-    """Split by a regex, then bytes as characters: tokenizer.json for tiktoken-style rules."""
+    """Split by a regex, then map bytes to characters, as tiktoken."""
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     return {"type": "Sequence", "pretokenizers": [split, {**_BYTES, "use_regex": False}]}
 
@@ -41,12 +51,12 @@ _DIGITS_GPT2: Json = {"type": "Sequence", "pretokenizers": [_DIGITS, _GPT2]}
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """What one name stands for: the split, whether whole words skip the merges, and BOS."""
+    """The rule of a name: the split, whether whole words skip the merges, and BOS."""
 
     rule: Json
     ignore_merges: bool = False
     add_bos: bool = False
-    normalizer: Json | None = field(default=None)
+    normalizer: Json | None = None
 
 
 _LLAMA3 = PreTokenizer(_split(_WORDS % r"\p{N}{1,3}"), ignore_merges=True, add_bos=True)
@@ -71,7 +81,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
 
 
 def pre_tokenizer(name: str) -> PreTokenizer:
-    """The rules of a `tokenizer.ggml.pre`; ValueError names those that are known."""
+    """The rule of a `tokenizer.ggml.pre`; ValueError names those that are known."""
     if name not in PRE_TOKENIZERS:
         known = ", ".join(sorted(PRE_TOKENIZERS))
         raise ValueError(

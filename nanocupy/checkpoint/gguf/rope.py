@@ -1,4 +1,4 @@
-"""How a GGUF file says that positions are stretched, as config.json's rope_scaling."""
+"""Rope scaling of a GGUF file, as config.json's rope_scaling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 def rope_fields(keys: Keys) -> Json:
-    """rope_theta and rope_scaling, and what Phi-3 says beside them."""
+    """rope_theta, rope_scaling, and for Phi-3 partial_rotary_factor."""
     dims = keys.count("rope.dimension_count", keys.head_dim)
     found: Json = {"rope_theta": keys.number("rope.freq_base", 10000.0)}
     if dims != keys.head_dim:
@@ -52,7 +52,7 @@ def _scaling(keys: Keys, original: int) -> Json | None:
     said = keys.text("rope.scaling.type", "linear" if factor != 1 else "none")
     magnitude = keys.number("rope.scaling.attn_factor", 1.0)
     if said == "longrope" or (keys.arch == "phi3" and said == "none"):
-        return None  # the tensors say it
+        return None  # the tensors have it
     if said == "linear" and magnitude == 1:
         return {"rope_type": "linear", "factor": factor}
     if said == "yarn" and original and magnitude == 1:
@@ -74,7 +74,7 @@ def _scaling(keys: Keys, original: int) -> Json | None:
 def _two_lengths(
     keys: Keys, original: int, short: NDArray[np.float32], long: NDArray[np.float32]
 ) -> Json:
-    """Phi-3's longrope: factors for sequences up to the original length, and for longer ones."""
+    """Phi-3's longrope: factors for sequences up to the original length and for longer ones."""
     if not original:
         raise ValueError(f"{keys.gguf.path}: no original_context_length beside rope_factors")
     scaling = {
@@ -87,7 +87,7 @@ def _two_lengths(
 
 
 def _by_factor(keys: Keys, factors: NDArray[np.float32]) -> Json:
-    """Whatever each frequency is divided by, the same for all lengths."""
+    """Any factors, as a longrope that is the same for all lengths."""
     return {
         "rope_type": "longrope",
         "short_factor": _numbers(factors),
@@ -103,7 +103,7 @@ def _numbers(factors: NDArray[np.float32]) -> list[float]:
 
 
 def _llama3(theta: float, head_dim: int, given: NDArray[np.float32]) -> Json | None:
-    """Llama 3's rule from 8192 tokens, if it is what gives these factors; its own are the truth."""
+    """Llama 3's rule for 8192 original tokens, if it gives these factors."""
     rule = {
         "rope_type": "llama3",
         "factor": float(given.max()) if given.size else 1.0,
@@ -117,7 +117,7 @@ def _llama3(theta: float, head_dim: int, given: NDArray[np.float32]) -> Json | N
 
 
 def llama3_factors(theta: float, head_dim: int, rule: Json) -> NDArray[np.float64]:
-    """What Llama 3's rope scaling divides each of the head_dim / 2 frequencies by."""
+    """The divisors of the head_dim / 2 frequencies by Llama 3's rule."""
     wavelength = 2 * np.pi * theta ** (np.arange(0, head_dim, 2) / max(head_dim, 1))
     low, high = rule["low_freq_factor"], rule["high_freq_factor"]
     original = rule["original_max_position_embeddings"]

@@ -1,15 +1,15 @@
 """SentencePiece's BPE in GGUF (`tokenizer.ggml.model` "llama") as the parts of a tokenizer.json.
 
-GGUF has pieces with scores: of all neighbours that make a piece, those that make the one of the
-highest score are joined first. A tokenizer.json has pairs in order instead. So every way to split a
-piece into two others is a pair, the best piece's first. Bytes that no piece has become `<0xNN>`.
+GGUF has pieces with scores: of all neighbours that make a piece, those of the highest score are
+merged first. A tokenizer.json has an ordered list of merges instead: every split of a piece into
+two pieces, the best piece's first. Bytes that no piece has become `<0xNN>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanocupy.checkpoint.gguf.pre_tokenizers import Json
+from nanocupy.checkpoint.gguf.pre_tokenizers import Json, bpe_model
 
 SPACE = "▁"
 NORMAL, UNKNOWN, BYTE = 1, 2, 6  # llama.cpp's types of tokens
@@ -18,10 +18,10 @@ NORMAL, UNKNOWN, BYTE = 1, 2, 6  # llama.cpp's types of tokens
 def spm_parts(
     tokens: Sequence[str], types: Sequence[int], scores: Sequence[float], *, space_prefix: bool
 ) -> Json:
-    """normalizer, decoder and model. ValueError where the scores do not fit the tokens.
+    """Make the normalizer, decoder and model. ValueError: the scores do not fit the tokens.
 
     Args:
-        space_prefix: whether a text, and what follows a special token, begins with a space.
+        space_prefix: whether a space is put before a text, and after a special token.
     """
     if len(scores) != len(tokens):
         raise ValueError(f"{len(tokens)} tokens but {len(scores)} scores")
@@ -42,28 +42,20 @@ def spm_parts(
         },
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": unknown,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": BYTE in types,
-            "ignore_merges": False,
-            "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": merges(tokens, types, scores),
-        },
+        "model": bpe_model(
+            {token: i for i, token in enumerate(tokens)},
+            merges(tokens, types, scores),
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=BYTE in types,
+        ),
     }
 
 
 def merges(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]) -> list[str]:
-    """Every pair of pieces that makes a piece, "left right", in the order they are joined in.
-
-    (As texts, not as lists of two, they are read in two thirds of the time.)
-    """
+    """The merges "left right", in order. (Texts are read faster than lists of two.)"""
     rows = zip(tokens, types, scores, strict=True)
-    # A piece with a space is never made: texts have SPACE for it.
+    # A piece with a space is never merged: texts have SPACE for it.
     pieces = {token: s for token, kind, s in rows if kind == NORMAL and " " not in token}
     found: list[tuple[float, int, str, str]] = []
     for piece, score in pieces.items():

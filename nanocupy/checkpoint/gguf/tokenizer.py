@@ -6,16 +6,16 @@ import re
 
 from nanocupy.checkpoint.gguf.end_tokens import corrected_types, named_ends
 from nanocupy.checkpoint.gguf.file import GgufFile
-from nanocupy.checkpoint.gguf.pre_tokenizers import Json, PreTokenizer, pre_tokenizer
+from nanocupy.checkpoint.gguf.pre_tokenizers import Json, PreTokenizer, bpe_model, pre_tokenizer
 from nanocupy.checkpoint.gguf.sentencepiece import spm_parts
 
 _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # llama.cpp's token types
-_KEEP_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # of Phi-3's, that take no spaces with them
+_KEEP_SPACES = ("<unk>", "<s>", "<|endoftext|>")  # control tokens of Phi-3 that strip no spaces
 _TEMPLATE = "tokenizer.chat_template"
 
 
 def _chat_templates(gguf: GgufFile) -> dict[str, str]:
-    """The chat templates by name, "default" for the one that has none in the file."""
+    """The chat templates by name; "default" is the one without a name."""
     found = {"default": gguf.get(_TEMPLATE, str, "")}
     for key in gguf.metadata:
         if key.startswith(f"{_TEMPLATE}."):
@@ -29,7 +29,7 @@ class GgufTokenizer:
     """A tokenizer read from GGUF metadata: byte-level BPE ("gpt2") or SentencePiece ("llama").
 
     Raises:
-        ValueError: it is of another kind, or its parts do not fit together.
+        ValueError: it is of another kind, or inconsistent.
     """
 
     def __init__(self, gguf: GgufFile) -> None:
@@ -54,7 +54,7 @@ class GgufTokenizer:
         self.types = corrected_types(self.tokens, self.types, self.end_ids)
 
     def _end_ids(self) -> list[int]:
-        """Every token that ends an answer: end of sequence, of turn, of message, by id or name."""
+        """The tokens that end an answer: end of sequence, turn or message, by id or by name."""
         roles = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
         named = named_ends(self.tokens, self.types)
         ids = [self.eos, *(self._id(role) for role in roles), *named]
@@ -108,18 +108,7 @@ class GgufTokenizer:
                 "trim_offsets": True,
                 "use_regex": True,
             },
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": pre.ignore_merges,
-                "vocab": self._vocab(),
-                "merges": self._merges(),
-            },
+            "model": bpe_model(self._vocab(), self._merges(), ignore_merges=pre.ignore_merges),
         }
 
     def tokenizer_config(self) -> Json:
@@ -162,7 +151,7 @@ class GgufTokenizer:
         ]
 
     def _strips_spaces(self) -> bool:
-        """Phi-3's control tokens swallow spaces after them; GGUF does not say so, its name does."""
+        """Whether control tokens strip spaces after them: Phi-3's do, which only its name tells."""
         name = self._gguf.get("general.name", str, "").lower()
         return self.pre is None and ("phi-3" in name or "phi3" in name)
 

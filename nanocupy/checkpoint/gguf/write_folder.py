@@ -1,4 +1,4 @@
-"""convert_gguf: a GGUF file to an ordinary Hugging Face folder, losing nothing."""
+"""`convert_gguf`: convert a GGUF file to an ordinary Hugging Face folder, without loss."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from nanocupy.checkpoint.gguf.file import GgufFile
 from nanocupy.checkpoint.gguf.model import GgufModel
 from nanocupy.checkpoint.gguf.tokenizer import GgufTokenizer
-from nanocupy.checkpoint.progress import Advance, bar
 from nanocupy.checkpoint.writer import new_folder, write_json, write_safetensors
+from nanocupy.progress import Advance, bar
 
 
 def convert_gguf(
-    src: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: bool = True
+    src: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: bool | None = None
 ) -> Path:
     """Write the model in the GGUF file `src` as the folder `out`, which must not exist yet.
 
-    The weights are the same numbers: quantised blocks become affine groups of 4 or 8 bits (see
+    Weights keep their values: quantised blocks become affine groups of 4 or 8 bits (see
     `gguf.blocks`), F32, F16 and BF16 stay. The folder appears whole or not at all. Raises
-    ValueError for what is not supported, by name, before anything is written.
+    ValueError, before anything is written, naming what is not supported.
     """
     src, out = Path(src), Path(out)
     gguf = GgufFile(src)
@@ -33,7 +33,7 @@ def convert_gguf(
     return out
 
 
-def _write(folder: Path, model: GgufModel, tokenizer: GgufTokenizer, progress: bool) -> None:
+def _write(folder: Path, model: GgufModel, tokenizer: GgufTokenizer, progress: bool | None) -> None:
     config = model.config()
     ends = tokenizer.end_ids
     if len(tokenizer.tokens) > config["vocab_size"]:

@@ -10,11 +10,11 @@ import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, record, shared
 from nanocupy.core.recorder.casting import fitting
-from nanocupy.core.recorder.dtypes import bool_, float32
 from nanocupy.core.recorder.graph import Op, Shape
 from nanocupy.core.recorder.specs import elements, same, whole_number
 from nanocupy.core.recorder.values import cast
 from nanocupy.device.protocols import Rows
+from nanocupy.dtypes import bool_, float32
 
 Dims = int | Sequence[int]
 _LARGE = 1 << 16  # bytes

@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array
-from nanocupy.core.recorder.dtypes import DTYPES, Dtype, common, named, plain
+from nanocupy.core.recorder.dtypes import Dtype, common, named, plain
+from nanocupy.dtypes import KINDS
 
 
 def finfo(dtype: Any) -> Any:
@@ -55,7 +56,7 @@ def _known(name: str, dtype: Any) -> np.dtype[Any]:
         found = dtype.node.dtype if isinstance(dtype, array) else plain(dtype)
     except TypeError:
         found = None
-    if dtype is None or found is None or found not in DTYPES:
+    if dtype is None or found is None or found not in KINDS:
         raise ValueError(f"[{name}] {str(dtype)[:40]!r}: expected a dtype of arrays")
     return found
 

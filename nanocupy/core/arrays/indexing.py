@@ -16,7 +16,6 @@ from nanocupy.core.arrays.keys import check_update, filled, place, taken_apart
 from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import fitting
-from nanocupy.core.recorder.dtypes import bool_
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import Slice, as_indices, check_indices, flat, parts_of, reshape
 from nanocupy.core.recorder.specs import (
@@ -27,6 +26,7 @@ from nanocupy.core.recorder.specs import (
     resized,
     whole_number,
 )
+from nanocupy.dtypes import bool_
 
 # ---- reading
 

@@ -18,28 +18,12 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, shared
+from nanocupy.dtypes import KINDS, SAFETENSORS
 
-_DTYPES = {
-    "BOOL": np.bool_,
-    "U8": np.uint8,
-    "I8": np.int8,
-    "U16": np.uint16,
-    "I16": np.int16,
-    "U32": np.uint32,
-    "I32": np.int32,
-    "U64": np.uint64,
-    "I64": np.int64,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F32": np.float32,
-    "F64": np.float64,
-}
-_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
-_READ = {**_DTYPES, "F8_E4M3": np.uint8}  # codes: see `from_fp8`
+_READ: dict[str, Any] = {**SAFETENSORS, "F8_E4M3": np.uint8}  # codes: see `from_fp8`
 
 
 def _path(name: str, file: Any, suffix: str) -> Path:
@@ -120,7 +104,7 @@ def save_safetensors(
     for name, value in arrays.items():
         host = as_array(value).numpy()
         start, end = end, end + host.nbytes
-        shape, kind = list(host.shape), _NAMES[host.dtype]
+        shape, kind = list(host.shape), KINDS[host.dtype].upper()
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
         values.append(host)
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array
-from nanocupy.core.recorder.dtypes import bool_, int32
 from nanocupy.core.recorder.graph import Shape
 from nanocupy.core.recorder.shapes import Misfit, Slice, check_indices
 from nanocupy.core.recorder.specs import blank
+from nanocupy.dtypes import bool_, int32
 
 Key = tuple[Any, ...]
 

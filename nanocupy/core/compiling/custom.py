@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,13 +12,12 @@ from nanocupy.core.recorder.arrays import array, as_array
 from nanocupy.core.recorder.graph import Node, Op, Spec, item, size
 from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering
-from nanocupy.device.chain import KINDS
-from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels import chains
-from nanocupy.kernels.kernel import WrittenKernel
+from nanocupy.device.protocols import Rows
+from nanocupy.dtypes import KINDS
+from nanocupy.kernels import launches_of
+from nanocupy.kernels.custom import Source
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
-_CPU_KINDS = frozenset(KINDS.values()) - {"f16", "bf16"}
 
 
 class CustomKernel:
@@ -46,9 +43,8 @@ class CustomKernel:
             )
         if cpu is None and cuda is None:
             raise ValueError(f"[custom_kernel] {name}: give cpu=, a function, or cuda=, source")
-        self.name, self.inputs, self.outputs = name, tuple(input_names), tuple(output_names)
-        self.cpu, self.cuda, self.header = cpu, cuda, header
-        self._made: dict[Any, Any] = {}
+        self.name = name
+        self.source = Source(name, tuple(input_names), tuple(output_names), cpu, cuda, header)
 
     def __repr__(self) -> str:
         return f"CustomKernel({self.name})"
@@ -65,9 +61,9 @@ class CustomKernel:
         """Record the operation; see `custom_kernel`."""
         arrays = [as_array(x) for x in inputs]
         counts = {
-            "inputs": (len(arrays), len(self.inputs)),
-            "output_shapes": (len(output_shapes), len(self.outputs)),
-            "output_dtypes": (len(output_dtypes), len(self.outputs)),
+            "inputs": (len(arrays), len(self.source.inputs)),
+            "output_shapes": (len(output_shapes), len(self.source.outputs)),
+            "output_dtypes": (len(output_dtypes), len(self.source.outputs)),
         }
         for what, (given, wanted) in counts.items():
             if given != wanted:
@@ -90,40 +86,11 @@ class CustomKernel:
                 "numbers of threads, and (n, 1, 1)"
             )
         blocks = -(-grid[0] // threadgroup[0]), grid[1], grid[2]
-        attrs = {"kernel": self, "specs": specs, "grid": blocks, "block": threadgroup[0]}
+        attrs = {"source": self.source, "specs": specs, "grid": blocks, "block": threadgroup[0]}
         node = Node(CUSTOM, tuple(a.node for a in arrays), attrs)
         if len(specs) == 1:
             return [array(node)]
         return [array(item(node, i)) for i in range(len(specs))]
-
-    def on_cpu(self, specs: Sequence[Spec]) -> Any:
-        """The kernel for arrays of these shapes and dtypes."""
-        if self.cpu is None:
-            raise NotImplementedError(f"[{self.name}] has no CPU function: give cpu=")
-        if odd := [str(d) for _, d in specs if KINDS[d] not in _CPU_KINDS]:
-            raise ValueError(f"[{self.name}] Numba knows no {odd[0]}: cast it to float32 before")
-        key = tuple((len(shape), dtype) for shape, dtype in specs)
-        if key not in self._made:
-            from nanocupy.device.cpu.custom import CustomKernel as Compiled
-
-            self._made[key] = Compiled(self.name, self.cpu, key)
-        return self._made[key]
-
-    def on_cuda(self, ins: Sequence[Spec], outs: Sequence[Spec]) -> WrittenKernel:
-        """The kernel for arrays of these dtypes."""
-        if self.cuda is None:
-            raise NotImplementedError(f"[{self.name}] has no CUDA source: give cuda=")
-        kinds = [chains.CUDA_TYPES[KINDS[d]] for _, d in (*ins, *outs)]
-        names = (*self.inputs, *self.outputs)
-        const = ["const "] * len(ins) + [""] * len(outs)
-        parameters = [f"{c}{k}* {n}" for c, k, n in zip(const, kinds, names, strict=True)]
-        parameters += [f"long long {n}_size" for n in names]
-        text = (
-            f"#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n{self.header}\n"
-            f"__global__ void {self.name}({', '.join(parameters)}) {{\n{self.cuda}\n}}\n"
-        )
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return WrittenKernel(f"{self.name}_{key}", self.name, text)
 
 
 def custom_kernel(
@@ -164,30 +131,20 @@ def _infer(*_: Spec, specs: list[Spec], **__: Any) -> list[Spec]:
     return list(specs)
 
 
-def _numpy(*arrays: np.ndarray, kernel: CustomKernel, specs: list[Spec], **_: Any) -> Any:
+def _numpy(*arrays: np.ndarray, source: Source, specs: list[Spec], **_: Any) -> Any:
     ins = [np.ascontiguousarray(x).reshape(x.shape) for x in arrays]
     outs = [empty(tuple(shape), dtype) for shape, dtype in specs]
-    compiled = kernel.on_cpu([(x.shape, x.dtype) for x in (*ins, *outs)])
-    words = [x.ctypes.data for x in (*ins, *outs)] + [d for x in (*ins, *outs) for d in x.shape]
-    serial = max(x.size for x in (*ins, *outs)) <= chains.SERIAL
-    chains.call(compiled.address, (ctypes.c_int64 * len(words))(*words), serial)
+    launches_of("cpu").custom.run(source, [*ins, *outs])
     return outs if len(outs) > 1 else outs[0]
 
 
 def _lower(to: Lowering, node: Node) -> None:
-    kernel: CustomKernel = node.attrs["kernel"]
-    specs = node.attrs["specs"]
-    ins = [to.contiguous(n, to.of(n))[: size(n.shape)] for n in node.inputs]
-    outs = [to.of(node, i).view[: size(shape)] for i, (shape, _) in enumerate(specs)]
-    reads = [n.specs[0] for n in node.inputs]
-    if to.device.kind == "cuda":
-        sizes = [np.int64(size(shape)) for shape, _ in (*reads, *specs)]
-        made = kernel.on_cuda(reads, specs)
-        grid, block = node.attrs["grid"], node.attrs["block"]
-        launch = Launch(made, (*ins, *outs, *sizes), grid, block)
-    else:
-        dims = [int(d) for shape, _ in (*reads, *specs) for d in shape]
-        launch = Launch(kernel.on_cpu([*reads, *specs]), (*ins, *outs, *dims))
+    attrs = node.attrs
+    arrays = [to.contiguous(n, to.of(n))[: size(n.shape)] for n in node.inputs]
+    arrays += [to.of(node, i).view[: size(shape)] for i, (shape, _) in enumerate(attrs["specs"])]
+    specs = [*(n.specs[0] for n in node.inputs), *attrs["specs"]]
+    how = (attrs["source"], arrays, specs, attrs["grid"], attrs["block"])
+    launch = to.launches.custom.launch(to.device, *how)
     to.add(Rows(1, to.constant(np.array([1]))), lambda _: launch)
 
 

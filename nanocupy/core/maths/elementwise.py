@@ -15,13 +15,14 @@ import numpy as np
 from nanocupy.core.maths import special
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, together
-from nanocupy.core.recorder.dtypes import bool_, floating, uint8
+from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.elementwise import add as add
 from nanocupy.core.recorder.elementwise import elementwise_op, inputs
 from nanocupy.core.recorder.elementwise import multiply as multiply
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.rowwise import kernel_or_chain, of_numbers, without_gaps
 from nanocupy.core.recorder.specs import Becomes, broadcast, kept, whole_number, widely
+from nanocupy.dtypes import bool_, uint8
 from nanocupy.kernels.chains import functions
 
 _STEPS: dict[str, Any] = {

@@ -12,10 +12,10 @@ from nanocupy.core.maths import elementwise
 from nanocupy.core.maths.reductions import sum
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, together
-from nanocupy.core.recorder.dtypes import float32
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import reshape, take
 from nanocupy.core.recorder.specs import blank, broadcast, normal_axis, whole_number, widely
+from nanocupy.dtypes import float32
 
 
 def _matmul_spec(x: Spec, y: Spec) -> Spec:

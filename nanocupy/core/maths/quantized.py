@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.core.arrays.layout import matrix_transpose
 from nanocupy.core.maths.products import gather_mm, matmul
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype
-from nanocupy.core.recorder.dtypes import bfloat16, float32, uint8, uint32
 from nanocupy.core.recorder.graph import Op, Spec, item
+from nanocupy.dtypes import bfloat16, float8_e4m3, float32, uint8, uint32
 from nanocupy.kernels.linear import affine
 
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
@@ -171,21 +170,20 @@ def gather_qmm(
 
 # ---- floats of 8 bits: e4m3, without infinities
 
-_FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
 _LARGEST = 448.0
-_TO_FP8 = Op(
+_TOfloat8_e4m3 = Op(
     "to_fp8",
     lambda x: (x[0], uint8),
     lambda x: (
         np.where(np.isnan(x), np.float32(_LARGEST), np.clip(x, -_LARGEST, _LARGEST))
-        .astype(_FP8)
+        .astype(float8_e4m3)
         .view(np.uint8)
     ),
 )
-_FROM_FP8 = Op(
+_FROMfloat8_e4m3 = Op(
     "from_fp8",
     lambda x, *, dtype: (x[0], dtype),
-    lambda x, *, dtype: np.ascontiguousarray(x).view(_FP8).astype(float32).astype(dtype),
+    lambda x, *, dtype: np.ascontiguousarray(x).view(float8_e4m3).astype(float32).astype(dtype),
 )
 
 
@@ -194,7 +192,7 @@ def to_fp8(x: Any) -> array:
     x = as_array(x)
     if x.dtype.kind not in "fV":
         raise ValueError(f"[to_fp8] x is {x.dtype}: expected floats")
-    return record(_TO_FP8, astype(x, float32))
+    return record(_TOfloat8_e4m3, astype(x, float32))
 
 
 def from_fp8(x: Any, dtype: Any = bfloat16) -> array:
@@ -202,4 +200,4 @@ def from_fp8(x: Any, dtype: Any = bfloat16) -> array:
     x = as_array(x)
     if x.dtype != uint8:
         raise ValueError(f"[from_fp8] x is {x.dtype}: expected codes, uint8")
-    return record(_FROM_FP8, x, dtype=np.dtype(dtype))
+    return record(_FROMfloat8_e4m3, x, dtype=np.dtype(dtype))

@@ -12,7 +12,7 @@ from nanocupy.core.maths import elementwise
 from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype
-from nanocupy.core.recorder.dtypes import bool_, float32, floating, int32, summed, uint32
+from nanocupy.core.recorder.dtypes import floating, summed
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import slice_axis
 from nanocupy.core.recorder.specs import (
@@ -25,6 +25,7 @@ from nanocupy.core.recorder.specs import (
     whole_number,
     wide,
 )
+from nanocupy.dtypes import bool_, float32, int32, uint32
 
 
 class Reduction(Protocol):

@@ -9,10 +9,11 @@ import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype
-from nanocupy.core.recorder.dtypes import bool_, floating, int32
+from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.shapes import flat
 from nanocupy.core.recorder.specs import Becomes, kept, normal_axis, same, wide
+from nanocupy.dtypes import bool_, int32
 
 
 class Scan(Protocol):

@@ -11,7 +11,7 @@ from nanocupy.core.maths.reductions import mean
 from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype, together
-from nanocupy.core.recorder.dtypes import floating, uint32
+from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import flat, reshape, slice_axis, squeeze
 from nanocupy.core.recorder.specs import (
@@ -24,6 +24,7 @@ from nanocupy.core.recorder.specs import (
     whole_number,
     wide,
 )
+from nanocupy.dtypes import uint32
 
 
 def _indices(spec: Spec, **_: Any) -> Spec:

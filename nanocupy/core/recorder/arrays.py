@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nanocupy.core.recorder.dtypes import float32, named
+from nanocupy.core.recorder.dtypes import named
 from nanocupy.core.recorder.graph import CONSTANT, STATIC, Node, Op, Shape, topological
 from nanocupy.core.recorder.heap import hold
 from nanocupy.core.recorder.values import NUMBERS, fresh, known
 from nanocupy.device.protocols import Rows
+from nanocupy.dtypes import float32
 
 _SETTLING = threading.RLock()  # a node is one that is computed, or not yet, for other threads, too
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.dtypes import bool_, common, float32, plain
+from nanocupy.core.recorder.dtypes import common, plain
 from nanocupy.core.recorder.graph import Op, Spec, width
 from nanocupy.core.recorder.rowwise import kernel_or_chain, steps_of
 from nanocupy.core.recorder.values import NUMBERS, holds
+from nanocupy.dtypes import bool_, float32
 from nanocupy.kernels.quantize import Codes
 
 _UNCHANGED = steps_of("unchanged")

@@ -29,9 +29,11 @@ from nanocupy.core.recorder.graph import (
 from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering, Operand
 from nanocupy.core.recorder.specs import broadcast
-from nanocupy.device.chain import DTYPES, KINDS, Chain
+from nanocupy.device.chain import Chain
 from nanocupy.device.protocols import Rows
-from nanocupy.kernels import chains
+from nanocupy.dtypes import DTYPES, KINDS
+from nanocupy.kernels.chains import layout
+from nanocupy.kernels.chains.cpu import HostChain
 from nanocupy.kernels.chains.functions import Build, Unfit
 
 MOST_OPERANDS = 16  # of a chain, besides single numbers
@@ -42,14 +44,14 @@ MOST_NODES = 64
 
 
 @cache
-def single(steps: Steps, kinds: tuple[str, ...], out: str) -> chains.HostChain | None:
+def single(steps: Steps, kinds: tuple[str, ...], out: str) -> HostChain | None:
     """A chain of one operation; None: there is none of these kinds."""
     build = Build(kinds)
     try:
         value = steps(*(build.load(i) for i in range(len(kinds)))).cast(out)
     except Unfit:
         return None
-    return chains.HostChain(build.chain([(value, out)]), empty)
+    return HostChain(build.chain([(value, out)]), empty)
 
 
 def evaluate(
@@ -79,12 +81,12 @@ def lower_one(to: Lowering, node: Node, steps: Steps) -> None:
 # ---- chains as nodes
 
 
-def _infer(*specs: Spec, run: chains.HostChain, names: str) -> list[Spec]:
+def _infer(*specs: Spec, run: HostChain, names: str) -> list[Spec]:
     shape = broadcast(*(s for s, _ in specs))
     return [(shape, DTYPES[kind]) for _, kind in run.chain.outputs]
 
 
-def _numpy(*arrays: np.ndarray, run: chains.HostChain, names: str, out: Any = ()) -> Any:
+def _numpy(*arrays: np.ndarray, run: HostChain, names: str, out: Any = ()) -> Any:
     outs = run(*arrays, out=out)
     return outs[0] if len(outs) == 1 else outs
 
@@ -93,11 +95,11 @@ def launch(to: Lowering, node: Node, chain: Chain) -> None:
     """Launch a chain of the node's inputs for its outputs."""
     shape = node.shape or (1,)
     walks = [_walk(to.of(n), n, node.shape) for n in node.inputs]
-    how = chains.layout(shape, walks, chain.inputs)
+    how = layout(shape, walks, chain.inputs)
     outs = [to.of(node, i).view for i in range(len(node.specs))]
     ins = [place.view for place in to.inputs(node)]
     rows = to.rows(node) if node.shape else Rows(1, to.constant(np.array([1])))
-    to.add(rows, lambda rows: chains.launch(to.device, chain, outs, ins, rows, how))
+    to.add(rows, lambda rows: to.launches.chains.launch(to.device, chain, outs, ins, rows, how))
 
 
 def _walk(place: Operand, source: Node, to: tuple[int, ...]) -> tuple[int, ...]:
@@ -249,9 +251,9 @@ def _merge(group: Group, made: dict[Node, Node], wanted: set[Node]) -> dict[Node
     return {n: item(fused, i) for i, n in enumerate(results)}
 
 
-_hosts: WeakValueDictionary[str, chains.HostChain] = WeakValueDictionary()
+_hosts: WeakValueDictionary[str, HostChain] = WeakValueDictionary()
 
 
-def host(chain: Chain) -> chains.HostChain:
+def host(chain: Chain) -> HostChain:
     """The chain as a function; one for all that are equal."""
-    return _hosts.setdefault(chain.key, chains.HostChain(chain, empty))
+    return _hosts.setdefault(chain.key, HostChain(chain, empty))

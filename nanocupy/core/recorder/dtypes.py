@@ -1,6 +1,6 @@
 """The dtypes of arrays, and which dtype a result has: MLX's rules.
 
-Graphs hold NumPy's dtypes, which are the names below. `x.dtype` and `mx.float32` are a `Dtype`:
+Graphs hold NumPy's dtypes (`nanocupy.dtypes`). `x.dtype` and `mx.float32` are a `Dtype`:
 NumPy's dtype under MLX's names.
 """
 
@@ -8,26 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-bool_ = np.dtype(np.bool_)
-uint8 = np.dtype(np.uint8)
-uint16 = np.dtype(np.uint16)
-uint32 = np.dtype(np.uint32)
-uint64 = np.dtype(np.uint64)
-int8 = np.dtype(np.int8)
-int16 = np.dtype(np.int16)
-int32 = np.dtype(np.int32)
-int64 = np.dtype(np.int64)
-float16 = np.dtype(np.float16)
-bfloat16 = np.dtype(ml_dtypes.bfloat16)
-float32 = np.dtype(np.float32)
-float64 = np.dtype(np.float64)
-DTYPES = (
-    bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32,
-    float64,
-)  # fmt: skip
+from nanocupy.dtypes import float32, int32, uint32
 
 
 class Dtype:

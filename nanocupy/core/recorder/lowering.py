@@ -7,27 +7,28 @@ memory seen differently and launches nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nanocupy.core.recorder.graph import Node, Shape, width
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels import Launches, launches_of
+from nanocupy.kernels.kernel import MakeLaunches
 
 
 @dataclass(frozen=True)
 class Operand:
     """Rows in a device buffer: row i starts at element offset + i * stride."""
 
-    buffer: Any
+    buffer: DeviceArray
     offset: int
     stride: int
 
     @property
-    def view(self) -> Any:
+    def view(self) -> DeviceArray:
         """The buffer from row 0 on, flat."""
         return self.buffer.reshape(-1)[self.offset :]
 
@@ -40,10 +41,10 @@ Sizes = Sequence[tuple[Rows, int]]  # capacities to use in place of the most the
 
 
 class Sized(NamedTuple):
-    """Launches whose size goes by the capacity of `rows`: `make` is asked once for each."""
+    """Launches whose size depends on the capacity of `rows`: `make` is called once for each."""
 
     rows: Rows
-    make: Callable[[Rows], Launch | Iterable[Launch]]
+    make: MakeLaunches
 
     def launches(self, sizes: Sizes = ()) -> list[Launch]:
         """The launches where `rows` has the capacity that `sizes` says; none if that is zero."""
@@ -59,9 +60,9 @@ class Sized(NamedTuple):
 
 @dataclass
 class Lowering:
-    """The state of lowering one Program."""
+    """A Program while it is lowered: the places of its values, and its launches so far."""
 
-    device: Any
+    device: Device
     sized: list[Sized] = field(default_factory=list)
     places: dict[tuple[Node, int], Operand] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
@@ -88,21 +89,21 @@ class Lowering:
             self._shared[key] = make()
         return self._shared[key]
 
-    def constant(self, value: np.ndarray) -> Any:
+    def constant(self, value: np.ndarray) -> DeviceArray:
         """The device's copy of a host array, made once."""
         key = (value.dtype.str, value.shape, value.tobytes())
         return self.shared(key, lambda: self.device.asarray(value))
 
-    def add(self, rows: Rows, make: Callable[[Rows], Launch | Iterable[Launch]]) -> None:
+    def add(self, rows: Rows, make: MakeLaunches) -> None:
         """Append what `make(rows)` launches; it is made anew for every capacity of the rows."""
         self.sized.append(Sized(rows, make))
 
     def close(self) -> None:
-        """Let go of all buffers."""
+        """Release all buffers."""
         for held in (self.sized, self.places, self._shared):
             held.clear()
 
-    def contiguous(self, node: Node, operand: Operand) -> Any:
+    def contiguous(self, node: Node, operand: Operand) -> DeviceArray:
         """The operand's buffer, which must have no gaps between rows."""
         if operand.stride != width(node.shape):
             raise NotImplementedError(f"[{node.op.name}] rows with gaps between them in a Program")

@@ -7,9 +7,9 @@ from typing import Any
 
 from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import astype, rounded
-from nanocupy.core.recorder.dtypes import bfloat16, float16, float32
 from nanocupy.core.recorder.graph import Node, Op, leaf, width
 from nanocupy.core.recorder.lowering import Lowering
+from nanocupy.dtypes import DTYPES, float32
 from nanocupy.kernels import embedding as embedding_kernel
 from nanocupy.kernels.linear import PackedWeight
 
@@ -61,7 +61,6 @@ def _lower_linear(to: Lowering, node: Node) -> None:
     )
 
 
-ACTIVATIONS = {"f32": float32, "f16": float16, "bf16": bfloat16}
 LINEAR = Op(
     "linear",
     lambda x, *bias, weight, shape: ((*shape[:-1], weight.n), float32),
@@ -79,7 +78,7 @@ def packed_linear(x: array, weight: PackedWeight, bias: array | None = None) -> 
     if weight.codes:
         x = record(QUANTIZE, x, codes=weight.codes)
     else:
-        x = astype(x, ACTIVATIONS[weight.activations])
+        x = astype(x, DTYPES[weight.activations])
     return record(LINEAR, x, *([] if bias is None else [bias]), weight=weight, shape=shape)
 
 

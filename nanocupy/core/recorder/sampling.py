@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanocupy.core.recorder.arrays import array, record
-from nanocupy.core.recorder.dtypes import float32, int32
 from nanocupy.core.recorder.graph import Node, Op, item, width
 from nanocupy.core.recorder.lowering import Lowering
+from nanocupy.dtypes import float32, int32
 
 
 @dataclass(frozen=True, eq=False)

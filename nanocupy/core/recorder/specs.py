@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
-from nanocupy.core.recorder.dtypes import bool_, float32, int8
 from nanocupy.core.recorder.graph import Shape, Spec
 from nanocupy.device.protocols import Rows
+from nanocupy.dtypes import bool_, float32, int8
 
 Becomes = Callable[[np.dtype[Any]], np.dtype[Any]]
 Axes = int | Sequence[int] | None

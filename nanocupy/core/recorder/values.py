@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.recorder.dtypes import DTYPES
+from nanocupy.dtypes import KINDS
 
 _INT32 = np.iinfo(np.int32)
 _INT64 = np.iinfo(np.int64)
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_KNOWN = frozenset(DTYPES)
+_KNOWN = frozenset(KINDS)
 _BYTES = (bytes, bytearray)
 NUMBERS = frozenset({bool, int, float})
 _LARGEST = float(np.finfo(np.float32).max)
@@ -63,7 +63,7 @@ def known(host: np.ndarray, value: Any) -> np.ndarray:
         )
     raise ValueError(
         f"[array] dtype {host.dtype} of {_named(value)}: expected one of "
-        f"{', '.join(map(str, DTYPES))}: cast it"
+        f"{', '.join(map(str, KINDS))}: cast it"
     )
 
 

@@ -104,7 +104,7 @@ def _moved(node: Node) -> Node:
         return node
     if node.op.alias:
         try:
-            node.op.alias(node, Operand(None, 0, width(node.inputs[0].shape)))
+            node.op.alias(node, Operand(np.empty(0), 0, width(node.inputs[0].shape)))
         except NotImplementedError:
             pass  # it copies
         else:

@@ -35,7 +35,10 @@ from nanocupy.device.cpu import target
 from nanocupy.device.protocols import Tick
 from nanocupy.device.store import Store
 
-_SOURCES = ("device/cpu/*.py", "device/chain.py", "kernels/*/__init__.py", "kernels/*/cpu*.py")
+_SOURCES = (
+    *("dtypes.py", "device/cpu/*.py", "device/chain.py"),
+    *("kernels/*/__init__.py", "kernels/*/cpu*.py"),
+)
 _PACKAGE = Path(__file__).parents[2]
 _lock = threading.RLock()
 _loaded: dict[str, tuple[Any, int]] = {}

@@ -9,21 +9,17 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.protocols import KernelError, Launch
+from nanocupy.dtypes import bfloat16, float16, float32
 
 # Values of cublas_api.h and library_types.h.
 N, T = 0, 1
 COMPUTE_32F = 68  # f32 sums; f32 inputs are not rounded to TF32
 DEFAULT_ALGORITHM = -1
 NO_REDUCED_PRECISION = 16  # partial sums of split-K stay f32
-CUDA_TYPES = {
-    np.dtype(np.float32): 0,
-    np.dtype(np.float16): 2,
-    np.dtype(ml_dtypes.bfloat16): 14,
-}
+CUDA_TYPES = {float32: 0, float16: 2, bfloat16: 14}
 
 _p, _i, _size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
 _matrix = [_p, _i, _i]  # address, type, leading dimension
@@ -77,7 +73,7 @@ class Blas:
             raise KernelError(f"[gemm] {name} failed with status {status}")
 
     def gemm(self, launch: Launch) -> None:
-        """Run a `GEMM` launch. See `kernels.base.Gemm` for its arguments."""
+        """Run a `GEMM` launch. See `kernels.kernel.GEMM` for its arguments."""
         out, x, weight, m, n, k, out_stride, accumulate = launch.args
         kind = CUDA_TYPES[x.dtype]
         zero, one = (ctypes.addressof(scalar) for scalar in self._scalars)

@@ -13,13 +13,11 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-
 from nanocupy.device.cuda.communicator import Communicator, unique_id
 from nanocupy.device.cuda.launch import as_kernel_error
 from nanocupy.device.protocols import KernelError, Launch
 from nanocupy.distributed.group import Group
+from nanocupy.dtypes import FLOATS
 
 NOT_READY = 600  # cudaErrorNotReady: the stream has work left
 SPIN = 0.005  # seconds of a wait without a pause
@@ -47,11 +45,7 @@ class NcclLink:
         self.rank, self.ranks = int(group.rank()), int(group.size())
         self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()
         self._cupy, self._stream, self._group = toolkit.cupy, stream, group
-        self._dtypes = {
-            np.dtype(np.float32): nccl.NCCL_FLOAT32,
-            np.dtype(np.float16): nccl.NCCL_FLOAT16,
-            np.dtype(ml_dtypes.bfloat16): nccl.NCCL_BFLOAT16,
-        }
+        self._dtypes = {d: getattr(nccl, f"NCCL_{d.name.upper()}") for d in FLOATS}
         self._operations = {"sum": nccl.NCCL_SUM, "max": nccl.NCCL_MAX}
         self._warm: set[Any] = set()  # the collectives that ran
         self._comm = Communicator(nccl, self.ranks, id, self.rank)
@@ -59,7 +53,7 @@ class NcclLink:
     # ---- launches
 
     def call(self, launch: Launch) -> Call:
-        """What puts a launch on the stream. See `kernels.base` for the arguments."""
+        """What puts a launch on the stream. See `kernels.kernel` for the arguments."""
         if launch.kernel.name == "all_reduce":
             return self._all_reduce(*launch.args)
         return self._gather_columns(*launch.args)

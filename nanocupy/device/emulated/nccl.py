@@ -14,11 +14,11 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from nanocupy.device.emulated.gpu import Gpu, at
 from nanocupy.device.emulated.mesh import Mesh
+from nanocupy.dtypes import FLOATS
 
 SYSTEM_ERROR, INVALID_ARGUMENT, INVALID_USAGE, REMOTE_ERROR = 2, 4, 5, 6
 ERRORS = {
@@ -72,11 +72,7 @@ class Nccl:
                 call()
 
 
-DTYPES: dict[int, np.dtype[Any]] = {
-    Nccl.NCCL_FLOAT16: np.dtype(np.float16),
-    Nccl.NCCL_FLOAT32: np.dtype(np.float32),
-    Nccl.NCCL_BFLOAT16: np.dtype(ml_dtypes.bfloat16),
-}
+DTYPES: dict[int, np.dtype[Any]] = {getattr(Nccl, f"NCCL_{d.name.upper()}"): d for d in FLOATS}
 OPERATIONS: dict[int, Any] = {Nccl.NCCL_SUM: np.add, Nccl.NCCL_MAX: np.fmax}
 
 

@@ -34,8 +34,9 @@ from typing import Any
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import FLOATS
 from nanocupy.kernels import quantize
-from nanocupy.kernels.kernel import FLOATS, CpuKernel
+from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.quantize.cpu import rounding
 
 CHUNK = 256  # tokens reduced before they join the rest

@@ -40,6 +40,7 @@ from nanocupy.device.cpu.simd import (
     vstore_first,
     vsum,
 )
+from nanocupy.dtypes import F32
 from nanocupy.kernels.attention import cpu_tiles
 from nanocupy.kernels.attention.cpu_split import (
     AT,
@@ -99,7 +100,7 @@ from nanocupy.kernels.attention.cpu_tiles import (
     width_above,
     width_below,
 )
-from nanocupy.kernels.quantize.cpu_body import F32, round_groups
+from nanocupy.kernels.quantize.cpu_body import round_groups
 
 SCORES = 12 * PITCH
 KEYS = SCORES + 12 * PITCH

@@ -41,8 +41,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels.attention import KVLayout
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 
 TILE = 64  # rows of a sequence that attend together; the same in attention_prefill.cu
 THREADS = 128

@@ -2,14 +2,3 @@
 
 x [rows, width] f32 inside a wider buffer, out [rows, width] bf16; on CUDA also f32 or f16
 """
-
-from __future__ import annotations
-
-from typing import Any
-
-import numpy as np
-
-
-def reference(x: np.ndarray, dtype: Any) -> np.ndarray:
-    """x f32 -> x of the dtype."""
-    return x.astype(dtype)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import bfloat16
+from nanocupy.kernels.quantize.cpu import KERNEL, QuantizeArgs, rounding
 
-import ml_dtypes
-import numpy as np
-
-from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.quantize.cpu import KERNEL, rounding
-
-DTYPES = (np.dtype(ml_dtypes.bfloat16),)
+DTYPES = (bfloat16,)
 """What rows can be rounded to."""
 
 
 def launch(
-    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
-) -> Launch:
+    device: Device, out: DeviceArray, x: DeviceArray, rows: Rows, width: int, *,
+    x_stride: int | None = None,
+) -> Launch:  # fmt: skip
     """out = x on the first `rows` rows, in out's dtype; x's are `x_stride` elements apart."""
     apart = 4 * (width if x_stride is None else x_stride)
-    return Launch(KERNEL, (x, out, rows.count, width, apart, *rounding(out, None, width)))
+    finish = rounding(out, None, width)
+    return Launch(KERNEL, (*QuantizeArgs(x, out, rows.count, width, apart), *finish))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES, FLOATS
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 
-DTYPES = tuple(C_TYPES)
+DTYPES = tuple(FLOATS)
 """What rows can be rounded to."""
 
 
 def launch(
-    device: Any, out: Any, x: Any, rows: Rows, width: int, *, x_stride: int | None = None
-) -> Launch:
+    device: Device, out: DeviceArray, x: DeviceArray, rows: Rows, width: int, *,
+    x_stride: int | None = None,
+) -> Launch:  # fmt: skip
     """out = x on the first `rows` rows, in out's dtype. See `cpu.launch`."""
     kernel = CudaKernel("elementwise", f"cast<{C_TYPES[out.dtype]}>")
     apart = np.int64(width if x_stride is None else x_stride)

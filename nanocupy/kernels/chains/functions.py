@@ -153,7 +153,7 @@ class Value:
         return (self < 0).pick(-self, self) if self.signed else self
 
     def f32(self) -> Value:
-        """Self, if it is an f32."""
+        """This value. Raises Unfit if it is no f32."""
         if self.kind != "f32":
             raise Unfit
         return self

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import FLOATS
 from nanocupy.kernels.collective import check_reduction, check_widths, link_of
-from nanocupy.kernels.kernel import ALL_REDUCE, FLOATS, GATHER_COLUMNS
+from nanocupy.kernels.kernel import ALL_REDUCE, GATHER_COLUMNS
 
 DTYPES = tuple(FLOATS)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels.kernel import CudaKernel
 
 KERNEL = CudaKernel("columns", "move_columns")
@@ -14,16 +12,10 @@ _BLOCK = 128
 
 
 def launch(
-    device: Any,
-    out: Any,
-    x: Any,
-    source: Any,
-    to: Any,
-    rows: Rows,
-    *,
-    x_stride: int,
-    out_stride: int,
-) -> Launch:
+    device: Device, out: DeviceArray, x: DeviceArray, source: DeviceArray, to: DeviceArray,
+    rows: Rows, *,
+    x_stride: int, out_stride: int,
+) -> Launch:  # fmt: skip
     """Columns `source` of x to places `to` of out. See `cpu.launch`."""
     assert out.dtype == x.dtype and out.dtype.itemsize == 4
     count = source.shape[0]

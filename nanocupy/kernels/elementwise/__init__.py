@@ -1,8 +1,8 @@
-"""Elementwise operations on f32 rows: add x + y, mul x * y, silu x * sigmoid(x), gelu (by the tanh
-formula), scale x * a number. Others are chains: `kernels/chains/__init__.py`.
+"""Elementwise operations on f32 rows: add, mul, silu x * sigmoid(x), gelu (by the tanh formula),
+scale (x times a number). Others are chains (`kernels.chains`).
 
-out, x, y [rows, width] f32; out may be x or y. Rows of x and y may lie apart: a stride in elements
-says how far (default: width; 0: the same vector for every row).
+out, x, y [rows, width] f32; out may be x or y. The rows of x and y may have gaps: a stride in
+elements says how far apart they are (default: width; 0: the same vector for every row).
 """
 
 from __future__ import annotations
@@ -12,14 +12,6 @@ import numpy as np
 BINARY = ("add", "mul")
 UNARY = ("silu", "gelu")
 GELU_SLOPE, GELU_CUBE = (2 / np.pi) ** 0.5, 0.044715
-
-
-def add_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return x + y
-
-
-def mul_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return x * y
 
 
 def silu_reference(x: np.ndarray) -> np.ndarray:
@@ -34,7 +26,3 @@ def gelu_reference(x: np.ndarray) -> np.ndarray:
     twice = np.float32(2 * GELU_SLOPE) * (x + np.float32(GELU_CUBE) * x * x * x)
     e = np.exp(-np.abs(twice))
     return np.where(x < 0, x * e, x) / (np.float32(1) + e)
-
-
-def scale_reference(x: np.ndarray, factor: float) -> np.ndarray:
-    return x * np.float32(factor)

@@ -17,6 +17,10 @@ from nanocupy.device.cpu.simd import (
     vstore,
     vstore_first,
 )
+from nanocupy.kernels.elementwise.cpu import BinaryArgs, ScaleArgs, UnaryArgs
+from nanocupy.kernels.kernel import indices
+
+B, U, S = indices(BinaryArgs), indices(UnaryArgs), indices(ScaleArgs)
 
 
 @fn
@@ -54,11 +58,12 @@ def vmul(x, y):
 
 def _binary(function):
     def kernel(a, thread, threads):
-        """a: out, x, y [rows, width] f32, rows*, width, x stride, y stride (bytes)."""
-        first, last, rest = share(a[4], thread, threads)
+        width = a[B.width]
+        first, last, rest = share(width, thread, threads)
         end = 64 * last
-        for row in range(load_i64(a[3])):
-            out, x, y = a[0] + 4 * a[4] * row, a[1] + a[5] * row, a[2] + a[6] * row
+        for row in range(load_i64(a[B.rows])):
+            out, x = a[B.out] + 4 * width * row, a[B.x] + a[B.x_stride] * row
+            y = a[B.y] + a[B.y_stride] * row
             for i in range(first, last):
                 vstore(out + 64 * i, function(vload(x + 64 * i), vload(y + 64 * i)))
             tail = function(vload_first(x + end, rest), vload_first(y + end, rest))
@@ -73,11 +78,11 @@ add, mul = _binary(vadd), _binary(vmul)
 
 def _unary(function):
     def kernel(a, thread, threads):
-        """a: out, x [rows, width] f32, rows*, width, x stride (bytes)."""
-        first, last, rest = share(a[3], thread, threads)
+        width = a[U.width]
+        first, last, rest = share(width, thread, threads)
         end = 64 * last
-        for row in range(load_i64(a[2])):
-            out, x = a[0] + 4 * a[3] * row, a[1] + a[4] * row
+        for row in range(load_i64(a[U.rows])):
+            out, x = a[U.out] + 4 * width * row, a[U.x] + a[U.x_stride] * row
             for i in range(first, last):
                 vstore(out + 64 * i, function(vload(x + 64 * i)))
             vstore_first(out + end, rest, function(vload_first(x + end, rest)))
@@ -90,11 +95,11 @@ silu, gelu = _unary(vsilu), _unary(vgelu)
 
 
 def scale(a, thread, threads):
-    """a: out, x [rows, width] f32, factor*, rows*, width, x stride (bytes)."""
-    first, last, rest = share(a[4], thread, threads)
-    end, factor = 64 * last, vsplat(load_f32(a[2]))
-    for row in range(load_i64(a[3])):
-        out, x = a[0] + 4 * a[4] * row, a[1] + a[5] * row
+    width, factor = a[S.width], vsplat(load_f32(a[S.factor]))
+    first, last, rest = share(width, thread, threads)
+    end = 64 * last
+    for row in range(load_i64(a[S.rows])):
+        out, x = a[S.out] + 4 * width * row, a[S.x] + a[S.x_stride] * row
         for i in range(first, last):
             vstore(out + 64 * i, vload(x + 64 * i) * factor)
         vstore_first(out + end, rest, vload_first(x + end, rest) * factor)

@@ -12,16 +12,20 @@ from nanocupy.device.cpu.raw import (
     store_f32,
 )
 from nanocupy.device.cpu.simd import bf16_to_f32, f4, f16_to_f32, fn
+from nanocupy.dtypes import F16, F32
+from nanocupy.kernels.embedding.cpu import EmbeddingArgs
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.linear.cpu import GROUP
 
-GROUP = 64  # rows of the weight that lie interleaved
+A = indices(EmbeddingArgs)
 
 
 @fn
 def half(address, kind):
-    """The value of a 16- or 32-bit float: kind 0 f32, 1 f16, 2 bf16."""
-    if kind == 0:
+    """The value of a float of a kind: F32, F16 or BF16."""
+    if kind == F32:
         return load_f32(address)
-    if kind == 1:
+    if kind == F16:
         return f16_to_f32(load_i16(address))
     return bf16_to_f32(load_i16(address))
 
@@ -30,9 +34,9 @@ def half(address, kind):
 def dense_row(base, lane, out, size, kind):
     """Row `lane` of a group of 64. bf16 lies in pairs along K."""
     for n in range(size):
-        if kind == 0:
+        if kind == F32:
             address = base + 4 * (GROUP * n + lane)
-        elif kind == 1:
+        elif kind == F16:
             address = base + 2 * (GROUP * n + lane)
         else:
             address = base + 4 * (GROUP * (n // 2) + lane) + 2 * (n % 2)
@@ -42,7 +46,7 @@ def dense_row(base, lane, out, size, kind):
 @fn
 def affine_row(base, lane, out, size, bits, group, kind, symmetric):
     """Row `lane` of a quantised group of 64: code * scale + bias, rounded once."""
-    width = 4 if kind == 0 else 2
+    width = 4 if kind == F32 else 2
     codes = GROUP * group * bits // 8
     for g in range(size // group):
         block = base + g * (codes + (2 - symmetric) * GROUP * width)
@@ -66,24 +70,22 @@ def zeros(out, size):
 
 
 def embedding(a, thread, threads):
-    """a: weight, tokens i32, out [rows, K] f32, rows*, K, N, group bytes, bits, group, kind,
-    symmetric, first, vocabulary.
+    """Look up this thread's share of the tokens; rows of other parts of the table are zeros.
 
-    The weight has rows first to first + N of the table; other rows of it count as zeros. bits is 0
-    for a dense weight. Code 1: a token outside [0, vocabulary).
+    Code 1: a token outside the vocabulary.
     """
-    size, count, bytes_per_group, bits, group, kind = a[4], a[5], a[6], a[7], a[8], a[9]
-    rows = load_i64(a[3])
+    size, bits, kind = a[A.size], a[A.bits], a[A.kind]
+    rows = load_i64(a[A.rows])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
-        token, out = load_i32(a[1] + 4 * row), a[2] + 4 * size * row
-        if token < 0 or token >= a[12]:
+        token, out = load_i32(a[A.tokens] + 4 * row), a[A.out] + 4 * size * row
+        if token < 0 or token >= a[A.vocabulary]:
             return 1
-        at = token - a[11]
-        base = a[0] + at // GROUP * bytes_per_group
-        if at < 0 or at >= count:
+        at = token - a[A.first]
+        base = a[A.weight] + at // GROUP * a[A.group_bytes]
+        if at < 0 or at >= a[A.n]:
             zeros(out, size)
         elif bits == 0:
             dense_row(base, at % GROUP, out, size, kind)
         else:
-            affine_row(base, at % GROUP, out, size, bits, group, kind, a[10])
+            affine_row(base, at % GROUP, out, size, bits, a[A.group], kind, a[A.symmetric])
     return 0

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 from nanocupy.kernels.linear.cuda import RowMajorWeight
 
 
 def launch(
-    device: Any,
-    weight: RowMajorWeight,
-    tokens: Any,
-    out: Any,
-    rows: Rows,
-    *,
-    first: int = 0,
-    vocabulary: int | None = None,
-) -> Launch:
+    device: Device, weight: RowMajorWeight, tokens: DeviceArray, out: DeviceArray, rows: Rows, *,
+    first: int = 0, vocabulary: int | None = None,
+) -> Launch:  # fmt: skip
     """out f32 [rows, k] of tokens int32 [rows]. See `cpu.launch`."""
     form, sizes = weight.format, [weight.n, weight.k]
     if form.bits:

@@ -17,6 +17,18 @@ from nanocupy.device.cpu.simd import (
     vstore_first,
 )
 from nanocupy.kernels.elementwise.cpu_body import share
+from nanocupy.kernels.experts.cpu import (
+    AddRowsArgs,
+    ChooseArgs,
+    ListPlacesArgs,
+    ListRowsArgs,
+    PutRowsArgs,
+)
+from nanocupy.kernels.kernel import indices
+
+CHOOSE, LIST, ADD, PLACES, PUT = map(
+    indices, (ChooseArgs, ListRowsArgs, AddRowsArgs, ListPlacesArgs, PutRowsArgs)
+)
 
 
 @fn
@@ -59,17 +71,15 @@ def weigh_marked(p, count, normalised):
 
 
 def choose_experts(a, thread, threads):
-    """a: weights [rows, experts], out [rows, width], logits f32, rows*, experts, width, how many
-    are chosen, whether weights are normalised, logits stride (bytes)."""
-    experts, width, zero = a[4], a[5], vsplat(f4(0))
-    rows = load_i64(a[3])
+    experts, width, zero = a[CHOOSE.experts], a[CHOOSE.width], vsplat(f4(0))
+    rows = load_i64(a[CHOOSE.rows])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
-        p = a[0] + 4 * experts * row
-        exponentials(p, a[2] + a[8] * row, experts)
-        for _ in range(a[6]):
+        p = a[CHOOSE.weights] + 4 * experts * row
+        exponentials(p, a[CHOOSE.logits] + a[CHOOSE.logits_stride] * row, experts)
+        for _ in range(a[CHOOSE.chosen]):
             mark_largest(p, experts)
-        weigh_marked(p, experts, a[7])
-        out = a[1] + 4 * width * row
+        weigh_marked(p, experts, a[CHOOSE.normalised])
+        out = a[CHOOSE.out] + 4 * width * row
         for i in range(width // 16):
             vstore(out + 64 * i, zero)
         vstore_first(out + 64 * (width // 16), i4(width % 16), zero)
@@ -77,28 +87,25 @@ def choose_experts(a, thread, threads):
 
 
 def list_rows(a, thread, threads):
-    """a: lists i32 [experts, capacity], counts i64 [experts], weights f32 [rows, experts], rows*,
-    experts, capacity."""
-    experts, rows = a[4], load_i64(a[3])
+    experts, rows = a[LIST.experts], load_i64(a[LIST.rows])
     for e in range(experts * thread // threads, experts * (thread + 1) // threads):
         count = i8t(0)
         for row in range(rows):
-            if load_f32(a[2] + 4 * (experts * row + e)) != f4(0):
-                store_i32(a[0] + 4 * (a[5] * e + count), row)
+            if load_f32(a[LIST.weights] + 4 * (experts * row + e)) != f4(0):
+                store_i32(a[LIST.lists] + 4 * (a[LIST.capacity] * e + count), row)
                 count += 1
-        store_i64(a[1] + 8 * e, count)
+        store_i64(a[LIST.counts] + 8 * e, count)
     return 0
 
 
 def add_rows(a, thread, threads):
-    """a: out f32 [rows, width], y f32 [count, width], index i32 [count], weights f32 [rows,
-    experts], count*, experts, expert, width."""
-    first, last, rest = share(a[7], thread, threads)
+    width = a[ADD.width]
+    first, last, rest = share(width, thread, threads)
     end = 64 * last
-    for i in range(load_i64(a[4])):
-        row = load_i32(a[2] + 4 * i)
-        weight = vsplat(load_f32(a[3] + 4 * (a[5] * row + a[6])))
-        out, y = a[0] + 4 * a[7] * row, a[1] + 4 * a[7] * i
+    for i in range(load_i64(a[ADD.rows])):
+        row = load_i32(a[ADD.numbers] + 4 * i)
+        weight = vsplat(load_f32(a[ADD.weights] + 4 * (a[ADD.experts] * row + a[ADD.expert])))
+        out, y = a[ADD.out] + 4 * width * row, a[ADD.y] + 4 * width * i
         for v in range(first, last):
             vstore(out + 64 * v, vfma(vload(y + 64 * v), weight, vload(out + 64 * v)))
         tail = vfma(vload_first(y + end, rest), weight, vload_first(out + end, rest))
@@ -107,27 +114,25 @@ def add_rows(a, thread, threads):
 
 
 def list_places(a, thread, threads):
-    """a: lists i32 [experts, capacity], sources i32 [experts, capacity], counts i64 [experts],
-    picks i32, rows*, experts, capacity, chosen of each row, picks stride (bytes), share."""
-    experts, chosen, rows = a[5], a[7], load_i64(a[4])
+    experts, chosen, rows = a[PLACES.experts], a[PLACES.chosen], load_i64(a[PLACES.rows])
     for e in range(experts * thread // threads, experts * (thread + 1) // threads):
         count = i8t(0)
         for row in range(rows):
             for c in range(chosen):
-                if load_i32(a[3] + a[8] * row + 4 * c) == e:
-                    place, at = chosen * row + c, 4 * (a[6] * e + count)
-                    store_i32(a[0] + at, place)
-                    store_i32(a[1] + at, place // a[9])
+                if load_i32(a[PLACES.picks] + a[PLACES.picks_stride] * row + 4 * c) == e:
+                    place, at = chosen * row + c, 4 * (a[PLACES.capacity] * e + count)
+                    store_i32(a[PLACES.lists] + at, place)
+                    store_i32(a[PLACES.sources] + at, place // a[PLACES.share])
                     count += 1
-        store_i64(a[2] + 8 * e, count)
+        store_i64(a[PLACES.counts] + 8 * e, count)
     return 0
 
 
 def put_rows(a, thread, threads):
-    """a: out, y [count, width] f32, index i32 [count], count*, width, out stride (bytes)."""
-    width, count = a[4], load_i64(a[3])
+    width, count = a[PUT.width], load_i64(a[PUT.rows])
     for i in range(count * thread // threads, count * (thread + 1) // threads):
-        out, y = a[0] + a[5] * load_i32(a[2] + 4 * i), a[1] + 4 * width * i
+        out = a[PUT.out] + 4 * width * load_i32(a[PUT.places] + 4 * i)
+        y = a[PUT.y] + 4 * width * i
         for v in range(width // 16):
             vstore(out + 64 * v, vload(y + 64 * v))
         end, rest = 64 * (width // 16), i4(width % 16)

@@ -1,15 +1,13 @@
-"""A mixture of experts on CUDA: all experts in one launch of each kind.
+"""Launches of a mixture of experts on CUDA: all experts in one launch of each kind.
 
     choose_experts   picks[r] = the experts that row r likes best, ascending, and their weights[r]
     list_pairs       lists[e] = the places of `picks` that have e, ascending, and how many
     expert_linear    y[place] = x[place // share] . weight[picks[place]]^T
     sum_experts      out[r] = sum over c of weights[r, c] * y[r * chosen + c]
 
-logits f32 [rows, experts]; picks int32 and weights f32 [rows, chosen]: a place is an index of them,
-flat; lists int32 [experts, capacity], counts int64 [experts + 1], the last being all places; x
-[.., k] of what the weights meet, y f32 [places, n], out f32 [rows, width]. What is chosen, with
-which weights and in which order it is added up is as `kernels.experts` says; of a row with a logit
-that is NaN all weights are NaN.
+picks int32 and weights f32 [rows, chosen]: a place is an index of them, flat; lists int32 [experts,
+capacity], counts int64 [experts + 1], the last being all places; x [.., k] of what the weights
+meet, y f32 [places, n], out f32 [rows, width].
 
 Products are those of few rows: a block takes 16 outputs for up to 4 rows of one expert, on CUDA
 cores, and blocks past an expert's rows return at once. No tensor cores yet.
@@ -17,16 +15,19 @@ cores, and blocks past an expert's rows return at once. No tensor cores yet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES, DTYPES
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.experts import Expert, gates_and_ups
+from nanocupy.kernels.kernel import CudaKernel, MakeLaunches, Shared
 from nanocupy.kernels.linear import PackedWeight
 from nanocupy.kernels.linear.cuda import RowMajorWeight
+from nanocupy.kernels.silu_mul import cuda as silu_mul
 
 MOST_CHOSEN = 32  # lanes of a warp
 _LIST_BLOCK = 256
@@ -34,18 +35,25 @@ _BLOCK, _OUTPUTS, _TOGETHER = 128, 16, 4  # threads, outputs and rows of a produ
 
 
 class Places(NamedTuple):
-    """Who goes where.
+    """The places of each expert.
 
     Attributes:
-        lists: int32 [experts, capacity], places of each expert.
-        counts: int64 [experts + 1], how many, and how many in all.
+        lists: int32 [experts, capacity].
+        counts: int64 [experts + 1], the number of each expert's, and of all.
     """
 
-    lists: Any
-    counts: Any
+    lists: DeviceArray
+    counts: DeviceArray
 
 
-class Weights(NamedTuple):
+def places_of(device: Device, experts: int, capacity: int) -> Places:
+    """Places that are to be listed."""
+    return Places(
+        device.empty((experts, capacity), np.int32), device.empty((experts + 1,), np.int64)
+    )
+
+
+class ExpertWeights(NamedTuple):
     """The same weight of every expert.
 
     Attributes:
@@ -55,23 +63,122 @@ class Weights(NamedTuple):
     """
 
     one: RowMajorWeight
-    addresses: Any
+    addresses: DeviceArray
     held: Sequence[RowMajorWeight]
 
 
-def weights_of(device: Any, experts: Sequence[PackedWeight]) -> Weights:
-    """A table of where the experts' weights are."""
+def weights_of(device: Device, experts: Sequence[PackedWeight]) -> ExpertWeights:
+    """A table of the addresses of the experts' weights."""
     held = [w for w in experts if isinstance(w, RowMajorWeight)]
     assert len(held) == len(experts) > 0
     addresses = np.array([[view.data.ptr for view in w.views] for w in held], np.int64)
-    return Weights(held[0], device.asarray(np.ascontiguousarray(addresses.T)), held)
+    return ExpertWeights(held[0], device.asarray(np.ascontiguousarray(addresses.T)), held)
 
 
-def launch_choose(
-    device: Any,
-    picks: Any,
-    weights: Any,
-    logits: Any,
+class ExpertScratch(NamedTuple):
+    """Working memory, one for all layers of one size."""
+
+    picks: DeviceArray  # int32 [rows, chosen]
+    weights: DeviceArray  # f32 [rows, chosen]
+    places: Places
+    both: DeviceArray  # f32 [places, 2 * hidden]: gate and up
+    middle: DeviceArray  # [places, hidden], as `down` takes it
+    y: DeviceArray  # f32 [places, width]
+
+
+def expert_scratch(
+    device: Device, rows: int, experts: int, chosen: int, down: PackedWeight
+) -> ExpertScratch:
+    return ExpertScratch(
+        device.empty((rows, chosen), np.int32),
+        device.empty((rows, chosen), np.float32),
+        places_of(device, experts, rows),
+        device.empty((rows * chosen, 2 * down.k), np.float32),
+        device.empty((rows * chosen, down.k), DTYPES[down.activations]),
+        device.empty((rows * chosen, down.n), np.float32),
+    )
+
+
+def prepare_experts(
+    device: Device,
+    out: DeviceArray,
+    x: DeviceArray,
+    logits: DeviceArray,
+    experts: Sequence[Expert],
+    most: int,
+    shared: Shared,
+    *,
+    chosen: int,
+    normalised: bool,
+    logits_stride: int,
+) -> MakeLaunches:
+    """The launches of a mixture of experts. See `cpu.prepare_experts`."""
+    down, count = experts[0].down, len(experts)
+    size = (most, count, chosen, down)
+    key = ("experts", *size[:3], down.k, down.n, down.activations)
+    scratch: ExpertScratch = shared(key, lambda: expert_scratch(device, *size))
+    gate_up = [weights_of(device, weights) for weights in gates_and_ups(experts)]
+    downs = weights_of(device, [expert.down for expert in experts])
+    both, places = scratch.both.reshape(-1), scratch.places
+
+    def launches(rows: Rows) -> Iterator[Launch]:
+        yield choose_experts(
+            *(scratch.picks, scratch.weights, logits, rows),
+            experts=count,
+            normalised=normalised,
+            logits_stride=logits_stride,
+        )
+        yield list_pairs(places, scratch.picks, rows, chosen=chosen, picks_stride=chosen)
+        start = 0
+        for weights in gate_up:
+            place = {"share": chosen, "out_stride": 2 * down.k}
+            yield expert_linear(both[start:], x, weights, places, rows, **place)
+            start += weights.one.n
+        pairs = Rows(int(rows) * chosen, places.counts[count:])
+        yield silu_mul.launch(
+            *(device, scratch.middle, both, both[down.k :], pairs, down.k),
+            gate_stride=2 * down.k,
+            up_stride=2 * down.k,
+        )
+        place = {"share": 1, "out_stride": down.n}
+        yield expert_linear(scratch.y, scratch.middle, downs, places, rows, **place)
+        yield sum_experts(out, scratch.y, scratch.weights, rows)
+
+    return launches
+
+
+def prepare_switch(
+    device: Device,
+    out: DeviceArray,
+    x: DeviceArray,
+    picks: DeviceArray,
+    weights: Sequence[PackedWeight],
+    most: int,
+    shared: Shared,
+    *,
+    chosen: int,
+    share: int,
+    picks_stride: int,
+) -> MakeLaunches:
+    """The launches of a switch. See `cpu.prepare_switch`."""
+    table, size = weights_of(device, weights), (len(weights), most * chosen)
+    places = shared(("places", *size), lambda: places_of(device, *size))
+
+    def launches(rows: Rows) -> Iterator[Launch]:
+        yield list_pairs(places, picks, rows, chosen=chosen, picks_stride=picks_stride)
+        each = Rows(int(rows) * chosen, rows.count)  # a row may name an expert again
+        yield expert_linear(out, x, table, places, each, share=share, out_stride=table.one.n)
+
+    return launches
+
+
+# ---- the kernels
+
+
+def choose_experts(
+    picks: DeviceArray,
+    weights: DeviceArray,
+    logits: DeviceArray,
     rows: Rows,
     *,
     experts: int,
@@ -91,10 +198,10 @@ def launch_choose(
     return Launch(CudaKernel("experts", "choose_experts"), args, (int(rows), 1, 1), 32)
 
 
-def launch_list(
-    device: Any, places: Places, picks: Any, rows: Rows, chosen: int, *, picks_stride: int
+def list_pairs(
+    places: Places, picks: DeviceArray, rows: Rows, *, chosen: int, picks_stride: int
 ) -> Launch:
-    """Args: chosen, picks_stride: of each row, and elements from row to row."""
+    """Args: chosen: experts of each row; picks_stride: elements from row to row."""
     experts, capacity = places.lists.shape
     sizes = np.int32(chosen), np.int32(capacity), np.int64(picks_stride)
     args = (places.lists, places.counts, picks, rows.count, *sizes)
@@ -102,11 +209,10 @@ def launch_list(
     return Launch(kernel, args, (experts, 1, 1), _LIST_BLOCK)
 
 
-def launch_product(
-    device: Any,
-    out: Any,
-    x: Any,
-    weights: Weights,
+def expert_linear(
+    out: DeviceArray,
+    x: DeviceArray,
+    weights: ExpertWeights,
     places: Places,
     rows: Rows,
     *,
@@ -117,7 +223,7 @@ def launch_product(
 
     Args:
         out: f32, rows of n elements that lie `out_stride` apart; x: [.., k].
-        rows: as many places an expert can have.
+        rows: the most places that an expert can have.
     """
     one, experts, capacity = weights.one, len(weights.held), places.lists.shape[1]
     together = _TOGETHER if rows > 1 else 1
@@ -137,7 +243,7 @@ def launch_product(
     return Launch(kernel, args, grid, _BLOCK)
 
 
-def launch_sum(device: Any, out: Any, y: Any, weights: Any, rows: Rows) -> Launch:
+def sum_experts(out: DeviceArray, y: DeviceArray, weights: DeviceArray, rows: Rows) -> Launch:
     """Args: weights [rows, chosen]; y [rows * chosen, width]."""
     width = y.shape[1]
     args = (out, y, weights, rows.count, np.int32(width), np.int32(weights.shape[1]))

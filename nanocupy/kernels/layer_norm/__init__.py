@@ -2,8 +2,8 @@
 
     x, y [rows, K] f32, weight, bias [K] f32
 
-Sixteen lanes sum along K, a tree joins them, twice: for the mean, then for the squares of what is
-apart from it. On CUDA a block sums a row, in an order that depends on K only.
+Sixteen lanes sum along K and a tree joins them, twice: for the mean, then for the squares of the
+differences from it. On CUDA a block sums a row, in an order that depends on K only.
 """
 
 from __future__ import annotations

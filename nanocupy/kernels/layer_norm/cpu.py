@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels.kernel import CpuKernel, float_argument
 
 KERNEL = CpuKernel("layer_norm:layer_norm")
 
 
+class LayerNormArgs(NamedTuple):
+    """Arguments of the kernel; the stride in bytes."""
+
+    out: DeviceArray  # f32, without gaps
+    x: DeviceArray  # f32
+    weight: DeviceArray  # f32 [size]
+    bias: DeviceArray  # f32 [size]
+    rows: DeviceArray
+    size: int
+    eps: DeviceArray
+    x_stride: int
+
+
 def launch(
-    device: Any,
-    out: Any,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    eps: float,
-    rows: Rows,
-    size: int,
-    *,
+    device: Device, out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: DeviceArray,
+    eps: float, rows: Rows, size: int, *,
     x_stride: int | None = None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """Norm the first `rows` rows of `size` f32. out may be x; rows of x are `x_stride` apart."""
-    arrays, stride = (out, x, weight, bias, rows.count), size if x_stride is None else x_stride
-    return Launch(KERNEL, (*arrays, size, float_argument(device, eps), 4 * stride))
+    stride = 4 * (size if x_stride is None else x_stride)
+    numbers = (rows.count, size, float_argument(device, eps), stride)
+    return Launch(KERNEL, LayerNormArgs(out, x, weight, bias, *numbers))

@@ -16,7 +16,11 @@ from nanocupy.device.cpu.simd import (
     vstore_first,
     vsum,
 )
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.layer_norm.cpu import LayerNormArgs
 from nanocupy.kernels.rms_norm.cpu_body import inverse_rms
+
+A = indices(LayerNormArgs)
 
 
 @fn
@@ -43,8 +47,9 @@ def norm(out, x, weight, bias, size, eps):
 
 
 def layer_norm(a, thread, threads):
-    """a: out, x [rows, size], weight, bias [size], rows*, size, eps*, x stride (bytes)."""
-    size, eps, rows = a[5], load_f32(a[6]), load_i64(a[4])
+    """Norm this thread's share of the rows."""
+    size, eps, rows = a[A.size], load_f32(a[A.eps]), load_i64(a[A.rows])
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
-        norm(a[0] + 4 * size * row, a[1] + a[7] * row, a[2], a[3], size, eps)
+        out, x = a[A.out] + 4 * size * row, a[A.x] + a[A.x_stride] * row
+        norm(out, x, a[A.weight], a[A.bias], size, eps)
     return 0

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
 from nanocupy.kernels.cuda_grid import norm_threads
 from nanocupy.kernels.kernel import CudaKernel
 
 
 def launch(
-    device: Any,
-    out: Any,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    eps: float,
-    rows: Rows,
-    size: int,
-    *,
+    device: Device, out: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: DeviceArray,
+    eps: float, rows: Rows, size: int, *,
     x_stride: int | None = None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """Norm the first `rows` rows of `size` f32. See `cpu.launch`."""
     threads, stride = norm_threads(size), size if x_stride is None else x_stride
     numbers = (np.int32(size), np.float32(eps), np.int64(stride))

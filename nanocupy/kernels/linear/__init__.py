@@ -7,15 +7,19 @@ them: `cpu.py` and `cuda.py` say how they lie, and in which order sums are added
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from nanocupy.device.protocols import Device, DeviceArray
+from nanocupy.dtypes import FLOATS
 from nanocupy.kernels import launches_of
-from nanocupy.kernels.kernel import FLOATS
 from nanocupy.kernels.linear import affine
 from nanocupy.kernels.quantize import LARGEST, Codes
+
+RawWeight = np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray, int]
+"""Floats [N, K], or (codes uint32 [N, K*bits/32], scales, biases [N, K/G], bits): MLX's layout."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class PackedWeight:
     format: Format
     n: int
     k: int
-    data: Any
+    data: DeviceArray
     start: int = 0
     activations: str = "f32"
 
@@ -63,20 +67,27 @@ class PackedWeight:
         return replace(self, n=self.n + other.n)
 
 
-def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[PackedWeight]:
+def pack(
+    device: Device, weights: Sequence[RawWeight], activations: str = "f32"
+) -> list[PackedWeight]:
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
         activations: what the weights meet: see `cpu.pack` and `cuda.pack`.
-        weights: each a float array [N, K] (f32, f16, bf16), or (codes uint32 [N, K*bits/32],
-            scales, biases [N, K/G], bits) in MLX's affine layout.
     """
     packed: list[PackedWeight] = launches_of(device.kind).linear.pack(device, weights, activations)
     return packed
 
 
-def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> Format:
-    """The format of an affine weight as `pack` takes it. Raises ValueError if it is unknown."""
+def format_of(weight: RawWeight) -> tuple[Format, int]:
+    """The format of a weight as `pack` takes it, and its inputs. ValueError if it is unknown."""
+    if not isinstance(weight, tuple):
+        if weight.dtype not in FLOATS:
+            raise ValueError(
+                f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
+            )
+        return Format(FLOATS[weight.dtype]), weight.shape[1]
+    codes, scales, biases, bits = weight
     size = codes.shape[1] * 32 // bits
     group = size // scales.shape[1]
     groups = (16, 32, 64, 128) if bits == 8 else (32, 64, 128)
@@ -86,7 +97,7 @@ def affine_format(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bit
             "in groups of 32, 64 or 128, or 8 bits in groups of 16"
         )
     kind = FLOATS[scales.dtype] if scales.dtype == biases.dtype else "f32"
-    return Format(kind, bits, group)
+    return Format(kind, bits, group), size
 
 
 def dequantize(codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int) -> np.ndarray:

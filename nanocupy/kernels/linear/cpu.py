@@ -22,18 +22,40 @@ small model (SmolLM2-135M: 95.7 % of its most likely tokens stay, mean KL 0.007;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nanocupy.device.cpu import target
-from nanocupy.device.protocols import Launch, Rows
-from nanocupy.kernels.kernel import FLOATS, CpuKernel
-from nanocupy.kernels.linear import Format, PackedWeight, affine_format
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import DTYPES
+from nanocupy.kernels.kernel import CpuKernel
+from nanocupy.kernels.linear import Format, PackedWeight, RawWeight, format_of
+
+if TYPE_CHECKING:
+    from nanocupy.device.cpu.device import CpuDevice
 
 GROUP = 64  # outputs that lie interleaved
+ROW_BLOCK = 96  # rows whose activations stay in L2 while the weights pass by
 CHUNK = 1 << 17  # bytes of a weight that are packed at a time
+
+
+class LinearArgs(NamedTuple):
+    """Arguments of a kernel; strides in bytes."""
+
+    weight: DeviceArray
+    x: DeviceArray
+    out: DeviceArray  # f32
+    rows: DeviceArray
+    size: int  # inputs
+    n: int  # outputs
+    x_stride: int
+    out_stride: int
+    bias: DeviceArray | int  # f32, or 0
+    scratch: DeviceArray | int  # where a thread computes outputs that are no whole pair of panels
+    scratch_bytes: int  # of a thread
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ class PanelWeight(PackedWeight):
         return -(-self.n // GROUP) * self.group_bytes
 
     @property
-    def view(self) -> Any:
+    def view(self) -> DeviceArray:
         """The buffer from this weight's first group on, flat."""
         return self.data[self.start // GROUP :].reshape(-1)
 
@@ -58,14 +80,14 @@ class PanelWeight(PackedWeight):
 def _block_bytes(form: Format) -> int:
     """Bytes of 64 outputs x one group along K (affine formats)."""
     numbers = (1 if form.symmetric else 2) * GROUP
-    return GROUP * form.group * form.bits // 8 + numbers * (4 if form.kind == "f32" else 2)
+    return GROUP * form.group * form.bits // 8 + numbers * DTYPES[form.kind].itemsize
 
 
 def _group_bytes(form: Format, size: int) -> int:
     """Bytes of 64 outputs with `size` inputs."""
     if form.bits:
         return size // form.group * _block_bytes(form)
-    return GROUP * size * (4 if form.kind == "f32" else 2)
+    return GROUP * size * DTYPES[form.kind].itemsize
 
 
 def kernel(form: Format, activations: str) -> CpuKernel:
@@ -79,14 +101,15 @@ def kernel(form: Format, activations: str) -> CpuKernel:
 # ---- packing
 
 
-def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[PanelWeight]:
+def pack(
+    device: CpuDevice, weights: Sequence[RawWeight], activations: str = "f32"
+) -> list[PanelWeight]:
     """Pack weights that share inputs and format into one buffer, side by side.
 
     Args:
         activations: "f32", or what affine weights meet: "i16", or "i8" (where that is no faster, 16
             bits are taken); with either, bf16 weights meet bf16 where that is faster, other floats
             f32.
-        weights: see `linear.pack`.
     """
     symmetric = all(map(_is_symmetric, weights))
     form, size = _format_of(weights[0], symmetric)
@@ -113,25 +136,19 @@ def _met(form: Format, activations: str) -> str:
     return "i16" if activations == "i8" and not target.dots_bytes(form.bits) else activations
 
 
-def _format_of(weight: Any, symmetric: bool = False) -> tuple[Format, int]:
-    """The format of a weight as `pack` takes it, and its inputs. ValueError if it is unknown."""
-    if isinstance(weight, tuple):
-        codes, scales, biases, bits = weight
-        form = affine_format(codes, scales, scales if symmetric else biases, bits)
-        return replace(form, symmetric=symmetric), codes.shape[1] * 32 // bits
-    kind = FLOATS.get(weight.dtype)
-    if kind is None:
-        raise ValueError(
-            f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
-        )
-    if kind == "bf16" and weight.shape[1] % 2:
-        raise ValueError(
-            f"[linear] bf16 weight with {weight.shape[1]} inputs: the number must be even"
-        )
-    return Format(kind), weight.shape[1]
+def _format_of(weight: RawWeight, symmetric: bool) -> tuple[Format, int]:
+    """`format_of` a weight, perhaps without its biases."""
+    if symmetric:
+        codes, scales, _, bits = weight
+        form, size = format_of((codes, scales, scales, bits))
+        return replace(form, symmetric=True), size
+    form, size = format_of(weight)
+    if form == Format("bf16") and size % 2:
+        raise ValueError(f"[linear] bf16 weight with {size} inputs: the number must be even")
+    return form, size
 
 
-def _is_symmetric(weight: Any) -> bool:
+def _is_symmetric(weight: RawWeight) -> bool:
     """Whether a weight is affine, and its biases are what its scales make of half the codes."""
     if not isinstance(weight, tuple):
         return False
@@ -140,9 +157,9 @@ def _is_symmetric(weight: Any) -> bool:
     return np.array_equal(scales.astype(np.float32) * zero, biases.astype(np.float32))
 
 
-def _fill(form: Format, out: np.ndarray, weight: Any) -> None:
+def _fill(form: Format, out: np.ndarray, weight: RawWeight) -> None:
     """Pack one weight into its part of a buffer, as much at a time as stays in a CPU's cache."""
-    parts = weight[:3] if form.bits else (weight,)
+    parts = weight[:3] if isinstance(weight, tuple) else (weight,)
     fill = _fill_affine if form.bits else _fill_dense
     step = max(1, CHUNK // out.shape[1])
     for start in range(0, len(out), step):
@@ -203,25 +220,19 @@ def _spread(words: np.ndarray) -> np.ndarray:
 
 
 def launch(
-    device: Any,
-    weight: PanelWeight,
-    x: Any,
-    out: Any,
-    rows: Rows,
-    *,
-    x_stride: int,
-    out_stride: int,
-    bias: Any = None,
-) -> list[Launch]:
+    device: Device, weight: PanelWeight, x: DeviceArray, out: DeviceArray, rows: Rows, *,
+    x_stride: int, out_stride: int, bias: DeviceArray | None = None,
+) -> list[Launch]:  # fmt: skip
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
         x: rows of k activations, as `weight.activations` says.
         bias: f32 [n padded to 32], or None.
     """
-    scratch: Any = 0
+    scratch: DeviceArray | int = 0
     if weight.n % 32:
-        scratch = device.empty((device.threads, 96 * 32), np.float32)
-    args = (weight.view, x, out, rows.count, weight.k, weight.n, x_stride, out_stride)
-    tail = (0 if bias is None else bias, scratch, 96 * 128)
-    return [Launch(kernel(weight.format, weight.activations), (*args, *tail))]
+        scratch = device.empty((device.threads, ROW_BLOCK * 32), np.float32)
+    sizes = (weight.k, weight.n, x_stride, out_stride)
+    tail = (0 if bias is None else bias, scratch, ROW_BLOCK * 128)
+    args = LinearArgs(weight.view, x, out, rows.count, *sizes, *tail)
+    return [Launch(kernel(weight.format, weight.activations), args)]

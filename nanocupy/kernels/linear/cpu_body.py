@@ -6,7 +6,7 @@ it is computed with, and GEMV = GEMM to the bit.
 
 A kernel's name says its format, then its activations: `dense_f32_f32`, `dense_f16_f32`,
 `dense_bf16_f32`, `dense_bf16_bf16`; `q4_g32_f16_f32` (4 bits, groups of 32, f16 scales), and the
-same with `_i16` or `_i8`; `s4_...` where no biases are stored. `nanocupy.kernels.linear` has the
+same with `_i16` or `_i8`; `s4_...` where no biases are stored. `cpu.py` has the
 layouts.
 """
 
@@ -43,10 +43,12 @@ from nanocupy.device.cpu.simd import (
     void,
     vstore,
 )
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.linear.cpu import ROW_BLOCK, LinearArgs
 
 PANELS = 4  # panels of 16 outputs that lie interleaved in memory
 AHEAD = 6144  # bytes from what one row reads to what it prefetches
-ROW_BLOCK = 96  # rows whose activations stay in L2 while the weights pass by
+ARGS = indices(LinearArgs)
 
 
 class Tiles(NamedTuple):
@@ -57,7 +59,7 @@ class Tiles(NamedTuple):
 
 
 def tiles(integers: bool) -> Tiles:
-    """For the SIMD level; with integer accumulators beside those of f32, or without."""
+    """The tiles for the SIMD level, with integer accumulators beside those of f32 or without."""
     if target.level() == "avx512":  # 32 registers of one panel each
         return Tiles((6, 4, 2, 1), 2) if integers else Tiles((12, 4, 2, 1), 2)
     return Tiles((4, 2, 1, 1), 1) if integers else Tiles((6, 4, 2, 1), 1)  # 16 of half a panel
@@ -401,11 +403,7 @@ def copy_columns(source, target, stride, rows, columns):
 
 
 def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
-    """The kernel of one format. Threads share out pairs of panels: 32 outputs each.
-
-    a: weights, x, out, rows*, K, N, x stride, out stride (bytes), bias* or 0, scratch, scratch
-    stride.
-    """
+    """The kernel of one format. Threads share pairs of panels: 32 outputs each."""
     m0, m1, m2, _ = shape.heights
     nv = shape.panels
     t0, t1, t2, t3 = (tile(dot, m, nv) for m in shape.heights)
@@ -442,17 +440,22 @@ def build(dot: Callable[..., list[Any]], shape: Tiles, group_bytes: Any) -> Any:
             rows_of_panels(x, xs, base, panel + p, size, c + 64 * p, cs, rows, ahead)
 
     def kernel(a, thread, threads):
-        weights, x, out, size, width, xs, cs, bias = a[0], a[1], a[2], a[4], a[5], a[6], a[7], a[8]
-        rows = load_i64(a[3])
-        scratch = a[9] + thread * a[10]
+        size, width, xs, cs, bias = (
+            a[ARGS.size],
+            a[ARGS.n],
+            a[ARGS.x_stride],
+            a[ARGS.out_stride],
+            a[ARGS.bias],
+        )
+        rows, scratch = load_i64(a[ARGS.rows]), a[ARGS.scratch] + thread * a[ARGS.scratch_bytes]
         pairs = (width + 31) // 32
         first, last = pairs * thread // threads, pairs * (thread + 1) // threads
         for start in range(0, rows, ROW_BLOCK):
             count = min(ROW_BLOCK, rows - start)
             u = first
             while u < last:
-                base = weights + (u // 2) * group_bytes(size)
-                source, target = x + start * xs, out + start * cs + 128 * u
+                base = a[ARGS.weight] + (u // 2) * group_bytes(size)
+                source, target = a[ARGS.x] + start * xs, a[ARGS.out] + start * cs + 128 * u
                 if count == 1 and u % 2 == 0 and u + 1 < last and 32 * (u + 2) <= width:
                     one_row_wide(source, xs, base, 0, size, target, cs, AHEAD)
                     if bias != 0:

@@ -18,17 +18,18 @@ every bit of the result, depends on the size of the step that holds it, and on n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES, DTYPES, uint32
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, FLOATS, GEMM, CudaKernel
-from nanocupy.kernels.linear import Format, PackedWeight, affine_format
+from nanocupy.kernels.kernel import GEMM, CudaKernel
+from nanocupy.kernels.linear import Format, PackedWeight, RawWeight, format_of
 
-DTYPES = {name: dtype for dtype, name in FLOATS.items()}
 GEMV_ROWS = 4  # the most rows that CUDA cores multiply; more go to tensor cores
 _BLOCK = 128  # threads, of both products
 _GEMV_OUTPUTS = 16  # of a block
@@ -62,24 +63,26 @@ class RowMajorWeight(PackedWeight):
 # ---- packing
 
 
-def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[RowMajorWeight]:
+def pack(
+    device: Device, weights: Sequence[RawWeight], activations: str = "f32"
+) -> list[RowMajorWeight]:
     """Put weights that share inputs and format into one buffer, side by side.
 
     Args:
         activations: what all weights meet: "f32", "f16" or "bf16".
-        weights: see `linear.pack`.
     """
-    parts = [_affine(*w) if isinstance(w, tuple) else _floats(w, activations) for w in weights]
-    form, first, size = parts[0]
-    assert all(p[0] == form and p[2] == size for p in parts)
-    total = sum(len(arrays[0]) for _, arrays, _ in parts)
+    form, size = _format_of(weights[0], activations)
+    assert all(_format_of(weight, activations) == (form, size) for weight in weights)
+    values = DTYPES[form.kind]
+    parts = [weight[:3] if form.bits else (weight,) for weight in weights]
+    total = sum(len(arrays[0]) for arrays in parts)
     buffers = [
-        device.empty((total, array.shape[1]), dtype)
-        for array, dtype in zip(first, _dtypes(form), strict=True)
+        device.empty((total, array.shape[1]), uint32 if i == 0 and form.bits else values)
+        for i, array in enumerate(parts[0])
     ]
     packed: list[RowMajorWeight] = []
     start = 0
-    for _, arrays, _ in parts:
+    for arrays in parts:
         n = len(arrays[0])
         for buffer, array in zip(buffers, arrays, strict=True):
             # An array that has the buffer's dtype goes straight from the file's pages.
@@ -89,40 +92,19 @@ def pack(device: Any, weights: list[Any], activations: str = "f32") -> list[RowM
     return packed
 
 
-def _dtypes(form: Format) -> list[np.dtype[Any]]:
-    values = DTYPES[form.kind]
-    return [np.dtype(np.uint32), values, values] if form.bits else [values]
-
-
-def _floats(weight: np.ndarray, activations: str) -> tuple[Format, list[np.ndarray], int]:
-    if weight.dtype not in FLOATS:
-        raise ValueError(
-            f"[linear] weight of dtype {weight.dtype}: expected float32, float16 or bfloat16"
-        )
-    return Format(activations), [weight], weight.shape[1]
-
-
-def _affine(
-    codes: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int
-) -> tuple[Format, list[np.ndarray], int]:
-    form = affine_format(codes, scales, biases, bits)
-    return form, [codes, scales, biases], codes.shape[1] * 32 // bits
+def _format_of(weight: RawWeight, activations: str) -> tuple[Format, int]:
+    """`format_of` a weight on the device: floats are rounded to what they meet."""
+    form, size = format_of(weight)
+    return form if form.bits else Format(activations), size
 
 
 # ---- launches
 
 
 def launch(
-    device: Any,
-    weight: RowMajorWeight,
-    x: Any,
-    out: Any,
-    rows: Rows,
-    *,
-    x_stride: int,
-    out_stride: int,
-    bias: Any = None,
-) -> list[Launch]:
+    device: Device, weight: RowMajorWeight, x: DeviceArray, out: DeviceArray, rows: Rows, *,
+    x_stride: int, out_stride: int, bias: DeviceArray | None = None,
+) -> list[Launch]:  # fmt: skip
     """out [rows, n] f32 = x . weight (+ bias). Strides in bytes.
 
     Args:
@@ -145,15 +127,16 @@ def launch(
     return launches
 
 
-def add_bias(out: Any, bias: Any, rows: Rows, n: int, out_stride: int) -> Launch:
+def add_bias(out: DeviceArray, bias: DeviceArray, rows: Rows, n: int, out_stride: int) -> Launch:
     """out += bias f32 [n] on the first `rows` rows, which lie `out_stride` elements apart."""
     args = (out, bias, rows.count, np.int32(n), np.int64(out_stride))
     return cuda_grid.elementwise(CudaKernel("elementwise", "add_bias"), args, rows, n)
 
 
 def _affine_product(
-    weight: RowMajorWeight, x: Any, out: Any, rows: Rows, x_stride: int, out_stride: int
-) -> Launch:
+    weight: RowMajorWeight, x: DeviceArray, out: DeviceArray, rows: Rows, x_stride: int,
+    out_stride: int,
+) -> Launch:  # fmt: skip
     if x_stride * x.dtype.itemsize % 16:
         raise NotImplementedError(
             f"[linear] rows that lie {x_stride} elements of {x.dtype} apart: kernels read 16 bytes"

@@ -1,11 +1,13 @@
-"""Activations in 16 or 8 bits with a scale a group, as quantised weights read them on a CPU.
+"""Activations in 16 or 8 bits with a scale for each group, as quantised weights read them on a CPU.
 
-code = round(x / scale), scale = max|x| of a group along K / 32767 or 127. A row is its codes, then
-(scale, scale * sum of codes) a group; for a weight whose codes all mean code - zero, (scale, int32
--zero * sum of codes). Of every four 16-bit codes the second and the third are
-exchanged: a 32-bit word of a packed weight gives up its even bytes together, then its odd ones.
+    code = round(x / scale), scale = max|x| of the group along K / 32767 or 127
 
-What makes a value (a norm, say) may round it as it writes it: `cpu.arguments`.
+A row is its codes, then two words for each group: (scale, scale * sum of codes), or (scale, int32
+-zero * sum of codes) for a weight whose codes c all mean c - zero. The second and the third of
+every four 16-bit codes are exchanged, because a 32-bit word of a packed weight is unpacked into its
+even bytes, then its odd ones.
+
+A kernel that computes values (a norm, say) may round them as it writes them: `cpu.rounding`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from nanocupy.dtypes import DTYPES
 
 LARGEST = {"i16": 32767, "i8": 127}  # code of an activation
 
@@ -31,8 +35,7 @@ class Codes:
 
     def row_bytes(self, size: int) -> int:
         """Bytes of a row of `size` values, padded to whole cache lines."""
-        itemsize = {"i16": 2, "i8": 1}[self.kind]
-        return -(-(itemsize * size + 8 * (size // self.group)) // 64) * 64
+        return -(-(DTYPES[self.kind].itemsize * size + 8 * (size // self.group)) // 64) * 64
 
 
 def reference(x: np.ndarray, codes: Codes) -> tuple[np.ndarray, np.ndarray]:

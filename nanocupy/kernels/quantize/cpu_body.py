@@ -25,10 +25,14 @@ from nanocupy.device.cpu.simd import (
     vsplat,
     vstore_bf16_first,
 )
+from nanocupy.dtypes import BF16
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.quantize.cpu import QuantizeArgs, Rounding
 
+A = indices(QuantizeArgs)
+OUT = indices(Rounding, len(A))
 INFINITE = i4(0x7F800000)  # the bits of infinity
 SMALLEST = f4(1.1754944e-38)  # a scale below it has no finite inverse: such a group counts as zeros
-F32, BF16 = 0, 3  # kinds; those between are the bytes of an integer
 
 
 @fn
@@ -79,14 +83,15 @@ def round_groups(x, record, size, group, kind, zero, first, last):
 
 
 def quantize(a, thread, threads):
-    """a: x [rows, K] f32, out rows, rows*, K, x stride, out stride (bytes), group, kind, zero."""
-    x, out, size, xs, os, group, kind, zero = a[0], a[1], a[3], a[4], a[5], a[6], a[7], a[8]
+    """Round this thread's share of the groups of all rows."""
+    size, group = a[A.size], a[OUT.group]
     groups = (size + group - 1) // group
-    work = load_i64(a[2]) * groups
+    work = load_i64(a[A.rows]) * groups
     item, last = work * thread // threads, work * (thread + 1) // threads
     while item < last:
         row, g = item // groups, item % groups
         end = min(groups, g + last - item)
-        round_groups(x + row * xs, out + row * os, size, group, kind, zero, g, end)
+        x, out = a[A.x] + row * a[A.x_stride], a[A.out] + row * a[OUT.row_bytes]
+        round_groups(x, out, size, group, a[OUT.kind], a[OUT.zero], g, end)
         item += end - g
     return 0

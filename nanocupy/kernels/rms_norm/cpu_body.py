@@ -17,7 +17,14 @@ from nanocupy.device.cpu.simd import (
     vstore_first,
     vsum,
 )
-from nanocupy.kernels.quantize.cpu_body import F32, round_groups
+from nanocupy.dtypes import F32
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.quantize.cpu import ScratchRounding
+from nanocupy.kernels.quantize.cpu_body import round_groups
+from nanocupy.kernels.rms_norm.cpu import AddRmsNormArgs, RmsNormArgs
+
+R, A = indices(RmsNormArgs), indices(AddRmsNormArgs)
+R_OUT, A_OUT = indices(ScratchRounding, len(R)), indices(ScratchRounding, len(A))
 
 
 @fn
@@ -62,34 +69,27 @@ def norm_rounded(out, x, weight, size, eps, scratch, group, kind, zero):
 
 
 def rms_norm(a, thread, threads):
-    """a: out, x, weight [size], rows*, size, eps*, vectors a row, x stride, out stride, then as
-    `quantize.arguments`.
-
-    Strides of rows in bytes; the vectors of a row are adjacent, and where they are rounded there
-    is one.
-    """
-    out, x, size, vectors, x_stride, out_stride = a[0], a[1], a[4], a[6], a[7], a[8]
-    eps, scratch = load_f32(a[5]), a[9] + a[10] * thread
-    row_bytes, group, kind, zero = a[11], a[12], a[13], a[14]
-    count = load_i64(a[3]) * vectors
+    """Norm this thread's share of the vectors."""
+    size, vectors, kind = a[R.size], a[R.vectors], a[R_OUT.kind]
+    eps, scratch = load_f32(a[R.eps]), a[R_OUT.scratch] + a[R_OUT.scratch_bytes] * thread
+    out_stride = a[R.out_stride] if kind == F32 else a[R_OUT.row_bytes]
+    count = load_i64(a[R.rows]) * vectors
     for i in range(count * thread // threads, count * (thread + 1) // threads):
         row = i // vectors
         column = 4 * size * (i - row * vectors)
-        target = out + row * (out_stride if kind == F32 else row_bytes) + column
-        source = x + row * x_stride + column
-        norm_rounded(target, source, a[2], size, eps, scratch, group, kind, zero)
+        out, x = a[R.out] + row * out_stride + column, a[R.x] + row * a[R.x_stride] + column
+        norm_rounded(out, x, a[R.weight], size, eps, scratch, a[R_OUT.group], kind, a[R_OUT.zero])
     return 0
 
 
 def add_rms_norm(a, thread, threads):
-    """a: out_h, out, x, residual [rows, size], weight [size], rows*, size, eps*, then as
-    `quantize.arguments`."""
-    size, eps = a[6], load_f32(a[7])
-    scratch, row_bytes, group, kind, zero = a[8] + a[9] * thread, a[10], a[11], a[12], a[13]
-    rows = load_i64(a[5])
+    """Add, then norm, this thread's share of the rows."""
+    size, eps, rows = a[A.size], load_f32(a[A.eps]), load_i64(a[A.rows])
+    scratch = a[A_OUT.scratch] + a[A_OUT.scratch_bytes] * thread
+    group, kind, zero = a[A_OUT.group], a[A_OUT.kind], a[A_OUT.zero]
     for row in range(rows * thread // threads, rows * (thread + 1) // threads):
         offset = 4 * size * row
-        add(a[0] + offset, a[2] + offset, a[3] + offset, size)
-        target = a[1] + row_bytes * row
-        norm_rounded(target, a[0] + offset, a[4], size, eps, scratch, group, kind, zero)
+        h, out = a[A.out_h] + offset, a[A.out] + a[A_OUT.row_bytes] * row
+        add(h, a[A.x] + offset, a[A.residual] + offset, size)
+        norm_rounded(out, h, a[A.weight], size, eps, scratch, group, kind, zero)
     return 0

@@ -6,24 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels.cuda_grid import norm_threads
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 
 
 def launch(
-    device: Any,
-    out: Any,
-    x: Any,
-    weight: Any,
-    eps: float,
-    rows: Rows,
+    device: Device, out: DeviceArray, x: DeviceArray, weight: DeviceArray, eps: float, rows: Rows,
     *,
-    vectors: int = 1,
-    x_stride: int | None = None,
-    out_stride: int | None = None,
+    vectors: int = 1, x_stride: int | None = None, out_stride: int | None = None,
     codes: None = None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """Norm `vectors` adjacent vectors of each row; out is f32, f16 or bf16. See `cpu.launch`."""
     size = weight.shape[0]
     strides = (np.int64(vectors * size if s is None else s) for s in (x_stride, out_stride))
@@ -33,17 +27,10 @@ def launch(
 
 
 def launch_add(
-    device: Any,
-    out_h: Any,
-    out: Any,
-    x: Any,
-    residual: Any,
-    weight: Any,
-    eps: float,
-    rows: Rows,
-    *,
+    device: Device, out_h: DeviceArray, out: DeviceArray, x: DeviceArray, residual: DeviceArray,
+    weight: DeviceArray, eps: float, rows: Rows, *,
     codes: None = None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """out_h = x + residual, out = rms_norm(out_h); out f32, f16 or bf16. See `cpu.launch_add`."""
     size = weight.shape[0]
     arrays = (out_h, out, x, residual, weight, rows.count)
@@ -52,7 +39,7 @@ def launch_add(
 
 
 def _launch(
-    name: str, out: Any, args: tuple[Any, ...], size: int, grid: tuple[int, int, int]
+    name: str, out: DeviceArray, args: tuple[Any, ...], size: int, grid: tuple[int, int, int]
 ) -> Launch:
     threads = norm_threads(size)
     kernel = CudaKernel("rms_norm", f"{name}<{C_TYPES[out.dtype]}, {threads}>")

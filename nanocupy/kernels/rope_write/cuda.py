@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels.attention import KVLayout
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 from nanocupy.kernels.rope import checked_table
 from nanocupy.kernels.rope.cuda import WARPS
 

@@ -1,8 +1,9 @@
-"""silu_mul, gelu_mul: silu(gate) * up, gelu(gate) * up, the middle of a gated MLP. To the bit silu
-(or gelu), then mul.
+"""silu_mul, gelu_mul: silu(gate) * up, gelu(gate) * up, the middle of a gated MLP.
 
-gate, up [rows, width] f32 inside wider buffers, out [rows, width] f32, bf16 or codes
-(`kernels.quantize`); on CUDA f32, f16 or bf16
+    gate, up [rows, width] f32 inside wider buffers
+    out [rows, width] f32, bf16 or codes (`kernels.quantize`); on CUDA f32, f16 or bf16
+
+The result is that of silu (or gelu), then mul, to the bit.
 """
 
 from __future__ import annotations

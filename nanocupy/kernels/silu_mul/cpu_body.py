@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from nanocupy.device.cpu.raw import load_i64
 from nanocupy.device.cpu.simd import fn, i4, vload, vload_first, vstore, vstore_first
+from nanocupy.dtypes import F32
 from nanocupy.kernels.elementwise.cpu_body import vgelu, vsilu
-from nanocupy.kernels.quantize.cpu_body import F32, round_groups
+from nanocupy.kernels.kernel import indices
+from nanocupy.kernels.quantize.cpu import ScratchRounding
+from nanocupy.kernels.quantize.cpu_body import round_groups
+from nanocupy.kernels.silu_mul.cpu import GatedArgs
+
+A = indices(GatedArgs)
+OUT = indices(ScratchRounding, len(A))
 
 
 def _gated(activation):
@@ -22,21 +29,20 @@ def _gated(activation):
             vstore_first(out + at, rest, activation(g) * u)
 
     def kernel(a, thread, threads):
-        """a: out, gate, up, rows*, width, gate stride, up stride (bytes), then as
-        `quantize.cpu.arguments`.
-
-        Every thread takes its share of the groups of every row, so that one row keeps all busy.
-        """
-        gate, up, width = a[1], a[2], a[4]
-        row_bytes, group, kind = a[9], a[10], a[11]
-        scratch, groups = a[7] + a[8] * thread, (width + group - 1) // group
+        """Compute this thread's share of the groups of every row: one row keeps all busy."""
+        width, group, kind = a[A.width], a[OUT.group], a[OUT.kind]
+        scratch, groups = (
+            a[OUT.scratch] + a[OUT.scratch_bytes] * thread,
+            (width + group - 1) // group,
+        )
         begin, end = groups * thread // threads, groups * (thread + 1) // threads
-        for row in range(load_i64(a[3])):
-            out, g, u = a[0] + row_bytes * row, gate + a[5] * row, up + a[6] * row
+        for row in range(load_i64(a[A.rows])):
+            out = a[A.out] + a[OUT.row_bytes] * row
+            gate, up = a[A.gate] + a[A.gate_stride] * row, a[A.up] + a[A.up_stride] * row
             to = out if kind == F32 else scratch
-            columns(to, g, u, begin * group, min(end * group, width))
+            columns(to, gate, up, begin * group, min(end * group, width))
             if kind != F32:
-                round_groups(scratch, out, width, group, kind, a[12], begin, end)
+                round_groups(scratch, out, width, group, kind, a[OUT.zero], begin, end)
         return 0
 
     return kernel

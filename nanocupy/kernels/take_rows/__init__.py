@@ -1,4 +1,4 @@
-"""take_rows: out[i] = x[index[i]], the rows of a step whose logits are wanted.
+"""take_rows: out[i] = x[index[i]], for the rows of a step whose logits are wanted.
 
 x [rows, width] f32, index int32 [count], out [count, width] f32, bf16 or codes (see
 `kernels.quantize`), or both int32; on CUDA x and out may each be f32, f16 or bf16. An index outside

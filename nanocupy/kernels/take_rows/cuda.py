@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nanocupy.device.protocols import Launch, Rows
+from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
+from nanocupy.dtypes import C_TYPES
 from nanocupy.kernels import cuda_grid
-from nanocupy.kernels.kernel import C_TYPES, CudaKernel
+from nanocupy.kernels.kernel import CudaKernel
 
 
-def launch(device: Any, out: Any, x: Any, index: Any, rows: Rows, *, codes: None = None) -> Launch:
+def launch(
+    device: Device, out: DeviceArray, x: DeviceArray, index: DeviceArray, rows: Rows, *,
+    codes: None = None,
+) -> Launch:  # fmt: skip
     """out[i] = x[index[i]] for i below the number of `rows`, in the dtype of out."""
     kernel = CudaKernel("elementwise", f"take_rows<{C_TYPES[x.dtype]}, {C_TYPES[out.dtype]}>")
     args = (out, x, index, rows.count, *map(np.int32, x.shape))

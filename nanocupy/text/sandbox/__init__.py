@@ -1,15 +1,14 @@
-"""Where chat templates run: jinja2 with transformers' settings, and nothing that they can misuse.
+"""The sandbox of chat templates: jinja2 with transformers' settings and strict limits.
 
-Templates come with the model. They are programs, so they run in jinja2's sandbox, and of what that
-leaves open only what real templates use is there: operators, methods, filters, tests and functions,
-a file each, bounded in time and memory (`budget`). Strings that a template writes itself are told
-from those of messages through every one of them (`provenance`). The one package that imports
-jinja2.
+Templates are programs that come with models. They run in jinja2's sandbox, with only those
+operators, methods, filters, tests and functions that real templates use (a file each), bounded in
+time and memory (`metering`). Through every operation, text that the template wrote is told apart
+from text of messages (`provenance`). No other package imports jinja2.
 """
 
 from __future__ import annotations
 
 from nanocupy.text.sandbox.environment import Template
-from nanocupy.text.sandbox.provenance import flags, join, marked, written
+from nanocupy.text.sandbox.provenance import flags, join, marked, template_text
 
-__all__ = ["Template", "flags", "join", "marked", "written"]
+__all__ = ["Template", "flags", "join", "marked", "template_text"]

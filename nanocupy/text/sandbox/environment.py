@@ -1,4 +1,4 @@
-"""The jinja2 environment of chat templates: every operation goes through `functions`."""
+"""The jinja2 environment of chat templates, in which every operation is checked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
-from nanocupy.text.sandbox.budget import budget, budget_for, owned
 from nanocupy.text.sandbox.filters import FILTER_TABLE
 from nanocupy.text.sandbox.formats import braces
 from nanocupy.text.sandbox.functions import FUNCTIONS, TEST_TABLE
+from nanocupy.text.sandbox.metering import budget, budget_for, metered
 from nanocupy.text.sandbox.methods import METHODS, TEXT_METHODS
 from nanocupy.text.sandbox.operators import OPERATORS
-from nanocupy.text.sandbox.provenance import join, written
+from nanocupy.text.sandbox.provenance import join, template_text
 from nanocupy.text.sandbox.values import compared, concatenate, kind_of, searched, to_text
 
 MAX_SOURCE = 1 << 17
@@ -29,12 +29,12 @@ MAX_SOURCE = 1 << 17
 MAX_NODES = 1 << 14
 """Parts of a parsed template: about one for 10 characters of those that models come with."""
 MAX_WORDS = 2048
-"""Words of one expression or tag (48 in those that models come with): each may be a level deeper,
-and interpreters take a tree apart with a bit of stack for each level."""
+"""Words of one expression or tag (48 in those that models come with). Each may be one level deeper,
+and compiling takes stack for each level."""
 MAX_NESTING, MAX_LOOPS = 200, 20
-"""Parts, and loops and macros, inside of each other; Python has that limit of loops itself."""
+"""Nested parts, and nested loops and macros; Python has the same limit for loops."""
 MAX_SCOPES = 1 << 20
-"""Names times branches, for the compiler copies what it knows of each name at each branch."""
+"""Names times branches: the compiler copies its table of names at each branch."""
 MAX_ERROR = 1000
 
 
@@ -55,20 +55,18 @@ class Template:
         raise ValueError(f"the chat template does not compile: {reason}")
 
     def render(self, variables: dict[str, Any], limit: int) -> str:
-        """The text, of at most `limit` characters; ValueError for whatever goes wrong.
-
-        The characters that the template wrote itself are marked, see `provenance`. Values are of
-        plain JSON types.
+        """The text, of at most `limit` characters, with the template's own characters marked (see
+        `provenance`). Variables are of plain JSON types. ValueError for whatever goes wrong.
         """
         try:
             return self._render(variables, limit)
         except Exception as error:  # a template is a program: it can raise anything
             reason = _reason(error)
-        # Outside of the handler, so that nothing holds what the template had made.
+        # Outside of the handler, so that the template's values are freed.
         raise ValueError(f"the chat template failed: {reason}")
 
     def _render(self, variables: dict[str, Any], limit: int) -> str:
-        given = owned(variables)
+        given = metered(variables)
         with budget_for(given._weight) as left:
             pieces = []
             for piece in self._template.generate(given):
@@ -84,7 +82,7 @@ def _reason(error: Exception) -> str:
     return str(error)[:MAX_ERROR] or type(error).__name__
 
 
-# Statements that templates may have: what takes other templates is not among them.
+# Statements that templates may have. None of them loads other templates.
 _STATEMENTS = (
     *(nodes.Output, nodes.For, nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock),
     *(nodes.With, nodes.Assign, nodes.AssignBlock, nodes.ExprStmt, nodes.Break, nodes.Continue),
@@ -92,19 +90,19 @@ _STATEMENTS = (
 
 
 class _Generator(CodeGenerator):
-    """Constants are written by the template; what makes text or lists asks the environment."""
+    """Generates code that marks constants, and makes texts and lists through the environment."""
 
     def visit_Const(self, node: nodes.Const, frame: Frame) -> None:
         if isinstance(node.value, str):
-            self.write(f"environment.written({node.value!r})")
+            self.write(f"environment.template_text({node.value!r})")
         else:
             super().visit_Const(node, frame)
 
     def visit_TemplateData(self, node: nodes.TemplateData, frame: Frame) -> None:
-        self.write(f"environment.written({node.data!r})")
+        self.write(f"environment.template_text({node.data!r})")
 
     def _output_const_repr(self, group: Any) -> str:
-        return f"environment.written({''.join(group)!r})"
+        return f"environment.template_text({''.join(group)!r})"
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self._call("concatenate", "(", node.nodes, ",)", frame)
@@ -162,7 +160,7 @@ def _finalize(context: Any, value: Any) -> str:
 
 
 class _Undefined(Undefined):
-    """jinja2's, whose errors speak of dicts and lists by these names."""
+    """jinja2's, with errors that name plain str, list and dict."""
 
     def __init__(self, hint: Any = None, obj: Any = missing, *rest: Any, **named: Any) -> None:
         plain: Any = next((kind() for kind in (str, list, dict) if isinstance(obj, kind)), obj)
@@ -179,7 +177,7 @@ def _check_words(words: Iterable[tuple[int, str, str]]) -> None:
 
 
 def _check_tree(tree: nodes.Template) -> None:
-    """Refuse statements that templates do not have, and what would take long to compile."""
+    """Refuse unknown statements, and templates that would take long to compile."""
     found, names, branches = 0, set(), 1
     left: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
     while left:
@@ -191,7 +189,7 @@ def _check_tree(tree: nodes.Template) -> None:
             raise TemplateSyntaxError("it is too long, or nested too deeply", 1)
         if isinstance(node, nodes.Stmt) and not isinstance(node, _STATEMENTS):
             word = type(node).__name__.lower()
-            raise TemplateSyntaxError(f"{word!r} is nothing that chat templates use", 1)
+            raise TemplateSyntaxError(f"{word!r} cannot be used in chat templates", 1)
         branches += isinstance(node, (nodes.If, nodes.CondExpr))
         if isinstance(node, nodes.Name):
             names.add(node.name)
@@ -203,14 +201,14 @@ def _check_tree(tree: nodes.Template) -> None:
 class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(OPERATORS)
     code_generator_class = _Generator
-    concat = staticmethod(concatenate)  # what a block, a macro or a captured part has written
+    concat = staticmethod(concatenate)  # joins the output of a block or a macro
     concatenate = staticmethod(concatenate)
-    written = staticmethod(written)
+    template_text = staticmethod(template_text)
     compared = staticmethod(compared)
     searched = staticmethod(searched)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Parse, and let every turn of every loop look at the clock."""
+        """Parse, and add a check of the time to every loop."""
         _check_words(self.lex(source))
         tree = super()._parse(source, name, filename)
         _check_tree(tree)
@@ -221,12 +219,12 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def tick() -> None:
-        """Stands in every turn of a loop; `call` looks at the clock."""
+        """Called in every turn of a loop: `call` checks the time."""
 
     @staticmethod
     def make_list(items: Any) -> Any:
         """`[a, b]`"""
-        return budget().items_of(items)
+        return budget().make_list(items)
 
     @staticmethod
     def make_tuple(items: Any) -> Any:
@@ -238,7 +236,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     @staticmethod
     def make_dict(items: Any) -> Any:
         """`{"a": b}`"""
-        return budget().fields_of(items)
+        return budget().make_dict(items)
 
     @staticmethod
     def cut(value: Any, start: Any, stop: Any, step: Any) -> Any:
@@ -248,11 +246,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         elif isinstance(value, (list, tuple)):
             budget().charge(items=len(value))
         part = value[start:stop:step]
-        return budget().items_of(part) if isinstance(value, list) else part
+        return budget().make_list(part) if isinstance(value, list) else part
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """`obj[argument]`"""
-        if isinstance(argument, (list, dict)):  # jinja2's answer, for they have no hash
+        if isinstance(argument, (list, dict)):  # as jinja2: they have no hash
             return self.undefined(obj=obj, name=to_text(argument))
         if argument is not None and not isinstance(argument, (str, int, float, Undefined)):
             raise SecurityError(f"a {type(argument).__name__} cannot be a key")
@@ -264,16 +262,16 @@ class _Environment(ImmutableSandboxedEnvironment):
         return OPERATORS[operator](left, right)
 
     def wrap_str_format(self, value: Any) -> Any:
-        """None: `call` has its own."""
+        """Do nothing: `call` checks formats."""
         return None
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Every call that a template makes."""
+        """Make any call of a template."""
         budget().check_time()
         if obj is self.tick:
             return None
         if isinstance(obj, (BuiltinMethodType, MethodType, Macro, LoopContext)):
-            kwargs.pop("_loop_vars", None)  # jinja2's own: the variables of a loop
+            kwargs.pop("_loop_vars", None)  # added by jinja2
             kwargs.pop("_block_vars", None)
         if isinstance(obj, (BuiltinMethodType, MethodType)):
             return self._call_method(obj.__self__, obj.__name__, obj, args, kwargs)
@@ -282,7 +280,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             with budget().call():
                 return super().call(context, obj, *args, **kwargs)
         if not isinstance(obj, Undefined) and obj not in self.globals.values():
-            raise SecurityError(f"a {kind_of(obj)} is nothing that templates call")
+            raise SecurityError(f"a {kind_of(obj)} cannot be called by templates")
         return super().call(context, obj, *args, **kwargs)
 
     def _call_method(
@@ -296,7 +294,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if name in known or isinstance(owner, LoopContext):
             _check_arguments((*args, *kwargs.values()))
             return method(*args, **kwargs)
-        raise SecurityError(f"{name} of a {kind_of(owner)} is nothing that templates call")
+        raise SecurityError(f"{name} of a {kind_of(owner)} cannot be called by templates")
 
 
 def _check_arguments(values: Any) -> None:
@@ -306,12 +304,12 @@ def _check_arguments(values: Any) -> None:
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks the assistant's text for training; here it is only its contents."""
+    """`{% generation %}`, which marks the assistant's text for training; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2's own interface)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """The nodes between the tags; what they set ends there, as in transformers."""
+        """The nodes between the tags, in a scope of their own, as in transformers."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.With([], [], body).set_lineno(line)

@@ -1,4 +1,4 @@
-"""The filters that templates may use: jinja2's, on values that are paid for."""
+"""The filters that templates may use: jinja2's, on metered values."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from jinja2 import pass_environment, pass_eval_context
 from jinja2.filters import FILTERS, ignore_case, make_attrgetter
 from jinja2.runtime import Undefined
 
-from nanocupy.text.sandbox import provenance as own
-from nanocupy.text.sandbox.budget import (
+from nanocupy.text.sandbox import provenance
+from nanocupy.text.sandbox.formats import percent
+from nanocupy.text.sandbox.metering import (
     MAX_PATH,
     MAX_WIDTH,
-    TooMuch,
+    LimitError,
     budget,
     check_widths,
     checked_key,
 )
-from nanocupy.text.sandbox.formats import percent
-from nanocupy.text.sandbox.methods import TEXT_METHODS, join, lines_of, replace, stripped
-from nanocupy.text.sandbox.provenance import Safe, written
+from nanocupy.text.sandbox.methods import TEXT_METHODS, count_lines, join, replace
+from nanocupy.text.sandbox.provenance import Safe, template_text
 from nanocupy.text.sandbox.values import Function, check_bits, computed, to_text
 
 
 def on_text(function: Function) -> Function:
-    """A filter of a method: whatever comes is text."""
+    """A filter that converts its value to text first."""
 
     def on_text(value: Any, *args: Any, **kwargs: Any) -> Any:
         return function(to_text(value), *args, **kwargs)
@@ -35,7 +35,7 @@ def on_text(function: Function) -> Function:
 
 
 def _on_list(name: str) -> Function:
-    """jinja2's filter, on a list that is paid for."""
+    """jinja2's filter, on a metered list."""
     original = FILTERS[name]
     at = 1 if hasattr(original, "jinja_pass_arg") else 0
 
@@ -45,7 +45,7 @@ def _on_list(name: str) -> Function:
         if isinstance(given[at], dict):
             budget().weigh(given[at])
         elif given[at] is not None and not isinstance(given[at], Undefined):
-            given[at] = budget().items_of(given[at])
+            given[at] = budget().make_list(given[at])
         said = [*given[at + 1 :], *kwargs.values()]
         check_widths(*(said if name in ("batch", "slice") else ()))
         if name in _NAMED and said and not isinstance(said[0], (str, int)):
@@ -60,15 +60,15 @@ def _on_list(name: str) -> Function:
 
 
 def _path_length(path: Any) -> int:
-    """Parts of an attribute such as "function.name,type"; 0 for what is none."""
+    """The number of parts of an attribute such as "function.name,type"; 0 for other values."""
     parts = len(re.split("[.,]", path, maxsplit=MAX_PATH)) if isinstance(path, str) else 0
     if parts > MAX_PATH or (isinstance(path, str) and len(path) > MAX_WIDTH):
-        raise TooMuch("an attribute is too long")
+        raise LimitError("an attribute is too long")
     return parts
 
 
 def _compared_items(values: Any, steps: int) -> int:
-    """What sorting costs, in items made."""
+    """The cost of sorting, in items."""
     return len(values) * max(steps, len(values).bit_length()) // 4
 
 
@@ -80,29 +80,29 @@ def _unique(
     case = None if case_sensitive else ignore_case
     key_of = make_attrgetter(environment, attribute, postprocess=case)
     found: dict[Any, Any] = {}
-    for item in budget().items_of(value):
+    for item in budget().make_list(value):
         budget().check_time()
         found.setdefault(checked_key(key_of(item)), item)
-    return budget().items_of(found.values())
+    return budget().make_list(found.values())
 
 
 def _listed(value: Any) -> Any:
-    return budget().items_of(value)
+    return budget().make_list(value)
 
 
 def _reversed(value: Any) -> Any:
     if isinstance(value, str):
         budget().charge(len(value))
         return value[::-1]
-    return budget().items_of(list(budget().items_of(value))[::-1])
+    return budget().make_list(list(budget().make_list(value))[::-1])
 
 
 @pass_environment
 def _join_filter(environment: Any, value: Any, d: Any = "", attribute: Any = None) -> str:
     if attribute is not None:
         _path_length(attribute)
-        value = map(make_attrgetter(environment, attribute), budget().items_of(value))
-    return join(to_text(d), [to_text(item) for item in budget().items_of(value)])
+        value = map(make_attrgetter(environment, attribute), budget().make_list(value))
+    return join(to_text(d), [to_text(item) for item in budget().make_list(value)])
 
 
 @pass_eval_context
@@ -110,16 +110,17 @@ def _sum(context: Any, value: Any, attribute: Any = None, start: Any = 0) -> Any
     if not isinstance(start, (int, float)):
         raise TypeError("sum is for numbers")
     _path_length(attribute)
-    values = budget().items_of(value)
+    values = budget().make_list(value)
     return FILTERS["sum"](context.environment, values, attribute, start)
 
 
 def _indent(value: Any, width: Any = 4, first: bool = False, blank: bool = False) -> str:
     text, space = to_text(value), width if isinstance(width, str) else " " * min(width, MAX_WIDTH)
     check_widths(width if isinstance(width, int) else 0)
-    lines = lines_of(text)
+    lines = count_lines(text)
     budget().charge(len(text) + lines * len(space), 2 * lines)
-    return own.indent(text, space if isinstance(width, str) else written(space), first, blank)
+    space = space if isinstance(width, str) else template_text(space)
+    return provenance.indent(text, space, first, blank)
 
 
 def _to_json(
@@ -129,7 +130,7 @@ def _to_json(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as transformers writes it: jinja2's own would escape HTML."""
+    """JSON as transformers writes it; jinja2's own filter would escape HTML."""
     check_widths(indent, len(indent) if isinstance(indent, str) else 0)
     check_widths(*map(len, separators or ()))
     weight = budget().weigh(value)
@@ -137,7 +138,7 @@ def _to_json(
     width += sum(map(len, separators or ()))
     budget().charge(2 * weight.letters + weight.items * (width + 4), weight.items)
     options = {"ensure_ascii": bool(ensure_ascii), "indent": indent, "separators": separators}
-    return own.to_json(value, sort_keys=bool(sort_keys), **options)
+    return provenance.to_json(value, sort_keys=bool(sort_keys), **options)
 
 
 def _words(name: str) -> Function:
@@ -145,7 +146,7 @@ def _words(name: str) -> Function:
         text = to_text(value)
         budget().charge(3 * len(text), len(text) // 4)
         result = FILTERS[name](str.__str__(text))
-        return own.mapped(text, result) if isinstance(result, str) else result
+        return provenance.mapped(text, result) if isinstance(result, str) else result
 
     return words
 
@@ -154,7 +155,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&#39;", '"': "&#34;"}
 
 
 def escape(value: Any) -> str:
-    """Text for HTML; what is escaped already stays."""
+    """Escape text for HTML, unless it is `Safe`."""
     text = to_text(value)
     return text if isinstance(text, Safe) else _escaped(text)
 
@@ -162,12 +163,12 @@ def escape(value: Any) -> str:
 def _escaped(text: str) -> str:
     for letter, entity in _ENTITIES.items():
         text = replace(text, letter, entity)
-    return own.safe(text)
+    return provenance.safe(text)
 
 
 def _escaped_again(value: Any) -> str:
     text = to_text(value)
-    return _escaped(own.flagged(str.__str__(text), own.flags(text)))
+    return _escaped(provenance.flagged(str.__str__(text), provenance.flags(text)))
 
 
 def _int(value: Any, default: Any = 0, base: Any = 10) -> Any:
@@ -203,7 +204,7 @@ FILTER_TABLE: dict[str, Function] = {
     **{name: FILTERS[name] for name in ("abs", "float", "first", "last")},
     **{name: _on_list(name) for name in (*_LISTS, "groupby", "dictsort", "batch", "slice")},
     **{name: on_text(TEXT_METHODS[name]) for name in ("upper", "lower", "capitalize")},
-    "trim": on_text(stripped(own.strip)),
+    "trim": on_text(TEXT_METHODS["strip"]),
     "replace": _replace_filter,
     "attr": _attr,
     "int": _int,
@@ -222,5 +223,5 @@ FILTER_TABLE: dict[str, Function] = {
     "escape": escape,
     "e": escape,
     "forceescape": _escaped_again,
-    "safe": lambda value: own.safe(to_text(value)),
+    "safe": lambda value: provenance.safe(to_text(value)),
 }

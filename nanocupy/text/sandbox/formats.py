@@ -9,9 +9,9 @@ from typing import Any
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedFormatter
 
-from nanocupy.text.sandbox import provenance as own
-from nanocupy.text.sandbox.budget import MAX_PATH, TooMuch, budget
-from nanocupy.text.sandbox.provenance import written
+from nanocupy.text.sandbox import provenance
+from nanocupy.text.sandbox.metering import MAX_PATH, LimitError, budget
+from nanocupy.text.sandbox.provenance import template_text
 from nanocupy.text.sandbox.values import to_text
 
 _PERCENT = re.compile(
@@ -22,7 +22,7 @@ _PERCENT = re.compile(
 def percent(text: str, values: Any) -> str:
     """`text % values`."""
     pieces = [_paid(piece) for piece in _percent_pieces(text, values)]
-    return _followed(str.__mod__(text, values), pieces)
+    return _with_flags(str.__mod__(text, values), pieces)
 
 
 def _percent_pieces(text: str, values: Any) -> Iterator[str]:
@@ -54,8 +54,8 @@ def _check_shown(value: Any) -> None:
 
 
 def _by_number(value: Any, shown: str) -> str:
-    """What a format makes of a value: the template's own for numbers."""
-    return written(shown) if isinstance(value, (int, float)) else shown
+    """A formatted value: of numbers the text is the template's."""
+    return template_text(shown) if isinstance(value, (int, float)) else shown
 
 
 def _paid(piece: str) -> str:
@@ -63,21 +63,21 @@ def _paid(piece: str) -> str:
     return piece
 
 
-def _followed(result: str, pieces: list[str]) -> str:
-    """`result`, by the pieces that it should consist of; where it does not, by nobody."""
-    followed = own.join(pieces)
+def _with_flags(result: str, pieces: list[str]) -> str:
+    """`result`, with the flags of the pieces it should consist of; if it differs, a plain str."""
+    followed = provenance.join(pieces)
     return followed if followed == result else result
 
 
 def braces(environment: Any, text: str, *args: Any, **kwargs: Any) -> str:
     """`text.format(*args, **kwargs)`."""
     pieces = [_paid(piece) for piece in _brace_pieces(environment, text, args, kwargs)]
-    return _followed(SandboxedFormatter(environment).vformat(text, args, kwargs), pieces)
+    return _with_flags(SandboxedFormatter(environment).vformat(text, args, kwargs), pieces)
 
 
 def _brace_pieces(environment: Any, text: str, args: Any, kwargs: Any) -> Iterator[str]:
     formatter = SandboxedFormatter(environment)
-    literal = written if own.is_whole(text) else str.__str__
+    literal = template_text if provenance.is_whole(text) else str.__str__
     index = 0
     for before, name, spec, conversion in formatter.parse(str.__str__(text)):
         yield literal(before)
@@ -86,7 +86,7 @@ def _brace_pieces(environment: Any, text: str, args: Any, kwargs: Any) -> Iterat
         if "{" in (spec or "") or re.search(r"\d{4}", spec or ""):
             raise SecurityError("a width in a format is too large, or not a number")
         if len(re.split(r"[.\[]", name, maxsplit=MAX_PATH)) > MAX_PATH:
-            raise TooMuch("a field of a format is too long")
+            raise LimitError("a field of a format is too long")
         if name.split(".")[0].split("[")[0] == "":
             name, index = f"{index}{name}", index + 1
         value, _ = formatter.get_field(name, args, kwargs)

@@ -11,15 +11,15 @@ from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.tests import TESTS
 from jinja2.utils import Namespace
 
-from nanocupy.text.sandbox import provenance as own
-from nanocupy.text.sandbox.budget import TooMuch, budget, check_widths
+from nanocupy.text.sandbox import provenance
 from nanocupy.text.sandbox.filters import on_text
-from nanocupy.text.sandbox.provenance import written
+from nanocupy.text.sandbox.metering import LimitError, budget, check_widths
+from nanocupy.text.sandbox.provenance import template_text
 from nanocupy.text.sandbox.values import Function, compared, computed, searched, to_text
 
 
 def _on_number(test: Function) -> Function:
-    """A test that computes `value % number`, which for text would be a format."""
+    """A test of `value % number`, refused for text, where `%` would be a format."""
 
     def on_number(value: Any, *args: Any) -> Any:
         return computed(lambda left, _: test(left, *args), value, 0)
@@ -28,7 +28,7 @@ def _on_number(test: Function) -> Function:
 
 
 def _comparing(test: Function, container: bool = False) -> Function:
-    """A test that compares what can be compared with an end."""
+    """A test of values whose comparison ends in bounded time."""
 
     def comparing(value: Any, other: Any) -> Any:
         return test(compared(value), searched(other) if container else compared(other))
@@ -51,14 +51,14 @@ TEST_TABLE: dict[str, Function] = {
 
 
 class TemplateNamespace(Namespace):
-    """jinja2's namespace without names that begin with an underscore, as in transformers."""
+    """jinja2's namespace, without names that begin with an underscore, as in transformers."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
             raise SecurityError(f"namespace attribute {name!r} begins with an underscore")
         super().__setitem__(name, value)
 
-    def __repr__(self) -> str:  # jinja2's writes out what it holds, which may be itself
+    def __repr__(self) -> str:  # jinja2's writes out its contents, which may include itself
         return "<Namespace>"
 
 
@@ -69,24 +69,24 @@ def _raise_exception(message: Any) -> None:
 def _strftime_now(format_text: str) -> str:
     check_widths(len(format_text))
     if re.search(r"%[-_0^#+]*\d{3}", format_text):
-        raise TooMuch("a width in a format is too large")
+        raise LimitError("a width in a format is too large")
     shown = datetime.now().strftime(format_text)
-    return written(shown) if own.is_whole(format_text) else shown
+    return template_text(shown) if provenance.is_whole(format_text) else shown
 
 
 def _dict(source: Any = (), /, **kwargs: Any) -> Any:
     pairs = source.items() if isinstance(source, dict) else _pairs(source)
-    return budget().fields_of([*pairs, *kwargs.items()])
+    return budget().make_dict([*pairs, *kwargs.items()])
 
 
 def _pairs(values: Any) -> Iterator[Any]:
-    for pair in budget().items_of(values):
+    for pair in budget().make_list(values):
         key, value = pair
         yield key, value
 
 
 def _namespace(*args: Any, **kwargs: Any) -> Any:
-    """Macros and generators can be in it, for what it holds is not part of its value."""
+    """Its attributes may be macros and generators: they are not weighed."""
     budget().charge(items=len(kwargs) + 4)
     return TemplateNamespace(_dict(*args), **kwargs)
 

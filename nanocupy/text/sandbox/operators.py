@@ -8,25 +8,25 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 
-from nanocupy.text.sandbox import provenance as own
-from nanocupy.text.sandbox.budget import budget
+from nanocupy.text.sandbox import provenance
 from nanocupy.text.sandbox.filters import escape
 from nanocupy.text.sandbox.formats import percent
+from nanocupy.text.sandbox.metering import budget
 from nanocupy.text.sandbox.provenance import Safe
 from nanocupy.text.sandbox.values import Function, check_bits, computed, concatenate
 
 
 def _add(left: Any, right: Any) -> Any:
     if isinstance(left, Safe) and isinstance(right, str):
-        return own.safe(concatenate((left, escape(right))))
+        return provenance.safe(concatenate((left, escape(right))))
     if isinstance(left, str) and isinstance(right, Safe):
-        return own.safe(concatenate((escape(left), right)))
+        return provenance.safe(concatenate((escape(left), right)))
     if isinstance(left, str) and isinstance(right, str):
         return concatenate((left, right))
     if isinstance(left, list) and isinstance(right, list):
-        return budget().items_of([*left, *right])
+        return budget().make_list([*left, *right])
     if isinstance(left, tuple) and isinstance(right, tuple):
-        return tuple(budget().items_of([*left, *right]))
+        return tuple(budget().make_list([*left, *right]))
     return computed(operator.add, left, right)
 
 
@@ -34,10 +34,10 @@ def _multiply(left: Any, right: Any) -> Any:
     for many, count in ((left, right), (right, left)):
         if isinstance(many, str) and isinstance(count, int):
             budget().charge(letters=len(many) * max(count, 0))
-            return own.repeat(many, count)
+            return provenance.repeat(many, count)
         if isinstance(many, (list, tuple)) and isinstance(count, int):
             budget().charge(items=len(many) * max(count, 0))
-            repeated = budget().items_of(many * count)
+            repeated = budget().make_list(many * count)
             return tuple(repeated) if isinstance(many, tuple) else repeated
     if isinstance(left, int) and isinstance(right, int):
         check_bits(left.bit_length() + right.bit_length())

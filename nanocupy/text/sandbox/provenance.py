@@ -1,7 +1,7 @@
-"""Written: strings that remember which of their characters a chat template wrote itself.
+"""TemplateText: strings that remember which of their characters a chat template wrote itself.
 
-A plain str holds none of them: text of messages. What an operation here does not follow comes out
-as a plain str, so that text which may be a message's is never taken for the template's.
+A plain str has none of them: it is text of messages. The result of an operation that is not
+followed here is a plain str, so text of a message is never taken for the template's.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsIndex
 
 _OURS = b"\x01"
 _RUN = re.compile(b"\x00+|\x01+")
 _MOST_RUNS = 1 << 12
 
 
-class Written(str):
-    """A string with one byte for each character: 1 where it is the template's."""
+class TemplateText(str):
+    """A string with one byte for each character: 1 where the template wrote it.
+
+    The methods below are those of str, and keep the bytes. All other methods return a plain str.
+    """
 
     __slots__ = ("_flags",)
     _flags: bytes
@@ -28,16 +31,57 @@ class Written(str):
 
     def __iter__(self) -> Iterator[str]:
         for letter, ours in zip(super().__iter__(), self._flags, strict=True):
-            yield written(letter) if ours else letter
+            yield template_text(letter) if ours else letter
 
     def __getitem__(self, key: Any) -> str:
         text = super().__getitem__(key)
         if isinstance(key, slice):
             return flagged(text, self._flags[key])
-        return written(text) if self._flags[key] else text
+        return template_text(text) if self._flags[key] else text
+
+    def strip(self, chars: str | None = None, /) -> str:
+        return self.rstrip(chars).lstrip(chars)
+
+    def lstrip(self, chars: str | None = None, /) -> str:
+        return self[len(self) - len(str.lstrip(self, chars)) :]
+
+    def rstrip(self, chars: str | None = None, /) -> str:
+        return self[: len(str.rstrip(self, chars))]
+
+    def removeprefix(self, prefix: str, /) -> str:
+        return self[len(prefix) :] if self.startswith(prefix) else self
+
+    def removesuffix(self, suffix: str, /) -> str:
+        return self[: len(self) - len(suffix)] if suffix and self.endswith(suffix) else self
+
+    def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        return self._slices(str.split(self, sep, maxsplit), sep)
+
+    def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        return self._slices(str.rsplit(self, sep, maxsplit), sep)
+
+    def splitlines(self, keepends: bool = False) -> list[str]:
+        return self._slices(str.splitlines(self, keepends), None)
+
+    def partition(self, sep: str, /) -> tuple[str, str, str]:
+        before, found, after = self._slices(str.partition(self, sep), "")
+        return before, found, after
+
+    def rpartition(self, sep: str, /) -> tuple[str, str, str]:
+        before, found, after = self._slices(str.rpartition(self, sep), "")
+        return before, found, after
+
+    def _slices(self, pieces: Iterable[str], sep: str | None) -> list[str]:
+        """`pieces` as slices of self. Between two is `sep`; None: something no piece contains."""
+        found, at = [], 0
+        for piece in pieces:
+            start = self.index(piece, at) if sep is None else at
+            found.append(self[start : start + len(piece)])
+            at = start + len(piece) + len(sep or "")
+        return found
 
 
-class Safe(Written):
+class Safe(TemplateText):
     """A string that `safe` or `escape` made: what is added to it is escaped, as jinja2 does."""
 
     __slots__ = ()
@@ -47,27 +91,27 @@ class Safe(Written):
 
 
 def safe(text: str) -> str:
-    """`text` as one that is escaped already."""
+    """`text`, marked as escaped already."""
     made = Safe(text)
     made._flags = flags(text)
     return made
 
 
 def flags(text: str) -> bytes:
-    """One byte for each character: 1 where it is the template's."""
-    return text._flags if isinstance(text, Written) else bytes(len(text))
+    """One byte for each character: 1 where the template wrote it."""
+    return text._flags if isinstance(text, TemplateText) else bytes(len(text))
 
 
 def flagged(text: str, of_letters: bytes) -> str:
-    """`text`, with these as its flags."""
+    """`text` with these flags."""
     if 1 not in of_letters:
         return str.__str__(text)
-    made = Written(text)
+    made = TemplateText(text)
     made._flags = of_letters
     return made
 
 
-def written(text: str) -> str:
+def template_text(text: str) -> str:
     """`text`, all of it the template's."""
     return _constant(str.__str__(text)) if len(text) < 100 else flagged(text, _OURS * len(text))
 
@@ -78,7 +122,7 @@ def _constant(text: str) -> str:
 
 
 def marked(text: str, parts: Iterable[tuple[int, int]]) -> str:
-    """`text` with the characters in `parts`, each [start, end), as the template's."""
+    """`text`, the template's in `parts`, each [start, end)."""
     found = bytearray(len(text))
     for start, end in parts:
         found[start:end] = _OURS * (end - start)
@@ -86,94 +130,31 @@ def marked(text: str, parts: Iterable[tuple[int, int]]) -> str:
 
 
 def is_whole(text: str) -> bool:
-    """Whether all of `text` is the template's, and there is any."""
-    return isinstance(text, Written) and 0 not in text._flags
+    """Whether `text` is not empty and all of it is the template's."""
+    return isinstance(text, TemplateText) and 0 not in text._flags
 
 
-# --- operations of str -----------------------------------------------------------------------
+# --- operations of str in which either side may be plain --------------------------------------
 
 
 def join(pieces: Iterable[str], separator: str = "") -> str:
-    """`separator.join(pieces)`."""
     pieces = list(pieces)
     text = str.join(separator, pieces)
-    if not isinstance(separator, Written) and not any(isinstance(p, Written) for p in pieces):
+    if not any(isinstance(piece, TemplateText) for piece in (separator, *pieces)):
         return text
     return flagged(text, flags(separator).join(map(flags, pieces)))
-
-
-def strip(text: str, chars: str | None = None) -> str:
-    """`text.strip(chars)`."""
-    return lstrip(rstrip(text, chars), chars)
-
-
-def lstrip(text: str, chars: str | None = None) -> str:
-    """`text.lstrip(chars)`."""
-    return text[len(text) - len(str.lstrip(text, chars)) :]
-
-
-def rstrip(text: str, chars: str | None = None) -> str:
-    """`text.rstrip(chars)`."""
-    return text[: len(str.rstrip(text, chars))]
-
-
-def removeprefix(text: str, prefix: str) -> str:
-    """`text.removeprefix(prefix)`."""
-    return text[len(prefix) :] if str.startswith(text, prefix) else text
-
-
-def removesuffix(text: str, suffix: str) -> str:
-    """`text.removesuffix(suffix)`."""
-    return text[: len(text) - len(suffix)] if suffix and str.endswith(text, suffix) else text
-
-
-def split(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-    """`text.split(sep, maxsplit)`."""
-    return _cut(text, str.split(text, sep, maxsplit), sep)
-
-
-def rsplit(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-    """`text.rsplit(sep, maxsplit)`."""
-    return _cut(text, str.rsplit(text, sep, maxsplit), sep)
-
-
-def splitlines(text: str, keepends: bool = False) -> list[str]:
-    """`text.splitlines(keepends)`."""
-    return _cut(text, str.splitlines(text, keepends), None)
-
-
-def partition(text: str, sep: str) -> tuple[str, ...]:
-    """`text.partition(sep)`."""
-    return tuple(_cut(text, list(str.partition(text, sep)), ""))
-
-
-def rpartition(text: str, sep: str) -> tuple[str, ...]:
-    """`text.rpartition(sep)`."""
-    return tuple(_cut(text, list(str.rpartition(text, sep)), ""))
-
-
-def _cut(text: str, pieces: list[str], sep: str | None) -> list[str]:
-    """`pieces` of `text` as slices of it. Between two is `sep`; None: something no piece holds."""
-    if not isinstance(text, Written):
-        return pieces
-    found, at = [], 0
-    for piece in pieces:
-        start = str.index(text, piece, at) if sep is None else at
-        found.append(text[start : start + len(piece)])
-        at = start + len(piece) + len(sep or "")
-    return found
 
 
 def replace(text: str, old: str, new: str, count: int = -1) -> str:
     """`text.replace(old, new, count)`.
 
-    What stands for a message's text is a message's, whoever spells it: else messages could make
+    What replaces text of a message is a message's, whoever wrote it: else messages could make
     markup of what a template replaces.
     """
-    if not isinstance(text, Written) and (old or not isinstance(new, Written)):
+    if not isinstance(text, TemplateText) and (old or not isinstance(new, TemplateText)):
         return str.__str__(str.replace(text, old, new, count))
     if is_whole(text) and (not new or is_whole(new)):
-        return written(str.replace(text, old, new, count))
+        return template_text(str.replace(text, old, new, count))
     plain, own = str.__str__(new), flags(text)
     pieces, at = [], 0
     for start in _places(text, old, count):
@@ -184,9 +165,9 @@ def replace(text: str, old: str, new: str, count: int = -1) -> str:
 
 
 def _places(text: str, old: str, count: int) -> Iterator[int]:
-    """Where `old` stands in `text`, one behind the other, at most `count` of them."""
+    """Where `old` is in `text`, without overlaps, at most `count` times."""
     start = 0
-    while count != 0 and (start := str.find(text, old, start)) >= 0:
+    while count != 0 and (start := text.find(old, start)) >= 0:
         yield start
         start += len(old) or 1
         count -= 1
@@ -195,34 +176,33 @@ def _places(text: str, old: str, count: int) -> Iterator[int]:
 def mapped(text: str, result: str) -> str:
     """`result`, which is `text` letter by letter in another case.
 
-    Where letters became several ("ß" to "SS"), nothing of it is taken for the template's.
+    If letters became several ("ß" to "SS"), all of it is taken for a message's.
     """
     return flagged(result, flags(text)) if len(result) == len(text) else str.__str__(result)
 
 
 def repeat(text: str, count: int) -> str:
-    """`text * count`."""
     return flagged(str.__mul__(text, count), flags(text) * count)
 
 
 def indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     """jinja2's filter `indent`."""
-    space = written(" " * width) if isinstance(width, int) else width
-    newline = written("\n")
-    lines = splitlines(join([text, newline]))
+    space = template_text(" " * width) if isinstance(width, int) else width
+    newline = template_text("\n")
+    lines = join([text, newline]).splitlines()
     rest = [join([space, line]) if line or blank else line for line in lines[1:]]
     return join([join([space, lines[0]]) if first else lines[0], *rest], newline)
 
 
-# --- text with other text's spelling inside ---------------------------------------------------
+# --- values written out as text ---------------------------------------------------------------
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """`json.dumps(value, **options)`: all of it the template's but what message text spells."""
+    """`json.dumps(value, **options)`: the template's, but for text of messages in it."""
     text = json.dumps(value, **options)
     between = (options.get("indent"), *(options.get("separators") or ()))
     if any(isinstance(s, str) and s and ('"' in s or not is_whole(s)) for s in between):
-        return text  # whose each part is cannot be told
+        return text  # the parts cannot be told apart
     ascii_only = options.get("ensure_ascii", True)
 
     def spell(part: str) -> str:
@@ -232,26 +212,26 @@ def to_json(value: Any, **options: Any) -> str:
         return len(spell(part)) - 2
 
     strings = _strings(value, bool(options.get("sort_keys")), _json_key)
-    return _spelled(text, strings, spell, length)
+    return _with_strings(text, strings, spell, length)
 
 
 def to_repr(value: Any) -> str:
-    """`str(value)` of lists, tuples and dicts: the template's but what message text spells."""
+    """`str(value)` of lists, tuples and dicts: the template's, but for text of messages in it."""
 
     def length(part: str, quote: str) -> int:
         quotes = part.count("'")
         return len(repr(part.replace("'", ""))) - 2 + quotes * (2 if quote == "'" else 1)
 
-    return _spelled(str(value), _strings(value), repr, length)
+    return _with_strings(str(value), _strings(value), repr, length)
 
 
-def _spelled(
+def _with_strings(
     text: str,
     strings: Iterator[str],
     spell: Callable[[str], str],
     length: Callable[[str, str], int],
 ) -> str:
-    """`text`, the template's but what its `strings` spell; there is no other quote in it."""
+    """`text`, the template's but for its `strings`, the only quoted parts in it."""
     found = bytearray(_OURS) * len(text)
     at = 0
     for string in strings:
@@ -259,13 +239,13 @@ def _spelled(
         at = text.find(shown[0], at)
         if at < 0 or not text.startswith(shown, at):
             return text
-        found[at + 1 : at + len(shown) - 1] = _inside(string, shown, length)
+        found[at + 1 : at + len(shown) - 1] = _string_flags(string, shown, length)
         at += len(shown)
     return flagged(text, bytes(found))
 
 
-def _inside(string: str, shown: str, length: Callable[[str, str], int]) -> bytes:
-    """The flags of what is between the quotes where `string` is spelled as `shown`."""
+def _string_flags(string: str, shown: str, length: Callable[[str, str], int]) -> bytes:
+    """The flags of what is between the quotes where `string` is written as `shown`."""
     own = flags(string)
     if len(shown) == len(string) + 2:
         return own
@@ -283,8 +263,8 @@ def _json_key(key: Any) -> str:
 def _strings(
     value: Any, sort_keys: bool = False, key_text: Callable[[Any], str] | None = None
 ) -> Iterator[str]:
-    """Every string inside a value in the order in which it is written out; `key_text` makes strings
-    of keys that are none."""
+    """Every string inside a value, in the order of writing; `key_text` makes strings of other
+    keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Values of templates: their text, their names in errors, and what may be compared or computed."""
+"""Values of templates: their text, their names in errors, and checks before using them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 
-from nanocupy.text.sandbox import provenance as own
-from nanocupy.text.sandbox.budget import MAX_BITS, budget
-from nanocupy.text.sandbox.provenance import written
+from nanocupy.text.sandbox import provenance
+from nanocupy.text.sandbox.metering import MAX_BITS, budget
+from nanocupy.text.sandbox.provenance import template_text
 
 Function = Callable[..., Any]
 _VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
@@ -22,34 +22,34 @@ def to_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, (int, float)):
-        return written(str(value))
+        return template_text(str(value))
     if isinstance(value, (list, tuple, dict)):
         weight = budget().weigh(value)
         budget().charge(2 * weight.letters, weight.items)
-        return own.to_repr(value)
+        return provenance.to_repr(value)
     if isinstance(value, Undefined):
         return str(value)
     if isinstance(value, _VIEWS):
-        shown = to_text(budget().items_of(value))
-        return own.join([written(f"{type(value).__name__}("), shown, written(")")])
+        name, shown = type(value).__name__, to_text(budget().make_list(value))
+        return provenance.join([template_text(f"{name}("), shown, template_text(")")])
     raise SecurityError(f"a {kind_of(value)} cannot be written out")
 
 
 def kind_of(value: Any) -> str:
-    """What a value is called in an error: a string that remembers its writer is a str."""
+    """The name of a value's type in an error; that of str, list or dict for our subclasses."""
     known = (kind.__name__ for kind in (str, list, dict) if isinstance(value, kind))
     return next(known, type(value).__name__)
 
 
 def concatenate(values: Any) -> str:
-    """`a ~ b ~ ...`, and all that a template has written."""
+    """`a ~ b ~ ...`; also joins the output of a template."""
     pieces = [to_text(value) for value in values]
     budget().charge(letters=sum(map(len, pieces)))
-    return own.join(pieces)
+    return provenance.join(pieces)
 
 
 def compared(value: Any) -> Any:
-    """`value`, which is about to be compared, if that has an end."""
+    """`value`, if comparing it ends in bounded time."""
     if isinstance(value, (list, tuple, dict, str)):
         budget().check_time()
         budget().weigh(value)
@@ -59,13 +59,13 @@ def compared(value: Any) -> Any:
 
 
 def searched(value: Any) -> Any:
-    """`value`, in which something is about to be looked for."""
-    return budget().items_of(value) if isinstance(value, GeneratorType) else compared(value)
+    """`value`, if searching in it ends in bounded time."""
+    return budget().make_list(value) if isinstance(value, GeneratorType) else compared(value)
 
 
 def computed(operation: Function, left: Any, right: Any) -> Any:
     """`operation(left, right)`, of numbers."""
-    if not isinstance(left, Undefined) and not isinstance(right, Undefined):  # those say it well
+    if not isinstance(left, Undefined) and not isinstance(right, Undefined):  # its errors are good
         for side in (left, right):
             if not isinstance(side, (int, float)):
                 raise TypeError(f"arithmetic is for numbers, got {kind_of(side)}")

@@ -175,8 +175,8 @@ def _experts(device: Any, rows: Rows) -> Iterator[Any]:
         device.empty((count, 256), np.int32), device.empty((count + 1,), np.int64)
     )
     how = {"experts": count, "normalised": True, "logits_stride": count}
-    yield experts_cuda.launch_choose(device, picks, numbers, numbers, rows, **how)
-    yield experts_cuda.launch_list(device, places, picks, rows, chosen, picks_stride=chosen)
+    yield experts_cuda.choose_experts(picks, numbers, numbers, rows, **how)
+    yield experts_cuda.list_pairs(places, picks, rows, chosen=chosen, picks_stride=chosen)
     y = device.empty((256 * chosen, n), F32)
     for dtype in COMPUTE:
         x = device.empty((256, k), dtype)
@@ -187,8 +187,10 @@ def _experts(device: Any, rows: Rows) -> Iterator[Any]:
                 raw.append((np.zeros((n, k * bits // 32), np.uint32), scales, scales, bits))
         for each in raw:
             (one,) = LAUNCHES.linear.pack(device, [each], SHORT[dtype])
-            weights = experts_cuda.Weights(one, device.empty((count,), np.int64), [one] * count)
+            weights = experts_cuda.ExpertWeights(
+                one, device.empty((count,), np.int64), [one] * count
+            )
             for few in (1, 256):
                 size, place = Rows(few, rows.count), {"share": chosen, "out_stride": n}
-                yield experts_cuda.launch_product(device, y, x, weights, places, size, **place)
-    yield experts_cuda.launch_sum(device, y, y, numbers, rows)
+                yield experts_cuda.expert_linear(y, x, weights, places, size, **place)
+    yield experts_cuda.sum_experts(y, y, numbers, rows)

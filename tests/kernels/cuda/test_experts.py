@@ -38,8 +38,8 @@ def choose(
         )
         how = {"experts": many, "normalised": normalised, "logits_stride": many + 5}
         launches = [
-            kernel.launch_choose(device, picks, weights, device.asarray(wide), rows, **how),
-            kernel.launch_list(device, places, picks, rows, chosen, picks_stride=chosen),
+            kernel.choose_experts(picks, weights, device.asarray(wide), rows, **how),
+            kernel.list_pairs(places, picks, rows, chosen=chosen, picks_stride=chosen),
         ]
         return launches, [picks, weights, places.lists, places.counts]
 
@@ -87,7 +87,7 @@ def test_too_many_are_refused() -> None:
     rows = Rows(1, np.array([1]))
     with pytest.raises(NotImplementedError, match="33 chosen: up to 32 on CUDA"):
         how = {"experts": 64, "normalised": True, "logits_stride": 64}
-        kernel.launch_choose(None, picks, picks, picks, rows, **how)
+        kernel.choose_experts(picks, picks, picks, rows, **how)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_every_row_meets_its_experts(
         held.append(weights)  # a launch has their addresses only
         how = {"share": share, "out_stride": n + 3}
         inputs = (device.asarray(x), weights, places, rows)
-        return [kernel.launch_product(device, out, *inputs, **how)], [out]
+        return [kernel.expert_linear(out, *inputs, **how)], [out]
 
     (out,) = cuda(build)
     assert (out[:, n:] == POISON).all() and (out[2 * used :] == POISON).all()
@@ -157,7 +157,7 @@ def test_results_are_added_up(cuda: Any, width: int, rows: int, chosen: int) -> 
         out = device.asarray(np.full((rows + 1, width), POISON, np.float32))
         count = Rows(rows + 1, device.asarray(np.array([rows])))
         arrays = device.asarray(y), device.asarray(weights)
-        return [kernel.launch_sum(device, out, *arrays, count)], [out]
+        return [kernel.sum_experts(out, *arrays, count)], [out]
 
     (out,) = cuda(build)
     assert (out[rows:] == POISON).all()

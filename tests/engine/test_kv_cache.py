@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from nanocupy.device.cpu import host_memory
-from nanocupy.engine import memory
-from nanocupy.engine.memory import plan
+from nanocupy.engine import kv_cache
+from nanocupy.engine.kv_cache import kv_cache_config
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision, precision
 
 CONFIG = SimpleNamespace(
     num_hidden_layers=2,
+    num_attention_heads=2,
     num_key_value_heads=2,
     head_dim=16,
     max_position_embeddings=100,
@@ -23,14 +24,16 @@ CONFIG = SimpleNamespace(
 BLOCK = 16 * 2 * 2 * 2 * 16 * 2  # bytes: tokens, K and V, layers, heads, head_dim, float16
 
 
-def planned(free: int = 2**30, **options: Any) -> memory.KVPlan:
-    room = memory.Room(int(memory.SHARE * free), host_memory.total())
-    return plan(CONFIG, EngineOptions(**options), Precision("i16", "float32", "float16"), room)
+def planned(free: int = 2**30, **options: Any) -> kv_cache.KVCacheConfig:
+    room = kv_cache.Room(int(kv_cache.SHARE * free), host_memory.total())
+    return kv_cache_config(
+        CONFIG, EngineOptions(**options), Precision("i16", "float32", "float16"), room
+    )
 
 
 def test_blocks_are_for_all_requests_or_for_the_memory_there_is() -> None:
     assert planned(max_num_seqs=3).num_blocks == 3 * 7 + 1
-    assert planned(free=int(10 * BLOCK / memory.SHARE)).num_blocks == 10 + 1
+    assert planned(free=int(10 * BLOCK / kv_cache.SHARE)).num_blocks == 10 + 1
     assert planned(kv_memory=5 * BLOCK + 1).num_blocks == 5 + 1
     assert planned(num_kv_blocks=4).num_blocks == 4 + 1
 

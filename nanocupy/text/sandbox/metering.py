@@ -1,8 +1,7 @@
-"""Budget: how much a chat template may compute and hold. Templates come with models, as programs.
+"""How much a chat template may compute and hold: templates are programs that come with models.
 
-Every operation of a template is charged before or as it is done, so that none that is allowed can
-take long or much by itself, and all of them together cannot either. What a conversation holds
-raises the limits, so that long ones render.
+Every operation is charged to a `Budget` before it is done, so neither one operation nor all of them
+together can take long or use much memory. A longer conversation raises the limits.
 """
 
 from __future__ import annotations
@@ -18,86 +17,89 @@ from typing import Any, NamedTuple
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Undefined
 
-from nanocupy.text.sandbox.provenance import Safe, Written
+from nanocupy.text.sandbox.provenance import Safe, TemplateText
 
 MAX_SECONDS = 1.5
 MAX_TEXT = 1 << 22
-"""Characters in any one value that a template makes; four times the messages, if that is more."""
+"""Characters in any one value that a template makes; or four times the messages, if more."""
 MAX_ITEMS = 1 << 17
-"""Items in any one value that a template makes, those of values inside it counted too."""
+"""Items in any one value that a template makes, with those of values inside it."""
 MAX_DEPTH = 100
 MAX_CALLS = 60
-"""Macros that call each other, before threads with small stacks run out of them."""
+"""Depth of macros that call each other: threads may have small stacks."""
 MAX_WIDTH = 1000
-"""The largest width, count or indent that a template may give to a function of strings."""
+"""The largest width, count or indent given to a function of strings."""
 MAX_PATH = 16
 """Parts of an attribute such as "function.parameters.type"."""
 MAX_BITS = 2048
 """Bits of a whole number."""
 MAX_KEY = 1 << 60
-"""Whole numbers from here on can be made to have one hash."""
+"""From here on, numbers can be chosen to have the same hash."""
 MAX_STEPS = 1 << 27
-"""Comparisons of letters in one operation of a str that is not linear."""
+"""Comparisons of letters in one operation of str that takes more than linear time."""
 
 _TEXT_IN_ALL, _ITEMS_IN_ALL = 1 << 24, 1 << 19
 _SECONDS_PER_ITEM, _SECONDS_PER_LETTER = 4e-5, 2e-7
 _AT_ONCE = 1 << 10
 
 
-class TooMuch(SecurityError):
+class LimitError(SecurityError):
     """A template went over a limit."""
 
 
 class Weight(NamedTuple):
-    """What a value would be, written out: items, characters, and how deep it is nested."""
+    """The size of a value when written out: items, characters, and depth of nesting."""
 
     items: int = 1
     letters: int = 0
     depth: int = 0
 
 
-class Items(list[Any]):
-    """A list that knows its weight: nothing changes it, so that it is weighed once."""
+class MeteredList(list[Any]):
+    """A list that knows its weight. It never changes, so it is weighed once."""
 
-    _weight = Weight()  # templates read no name that begins so
-
-
-class Fields(dict[Any, Any]):
-    """A dict that knows its weight: nothing changes it, so that it is weighed once."""
-
-    _weight = Weight()  # templates read no name that begins so
+    _weight = Weight()  # templates cannot read names that begin with an underscore
 
 
-def owned(value: Any) -> Any:
-    """A copy of a value of plain JSON types that knows its weight, whatever that is."""
+class MeteredDict(dict[Any, Any]):
+    """A dict that knows its weight. It never changes, so it is weighed once."""
+
+    _weight = Weight()  # templates cannot read names that begin with an underscore
+
+
+def metered(value: Any) -> Any:
+    """A copy of a value of plain JSON types that knows its weight, however large."""
     if isinstance(value, dict):
-        fields = Fields((key, owned(inner)) for key, inner in value.items())
+        fields = MeteredDict((key, metered(inner)) for key, inner in value.items())
         fields._weight = _total(map(_known, (*fields.keys(), *fields.values())))
         return fields
     if isinstance(value, (list, tuple)):
-        items = Items(map(owned, value))
+        items = MeteredList(map(metered, value))
         items._weight = _total(map(_known, items))
         return items
     return value
 
 
 def _known(value: Any) -> Weight:
-    """The weight of what `owned` made."""
+    """The weight of what `metered` returned."""
     if isinstance(value, str):
         return Weight(1, len(value))
-    return value._weight if isinstance(value, (Items, Fields)) else Weight(1, 8)
+    return value._weight if isinstance(value, (MeteredList, MeteredDict)) else Weight(1, 8)
 
 
-def _total(weights: Iterable[Weight]) -> Weight:
+def _total(weights: Iterable[Weight], budget: Budget | None = None) -> Weight:
+    """The weight of a value with these parts; LimitError if that is above the budget's limits."""
     items, letters, depth = 1, 0, 0
-    for weight in weights:
-        items, letters = items + weight.items, letters + weight.letters
-        depth = max(depth, weight.depth + 1)
+    for part in weights:
+        items, letters = items + part.items, letters + part.letters
+        depth = max(depth, part.depth + 1)
+        if budget is not None:
+            budget.check_size(items, letters, depth)
     return Weight(items, letters, depth)
 
 
 class Budget:
-    """What is left to one run of a template that was given a value of that weight."""
+    """What one run of a template may still use; `given` is the weight of its variables."""
 
     def __init__(self, given: Weight) -> None:
         self.letters = _TEXT_IN_ALL + 64 * given.letters
@@ -110,17 +112,17 @@ class Budget:
         )
         self._deadline = time.thread_time() + self.seconds
         self._calls = 0
-        self._look = 0.0  # when to ask for the thread's time again, which some systems are slow at
+        self._look = 0.0  # when to read the thread's time again, which is slow on some systems
 
     def check_time(self) -> None:
-        """Called by every turn of a loop, and wherever something is charged."""
+        """Raise LimitError after too much CPU time. Called in every turn of a loop."""
         now = time.monotonic()
         if now < self._look:
             return
         left = self._deadline - time.thread_time()
         if left <= 0:
-            raise TooMuch(f"it computed for more than {self.seconds:.1f} s")
-        self._look = now + left  # no thread computes for longer than that passes
+            raise LimitError(f"it computed for more than {self.seconds:.1f} s")
+        self._look = now + left  # CPU time never passes faster than this
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -128,38 +130,43 @@ class Budget:
         self._calls += 1
         try:
             if self._calls > MAX_CALLS:
-                raise TooMuch("macros call each other too deeply")
+                raise LimitError("macros call each other too deeply")
             yield
         finally:
             self._calls -= 1
 
     def check_steps(self, steps: int) -> None:
-        """Called before what takes `steps` comparisons of letters."""
+        """Check an operation that takes `steps` comparisons of letters."""
         self.check_time()
         if steps > self.most_steps:
-            raise TooMuch("a text is too long for this")
+            raise LimitError("a text is too long for this")
+
+    def check_size(self, items: int, letters: int, depth: int) -> None:
+        """Check the weight of one value."""
+        if items > self.most_items or letters > self.most_letters or depth > MAX_DEPTH:
+            raise LimitError("a value is too large")
 
     def charge(self, letters: int = 0, items: int = 0) -> None:
-        """Take one value that is about to be made off what is left."""
+        """Pay for one value before it is made."""
         if letters > self.most_letters or items > self.most_items:
-            raise TooMuch("a text or list is too long")
+            raise LimitError("a text or list is too long")
         self.spend(letters, items)
 
     def spend(self, letters: int = 0, items: int = 0) -> None:
-        """Take text and items off what is left."""
+        """Pay for text and items."""
         self.check_time()
         self.letters -= letters
         self.items -= items
         if self.letters < 0 or self.items < 0:
-            raise TooMuch("it makes too much text or too many lists")
+            raise LimitError("it makes too much text or too many lists")
 
     def weigh(self, value: Any) -> Weight:
-        """The weight of a plain value. SecurityError for one that is too large, or not plain: what
-        else there is could be written out or compared without an end."""
+        """The weight of a plain value. SecurityError for any other, which might take forever to
+        write out or compare, and for one that is too large."""
         kind = type(value)
-        if kind is str or kind is Written or kind is Safe:
+        if kind is str or kind is TemplateText or kind is Safe:
             return Weight(1, len(value))
-        if kind is Items or kind is Fields:
+        if kind is MeteredList or kind is MeteredDict:
             weight: Weight = value._weight
             return weight
         if isinstance(value, (list, tuple)):
@@ -174,35 +181,28 @@ class Budget:
 
     def _weigh_all(self, values: Iterable[Any]) -> Weight:
         self.check_time()
-        items, letters, depth = 1, 0, 0
-        for inner in values:
-            more = self.weigh(inner)
-            items, letters = items + more.items, letters + more.letters
-            depth = max(depth, more.depth + 1)
-            if items > self.most_items or letters > self.most_letters or depth > MAX_DEPTH:
-                raise TooMuch("a value is too large")
-        return Weight(items, letters, depth)
+        return _total(map(self.weigh, values), self)
 
-    def items_of(self, values: Iterable[Any]) -> Items:
-        """A list of what `values` yields, paid for."""
-        if type(values) is Items:
+    def make_list(self, values: Iterable[Any]) -> MeteredList:
+        """Make a list of what `values` yields, and pay for it."""
+        if type(values) is MeteredList:
             return values
         if isinstance(values, str):  # a letter becomes a string of its own
             self.charge(items=len(values))
         left = iter(values)
-        found = Items()
+        found = MeteredList()
         while some := [*islice(left, _AT_ONCE)]:
-            found += [self.items_of(v) if isinstance(v, GeneratorType) else v for v in some]
+            found += [self.make_list(v) if isinstance(v, GeneratorType) else v for v in some]
             self.check_time()
             if len(found) > self.most_items:
-                raise TooMuch("a list is too long")
+                raise LimitError("a list is too long")
         self.charge(items=len(found) + 2)
         found._weight = self._weigh_all(found)
         return found
 
-    def fields_of(self, pairs: Iterable[tuple[Any, Any]]) -> Fields:
-        """A dict of keys and values, paid for."""
-        found = Fields()
+    def make_dict(self, pairs: Iterable[tuple[Any, Any]]) -> MeteredDict:
+        """Make a dict, and pay for it."""
+        found = MeteredDict()
         for index, (key, value) in enumerate(pairs):
             found[checked_key(key)] = value
             if index % _AT_ONCE == 0:
@@ -213,9 +213,9 @@ class Budget:
 
 
 def checked_key(key: Any) -> Any:
-    """A key of a dict: what cannot be made to have the hash of many others."""
+    """`key`, if it can be a key of a dict: many keys with one hash would take too long."""
     if isinstance(key, int) and abs(key) >= MAX_KEY:
-        raise TooMuch("a number is too large for a key")
+        raise LimitError("a number is too large for a key")
     if key is not None and not isinstance(key, (str, int, float)):
         raise SecurityError(f"a {type(key).__name__} cannot be a key")
     return key
@@ -225,13 +225,13 @@ _budget: ContextVar[Budget] = ContextVar("budget")
 
 
 def budget() -> Budget:
-    """That of the template which runs in this thread."""
+    """The budget of the template that this thread runs."""
     return _budget.get()
 
 
 @contextmanager
 def budget_for(given: Weight) -> Iterator[Budget]:
-    """A new budget for one run of a template."""
+    """Set a new budget for one run of a template."""
     made = Budget(given)
     token = _budget.set(made)
     try:
@@ -244,4 +244,4 @@ def check_widths(*values: Any) -> None:
     """Refuse large numbers."""
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_WIDTH:
-            raise TooMuch("a number is too large here")
+            raise LimitError("a number is too large here")

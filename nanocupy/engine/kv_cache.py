@@ -1,14 +1,13 @@
-"""How many KV blocks an engine gets: from options, the model, and the memory that is free."""
+"""The size of an engine's KV cache: from options, the model, and the memory that is free."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from nanocupy.device.cpu import host_memory
 from nanocupy.distributed import ONE, Group
+from nanocupy.dtypes import NAMED
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
 from nanocupy.kernels.attention import token_bytes
@@ -18,8 +17,8 @@ SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
 
 
 @dataclass(frozen=True)
-class KVPlan:
-    """Keys and values of a rank of an engine. `num_blocks` counts the dump block."""
+class KVCacheConfig:
+    """The KV cache of one rank. `num_blocks` counts the dump block."""
 
     num_blocks: int
     block_size: int
@@ -37,7 +36,7 @@ class KVPlan:
         from nanocupy.kernels.attention import KVLayout
 
         shape = (self.num_blocks, self.kv_heads, self.head_dim, self.block_size)
-        dtypes = numpy_dtype(self.dtype), numpy_dtype(self.activations)
+        dtypes = NAMED[self.dtype], NAMED[self.activations]
         return KVLayout(*shape, dtypes[0], self.device, dtypes[1])
 
     @property
@@ -51,7 +50,7 @@ class KVPlan:
 
 def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
     """Bytes of keys and values that one token takes in all layers."""
-    return 2 * layers * kv_heads * token_bytes(head_dim, numpy_dtype(dtype))
+    return 2 * layers * kv_heads * token_bytes(head_dim, NAMED[dtype])
 
 
 class Room(NamedTuple):
@@ -66,15 +65,15 @@ def cpu_room(processes: int = 1) -> Room:
     return Room(int(SHARE * host_memory.available()) // processes, host_memory.total() // processes)
 
 
-def plan(
+def kv_cache_config(
     config: Any,
     options: EngineOptions,
     numbers: Precision,
     room: Room | None = None,
     device: str = "cpu",
     group: Group = ONE,
-) -> KVPlan:
-    """The plan for a model, or for a rank's part of it.
+) -> KVCacheConfig:
+    """Return the KV cache of a model, or of a rank's part of it.
 
     Args:
         room: how much memory there is; `cpu_room` if None.
@@ -113,7 +112,7 @@ def plan(
             f"no room for one KV block of {per_block:,} bytes: raise --kv-memory{or_share}"
         )
     longest = min(longest, blocks * size)
-    return KVPlan(blocks + 1, size, longest, *shape, dtype, device, numbers.activations)
+    return KVCacheConfig(blocks + 1, size, longest, *shape, dtype, device, numbers.activations)
 
 
 def longest_sequence(config: Any, options: EngineOptions) -> int:
@@ -132,10 +131,3 @@ def longest_sequence(config: Any, options: EngineOptions) -> int:
             "positions at most; lower --max-model-len"
         )
     return longest
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """float32, float16, bfloat16 or int8 as NumPy knows it."""
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)

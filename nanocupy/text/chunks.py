@@ -24,7 +24,7 @@ _CUT = re.compile(
 Encode = Callable[[str], list[int]]
 
 
-def pieces(text: str, encode: Encode, size: int = SIZE) -> Iterator[tuple[int, str]]:
+def split_text(text: str, encode: Encode, size: int = SIZE) -> Iterator[tuple[int, str]]:
     """Where a piece of `text` begins, and itself, one after the other.
 
     Args:

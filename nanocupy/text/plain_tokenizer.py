@@ -1,8 +1,8 @@
-"""Tokenizers for which markup is nothing but text. Runs of spaces that are added tokens stay.
+"""Tokenizers that read markup as nothing but text. Added tokens that are runs of spaces stay.
 
-`sharing` has the model of the tokenizer that it is made of, and is made at once. Where a model has
-words of its vocabulary from elsewhere than from merges, it may still make markup of text: `hiding`,
-which takes seconds for large vocabularies, cannot.
+`without_markup` shares the model of the tokenizer it is made of, and is made at once. A model that
+has words beside those that merges make may still find markup in a text; `with_hidden_markup`, which
+takes seconds for large vocabularies, never does.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
-class Plain(NamedTuple):
-    """A `tokenizers.Tokenizer` for text alone, and the ids that are others in its place."""
+class PlainTokenizer(NamedTuple):
+    """A `tokenizers.Tokenizer` for text alone; `others`: its ids that differ, to the model's."""
 
     tokenizer: Any
     others: Mapping[int, int]
 
 
-def sharing(tokenizer: Any, markup: Mapping[int, str]) -> Plain:
-    """The same model, with those added tokens alone that are no markup."""
+def without_markup(tokenizer: Any, markup: Mapping[int, str]) -> PlainTokenizer:
+    """A tokenizer with the same model, and only those added tokens that are not markup."""
     from tokenizers import Tokenizer as Fast
 
     plain = Fast(tokenizer.model)
@@ -34,15 +34,15 @@ def sharing(tokenizer: Any, markup: Mapping[int, str]) -> Plain:
     plain.add_tokens([token for _, token in sorted(kept.items())])
     others = {plain.token_to_id(token.content): i for i, token in kept.items()}
     if any(new != i and tokenizer.model.id_to_token(new) is not None for new, i in others.items()):
-        return hiding(tokenizer, markup)  # ids are not in a row: a new one is taken
-    return Plain(plain, others)
+        return with_hidden_markup(tokenizer, markup)  # ids have gaps, and a new one is taken
+    return PlainTokenizer(plain, others)
 
 
-def hiding(tokenizer: Any, markup: Mapping[int, str]) -> Plain:
-    """A tokenizer in which markup has names that no text holds.
+def with_hidden_markup(tokenizer: Any, markup: Mapping[int, str]) -> PlainTokenizer:
+    """A tokenizer in which markup has names that no text contains.
 
     Raises:
-        ValueError: that would change other ids.
+        ValueError: this would change other ids.
     """
     from tokenizers import Tokenizer as Fast
 
@@ -53,11 +53,11 @@ def hiding(tokenizer: Any, markup: Mapping[int, str]) -> Plain:
     added = tokenizer.get_added_tokens_decoder()
     if any(plain.token_to_id(added[i].content) != i for i in added.keys() - markup.keys()):
         raise ValueError("the tokenizer's added tokens cannot be hidden")
-    return Plain(plain, {})
+    return PlainTokenizer(plain, {})
 
 
 def _hide(raw: dict[str, Any], names: set[str]) -> None:
-    """Rename markup in a tokenizer.json to what no text holds: removing it would move other ids."""
+    """Rename markup in a tokenizer.json to random names: removing it would change other ids."""
     secret, model = secrets.token_hex(16), raw["model"]
     vocab = model["vocab"]
     pairs = [m if isinstance(m, list) else m.split(" ", 1) for m in model.get("merges") or ()]
@@ -70,6 +70,6 @@ def _hide(raw: dict[str, Any], names: set[str]) -> None:
         model["vocab"] = [[hidden(piece), score] for piece, score in vocab]
     else:
         model["vocab"] = {hidden(piece): i for piece, i in vocab.items()}
-    # What merges make has its id from the vocabulary, so that it need not be an added token.
+    # What merges make has its id from the vocabulary, and need not be an added token.
     added = [t for t in raw["added_tokens"] if t["content"] not in names & needed]
     raw["added_tokens"] = [{**t, "content": hidden(t["content"])} for t in added]
