@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nanocupy.checkpoint.writer import write_json
 from nanocupy.device.paths import cache_folder, own_folder
 from nanocupy.files import read_json
 
@@ -85,4 +84,6 @@ def sha256(path: Path) -> str:
 
 
 def _write(folder: Path, files: dict[str, Any]) -> None:
+    from nanocupy.checkpoint.writer import write_json
+
     write_json(folder / RECORD, files)

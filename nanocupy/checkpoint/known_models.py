@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,15 @@ from nanocupy.checkpoint.import_record import import_folder
 
 IMPORTER = 3
 """Part of a cached folder's name. Increase it when convert_gguf writes other files."""
+
+
+class FetchError(Exception):
+    """This way of getting a file did not work; the text says why. The next way may."""
+
+
+def offline() -> bool:
+    """Whether NANOCUPY_OFFLINE forbids every download."""
+    return os.environ.get("NANOCUPY_OFFLINE", "") not in ("", "0")
 
 
 class Piece(NamedTuple):

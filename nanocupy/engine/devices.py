@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from nanocupy.device.protocols import Device, Tick
 from nanocupy.distributed import Group
@@ -55,6 +56,8 @@ def connect(device: Device, group: Group) -> Callable[[], None]:
 
 
 def _has_gpu() -> bool:
+    if find_spec("cupy") is None:
+        return False
     from nanocupy.device.cuda.toolkit import unavailable
 
     return unavailable() is None

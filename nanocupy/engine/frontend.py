@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ class Frontend:
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         self.options = options
         self.tokenizer = loaded.tokenizer
-        self.chat_template = loaded.chat_template
+        self._load_chat_template = loaded.load_chat_template
         self.config = loaded.config
         self.generation_config: dict[str, Any] = dict(loaded.generation_config)
         try:
@@ -91,6 +92,11 @@ class Frontend:
         except BaseException:
             loaded.runner.close()
             raise
+
+    @functools.cached_property
+    def chat_template(self) -> Any:
+        """The model's chat template, None where it has none; read with its first use."""
+        return self._load_chat_template()
 
     def _eos_ids(self) -> set[int]:
         """Every token that some file of the model calls its end."""

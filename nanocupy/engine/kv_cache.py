@@ -11,7 +11,6 @@ from nanocupy.dtypes import NAMED
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import Precision
 from nanocupy.kernels.attention import token_bytes
-from nanocupy.models.shard import kv_heads_of
 
 SHARE = 0.25  # of free memory, where nobody says how much KV blocks may take
 
@@ -65,6 +64,15 @@ def cpu_room(processes: int = 1) -> Room:
     return Room(int(SHARE * host_memory.available()) // processes, host_memory.total() // processes)
 
 
+def _kv_heads(config: Any, group: Group) -> int:
+    """This rank's KV heads."""
+    if group.size() == 1:
+        return int(config.num_key_value_heads)
+    from nanocupy.models.shard import kv_heads_of
+
+    return kv_heads_of(config, group)
+
+
 def kv_cache_config(
     config: Any,
     options: EngineOptions,
@@ -85,7 +93,7 @@ def kv_cache_config(
             KV memory than there is, or heads that the ranks cannot share.
     """
     room = room or cpu_room()
-    shape = (config.num_hidden_layers, kv_heads_of(config, group), config.head_dim)
+    shape = (config.num_hidden_layers, _kv_heads(config, group), config.head_dim)
     dtype, size = numbers.kv, options.block_size
     longest = longest_sequence(config, options)
     per_block = size * bytes_per_token(*shape, dtype)

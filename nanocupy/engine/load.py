@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
 
     runner: Any
     tokenizer: Any
-    chat_template: Any | None
+    load_chat_template: Callable[[], Any]  # None where the model has none
     config: Any
     generation_config: dict[str, Any]
 
@@ -107,7 +107,7 @@ def load_here(
         check: what this rank wants to be sure of before.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
-    from nanocupy.text import Tokenizer, load_chat_template
+    from nanocupy.text import Tokenizer
 
     with ProgressBars(options.progress) as bars:
         group.all_or_none(check)
@@ -115,11 +115,17 @@ def load_here(
         if group.size() > 1:
             _same_model(folder, group)
         parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
-        tokenizer, template, generation_config = group.all_or_none(
-            lambda: (Tokenizer(folder), load_chat_template(folder), load_generation_config(folder))
+        tokenizer, generation_config = group.all_or_none(
+            lambda: (Tokenizer(folder), load_generation_config(folder))
         )
         runner = make_runner(parts, options, group)
-    return Loaded(runner, tokenizer, template, parts.config, generation_config)
+
+    def load_template() -> Any:
+        from nanocupy.text import load_chat_template
+
+        return load_chat_template(folder)
+
+    return Loaded(runner, tokenizer, load_template, parts.config, generation_config)
 
 
 def _same_model(folder: Path, group: Group) -> None:
@@ -163,7 +169,8 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
             if made is None
             else model_file.load(made, checkpoint)
         )
-        network.shard(group)
+        if group.size() > 1:
+            network.shard(group)
         nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))
     return Parts(folder, config, network, device, numbers, kv)
 

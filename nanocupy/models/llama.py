@@ -17,7 +17,6 @@ from nanocupy.core.recorder.attention import scaled_dot_product_attention
 from nanocupy.distributed import Group
 from nanocupy.models.cache import run_layers
 from nanocupy.models.rope_scaling import make_rope
-from nanocupy.models.shard import shard_decoder
 from nanocupy.nn import Embedding, Linear, Module, RMSNorm, silu
 
 
@@ -128,6 +127,8 @@ class Model(Module):
 
     def shard(self, group: Group) -> None:
         """Keep the part of every layer that this rank of the group computes: see `models.shard`."""
+        from nanocupy.models.shard import shard_decoder
+
         shard_decoder(self, group)
 
     @staticmethod

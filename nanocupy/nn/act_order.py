@@ -24,10 +24,3 @@ class ActOrderLinear(QuantizedLinear):
     def buffer_key(self) -> tuple[Any, ...]:
         """Layers of one order read the same rows, and may share a buffer."""
         return (*super().buffer_key(), self.order.numpy().tobytes())
-
-
-def share_order(layers: list[Any]) -> None:
-    """Give layers with equal orders one array of it, so that a step sorts rows once."""
-    if isinstance(layers[0], ActOrderLinear):
-        for layer in layers:
-            layer.order = layers[0].order

@@ -21,7 +21,6 @@ from nanocupy.core.recorder.graph import STATIC
 from nanocupy.core.recorder.packed import PACKED, packed_matrix, packed_stack
 from nanocupy.device.protocols import Device
 from nanocupy.kernels.linear import pack
-from nanocupy.nn.act_order import share_order
 from nanocupy.nn.layers import Weighted
 from nanocupy.nn.module import Module
 
@@ -73,7 +72,9 @@ def _pack(layers: list[Weighted], device: Device, activations: str) -> None:
             layer.pop(name, None)
         if "order" not in layer:  # else its columns are not in the model's order
             layer.weight = packed_matrix(packed)
-    share_order(layers)
+    if "order" in layers[0]:  # the same for all: one array, so that a step sorts rows once
+        for layer in layers:
+            layer.order = layers[0].order
 
 
 def _pack_stack(module: Module, device: Device, activations: str) -> None:

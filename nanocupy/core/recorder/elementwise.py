@@ -65,7 +65,7 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
-    from nanocupy.kernels.elementwise import gelu_reference
+    from nanocupy.kernels.silu_mul import gelu_reference
 
     return gelu_reference(x)
 

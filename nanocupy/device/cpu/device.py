@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nanocupy.device.cpu import host_memory, jit, thread_pool
-from nanocupy.device.cpu.link import Link, window_bytes
 from nanocupy.device.cpu.memory import CpuStagingBuffer, Memory
 from nanocupy.device.protocols import KernelError, Launch, Tick
 from nanocupy.distributed.group import Group
+
+if TYPE_CHECKING:
+    from nanocupy.device.cpu.link import Link
 
 MAX_THREADS = 64
 
@@ -77,6 +80,8 @@ class CpuDevice:
         return host_memory.total()
 
     def connect(self, group: Group) -> None:
+        from nanocupy.device.cpu.link import Link, window_bytes
+
         counts = [int(n[0]) for n in group.all_gather(np.array([self.threads]))]
         if len(set(counts)) > 1:
             raise ValueError(

@@ -30,7 +30,6 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
-from nanocupy import children
 from nanocupy.device.cpu import target
 from nanocupy.device.protocols import Tick
 from nanocupy.device.store import Store
@@ -107,6 +106,8 @@ def _effort(source: str) -> int:
 
 def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
     """Whoever is free takes the next one. What a process fails to make is left to the caller."""
+    from nanocupy import children
+
     python, waiting, done = children.python(), iter(sources), itertools.count(1)
     if python is None:
         return
@@ -129,7 +130,7 @@ def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
         list(pool.map(work, range(count)))
 
 
-def _ask(child: children.Child, source: str) -> bytes | None:
+def _ask(child: Any, source: str) -> bytes | None:
     """A kernel's object code, by a process that serves; None if that has ended."""
     assert child.stdin and child.stdout
     child.stdin.write(source.encode() + b"\n")
