@@ -27,8 +27,8 @@ from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import CONSTANT, Op
 from nanocupy.core.recorder.public import public
 from nanocupy.core.recorder.shapes import expand_dims, reshape, squeeze, take
-from nanocupy.core.recorder.specs import broadcast, normal_axis, same, whole_number
-from nanocupy.core.recorder.values import holds
+from nanocupy.core.recorder.specs import broadcast, normal_axis, same_spec, whole_number
+from nanocupy.core.recorder.values import can_hold
 from nanocupy.dtypes import float32, int32, uint32
 
 __all__ = [
@@ -175,7 +175,7 @@ def _root(cov: np.ndarray) -> np.ndarray:
     return np.asarray((u * np.sqrt(s)[..., None, :]) @ v, np.float32)
 
 
-_ROOT = Op("matrix_root", same, _root)
+_ROOT = Op("matrix_root", same_spec, _root)
 
 
 @public
@@ -311,7 +311,7 @@ def randint(
 def _check_bound(name: str, bound: array, beyond: int, dtype: np.dtype[Any]) -> None:
     if bound.node.op is CONSTANT and bound.dtype.kind in "iu" and dtype.kind in "iu" and bound.size:
         value = bound.numpy()
-        if not holds(dtype, int(value.min()) - beyond, int(value.max()) - beyond):
+        if not can_hold(dtype, int(value.min()) - beyond, int(value.max()) - beyond):
             raise ValueError(f"[randint] {name}={str(value)[:60]}: no number of {dtype}")
 
 

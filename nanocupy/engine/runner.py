@@ -15,7 +15,7 @@ import numpy as np
 from nanocupy import core
 from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.lowering import Sizes
-from nanocupy.core.recorder.paged import PagedCache, PagedMeta, prefill_tile
+from nanocupy.core.recorder.paged import PagedCache, PagedMeta
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.sampling import sample
 from nanocupy.device.protocols import Device
@@ -54,7 +54,7 @@ class ModelRunner:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {kv.layers}"
             )
-        self.tile = prefill_tile(kv.layout)
+        self.tile = kv.layout.prefill_tile
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
         if device.fixed_grids:
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)

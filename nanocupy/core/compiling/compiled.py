@@ -19,7 +19,7 @@ from nanocupy.core.recorder.arrays import array, constant, eval, recorded, recor
 from nanocupy.core.recorder.graph import CONSTANT, Node, Spec, item, rebuild, topological
 from nanocupy.device.protocols import Rows
 
-KEPT = 64  # kinds of calls of one compiled function whose schedules are kept
+MAX_KINDS = 64  # kinds of calls of one compiled function whose schedules are kept
 _ONE_AT_A_TIME = threading.RLock()  # state holds other arrays while a function is recorded
 _OF_SHAPES = {  # attributes that say nothing of shapes: a record with others serves one shape only
     "axis", "axes", "keepdims", "dtype", "decimals", "ddof", "eps", "precise", "index", "function",
@@ -37,7 +37,7 @@ class _Recent(OrderedDict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
         self.move_to_end(key)
-        if len(self) > KEPT:
+        if len(self) > MAX_KINDS:
             del self[next(iter(self))]  # popitem of Python 3.10 would get it first
 
 
@@ -55,7 +55,7 @@ def enable_compile() -> None:
     _Switch.on = True
 
 
-class Recorded:
+class Trace:
     """A function recorded for one kind of call.
 
     Args:
@@ -73,7 +73,7 @@ class Recorded:
         arrays = iter([array(n) for n in self.leaves])
         args, kwargs = replaced(call, arrays)
         since = array(0).node.order
-        with _kept(inputs, outputs):
+        with _state_restored(inputs, outputs):
             _fill(inputs, arrays)
             with recorded():
                 self.tree = function(*args, **kwargs)
@@ -118,7 +118,7 @@ def _fill(inputs: Any, arrays: Iterator[array]) -> None:
 
 
 @contextmanager
-def _kept(inputs: Any, outputs: Any) -> Iterator[None]:
+def _state_restored(inputs: Any, outputs: Any) -> Iterator[None]:
     """What is recorded here changes no state: only new places stay, if all goes well."""
     before = [(place, place[2].node) for place in _state(inputs) + _state(outputs)]
     keys = [(tree, set(tree)) for tree in _dicts(outputs)]
@@ -205,13 +205,13 @@ def compile(
     records, schedules = _Recent(), _Recent()  # what was recorded; that, with its schedule
     name = getattr(fun, "__name__", type(fun).__name__)
 
-    def schedule_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Recorded, Schedule]:
+    def schedule_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Trace, Schedule]:
         ranks = (kind, tuple([(len(shape), dtype) for shape, dtype in specs]))
         record = records[ranks] if shapeless and ranks in records else None
         if record is not None and record.fits_all:
             leaves, nodes = record.resized(specs)
         else:
-            record = Recorded(fun, call, specs, inputs, outputs)
+            record = Trace(fun, call, specs, inputs, outputs)
             leaves, nodes = record.leaves, record.nodes
             if shapeless:
                 records[ranks] = record

@@ -25,11 +25,11 @@ from nanocupy.core.recorder.graph import (
     Spec,
     item,
     rebuild,
-    same,
     size,
     topological,
+    with_inputs,
 )
-from nanocupy.core.recorder.heap import own
+from nanocupy.core.recorder.heap import is_owned
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.rules import common_subexpressions
 
@@ -68,7 +68,7 @@ class Schedule:
         self._device = device
         given = set(inputs)
         nodes = [n for n in topological(self.outputs) if n not in given]
-        whole = device and _whole(self.inputs, roots, device)
+        whole = device and _as_program(self.inputs, roots, device)
         self._place = {n: i for i, n in enumerate([*self.inputs, *nodes])}
         self._values = [n.attrs["value"] if n.op is CONSTANT else None for n in self._place]
         self.steps = [] if whole else self._steps([n for n in nodes if n.op is not CONSTANT])
@@ -84,7 +84,7 @@ class Schedule:
             return self._whole(*values)
         slots = [*values, *self._values[len(values) :]]
         values.clear()
-        clock = debug.Clock(self.name) if self._timed else None
+        clock = debug.StepTimer(self.name) if self._timed else None
         for step in self.steps:
             reads = [slots[i] for i in step.inputs]
             more = dict(step.attrs)
@@ -132,7 +132,7 @@ class Schedule:
             references = _references(slots, place)
             x = slots[place]
             fits = x.dtype.itemsize == dtype.itemsize and x.shape == shape
-            if fits and x.flags.carray and references in _ALONE and own(x):
+            if fits and x.flags.carray and references in _ALONE and is_owned(x):
                 return (x.view(dtype),)
         return None
 
@@ -143,7 +143,7 @@ def _references(holders: list[Any], place: int) -> tuple[int, int]:
     return getrefcount(x), 0 if x.base is None else getrefcount(x.base)
 
 
-def _alone() -> set[tuple[int, int]]:
+def _sole_references() -> set[tuple[int, int]]:
     """The same of arrays that are in `slots` and `reads` and nowhere else, whatever else Python
     counts."""
     slots = [np.empty(2), np.empty(2)[:1]]
@@ -151,7 +151,7 @@ def _alone() -> set[tuple[int, int]]:
     return {_references(slots, place) for place in range(len(reads))}
 
 
-_ALONE = _alone()
+_ALONE = _sole_references()
 
 
 def run_only_in_programs(op: Op, *_: Any, **__: Any) -> Any:
@@ -163,7 +163,7 @@ def folded(outputs: list[Node]) -> list[Node]:
     """What depends on constants alone is one, unless it is large."""
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-        node = same(node, inputs)
+        node = with_inputs(node, inputs)
         known = all(n.op is CONSTANT for n in inputs) and not node.op.effect
         if node.op is CONSTANT or not known or len(node.specs) > 1:
             return node
@@ -179,7 +179,7 @@ def folded(outputs: list[Node]) -> list[Node]:
 # ---- on a device
 
 
-class OnDevice:
+class DeviceFunction:
     """A graph as a captured Program that takes NumPy arrays and gives them.
 
     Args:
@@ -212,20 +212,20 @@ def _one_on_device(node: Node, device: Any) -> Callable[..., Any]:
         count = len(node.specs)
         return [again] if count == 1 else [item(again, i) for i in range(count)]
 
-    run = OnDevice([n.specs[0] for n in node.inputs], make, device)
+    run = DeviceFunction([n.specs[0] for n in node.inputs], make, device)
     if len(node.specs) > 1:
         return lambda *values, **_: run(*values)
     return lambda *values, **_: run(*values)[0]
 
 
-def _whole(inputs: list[Node], outputs: list[Node], device: Any) -> OnDevice | None:
+def _as_program(inputs: list[Node], outputs: list[Node], device: Any) -> DeviceFunction | None:
     """The graph as one Program, if the device has a kernel for everything in it."""
 
     def make(leaves: list[Node]) -> list[Node]:
         instead = dict(zip(inputs, leaves, strict=True))
-        return rebuild(outputs, lambda node, ins: instead.get(node) or same(node, ins))
+        return rebuild(outputs, lambda node, ins: instead.get(node) or with_inputs(node, ins))
 
     try:
-        return OnDevice([n.specs[0] for n in inputs], make, device)
+        return DeviceFunction([n.specs[0] for n in inputs], make, device)
     except NotImplementedError:
         return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from nanocupy.core.recorder.graph import Node, Op, Spec, leaf, rebuild, same
+from nanocupy.core.recorder.graph import Node, Op, Spec, leaf, rebuild, with_inputs
 
 
 def _no_value(*, function: str) -> NoReturn:
@@ -33,7 +33,7 @@ DONATED = Op("donated", leaf, _donated, effect=True)
 def _inline(node: Node, inputs: tuple[Node, ...]) -> list[Node]:
     schedule = node.attrs["schedule"]
     instead = dict(zip(schedule.inputs, inputs, strict=True))
-    return rebuild(schedule.recorded, lambda n, reads: instead.get(n) or same(n, reads))
+    return rebuild(schedule.recorded, lambda n, reads: instead.get(n) or with_inputs(n, reads))
 
 
 def _run(*values: Any, schedule: Any) -> Any:

@@ -12,12 +12,12 @@ import numpy as np
 
 from nanocupy.core.recorder.dtypes import named
 from nanocupy.core.recorder.graph import CONSTANT, STATIC, Node, Op, Shape, topological
-from nanocupy.core.recorder.heap import hold
-from nanocupy.core.recorder.values import NUMBERS, fresh, known
+from nanocupy.core.recorder.heap import track
+from nanocupy.core.recorder.values import NUMBERS, checked_dtype, host_copy
 from nanocupy.device.protocols import Rows
 from nanocupy.dtypes import float32
 
-_SETTLING = threading.RLock()  # a node is one that is computed, or not yet, for other threads, too
+_EVAL_LOCK = threading.RLock()  # a node is one that is computed, or not yet, for other threads, too
 
 
 class array:
@@ -74,7 +74,7 @@ class array:
         if isinstance(value, array):
             self.node = value.node if dtype is None else value.astype(dtype).node
         else:
-            self.node = constant(fresh(value, dtype))
+            self.node = constant(host_copy(value, dtype))
 
     @property
     def shape(self) -> Shape:
@@ -179,7 +179,7 @@ def constant(value: np.ndarray) -> Node:
 
 def shared(value: np.ndarray) -> array:
     """The array that lies in this memory: for whoever knows that nobody will change it."""
-    return array(constant(known(value, value)))
+    return array(constant(checked_dtype(value, value)))
 
 
 def uniform(shape: Shape, number: float, dtype: np.dtype[Any] = float32) -> array:
@@ -221,7 +221,7 @@ def _has_arrays(value: Any) -> bool:
 
 def _evaluated(value: np.ndarray) -> dict[str, Any]:
     """A constant's attributes; its share in memory goes before what tells whose memory it is."""
-    return {"held": hold(value), "value": value}
+    return {"held": track(value), "value": value}
 
 
 def record(op: Op, *inputs: Any, **attrs: Any) -> array:
@@ -252,10 +252,10 @@ def eval(*trees: Any) -> None:
         return
     with np.errstate(all="ignore"):  # NaN and infinities are values like others
         for node in topological(waiting):
-            with _SETTLING:
+            with _EVAL_LOCK:
                 op, inputs, attrs = node.op, node.inputs, node.attrs
             if op is not CONSTANT:
-                settle(node, run(op, [n.attrs["value"] for n in inputs], attrs))
+                set_value(node, run(op, [n.attrs["value"] for n in inputs], attrs))
 
 
 def run(op: Op, values: list[Any], attrs: dict[str, Any]) -> Any:
@@ -265,14 +265,14 @@ def run(op: Op, values: list[Any], attrs: dict[str, Any]) -> Any:
     return op.numpy(*values, **attrs)
 
 
-def settle(node: Node, value: Any) -> None:
+def set_value(node: Node, value: Any) -> None:
     """Turn a computed node into a constant, in place, and let go of what made it."""
     if isinstance(value, np.ndarray | np.generic):
         value = np.asarray(value)
         attrs = _evaluated(value)
     else:  # of several outputs, or a handle: those count that are arrays
         attrs = {"value": value}
-    with _SETTLING:
+    with _EVAL_LOCK:
         node.attrs, node.op, node.inputs = attrs, CONSTANT, ()
 
 

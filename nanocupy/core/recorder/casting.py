@@ -15,7 +15,7 @@ from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.dtypes import common, plain
 from nanocupy.core.recorder.graph import Op, Spec, width
 from nanocupy.core.recorder.rowwise import kernel_or_chain, steps_of
-from nanocupy.core.recorder.values import NUMBERS, holds
+from nanocupy.core.recorder.values import NUMBERS, can_hold
 from nanocupy.dtypes import bool_, float32
 from nanocupy.kernels.quantize import Codes
 
@@ -38,7 +38,7 @@ def astype(x: Any, dtype: Any) -> array:
     return x if x.node.specs[0][1] == wanted else record(ASTYPE, x, dtype=wanted)
 
 
-def meeting(value: Any, dtype: np.dtype[Any]) -> array:
+def as_weak(value: Any, dtype: np.dtype[Any]) -> array:
     """What is no array in the dtype of the arrays it meets, unless that cannot hold its kind.
 
     Raises:
@@ -49,12 +49,12 @@ def meeting(value: Any, dtype: np.dtype[Any]) -> array:
     if isinstance(value, float):
         return array(float(value), dtype if dtype.kind in "fV" else float32)
     if isinstance(value, np.ndarray | np.generic):
-        return _numpy_meeting(np.asarray(value), dtype)
+        return _numpy_as_weak(np.asarray(value), dtype)
     if isinstance(value, bool):
         return array(value, dtype)
     if dtype == bool_:
         return array(value)
-    if not holds(dtype, value, value):
+    if not can_hold(dtype, value, value):
         if not -(2**63) <= value < 2**64:
             return array(value)
         raise ValueError(
@@ -64,25 +64,25 @@ def meeting(value: Any, dtype: np.dtype[Any]) -> array:
     return array(value, dtype)
 
 
-def _numpy_meeting(value: np.ndarray, dtype: np.dtype[Any]) -> array:
+def _numpy_as_weak(value: np.ndarray, dtype: np.dtype[Any]) -> array:
     """NumPy's values as those of Python; ints that are too large keep their dtype."""
     kind = value.dtype.kind
     if kind in "iu" and dtype.kind in "iu" and value.size:
-        return array(value, dtype if holds(dtype, value.min(), value.max()) else None)
+        return array(value, dtype if can_hold(dtype, value.min(), value.max()) else None)
     same = kind == "b" or dtype.kind in "fV" or (kind in "iu" and dtype.kind in "iu")
     return array(value, dtype if same and kind in "biufV" else None)
 
 
-def fitting(value: Any, dtype: Any) -> array:
+def checked_cast(value: Any, dtype: Any) -> array:
     """The value in a dtype: arrays are cast, an int that is too large is a ValueError."""
     dtype = plain(dtype)
-    return astype(_met(value, dtype), dtype)
+    return astype(_as_array(value, dtype), dtype)
 
 
 _WEAK = (bool, int, float, np.ndarray, np.generic)
 
 
-def together(values: Sequence[Any]) -> list[array]:
+def promote(values: Sequence[Any]) -> list[array]:
     """The values as arrays of one dtype, which is that of the arrays among them."""
     found = [v.node.specs[0][1] for v in values if type(v) is array]
     if found and found.count(found[0]) == len(found):
@@ -95,13 +95,13 @@ def together(values: Sequence[Any]) -> list[array]:
             weak = [False] * len(weak)
         values = [v if w else as_array(v) for v, w in zip(values, weak, strict=True)]
         dtype = common(*[v.dtype for v in values if type(v) is array])
-    made = [v if type(v) is array else _met(v, dtype) for v in values]
+    made = [v if type(v) is array else _as_array(v, dtype) for v in values]
     dtype = common(*[a.dtype for a in made])
     return [astype(a, dtype) for a in made]
 
 
-def _met(value: Any, dtype: np.dtype[Any]) -> array:
-    return meeting(value, dtype) if isinstance(value, _WEAK) else as_array(value)
+def _as_array(value: Any, dtype: np.dtype[Any]) -> array:
+    return as_weak(value, dtype) if isinstance(value, _WEAK) else as_array(value)
 
 
 def rounded(spec: Spec, dtype: Any, codes: Codes | None) -> Spec:

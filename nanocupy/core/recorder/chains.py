@@ -22,9 +22,9 @@ from nanocupy.core.recorder.graph import (
     Spec,
     Steps,
     item,
-    same,
     topological,
     width,
+    with_inputs,
 )
 from nanocupy.core.recorder.heap import empty
 from nanocupy.core.recorder.lowering import Lowering, Operand
@@ -166,7 +166,7 @@ def fuse(outputs: Sequence[Node], least: int = 1) -> list[Node]:
             made |= _merge(unit, made, wanted)
         else:
             inputs = tuple([made[n] for n in unit.inputs])
-            made[unit] = same(unit, inputs)
+            made[unit] = with_inputs(unit, inputs)
     return [made[n] for n in outputs]
 
 
@@ -196,7 +196,7 @@ def _groups(nodes: Sequence[Node]) -> dict[Node, Group]:
             continue
         for group in dict.fromkeys(group_of[u] for u in mine if u in group_of):
             between = any(after[u] & group.bits for u in mine if u not in group.nodes)
-            if not between and _alike(node.shape, group.shape) and group.fits(node):
+            if not between and _same_shape(node.shape, group.shape) and group.fits(node):
                 group_of[node] = group
                 break
         else:
@@ -205,7 +205,7 @@ def _groups(nodes: Sequence[Node]) -> dict[Node, Group]:
     return group_of
 
 
-def _alike(x: Shape, y: Shape) -> bool:
+def _same_shape(x: Shape, y: Shape) -> bool:
     """The same shape, also where rows are symbolic."""
     symbolic = [
         (a, b) for a, b in zip(x, y, strict=False) if isinstance(a, Rows) or isinstance(b, Rows)

@@ -12,7 +12,7 @@ from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.public import public
-from nanocupy.core.recorder.specs import same, wide
+from nanocupy.core.recorder.specs import same_spec, upcast
 from nanocupy.kernels import rms_norm as rms_norm_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
 
@@ -92,10 +92,10 @@ def _normed(name: str, x: Any, *vectors: Any) -> tuple[array, list[array]]:
 
 def _layer_norm_numpy(x: np.ndarray, *affine: np.ndarray, eps: float) -> np.ndarray:
     """In float32, rounded once."""
-    centred = wide(x) - wide(x).mean(-1, keepdims=True)
+    centred = upcast(x) - upcast(x).mean(-1, keepdims=True)
     out = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(eps))
     for apply, vector in zip((np.multiply, np.add), affine, strict=False):
-        out = apply(out, wide(vector))
+        out = apply(out, upcast(vector))
     return np.asarray(out).astype(x.dtype)
 
 
@@ -113,7 +113,7 @@ def _lower_layer_norm(to: Lowering, node: Node) -> None:
     )
 
 
-_LAYER_NORM = Op("layer_norm", same, _layer_norm_numpy, _lower_layer_norm, row_wise=True)
+_LAYER_NORM = Op("layer_norm", same_spec, _layer_norm_numpy, _lower_layer_norm, row_wise=True)
 
 
 @public

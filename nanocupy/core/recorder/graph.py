@@ -144,7 +144,7 @@ def rebuild(outputs: Outputs, make: Callable[[Node, tuple[Node, ...]], Node]) ->
     return [new[n] for n in outputs]
 
 
-def same(node: Node, inputs: tuple[Node, ...]) -> Node:
+def with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
     """The node on new inputs; itself if they are the old ones."""
     if inputs == node.inputs:
         return node
@@ -159,9 +159,9 @@ def inlined(outputs: Outputs) -> Outputs:
         if node.op is ITEM and inputs[0] in results:
             return results[inputs[0]][node.attrs["index"]]
         if node.op.inline is None:
-            return same(node, inputs)
+            return with_inputs(node, inputs)
         made = node.op.inline(node, inputs)
-        call = same(node, inputs)
+        call = with_inputs(node, inputs)
         results[call] = made
         return made[0] if len(made) == 1 else call
 

@@ -20,7 +20,7 @@ ALIGN = 64
 _FOLD = 4096  # events kept before they are counted
 
 
-class _Piece:
+class _Block:
     """Memory that goes to the cache when the last array on it is gone."""
 
     def __init__(self, memory: np.ndarray) -> None:
@@ -33,7 +33,7 @@ class _Piece:
         HEAP.give(self.memory)
 
 
-class Held(tuple[int, int]):
+class Share(tuple[int, int]):
     """(whose memory, bytes): a node's share in it, for as long as the node has a value."""
 
     def __del__(self) -> None:
@@ -116,12 +116,12 @@ class Heap:
             kept = self._free.get(need)
             if kept:
                 self._cached -= need
-                return np.asarray(_Piece(kept.pop()))
+                return np.asarray(_Block(kept.pop()))
         if self.active + self._cached + need > self.limit("memory"):
             self.clear()
         raw = np.empty(need + ALIGN, np.uint8)
         start = -raw.ctypes.data % ALIGN
-        return np.asarray(_Piece(raw[start : start + need]))
+        return np.asarray(_Block(raw[start : start + need]))
 
     def give(self, piece: np.ndarray) -> None:
         with self._lock:
@@ -154,16 +154,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     return HEAP.take(nbytes)[:nbytes].view(dtype).reshape(shape)
 
 
-def own(value: np.ndarray) -> bool:
+def is_owned(value: np.ndarray) -> bool:
     """Whether nobody but NumPy arrays can refer to the memory that a value lies in."""
     root: Any = value if value.base is None else value.base
     if not isinstance(root, np.ndarray):
         return False
     under: Any = root.base
-    return under is None or type(under) is _Piece
+    return under is None or type(under) is _Block
 
 
-def hold(value: np.ndarray) -> Held | None:
+def track(value: np.ndarray) -> Share | None:
     """Count the memory that a value lies in, once however many arrays share it.
 
     Returns:
@@ -172,10 +172,10 @@ def hold(value: np.ndarray) -> Held | None:
     root: Any = value
     while isinstance(root.base, np.ndarray):
         root = root.base
-    if type(root.base) is _Piece or root.nbytes == 0:
+    if type(root.base) is _Block or root.nbytes == 0:
         return None
     if len(HEAP.events) > _FOLD:
         HEAP.fold()
     share = id(root), root.nbytes
     HEAP.events.append(share)
-    return Held(share)
+    return Share(share)

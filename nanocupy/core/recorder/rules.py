@@ -23,10 +23,10 @@ from nanocupy.core.recorder.graph import (
     Outputs,
     item,
     rebuild,
-    same,
     topological,
     users,
     width,
+    with_inputs,
 )
 from nanocupy.core.recorder.packed import LINEAR, QUANTIZE
 from nanocupy.core.recorder.paged import PAGED_ATTENTION
@@ -66,7 +66,7 @@ def common_subexpressions(outputs: Outputs) -> Outputs:
     known: dict[Any, Node] = {}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-        node = same(node, inputs)
+        node = with_inputs(node, inputs)
         return node if node.op.effect else known.setdefault(_key(node, inputs), node)
 
     return rebuild(outputs, make)
@@ -120,7 +120,8 @@ def _gather(outputs: Outputs, take: Node) -> Outputs:
             attrs = {k: _swap(v, rows, index.shape[0]) for k, v in node.attrs.items()}
             gathered[node] = Node(node.op, tuple(gather(n) for n in node.inputs), attrs)
     return rebuild(
-        outputs, lambda node, inputs: gather(take.inputs[0]) if node is take else same(node, inputs)
+        outputs,
+        lambda node, inputs: gather(take.inputs[0]) if node is take else with_inputs(node, inputs),
     )
 
 
@@ -151,7 +152,7 @@ def one_linear(outputs: Outputs) -> Outputs:
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node not in parts:
-            return same(node, inputs)
+            return with_inputs(node, inputs)
         whole, start = parts[node]
         if whole not in joined:
             joined[whole] = Node(LINEAR, inputs, whole.attrs, whole.specs, whole.order)
@@ -197,7 +198,7 @@ def residual_and_norm(outputs: Outputs) -> Outputs:
             norm = fused[node]
             made[norm] = Node(ADD_RMS_NORM, (*inputs, norm.inputs[1]), norm.attrs, order=node.order)
             return item(made[norm], 0)
-        return item(made[node], 1) if node in made else same(node, inputs)
+        return item(made[node], 1) if node in made else with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
@@ -218,7 +219,7 @@ def silu_times(outputs: Outputs) -> Outputs:
                 op = gated.get(node.inputs[old].op)
                 if op and len(readers[node.inputs[old]]) == 1:
                     return Node(op, (inputs[new].inputs[0], inputs[other]), {}, order=node.order)
-        return same(node, inputs)
+        return with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
@@ -247,7 +248,7 @@ def round_where_made(outputs: Outputs) -> Outputs:
             return whole
         if node.op is ITEM:
             return item(inputs[0], node.attrs["index"])
-        return same(node, inputs)
+        return with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
@@ -267,9 +268,8 @@ def _maker(node: Node, readers: dict[Node, list[Node | None]]) -> Node | None:
 def _can_round(source: Node, node: Node) -> bool:
     """Whether a kernel of `source` writes what `node` makes of its result."""
     if source.op is PAGED_ATTENTION:
-        layout = source.attrs["cache"].layout
         group = node.attrs["codes"].group if node.op is QUANTIZE else 1
-        return bool(layout.device == "cpu" and layout.head_dim % group == 0)
+        return bool(source.attrs["cache"].layout.rounds_rows(group))
     if source.op is RMS_NORM:  # not one head of several
         return bool(source.inputs[1].shape[0] == width(source.shape))
     return source.op in (ADD_RMS_NORM, SILU_MUL, GELU_MUL, TAKE)
@@ -289,7 +289,7 @@ def rope_and_write(outputs: Outputs) -> Outputs:
                 turn = tuple(q.attrs[n] for n in ("frequency", "magnitude", "traditional"))
                 sources = (q.inputs[0], k.inputs[0], *inputs[2:])
                 return Node(node.op, sources, {**node.attrs, "rope": turn}, order=node.order)
-        return same(node, inputs)
+        return with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 

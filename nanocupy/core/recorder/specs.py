@@ -34,12 +34,12 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(out)
 
 
-def same(spec: Spec, *_: Spec, **__: Any) -> Spec:
+def same_spec(spec: Spec, *_: Spec, **__: Any) -> Spec:
     """The rule of what changes neither shape nor dtype."""
     return spec
 
 
-def kept(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def same_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
@@ -55,7 +55,7 @@ def normal_axis(name: str, axis: int, ndim: int) -> int:
     return axis % ndim
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """A list of one, or of what is in a sequence."""
     return list(value) if isinstance(value, list | tuple | range) else [value]
 
@@ -64,7 +64,7 @@ def normal_axes(name: str, axis: Axes, ndim: int) -> tuple[int, ...]:
     """Axes counted from the front; None is all of them."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(normal_axis(name, a, ndim) for a in listed(axis))
+    axes = tuple(normal_axis(name, a, ndim) for a in as_list(axis))
     if len(set(axes)) < len(axes):
         raise ValueError(f"[{name}] axes {axis} name one dimension twice")
     return axes
@@ -109,18 +109,18 @@ def elements(shape: Sequence[int]) -> int:
     return math.prod(int(d) for d in shape)
 
 
-def wide(x: np.ndarray) -> np.ndarray:
+def upcast(x: np.ndarray) -> np.ndarray:
     """What arithmetic is done in: 16-bit floats as float32 and rounded once, bools as numbers."""
     if x.dtype.kind in "fV" and x.dtype.itemsize < 4:
         return x.astype(float32)
     return x.astype(int8) if x.dtype == bool_ else x
 
 
-def widely(function: Callable[..., Any], dtype: Any = None) -> Callable[..., np.ndarray]:
+def upcasting(function: Callable[..., Any], dtype: Any = None) -> Callable[..., np.ndarray]:
     """The function on `wide` arrays, rounded to their dtype or to another."""
 
     def run(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
-        inputs = [x if x.dtype is float32 else wide(x) for x in arrays]
+        inputs = [x if x.dtype is float32 else upcast(x) for x in arrays]
         value = np.asarray(function(*inputs, **attrs))
         return value.astype(arrays[0].dtype if dtype is None else dtype, copy=False)
 
