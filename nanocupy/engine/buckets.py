@@ -71,7 +71,7 @@ def split_rows(
     Args:
         lengths: rows of each sequence in the step, in order.
         tile: as for `buckets`.
-        decode_rows, prefill_tiles: written, as `fast.RowSplit` describes them.
+        decode_rows, prefill_tiles: written, as `kernels.attention.RowSplit` describes them.
     """
     start, decoding, tiles = 0, 0, 0
     for index, count in enumerate(lengths):

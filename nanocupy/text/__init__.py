@@ -23,7 +23,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """jinja2 comes with the first use of a chat template."""
+    """Import jinja2 with the first use of a chat template."""
     if name == "ChatTemplate":
         from nanocupy.text.chat_template import ChatTemplate
 

@@ -1,4 +1,4 @@
-"""Where a model folder keeps its chat templates: one, or several by name."""
+"""The chat templates in the files of a model folder: one, or several by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT = "default"
 
 
 def template_sources(folder: Path) -> dict[str, str]:
-    """The chat templates of a folder by name; {} where it has none.
+    """The chat templates of a folder by name; {} if it has none.
 
     From chat_template.jinja and additional_chat_templates/NAME.jinja, else tokenizer_config.json,
     else chat_template.json. A single template is named "default".
@@ -32,7 +32,7 @@ def template_sources(folder: Path) -> dict[str, str]:
     if named:
         return named
     for file in ("tokenizer_config.json", "chat_template.json"):
-        if found := _said(read_json_if_there(folder / file).get("chat_template")):
+        if found := _parse(read_json_if_there(folder / file).get("chat_template")):
             return found
     return {}
 
@@ -53,25 +53,25 @@ def load_chat_template(folder: str | os.PathLike[str]) -> Callable[[], ChatTempl
         from nanocupy.text.chat_template import ChatTemplate
 
         try:
-            return ChatTemplate.from_source(sources, texts) if sources else None
+            return ChatTemplate(sources, texts) if sources else None
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
 
     return compiled
 
 
-def _said(value: Any) -> dict[str, str]:
+def _parse(value: Any) -> dict[str, str]:
     """The templates in a field: a string, a list of {"name", "template"}, or an object."""
     if value is None:
         return {}
     if isinstance(value, str):
         return {DEFAULT: value}
-    said = value
-    if isinstance(said, list) and all(isinstance(entry, dict) for entry in said):
-        said = {entry.get("name"): entry.get("template") for entry in said}
-    if not isinstance(said, dict) or not all(isinstance(t, str) for kv in said.items() for t in kv):
+    found = value
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        found = {entry.get("name"): entry.get("template") for entry in value}
+    if not isinstance(found, dict) or any(type(t) is not str for kv in found.items() for t in kv):
         raise ValueError(
             "a model's chat_template must be text, an object of names and texts, or a list of "
             f'{{"name": ..., "template": ...}}: got {value!r:.200}'
         )
-    return said
+    return found

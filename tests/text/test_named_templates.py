@@ -43,7 +43,7 @@ every_form = pytest.mark.parametrize("form", [as_list, as_object, as_files, as_o
 
 def chat_of(form: Form, folder: Path, *names: str) -> ChatTemplate:
     form(folder, {name: f"{name}: {{{{ messages[0].content }}}}" for name in names})
-    return ChatTemplate(folder)
+    return load_chat_template(folder)
 
 
 def name_used(chat: ChatTemplate, **kwargs: Any) -> str:
@@ -123,4 +123,4 @@ def test_a_field_that_is_no_template_is_refused(said: Any, tmp_path: Path) -> No
 def test_each_of_several_has_to_compile(tmp_path: Path) -> None:
     as_list(tmp_path, {"default": "fine", "tool_use": "{% for"})
     with pytest.raises(ValueError, match="does not compile"):
-        ChatTemplate(tmp_path)
+        load_chat_template(tmp_path)

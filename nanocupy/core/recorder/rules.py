@@ -268,9 +268,8 @@ def _maker(node: Node, readers: dict[Node, list[Node | None]]) -> Node | None:
 def _can_round(source: Node, node: Node) -> bool:
     """Whether a kernel of `source` writes what `node` makes of its result."""
     if source.op is PAGED_ATTENTION:
-        layout = source.attrs["cache"].layout
         group = node.attrs["codes"].group if node.op is QUANTIZE else 1
-        return bool(layout.device == "cpu" and layout.head_dim % group == 0)
+        return bool(source.attrs["cache"].layout.rounds_rows(group))
     if source.op is RMS_NORM:  # not one head of several
         return bool(source.inputs[1].shape[0] == width(source.shape))
     return source.op in (ADD_RMS_NORM, SILU_MUL, GELU_MUL, TAKE)
