@@ -24,7 +24,7 @@ from sides import JOBS, Side, in_turns, ratios
 
 from nanocupy.checkpoint import resolve
 from nanocupy.checkpoint.writer import Entry, write_safetensors
-from nanocupy.kernels.linear import GROUP
+from nanocupy.kernels.linear.cpu import GROUP
 
 EVEN = {"hidden_size": 576, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64}
 

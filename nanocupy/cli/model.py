@@ -115,7 +115,7 @@ class ModelFacts:
             "folder": str(self.folder),
             **sizes(self.config, self.parameters, self.nbytes | {"all": whole}, whole),
             "generation": generation(self.ends(), load_generation_config(self.folder)),
-            "template": preview(load_chat_template(self.folder)),
+            "template": preview(load_chat_template(self.folder)()),
         }
 
 
@@ -147,7 +147,7 @@ def gguf_report(path: Path) -> dict[str, Any]:
         nbytes[tensor.kind] += tensor.nbytes
     texts = {k: v for k, v in tokenizer.tokenizer_config().items() if k.endswith("_token")}
     sources = tokenizer.chat_templates
-    template = ChatTemplate.from_source(sources, texts) if sources else None
+    template = ChatTemplate(sources, texts) if sources else None
     held = nbytes | Counter(all=sum(nbytes.values()))
     return {
         "model": str(path),

@@ -1,8 +1,8 @@
 """Added tokens that are named outside tokenizer.json, resolved as transformers 5 does.
 
-They stand in tokenizer_config.json (added_tokens_decoder, bos_token, ..., extra_special_tokens),
-or in special_tokens_map.json and added_tokens.json, which older versions wrote. A token that
-tokenizer.json has, too, is as they say; one that it lacks is added behind all others.
+They are in tokenizer_config.json (added_tokens_decoder, bos_token, ..., extra_special_tokens), or
+in special_tokens_map.json and added_tokens.json of older versions. They override the tokens of
+tokenizer.json; tokens that it lacks are added after all others.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def add_named_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
-    """Add to a `tokenizers.Tokenizer` what the files of `folder` name; the ids that are special.
+    """Add the tokens named in the files of `folder` to a `tokenizers.Tokenizer`.
+
+    Returns:
+        The ids of special tokens.
 
     Raises:
-        ValueError: a file gives a token an id that it cannot have: another token has it, or it is
-            not the next one.
+        ValueError: a file gives a token an id that another token has, or that is not the next.
     """
     settings = tokenizer_settings(folder)
     before = tokenizer.get_added_tokens_decoder()
@@ -40,12 +42,12 @@ def add_named_tokens(tokenizer: Any, folder: Path) -> frozenset[int]:
     for index, token in listed.items():
         _check_id(tokenizer, folder, token.content, index)
     after = tokenizer.get_added_tokens_decoder()
-    # What once was special is hidden in decoded text, whatever is said of it later.
+    # A token that was special before stays hidden in decoded text.
     return frozenset(i for found in (before, after) for i, token in found.items() if token.special)
 
 
 def _listed(folder: Path, settings: Mapping[str, Any]) -> dict[int, Any]:
-    """Id to AddedToken, of the tokens that a file gives an id."""
+    """The AddedTokens that the files give an id, by id."""
     decoder = settings.get("added_tokens_decoder")
     if decoder is not None:
         source = folder / "tokenizer_config.json"
@@ -71,8 +73,7 @@ def _listed(folder: Path, settings: Mapping[str, Any]) -> dict[int, Any]:
 def _wanted(
     settings: Mapping[str, Any], listed: Mapping[int, Any], before: Mapping[int, Any]
 ) -> Iterable[Any]:
-    """All AddedTokens that the files know: those with ids in their order, named ones, the rest.
-    Each text is there once."""
+    """All AddedTokens of the files, each text once: those with ids in order, named ones, others."""
     decoder = dict(listed)
     if "added_tokens_decoder" not in settings:
         decoder |= before
@@ -92,7 +93,7 @@ def _wanted(
 
 
 def _token(said: Any, source: object, special: bool = False) -> Any:
-    """An AddedToken of its text, or of an object as transformers writes it."""
+    """An AddedToken from its text, or from an object as transformers writes it."""
     from tokenizers import AddedToken
 
     said = {"content": said} if isinstance(said, str) else said

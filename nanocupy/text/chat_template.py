@@ -1,17 +1,15 @@
-"""ChatTemplate: messages to a prompt in which no message can pretend to be anything but text.
+"""ChatTemplate: messages to a prompt, in which messages are never anything but text.
 
 The template runs once, over the messages as they are. Every string in it remembers which of its
-characters the template wrote itself (`sandbox.provenance`), so that of the finished text each
-character is known to be the template's or a message's. A markup token with any character from a
-message in it is text, however the template joined the pieces.
+characters the template wrote itself (`sandbox.provenance`). So each character of the result is
+known to be the template's or a message's, and a markup token with any character of a message in it
+becomes plain text.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanocupy.text.messages import (
@@ -27,53 +25,38 @@ from nanocupy.text.messages import (
     with_contents,
 )
 from nanocupy.text.sandbox import Template, flags, join, marked, template_text
-from nanocupy.text.special_tokens import special_token_texts
-from nanocupy.text.template_files import DEFAULT, template_sources
+from nanocupy.text.template_files import DEFAULT
 from nanocupy.text.tokenizer import Span, Tokenizer
 
 _EXTRA_TEXT = 1 << 16
-# Parts of messages that templates make markup of: `<|image|>`.
+# Types of parts that templates turn into markup: `<|image|>`.
 _KNOWN_TYPES = ("text", "image", "image_url", "video", "audio", "document")
 _RESERVED = ("messages", "add_generation_prompt", "tokenize", "conversation")
 
 
 class Prompt(NamedTuple):
-    """A conversation as a model reads it."""
+    """A conversation as the model reads it."""
 
     text: str
     ids: list[int]
 
 
 class ChatTemplate:
-    """The chat templates of a model folder. ValueError if there is none or it does not compile."""
+    """The chat templates of a model. ValueError if one does not compile.
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        folder = Path(folder)
-        sources = template_sources(folder)
-        if not sources:
-            raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
-        self._set_of(folder, sources)
+    Args:
+        source: a template, or several by name.
+        texts: the texts of bos_token, eos_token, ...
+    """
 
-    def _set_of(self, folder: Path, sources: dict[str, str]) -> None:
-        try:
-            self._set(sources, special_token_texts(folder))
-        except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
-
-    @classmethod
-    def from_source(cls, source: str | Mapping[str, str], texts: Mapping[str, str]) -> ChatTemplate:
-        """A template, or several by name; `texts` are those of bos_token, eos_token, ..."""
-        made = cls.__new__(cls)
-        made._set({DEFAULT: source} if isinstance(source, str) else dict(source), texts)
-        return made
-
-    def _set(self, sources: dict[str, str], texts: Mapping[str, str]) -> None:
+    def __init__(self, source: str | Mapping[str, str], texts: Mapping[str, str]) -> None:
+        sources = {DEFAULT: source} if isinstance(source, str) else source
         own = {role: template_text(text) for role, text in texts.items()}
-        self._templates = {name: _Named(source, own) for name, source in sources.items()}
-        # Every chat has one that no name is needed for, except among several without a default.
+        self._templates = {name: _NamedTemplate(text, own) for name, text in sources.items()}
+        # The one for calls without a name; None: there are several, and no default.
         others = [name for name in sources if name != "tool_use"] or list(sources)
-        self._usual = DEFAULT if DEFAULT in sources else others[0] if len(others) == 1 else None
-        self.source = sources[self._usual or others[0]]
+        self._default = DEFAULT if DEFAULT in sources else others[0] if len(others) == 1 else None
+        self.source = sources[self._default or others[0]]
 
     def render(
         self,
@@ -81,31 +64,21 @@ class ChatTemplate:
         add_generation_prompt: bool | None = None,
         **kwargs: Any,
     ) -> str:
-        """The prompt as text. Use `encode` for token ids: text cannot tell markup from messages.
+        """The prompt as text. Use `apply` for token ids: text cannot tell markup from messages.
 
         Args:
-            messages: dicts, or objects with a `model_dump` method, as clients send them: contents
-                are strings or lists of text parts, fields that are None count as absent, and
-                `arguments` of tool calls may be JSON text.
-            add_generation_prompt: begin the answer (the default).
-            kwargs: the template's own variables (`tools`, `documents`, `enable_thinking`, ...) as
-                plain JSON values; `continue_final_message=True` leaves the last message open, for
-                the answer to continue it; `chat_template` is the name of one of several templates.
+            messages: dicts, or objects with a `model_dump` method. Contents are strings or lists of
+                text parts. Fields that are None count as absent. `arguments` of tool calls may be
+                JSON text.
+            add_generation_prompt: end with the beginning of an answer (the default).
+            kwargs: the template's variables (`tools`, `documents`, `enable_thinking`, ...) as plain
+                JSON values. `continue_final_message=True` leaves the last message open, so that
+                the answer continues it. `chat_template` names one of several templates.
 
         Raises:
-            ValueError: messages that are not as they should be, or that the template refuses.
+            ValueError: the messages are invalid, or the template refuses them.
         """
         return str.__str__(self._render(None, messages, add_generation_prompt, kwargs))
-
-    def encode(
-        self,
-        tokenizer: Tokenizer,
-        messages: Sequence[Message],
-        add_generation_prompt: bool | None = None,
-        **kwargs: Any,
-    ) -> list[int]:
-        """The token ids of the prompt, see `apply`."""
-        return self.apply(tokenizer, messages, add_generation_prompt, **kwargs).ids
 
     def apply(
         self,
@@ -115,17 +88,19 @@ class ChatTemplate:
         limit: int | None = None,
         **kwargs: Any,
     ) -> Prompt:
-        """The prompt as `render` gives it and its token ids; arguments as there.
+        """The prompt that `render` returns, and its token ids. Arguments as there.
 
-        With a `limit`, TooLongError where there are more tokens than that, as soon as it is known.
-        Text in messages never becomes an added token: the ids are those of the text wherever
-        messages hold nothing that looks like one. The model's own markup that is not special
-        (`<think>`) is kept in assistant messages, for templates cut it out of the history.
+        Text in messages never becomes an added token. Where messages contain nothing that looks
+        like one, the ids are those of the text. In assistant messages, markup of the model that is
+        not special (`<think>`) is kept: templates cut it out of the history.
+
+        Raises:
+            TooLongError: there are more than `limit` tokens; raised as soon as it is known.
         """
         text = self._render(tokenizer, messages, add_generation_prompt, kwargs)
-        shown = _Shown(str.__str__(text), flags(text))
+        shown = _Rendered(str.__str__(text), flags(text))
         spans = tokenizer.encode_spans(shown.text, limit)
-        return Prompt(shown.text, _respell(tokenizer, spans, shown, limit))
+        return Prompt(shown.text, _ids_of(tokenizer, spans, shown, limit))
 
     def _render(
         self,
@@ -150,13 +125,13 @@ class ChatTemplate:
         begins = not goes_on if add_generation_prompt is None else bool(add_generation_prompt)
         chat = template.forms.fit(conversation(messages))
         if tokenizer is not None:
-            chat = _Marks(tokenizer).conversation(chat)
+            chat = _MarkupMarker(tokenizer).conversation(chat)
         settings["add_generation_prompt"] = begins
         return template.continued(chat, settings) if goes_on else template.render(chat, settings)
 
-    def _chosen(self, name: Any, with_tools: bool) -> _Named:
+    def _chosen(self, name: Any, with_tools: bool) -> _NamedTemplate:
         if name is None:
-            name = "tool_use" if with_tools and "tool_use" in self._templates else self._usual
+            name = "tool_use" if with_tools and "tool_use" in self._templates else self._default
         if name not in self._templates:
             given = "none was chosen" if name is None else f"got {name!r:.100}"
             raise ValueError(
@@ -166,19 +141,8 @@ class ChatTemplate:
         return self._templates[name]
 
 
-def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
-    """The chat template of a model folder, or None if it has none (a base model)."""
-    folder = Path(folder)
-    sources = template_sources(folder)
-    if not sources:
-        return None
-    made = ChatTemplate.__new__(ChatTemplate)
-    made._set_of(folder, sources)
-    return made
-
-
 def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What callers say to the template, plain; `tools` and `documents` are None if not given."""
+    """The caller's variables as plain values; `tools` and `documents` are None if not given."""
     wrong = [name for name in kwargs if name in _RESERVED or not name.isidentifier()]
     if wrong:
         raise ValueError(f"{', '.join(wrong)!r:.200} cannot be given to a chat template")
@@ -192,8 +156,8 @@ def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-class _Named:
-    """One template with the texts of the model's special tokens."""
+class _NamedTemplate:
+    """A template with the texts of the model's special tokens."""
 
     def __init__(self, source: str, texts: Mapping[str, str]) -> None:
         self._template = Template(source)
@@ -202,8 +166,8 @@ class _Named:
         self.forms = ContentForms(source, lambda chat: self._run(chat, _settings({})))
 
     def render(self, chat: Conversation, settings: Mapping[str, Any]) -> str:
-        """The text. Where the template cannot take arguments as objects or messages without a
-        content, it gets what is next to that: the JSON text, and an empty one."""
+        """The text. If the template fails with arguments as objects, it gets them as JSON text; if
+        it fails without a content, an empty one."""
         read, spelled = with_arguments(chat)
         if spelled and self._writes_objects(settings):
             read = chat
@@ -211,7 +175,7 @@ class _Named:
         return self._first_of(ways, settings)
 
     def _first_of(self, forms: Iterable[Conversation], settings: Mapping[str, Any]) -> str:
-        """The text of the first that the template takes; else the first one's ValueError."""
+        """The text of the first form that does not fail; else the first form's ValueError."""
         tried: list[Conversation] = []
         failed: ValueError | None = None
         for form in forms:
@@ -226,8 +190,8 @@ class _Named:
         raise failed
 
     def _writes_objects(self, settings: Mapping[str, Any]) -> bool:
-        """Whether arguments that are objects are written out as Python has them: it is tried, for a
-        message may hold what such a thing looks like."""
+        """Whether the template writes arguments that are objects in Python's spelling, found by
+        trying: a real message may contain such text itself."""
         with_tools = settings["tools"] is not None
         if with_tools not in self._found:
             probe = {"probeneedle": "."}
@@ -257,11 +221,11 @@ class _Named:
 
 
 _TAG = template_text("CONTINUE_FINAL_MESSAGE_TAG ")
-"""transformers' own: some templates know it."""
+"""The tag that transformers uses: some templates know it."""
 
 
 def _found_tag(text: str) -> int:
-    """Where the last tag begins that no message spells; -1 if there is none."""
+    """Where the last tag begins that is not text of a message; -1 if there is none."""
     tag = _TAG.strip()
     at = text.rfind(tag)
     while at >= 0 and 0 in flags(text[at : at + len(tag)]):
@@ -270,7 +234,7 @@ def _found_tag(text: str) -> int:
 
 
 def _tagged(message: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The message with a tag behind its last text; that text."""
+    """(the message with a tag behind its last text, that text)."""
     content = message.get("content")
     if isinstance(content, str):
         return {**message, "content": join([content, _TAG])}, content
@@ -282,12 +246,12 @@ def _tagged(message: dict[str, Any]) -> tuple[dict[str, Any], str]:
     raise ValueError("continue_final_message: the last message has no text to continue")
 
 
-# --- what of messages is the template's -------------------------------------------------------
+# --- parts of messages that count as the template's -------------------------------------------
 
 
-class _Marks:
-    """Marks what templates may make markup of: roles, types of parts, and in assistant messages the
-    model's own markup that is not special."""
+class _MarkupMarker:
+    """Marks the parts of messages that may become markup: roles, types of parts, and in assistant
+    messages the model's markup that is not special."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -328,14 +292,14 @@ class _Marks:
 # --- token ids -------------------------------------------------------------------------------
 
 
-class _Shown(NamedTuple):
-    """A rendered text, and of each character whether the template wrote it (1) or a message (0)."""
+class _Rendered(NamedTuple):
+    """A rendered text; `own` has 1 for each character of the template's, 0 for a message's."""
 
     text: str
     own: bytes
 
     def is_ours(self, tokenizer: Tokenizer, span: Span) -> bool:
-        """Whether a token is markup and all of it is the template's."""
+        """Whether a token is markup, and all of it is the template's."""
         if span.id not in tokenizer.added:
             return False
         start, end = span.start, span.end
@@ -343,8 +307,8 @@ class _Shown(NamedTuple):
             start, end = at, at + len(tokenizer.added[span.id])  # without spaces that it swallowed
         return 0 not in self.own[start:end]
 
-    def overlapped(self, tokenizer: Tokenizer, begin: int, end: int) -> Span | None:
-        """The first markup in a part of the text that is all the template's."""
+    def first_markup(self, tokenizer: Tokenizer, begin: int, end: int) -> Span | None:
+        """The first markup inside the template's characters of a part of the text."""
         for run in re.finditer(b"\x01+", self.own[begin:end]):
             at = begin + run.start()
             for span in tokenizer.encode_spans(self.text[at : begin + run.end()]):
@@ -353,13 +317,13 @@ class _Shown(NamedTuple):
         return None
 
 
-def _respell(
-    tokenizer: Tokenizer, spans: list[Span], shown: _Shown, limit: int | None
+def _ids_of(
+    tokenizer: Tokenizer, spans: list[Span], shown: _Rendered, limit: int | None
 ) -> list[int]:
-    """The ids of `spans`, with stretches that hold forged markup spelled as plain text.
+    """The ids of `spans`, with every stretch that has forged markup encoded as plain text.
 
-    A stretch runs from one markup token of the template's to the next: the tokenizer splits there
-    anyway, so that nothing around a stretch changes.
+    A stretch runs from one markup token of the template's to the next. The tokenizer splits there
+    anyway, so nothing around a stretch changes.
     """
     ids: list[int] = []
     stretch: list[Span] = []
@@ -370,7 +334,7 @@ def _respell(
             continue
         forged = [inner for inner in stretch if inner.id in tokenizer.added]
         if forged:
-            ids += _spelled(tokenizer, shown, Span(-1, begin, span.start), forged, limit)
+            ids += _encode_stretch(tokenizer, shown, Span(-1, begin, span.start), forged, limit)
         else:
             ids += [inner.id for inner in stretch]
         stretch, begin = [], span.end
@@ -379,15 +343,15 @@ def _respell(
     return ids
 
 
-def _spelled(
-    tokenizer: Tokenizer, shown: _Shown, stretch: Span, forged: list[Span], limit: int | None
+def _encode_stretch(
+    tokenizer: Tokenizer, shown: _Rendered, stretch: Span, forged: list[Span], limit: int | None
 ) -> list[int]:
-    """The ids of a stretch as plain text, but for markup of the template's that forged markup hid:
-    a message that ends in "of" before "<|end|>", where "of<|end|>" is a token, too."""
+    """The ids of a stretch as plain text, but for the template's markup inside forged markup: a
+    message ends in "of" before "<|end|>", and "of<|end|>" is a token, too."""
     ids: list[int] = []
     _, begin, end = stretch
     if any(1 in shown.own[span.start : span.end] for span in forged):
-        while (hidden := shown.overlapped(tokenizer, begin, end)) is not None:
+        while (hidden := shown.first_markup(tokenizer, begin, end)) is not None:
             ids += tokenizer.encode_plain(shown.text[begin : hidden.start], limit)
             ids.append(hidden.id)
             begin = hidden.end

@@ -1,9 +1,9 @@
-"""Pieces: a long text cut where that changes no token.
+"""Long texts in chunks, cut where that changes no token.
 
-A cut is before a space (or a mark of punctuation) between two letters, or behind the end of a line:
-there a word ends by every splitting rule, so that what is merged on one side does not depend on the
-other. Whether a tokenizer agrees is not taken for granted: the tokens around a cut must be the same
-with it. Where a tokenizer puts a space before a text, the next piece begins behind the space.
+A cut is before a space (or a punctuation mark) between two letters, or after the end of a line.
+There a word ends by every splitting rule, so merges on one side do not depend on the other. This is
+checked at each cut: the tokens around it must be the same with and without it. If a tokenizer puts
+a space before a text, the next chunk begins after the space.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-SIZE = 1 << 16  # characters of a piece: some 20 ms, and a few MB
-LARGEST = 1 << 20  # characters of a piece where there is no place to cut
-AROUND = 256  # characters on each side of a cut that are looked at: more than any token has
-TRIES = 16  # cuts that are looked at before a tokenizer is taken to allow none
+SIZE = 1 << 16  # characters of a chunk: some 20 ms, and a few MB
+LARGEST = 1 << 20  # characters of a chunk without a place to cut
+AROUND = 256  # characters checked on each side of a cut: more than any token has
+TRIES = 16  # cuts that may fail in a row before no more are tried
 
 _CUT = re.compile(
     r"(?<=[A-Za-z])(?= [A-Za-z])|(?<=\S\n)(?=[A-Za-z0-9])"
@@ -25,14 +25,14 @@ Encode = Callable[[str], list[int]]
 
 
 def split_text(text: str, encode: Encode, size: int = SIZE) -> Iterator[tuple[int, str]]:
-    """Where a piece of `text` begins, and itself, one after the other.
+    """Yield (start, chunk) for each chunk of `text`.
 
     Args:
-        encode: the tokens of a text, nothing put around.
-        size: how many characters a piece has where there is a place to cut.
+        encode: returns the tokens of a text, without special tokens around it.
+        size: characters of a chunk, if there is a place to cut.
 
     Raises:
-        ValueError: there is none for very long.
+        ValueError: there is no place to cut in LARGEST characters.
     """
     start, end, failed = 0, size, 0
     while end < len(text):
@@ -55,12 +55,12 @@ def split_text(text: str, encode: Encode, size: int = SIZE) -> Iterator[tuple[in
 
 
 def _places(text: str, start: int, end: int) -> Iterator[int]:
-    """Where there may be a cut in [start, end)."""
+    """Where a cut is possible in [start, end)."""
     return (found.start() for found in _CUT.finditer(text, start, end))
 
 
 def _behind(text: str, cut: int, encode: Encode) -> int | None:
-    """Where the next piece begins if the text is cut at `cut`; None where that changes tokens."""
+    """Where the next chunk begins after a cut; None if the cut changes tokens."""
     left, right = text[max(0, cut - AROUND) : cut], text[cut : cut + AROUND]
     whole, before = encode(left + right), encode(left)
     for skipped in (0, 1) if right[0] == " " else (0,):

@@ -9,21 +9,20 @@ from nanocupy.text.stop_strings import StopStrings
 from nanocupy.text.tokenizer import Tokenizer
 
 _HALF = "\ufffd"
-_CONTEXT = 6  # tokens of the prompt that a first token's spacing may depend on
-_LONGEST = 16  # tokens that wait for a character to be whole; one has at most 4 bytes
+_CONTEXT = 6  # tokens of the prompt on which the first token's spacing may depend
+_LONGEST = 16  # tokens to wait for a whole character, which has at most 4 bytes
 
 
 class Detokenizer:
-    """The text of an answer while its tokens arrive. Special tokens have none.
+    """The text of an answer while its tokens arrive. Special tokens have no text.
 
-    For byte-level vocabularies all that `feed` and `finish` return, joined, is
-    `tokenizer.decode(ids)`. For others (sentencepiece) it is what `ids` add to the decoded
-    prompt, as long as bytes make whole characters. Errors (an id below 0) are ValueErrors of this
-    object alone.
+    For byte-level vocabularies, what `feed` and `finish` return is `tokenizer.decode(ids)`, in
+    parts. For others (sentencepiece) it is what `ids` add to the decoded prompt, if their bytes
+    make whole characters. An id below 0 is a ValueError.
 
     Attributes:
         feed: returns the whole characters that a token completes; often "" or a word.
-        finish: returns what is left once no token follows; half a character shows as U+FFFD.
+        finish: returns the rest, when no token follows; half a character becomes U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = ()) -> None:
@@ -107,7 +106,7 @@ def text_stream(
 
 
 class _Bytes:
-    """Byte-level tokens are bytes, so text is UTF-8 decoded as it comes."""
+    """Byte-level tokens are bytes: decode UTF-8 as it arrives."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -123,12 +122,12 @@ class _Bytes:
 
 
 class _Window:
-    """Other tokens depend on what stands before them: decode a window, give out what is new."""
+    """Other tokens depend on those before them: decode a window, and return what is new."""
 
     def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._ids = list(prompt_ids[-_CONTEXT:])
-        self._given = len(self._ids)  # tokens whose text has been given out
+        self._given = len(self._ids)  # tokens whose text was returned
 
     def feed(self, token_id: int) -> str:
         if token_id in self._tokenizer.special_ids:
@@ -147,7 +146,7 @@ class _Window:
         return self._tokenizer.decode(self._ids)[len(before) :]
 
     def _give(self, text: str) -> str:
-        if text:  # what was just given out begins and ends with whole characters: keep only that
+        if text:  # it has whole characters only: the window can begin with it
             self._ids = self._ids[self._given :]
             self._given = len(self._ids)
         return text

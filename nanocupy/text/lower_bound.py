@@ -1,8 +1,7 @@
-"""LowerBound: how many tokens a text has at least, known without tokenising it.
+"""LowerBound: how many tokens a text has at least, computed without tokenising it.
 
-A token stands for at most as many characters as its name has, if nothing of a text is lost on the
-way. Whether that is so the tokenizer's parts tell; where one of them may drop or fold characters,
-or is not known here, there is no bound (0).
+A token stands for at most as many characters as its name has, unless the tokenizer drops some. If
+one of its parts may drop or fold characters, or is not known here, the bound is 0.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _NEEDED = {*range(0x80, 0xF1)} - {0xC0, 0xC1}  # bytes of UTF-8; others begin ra
 
 
 class LowerBound:
-    """Of one tokenizer. Making it looks at every token once."""
+    """The bound for one tokenizer. Making it reads the whole vocabulary once.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`.
+        byte_letters: the letters that stand for bytes in byte-level vocabularies.
+    """
 
     def __init__(self, tokenizer: Any, byte_letters: Mapping[str, int]) -> None:
-        """
-        Args:
-            tokenizer: a `tokenizers.Tokenizer`.
-            byte_letters: the letter that stands for each byte in byte-level vocabularies.
-        """
         normalizers, splits = parts(tokenizer.normalizer), parts(tokenizer.pre_tokenizer)
         longest = _longest(tokenizer)
         self._longest = longest or 1
@@ -40,10 +39,10 @@ class LowerBound:
         self._swallowing = [t.content for t in added if t.lstrip or t.rstrip]  # spaces around them
 
     def __call__(self, text: str, enough: int | None = None) -> int:
-        """No fewer tokens than this are in `text`, apart from what is put around it.
+        """The least number of tokens of `text`, without special tokens around it.
 
         Args:
-            enough: where the count is above this, there is no need to go on.
+            enough: stop counting above this.
         """
         if self._lost is None or any(_holds(text, token) for token in self._swallowing):
             return 0
@@ -58,18 +57,18 @@ class LowerBound:
 
 
 def _holds(text: str, token: str) -> bool:
-    """`token in text`, while which other threads get their turn."""
+    """`token in text`, in parts, so that other threads get their turn."""
     size = _CHUNK + len(token)
     return any(token in text[start : start + size] for start in range(0, len(text), _CHUNK))
 
 
 def parts(component: Any) -> list[dict[str, Any]]:
-    """A normalizer, pre-tokenizer or decoder as its parts, written as in tokenizer.json."""
+    """The parts of a normalizer, pre-tokenizer or decoder, as in tokenizer.json."""
     return list(_flat(json.loads(component.__getstate__()))) if component is not None else []
 
 
 def max_growth(components: Iterable[Mapping[str, Any]]) -> float:
-    """How many times as long a text may become: 16 letters for one, eight times, fill a machine."""
+    """How many times longer a text may become. Eight replacements by 16 letters fill any memory."""
     times = 1.0
     for part in components:
         if part.get("type") == "Replace":
@@ -89,8 +88,8 @@ def _flat(said: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _longest(tokenizer: Any) -> int | None:
-    """Characters of the longest name; asked one by one, so that other threads get their turn.
-    None where ids are so far apart that this would not end."""
+    """Characters of the longest name, read one by one so that other threads get their turn. None
+    if ids are so far apart that this would take too long."""
     size, seen, longest = tokenizer.get_vocab_size(with_added_tokens=True), 0, 1
     for index in range(2 * size + _GAPS):
         if seen == size:
@@ -101,7 +100,7 @@ def _longest(tokenizer: Any) -> int | None:
 
 
 def _keeps(normalizer: Mapping[str, Any]) -> bool:
-    """Whether no character is lost."""
+    """Whether it keeps all characters."""
     if normalizer.get("type") == "Replace":
         pattern = normalizer["pattern"].get("String")
         return pattern is not None and len(normalizer["content"]) >= len(pattern)
@@ -109,14 +108,14 @@ def _keeps(normalizer: Mapping[str, Any]) -> bool:
 
 
 def _splits(pre_tokenizer: Mapping[str, Any]) -> bool:
-    """Whether it only splits."""
+    """Whether it splits without removing characters."""
     if pre_tokenizer.get("type") in ("Split", "Punctuation"):
         return pre_tokenizer.get("behavior") != "Removed"
     return pre_tokenizer.get("type") in _SPLITTING
 
 
 def _lost(tokenizer: Any, byte_letters: Mapping[str, int] | None) -> list[str] | None:
-    """The characters that may have no token of their own; None where many may not."""
+    """The characters that may have no token of their own; None if there are many."""
     if type(tokenizer.model).__name__ != "BPE":
         return None
     if byte_letters is None:

@@ -1,4 +1,4 @@
-"""Messages as clients send them, as the plain values that a chat template can take."""
+"""Messages from clients, converted to plain values that a chat template can take."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MAX_DEPTH = 64
 
 
 def conversation(messages: Sequence[Message]) -> Conversation:
-    """Messages as dicts of plain JSON types, in which a field that is None is not there.
+    """Messages as dicts of plain JSON types, without fields that are None.
 
-    What a message reasoned has all of its names. Raises ValueError for what is no conversation.
+    Reasoning gets all the names that templates read it by. ValueError for invalid messages.
     """
     if not isinstance(messages, (list, tuple)) or not messages:
         raise ValueError("messages must be a non-empty list of {'role': ..., 'content': ...}")
@@ -59,7 +59,7 @@ def _with(value: Any, key: str, change: Callable[[Any], Any]) -> Any:
 
 
 def plain(value: Any, name: str = "messages", depth: int = 0) -> Any:
-    """A copy made of plain JSON types alone: templates must not reach methods of other objects."""
+    """A copy made of plain JSON types: templates must not reach methods of other objects."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"{name}: nested too deeply, more than {_MAX_DEPTH} levels")
     if value is None or type(value) in (bool, int, float):
@@ -77,13 +77,13 @@ def plain(value: Any, name: str = "messages", depth: int = 0) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         shown = {field.name: getattr(value, field.name) for field in fields(value)}
         return plain(shown, name, depth)
-    if callable(getattr(value, "model_dump", None)):  # of pydantic, as the OpenAI client has them
+    if callable(getattr(value, "model_dump", None)):  # pydantic, as in the OpenAI client
         return plain(value.model_dump(), name, depth + 1)
     raise ValueError(f"{name}: messages are plain JSON values, got {type(value).__name__}")
 
 
 def size(value: Any) -> int:
-    """Characters in all strings of a plain value."""
+    """How many characters all strings of a plain value have."""
     if isinstance(value, dict):
         return sum(len(key) + size(inner) for key, inner in value.items())
     if isinstance(value, list):
@@ -95,8 +95,7 @@ def size(value: Any) -> int:
 
 
 def with_arguments(messages: Conversation) -> tuple[Conversation, bool]:
-    """The messages with tool arguments that are JSON text as the objects they spell, and whether
-    there were any."""
+    """(the messages with arguments of tool calls parsed from JSON text, whether there were any)."""
     spelled = False
 
     def read(arguments: Any) -> Any:
@@ -130,13 +129,13 @@ def with_contents(messages: Conversation) -> Conversation:
 # --- contents: text, or parts ----------------------------------------------------------------
 
 _NEEDLE = "probeneedle"
-_MOST_ROLES = 64  # callers choose roles
+_MOST_ROLES = 64  # kept; callers choose roles
 # A part as JSON, as Python writes it, or with a model's own marks for quotes; keys in any order.
 _PARTS_WRITTEN_OUT = re.compile(rf"type\W+text\W+text\W+{_NEEDLE}|text\W+{_NEEDLE}\W+type\W+text")
 
 
 class ContentForms:
-    """What a template takes as a message's content, a string or a list of parts: it is tried."""
+    """Finds by trying whether a template takes contents as strings or as lists of parts."""
 
     def __init__(self, source: str, render: Callable[[Conversation], str]) -> None:
         self._knows_strings = re.search(r"\bis\s+(not\s+)?string\b", source) is not None
@@ -144,14 +143,14 @@ class ContentForms:
         self._found: dict[tuple[str, bool], bool] = {}
 
     def fit(self, messages: Conversation) -> Conversation:
-        """The messages with parts joined where the template takes text, and text as a part where it
-        takes parts alone. ValueError for a part that is no text where text is wanted."""
+        """The messages with contents in the form that the template takes. ValueError for a part
+        that is not text, if it takes strings."""
         return [self._fit(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
     def _fit(self, message: dict[str, Any], name: str) -> dict[str, Any]:
         content, role = message.get("content"), message["role"]
         if isinstance(content, list) and not self._takes(role, parts=True):
-            return {**message, "content": _joined(content, name)}
+            return {**message, "content": "\n".join(_texts(content, f"{name}.content"))}
         if isinstance(content, str) and self._takes_parts_alone(role):
             return {**message, "content": [{"type": "text", "text": content}]}
         return message
@@ -178,7 +177,7 @@ class ContentForms:
 
 
 def _around(message: dict[str, Any]) -> Conversation:
-    """A conversation in which a message of that role can stand."""
+    """A conversation in which a message of its role can occur."""
     if message["role"] in ("system", "developer"):
         return [message, {"role": "user", "content": "."}]
     if message["role"] == "user":
@@ -189,16 +188,11 @@ def _around(message: dict[str, Any]) -> Conversation:
 
 
 def asked_for(arguments: Any) -> Conversation:
-    """A conversation that calls a tool with `arguments`."""
+    """A conversation in which a tool is called with `arguments`."""
     function = {"name": "f", "arguments": arguments}
     call = {"id": "call00000", "type": "function", "function": function}
     assistant = {"role": "assistant", "content": "", "tool_calls": [call]}
     return [{"role": "user", "content": "."}, assistant]
-
-
-def _joined(content: list[Any], name: str) -> str:
-    """The texts of parts, one below the other."""
-    return "\n".join(_texts(content, f"{name}.content"))
 
 
 def _texts(content: list[Any], name: str) -> Iterator[str]:

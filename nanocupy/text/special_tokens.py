@@ -1,4 +1,4 @@
-"""The JSON files of a model folder that say how its text works."""
+"""The special tokens of a model, from the JSON files of its folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json as transformers 5 reads it, which is older names put into newer ones.
+    """tokenizer_config.json as transformers 5 reads it, with older names replaced by newer ones.
 
-    special_tokens_map.json goes over it where it has no added_tokens_decoder: older versions wrote
-    it. Of "extra_special_tokens" a list stays; an object is in "model_specific_special_tokens".
+    special_tokens_map.json, of older versions, overrides it if it has no added_tokens_decoder. An
+    object "extra_special_tokens" becomes "model_specific_special_tokens"; a list stays.
     """
     said = read_json_if_there(folder / "tokenizer_config.json")
     settings = {name: value for name, value in said.items() if value is not None}
@@ -34,8 +34,8 @@ def tokenizer_settings(folder: Path) -> dict[str, Any]:
 
 
 def named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """bos_token, eos_token, ... and the model's own names (image_token) to what stands for them:
-    a text, or an object with its "content"."""
+    """bos_token, eos_token, ... and the model's own names (image_token), each with its token: a
+    text, or an object with its "content"."""
     own = [role for role in settings if role.endswith("_token") and role not in NAMED]
     named = {role: settings[role] for role in (*NAMED, *own) if role in settings}
     specific = settings.get("model_specific_special_tokens")
@@ -44,7 +44,7 @@ def named_tokens(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def extra_tokens(settings: Mapping[str, Any]) -> list[Any]:
-    """Special tokens without a name: texts, or objects with their "content"."""
+    """Special tokens without a name: texts, or objects with a "content"."""
     for key in ("extra_special_tokens", "additional_special_tokens"):
         if settings.get(key):
             return [t for t in settings[key] if token_text(t) is not None]
@@ -52,22 +52,22 @@ def extra_tokens(settings: Mapping[str, Any]) -> list[Any]:
 
 
 def token_text(token: Any) -> str | None:
-    """The text of a token that is written as text or as an object; None for anything else."""
+    """The text of a token given as text or as an object; None for anything else."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None
 
 
 def special_token_texts(folder: Path) -> dict[str, str]:
-    """bos_token, eos_token, ... to their text, as chat templates know them."""
+    """The texts of bos_token, eos_token, ..., as chat templates know them."""
     named = named_tokens(tokenizer_settings(folder))
     return {role: text for role, token in named.items() if (text := token_text(token)) is not None}
 
 
 def end_ids(folder: Path) -> list[int]:
-    """Every token id that generation_config.json or config.json says an answer ends at."""
+    """Every eos_token_id in generation_config.json and config.json."""
     found: list[int] = []
     for file in ("generation_config.json", "config.json"):
-        for said in _ends_said(read_json_if_there(folder / file)):
+        for said in _eos_fields(read_json_if_there(folder / file)):
             ids = said if isinstance(said, list) else [said]
             if any(type(i) is not int for i in ids):
                 raise ValueError(f"{folder / file}: eos_token_id must be token ids, got {said!r}")
@@ -75,8 +75,8 @@ def end_ids(folder: Path) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _ends_said(config: dict[str, Any]) -> Iterator[Any]:
-    """What a config, and that of the language model inside one, has as eos_token_id."""
+def _eos_fields(config: dict[str, Any]) -> Iterator[Any]:
+    """The eos_token_id of a config, and of the text_config inside it."""
     inner = config.get("text_config")
     for part in (config, inner if isinstance(inner, dict) else {}):
         if (said := part.get("eos_token_id")) is not None:
@@ -84,7 +84,7 @@ def _ends_said(config: dict[str, Any]) -> Iterator[Any]:
 
 
 def end_texts(folder: Path) -> list[str]:
-    """The text of every token that a file calls eos_token."""
+    """The text of every eos_token in the files."""
     files = ("tokenizer_config.json", "special_tokens_map.json")
     texts = (token_text(read_json_if_there(folder / file).get("eos_token")) for file in files)
     return [text for text in dict.fromkeys(texts) if text]

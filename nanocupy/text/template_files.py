@@ -1,17 +1,24 @@
-"""Where a model folder keeps its chat templates: one, or several by name."""
+"""The chat templates in the files of a model folder: one, or several by name."""
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanocupy.files import TEMPLATE_BYTES, is_there, read_json_if_there, read_text
+from nanocupy.text.special_tokens import special_token_texts
+
+if TYPE_CHECKING:
+    from nanocupy.text.chat_template import ChatTemplate
 
 DEFAULT = "default"
 
 
 def template_sources(folder: Path) -> dict[str, str]:
-    """The chat templates of a folder by name; {} where it has none.
+    """The chat templates of a folder by name; {} if it has none.
 
     From chat_template.jinja and additional_chat_templates/NAME.jinja, else tokenizer_config.json,
     else chat_template.json. A single template is named "default".
@@ -25,23 +32,46 @@ def template_sources(folder: Path) -> dict[str, str]:
     if named:
         return named
     for file in ("tokenizer_config.json", "chat_template.json"):
-        if found := _said(read_json_if_there(folder / file).get("chat_template")):
+        if found := _parse(read_json_if_there(folder / file).get("chat_template")):
             return found
     return {}
 
 
-def _said(value: Any) -> dict[str, str]:
+def load_chat_template(folder: str | os.PathLike[str]) -> Callable[[], ChatTemplate | None]:
+    """Read the chat templates of a model folder; return what compiles them, when they are used.
+
+    It returns None for a model that has none. A start without a chat does without jinja2.
+
+    Raises:
+        ValueError: here, where a file cannot be read; at the call, where a template is wrong.
+    """
+    folder = Path(folder)
+    sources, texts = template_sources(folder), special_token_texts(folder)
+
+    @functools.cache
+    def compiled() -> ChatTemplate | None:
+        from nanocupy.text.chat_template import ChatTemplate
+
+        try:
+            return ChatTemplate(sources, texts) if sources else None
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
+
+    return compiled
+
+
+def _parse(value: Any) -> dict[str, str]:
     """The templates in a field: a string, a list of {"name", "template"}, or an object."""
     if value is None:
         return {}
     if isinstance(value, str):
         return {DEFAULT: value}
-    said = value
-    if isinstance(said, list) and all(isinstance(entry, dict) for entry in said):
-        said = {entry.get("name"): entry.get("template") for entry in said}
-    if not isinstance(said, dict) or not all(isinstance(t, str) for kv in said.items() for t in kv):
+    found = value
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        found = {entry.get("name"): entry.get("template") for entry in value}
+    if not isinstance(found, dict) or any(type(t) is not str for kv in found.items() for t in kv):
         raise ValueError(
             "a model's chat_template must be text, an object of names and texts, or a list of "
             f'{{"name": ..., "template": ...}}: got {value!r:.200}'
         )
-    return said
+    return found

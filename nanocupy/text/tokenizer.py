@@ -33,11 +33,11 @@ class Span(NamedTuple):
 
 
 class TooLongError(ValueError):
-    """A text of more tokens than asked for: of `num_tokens`, or at `least` of so many."""
+    """A text has more than `limit` tokens: `num_tokens`, or with `least` at least so many."""
 
     def __init__(self, num_tokens: int, limit: int, least: bool) -> None:
-        said = f"{'at least ' if least else ''}{num_tokens}"
-        super().__init__(f"the text has {said} tokens, at most {limit} fit")
+        count = f"{'at least ' if least else ''}{num_tokens}"
+        super().__init__(f"the text has {count} tokens, at most {limit} fit")
         self.num_tokens, self.limit, self.least = num_tokens, limit, least
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -45,10 +45,10 @@ class TooLongError(ValueError):
 
 
 class Tokenizer:
-    """The tokenizer.json of a model folder, with the tokens that other files name (`added_tokens`).
+    """The tokenizer.json of a model folder, with tokens named in other files (`added_tokens`).
 
-    **Added tokens** are the vocabulary's markup: `<|im_start|>`, `<think>`. Those marked special
-    do not show in decoded text. Every error is a ValueError that concerns one call alone.
+    Added tokens are the vocabulary's markup: `<|im_start|>`, `<think>`. Special ones are left out
+    of decoded text. Every error is a ValueError, and the tokenizer can still be used.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -68,12 +68,12 @@ class Tokenizer:
 
     @cached_property
     def special_texts(self) -> dict[int, str]:
-        """The text of each special token, which decoded text does not show."""
+        """The text of each special token; decoded text leaves them out."""
         return {i: self.added[i] for i in sorted(self.special_ids) if i in self.added}
 
     @cached_property
     def own_markup(self) -> re.Pattern[str]:
-        """Matches markup that is not special, such as `<think>`, the longest first."""
+        """A pattern of markup that is not special, such as `<think>`; the longest match first."""
         own = {text for i, text in self.added.items() if i not in self.special_ids}
         return re.compile("|".join(map(re.escape, sorted(own, key=len, reverse=True))) or r"(?!)")
 
@@ -84,19 +84,19 @@ class Tokenizer:
 
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """Every token that a file of the model calls the end of an answer, by id or by name."""
+        """Every token that a file of the model names as the end of an answer, by id or by text."""
         named = (self.id_of(text) for text in end_texts(self.folder))
         return tuple(dict.fromkeys([*end_ids(self.folder), *(i for i in named if i is not None)]))
 
     def encode(self, text: str, add_special: bool = True, limit: int | None = None) -> list[int]:
-        """The ids of `text`, where added tokens are recognised.
+        """The ids of `text`, with added tokens recognised.
 
-        `add_special` puts what the model's tokenizer puts around a sequence (BOS, for some).
-        With a `limit` no more is done than it takes to know that there are more tokens than that.
+        Args:
+            add_special: put special tokens around it, as the model's tokenizer does (BOS, often).
+            limit: raise TooLongError if there are more tokens, as soon as that is known.
 
         Raises:
-            TooLongError: there are.
-            ValueError: `text` is no text (half surrogate pairs are not), or cannot be encoded.
+            ValueError: `text` has half a surrogate pair, or cannot be encoded.
         """
         if len(_checked(text)) <= _SHORT:
             ids: list[int] = _encode(self._tokenizer, text, add_special).ids
@@ -107,7 +107,7 @@ class Tokenizer:
         return [*before, *self._ids(self._tokenizer, text, limit, wrapped), *after]
 
     def encode_plain(self, text: str, limit: int | None = None) -> list[int]:
-        """The ids of `text` as nothing but text: what looks like an added token is spelled out."""
+        """The ids of `text` as plain text: what looks like an added token is encoded as letters."""
         ids = self.encode(text, add_special=False, limit=limit)
         if self.added.keys().isdisjoint(ids):
             return ids
@@ -131,13 +131,13 @@ class Tokenizer:
         return ids
 
     def _lost(self, ids: Sequence[int], text: str) -> bool:
-        """Whether something of a text has no token among `ids`; known where tokens are bytes."""
+        """Whether part of a text has no token in `ids`. Found only if tokens are bytes."""
         if not self.byte_level or self._tokenizer.normalizer is not None:
             return False
         return self.decode(ids, skip_special=False).lstrip(" ") != text.lstrip(" ")
 
     def encode_spans(self, text: str, limit: int | None = None) -> list[Span]:
-        """The ids of `text`, nothing put around, each with the characters it stands for."""
+        """The ids of `text`, without special tokens around it, each with its characters."""
         spans: list[Span] = []
         for start, found in self._pieces(self._tokenizer, text, limit, offsets=True):
             ends = zip(found.ids, found.offsets, strict=True)
@@ -145,19 +145,15 @@ class Tokenizer:
             spans += _with_space(new, start) if start and text[start - 1] == " " else new
         return spans
 
-    def at_least(self, text: str) -> int:
-        """No fewer tokens than this are in `text`; known at once, however long it is."""
-        return self._bound(_checked(text))
-
     def _ids(self, tokenizer: Any, text: str, limit: int | None, count: int = 0) -> list[int]:
-        """The ids of all pieces, of which `count` have been counted already."""
+        """The ids of all chunks; `count` tokens are counted already."""
         found = self._pieces(tokenizer, text, limit, count, offsets=False)
         return [i for _, piece in found for i in piece.ids]
 
     def _pieces(
         self, tokenizer: Any, text: str, limit: int | None, count: int = 0, *, offsets: bool
     ) -> Iterator[tuple[int, Any]]:
-        """The Encodings of a text's pieces, and where they begin. Other threads run meanwhile."""
+        """Yield (start, Encoding) for the chunks of a text. Other threads can run meanwhile."""
         if len(_checked(text)) <= _SHORT:
             found = _encode(tokenizer, text, False)
             _check_count(count + len(found), limit)
@@ -173,7 +169,7 @@ class Tokenizer:
             _check_count(count, limit, least=True)
             yield start, found
         if len(text) > _LARGE:
-            _give_back()
+            _trim_memory()
 
     @cached_property
     def _bound(self) -> LowerBound:
@@ -181,7 +177,7 @@ class Tokenizer:
 
     @cached_property
     def _around(self) -> tuple[list[int], list[int]]:
-        """What is put before and behind a sequence."""
+        """The special tokens put before and after a sequence."""
         alone, inside = (_encode(self._tokenizer, "a", around).ids for around in (False, True))
         for start in range(len(inside) - len(alone) + 1):
             if inside[start : start + len(alone)] == alone:
@@ -189,14 +185,14 @@ class Tokenizer:
         raise ValueError(f"{self.folder}: its post-processor changes what it is put around")
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """The text of `ids`. Ids without a token have no text; half characters become U+FFFD."""
+        """The text of `ids`. Ids without a token are skipped; half characters become U+FFFD."""
         if any(not 0 <= i <= MAX_ID for i in ids):
             raise ValueError(f"token ids are from 0 to {MAX_ID}, got {[i for i in ids if i < 0]}")
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token by its name in the vocabulary."""
+        """The id of a token by its name in the vocabulary, or None."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
@@ -216,12 +212,12 @@ class Tokenizer:
         return name.replace("▁", " ").encode()
 
     def token_text(self, token_id: int) -> str:
-        """A token alone as text, for showing; half characters become U+FFFD."""
+        """The text of one token, for display; half characters become U+FFFD."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
 
     @cached_property
     def byte_level(self) -> bool:
-        """Whether tokens are bytes written as letters, so that text is their bytes joined."""
+        """Whether tokens are sequences of bytes, written as letters."""
         from tokenizers.decoders import ByteLevel
 
         return isinstance(self._tokenizer.decoder, ByteLevel)
@@ -238,7 +234,7 @@ def _checked(text: str) -> str:
 
 
 def _with_space(spans: list[Span], start: int) -> list[Span]:
-    """Spans of a piece that begins behind a space, for which its first token stands, too."""
+    """Spans of a chunk that begins after a space which belongs to its first token."""
     if not spans:
         return spans
     first, *others = spans
@@ -252,14 +248,14 @@ def _check_count(count: int, limit: int | None, *, least: bool = False) -> None:
 
 
 def _encode(tokenizer: Any, text: str, add_special: bool) -> Any:
-    """The Encoding of a short text: no other thread runs meanwhile."""
+    """The Encoding of a short text. Holds the GIL."""
     with _explained(_checked(text)):
         return tokenizer.encode(text, add_special_tokens=add_special)
 
 
 @contextmanager
 def _explained(text: str) -> Iterator[None]:
-    """Half surrogates are a TypeError here, the rest plain Exceptions."""
+    """Turn tokenizers' errors into ValueErrors."""
     try:
         yield
     except Exception as error:
@@ -288,13 +284,13 @@ def _load(path: Path) -> Any:
             )
     tokenizer.no_truncation()  # both are for training
     tokenizer.no_padding()
-    _give_back()
+    _trim_memory()
     return tokenizer
 
 
-def _give_back() -> None:
-    """Let the system have the memory that reading left behind, where the C library can: more than
-    half of what a vocabulary of 262,144 took."""
+def _trim_memory() -> None:
+    """Return freed memory to the system, if the C library can: after reading a vocabulary of
+    262,144 it is more than half."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
         if trim is not None:
@@ -302,7 +298,7 @@ def _give_back() -> None:
 
 
 def _letters() -> dict[str, int]:
-    """GPT-2's visible letter for each byte, the other way round."""
+    """The byte of each of GPT-2's visible letters."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]
     letters = {chr(byte): byte for byte in visible}

@@ -22,7 +22,7 @@ from nanocupy.checkpoint.gguf.file import KINDS as KINDS_BY_NUMBER
 from nanocupy.checkpoint.gguf.model import unpermute
 from nanocupy.kernels import linear
 from nanocupy.kernels.linear import affine
-from nanocupy.text import ChatTemplate
+from nanocupy.text import load_chat_template
 
 
 def matrix(folder: Path, module: str) -> NDArray[np.float32]:
@@ -269,7 +269,7 @@ def test_named_chat_templates_go_into_the_folder(tmp_path: Path) -> None:
     assert (folder / "chat_template.jinja").read_text() == tiny.TEMPLATE
     assert (folder / "additional_chat_templates" / "tool_use.jinja").read_text() == source
     message = [{"role": "user", "content": "Hi"}]
-    assert ChatTemplate(folder).render(message, tools=[{"name": "x"}]) == '[{"name": "x"}]'
+    assert load_chat_template(folder).render(message, tools=[{"name": "x"}]) == '[{"name": "x"}]'
     tiny.write_gguf(tmp_path / "odd.gguf", extra=[("tokenizer.chat_template.../x", source)])
     with pytest.raises(ValueError, match="no name for a chat template"):
         convert_gguf(tmp_path / "odd.gguf", tmp_path / "odd")

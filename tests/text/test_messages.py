@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nanocupy.text import ChatTemplate, Tokenizer
+from nanocupy.text import ChatTemplate, Tokenizer, load_chat_template
 from text import tiny_tokenizers as tiny
 
 TEXT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -27,7 +27,7 @@ CALLS_JOINED = CALLS.replace(
 
 
 def render(source: str, *messages: dict[str, Any], **kwargs: Any) -> str:
-    return ChatTemplate.from_source(source, {}).render(list(messages), **kwargs)
+    return ChatTemplate(source, {}).render(list(messages), **kwargs)
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Shown:
 
 
 def test_messages_may_be_objects() -> None:
-    chat = ChatTemplate.from_source(TEXT, {})
+    chat = ChatTemplate(TEXT, {})
     want = chat.render([user("hi")])
     assert chat.render([Dumped()]) == want == chat.render([Shown("user", "hi")])  # type: ignore[list-item]
 
@@ -178,7 +178,7 @@ def test_what_can_not_be_left_open() -> None:
 
 def test_token_ids_of_a_message_left_open(tmp_path: Any) -> None:
     folder = tiny.save(tiny.byte_level(), tmp_path, TEXT)
-    tokenizer, chat = Tokenizer(folder), ChatTemplate(folder)
+    tokenizer, chat = Tokenizer(folder), load_chat_template(folder)
     last = {"role": "assistant", "content": "<think>Once<|im_end|>"}
     text, ids = chat.apply(tokenizer, [last], continue_final_message=True)
     assert tokenizer.decode(ids, skip_special=False) == text

@@ -43,7 +43,7 @@ every_form = pytest.mark.parametrize("form", [as_list, as_object, as_files, as_o
 
 def chat_of(form: Form, folder: Path, *names: str) -> ChatTemplate:
     form(folder, {name: f"{name}: {{{{ messages[0].content }}}}" for name in names})
-    return ChatTemplate(folder)
+    return load_chat_template(folder)
 
 
 def name_used(chat: ChatTemplate, **kwargs: Any) -> str:
@@ -110,17 +110,17 @@ def test_a_string_is_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize("said", [None, [], {}])
 def test_a_field_that_says_nothing_is_no_template(said: Any, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": said}))
-    assert load_chat_template(tmp_path) is None
+    assert load_chat_template(tmp_path)() is None
 
 
 @pytest.mark.parametrize("said", [7, True, ["x"], [{"name": "default"}], {"default": None}])
 def test_a_field_that_is_no_template_is_refused(said: Any, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": said}))
     with pytest.raises(ValueError, match="chat_template must be text, an object of names"):
-        load_chat_template(tmp_path)
+        load_chat_template(tmp_path)()
 
 
 def test_each_of_several_has_to_compile(tmp_path: Path) -> None:
     as_list(tmp_path, {"default": "fine", "tool_use": "{% for"})
     with pytest.raises(ValueError, match="does not compile"):
-        ChatTemplate(tmp_path)
+        load_chat_template(tmp_path)
