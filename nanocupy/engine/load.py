@@ -107,7 +107,7 @@ def load_here(
         check: what this rank wants to be sure of before.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
-    from nanocupy.text import Tokenizer, load_chat_template
+    from nanocupy.text import Tokenizer, read_chat_template
 
     with ProgressBars(options.progress) as bars:
         group.all_or_none(check)
@@ -116,7 +116,7 @@ def load_here(
             _same_model(folder, group)
         parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
         tokenizer, template, generation_config = group.all_or_none(
-            lambda: (Tokenizer(folder), load_chat_template(folder), load_generation_config(folder))
+            lambda: (Tokenizer(folder), read_chat_template(folder), load_generation_config(folder))
         )
         runner = make_runner(parts, options, group)
 
