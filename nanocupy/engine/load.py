@@ -144,7 +144,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
     from nanocupy.checkpoint import Checkpoint
 
     file = options.model_file
-    with Checkpoint(folder, foreign=file is not None) as checkpoint:
+    with Checkpoint(folder, custom_model=file is not None) as checkpoint:
         config, made = checkpoint.config, None
         if config.quantization and config.quantization.floats:
             note(
