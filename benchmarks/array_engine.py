@@ -2,8 +2,9 @@
 
     python benchmarks/array_engine.py
 
-Figures beside what they are held to: sides take turns, every figure is a median of `ROUNDS`, every
-ratio the median of ratios of neighbours. MLX takes part if it is installed (`mlx[cpu]`).
+Each figure stands beside its limit or its peer. The sides take turns. A figure is the median of
+`ROUNDS` rounds, and a ratio is the median over neighbouring pairs. MLX takes part if it is
+installed (`mlx[cpu]`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TINY = 64  # elements of a tiny kernel
 
 
 def in_turns(sides: dict[str, Callable[[], Any]], repeat: int = 1) -> dict[str, list[float]]:
-    """Seconds of each side, of every round; one round before the first does not count."""
+    """Return the seconds of each side in every round. One warm-up round is not counted."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(ROUNDS + 1):
         for name, run in sides.items():
@@ -48,7 +49,7 @@ def show(title: str, times: dict[str, list[float]], base: str, unit: float, name
 
 
 def plain(m: Any) -> Callable[[Any], Any]:
-    """Ten elementwise operations that processors have instructions for."""
+    """Compute ten elementwise operations that processors have instructions for."""
 
     def function(x: Any) -> Any:
         y = m.minimum(x * 0.5 + 1.0, 2.0) - x
@@ -58,7 +59,7 @@ def plain(m: Any) -> Callable[[Any], Any]:
 
 
 def curved(m: Any) -> Callable[[Any], Any]:
-    """Ten with an exponential and a hyperbolic tangent among them."""
+    """Compute ten operations, an exponential and a hyperbolic tangent among them."""
 
     def function(x: Any) -> Any:
         y = m.exp(m.minimum(x * 0.5 + 1.0, 2.0)) - x
@@ -68,7 +69,7 @@ def curved(m: Any) -> Callable[[Any], Any]:
 
 
 def fused() -> None:
-    """Ten operations against one pass: a negation of the same numbers by the same threads."""
+    """Compare ten operations with one pass: a negation of the same numbers by the same threads."""
     host = np.random.default_rng(0).standard_normal(ELEMENTS).astype(np.float32)
     x, out = mx.array(host), np.empty_like(host)
     once = mx.compile(lambda x: -x)
@@ -89,7 +90,7 @@ def fused() -> None:
 
 
 def peer() -> Any:
-    """mlx.core on the CPU, or None."""
+    """Return mlx.core on the CPU, or None where it is not installed."""
     if importlib.util.find_spec("mlx") is None:
         return None
     import mlx.core as mlx
@@ -99,7 +100,7 @@ def peer() -> Any:
 
 
 def small() -> None:
-    """Recording and evaluating one addition of 16 numbers."""
+    """Time recording and evaluating one addition of 16 numbers."""
     a, b = mx.array(np.ones((4, 4), np.float32)), mx.array(np.ones((4, 4), np.float32))
     f = mx.compile(lambda a, b: a + b)
     sides = {"nanocupy": lambda: mx.eval(a + b), "nanocupy, compiled": lambda: mx.eval(f(a, b))}
@@ -115,7 +116,7 @@ def small() -> None:
 
 
 def replay() -> None:
-    """A captured program of many tiny kernels, per kernel."""
+    """Time a captured program of many tiny kernels, per kernel."""
     for threads in sorted({1, CpuDevice().threads}):
         device = CpuDevice(threads)
         device.steady = True  # all of them, whoever else wants a core

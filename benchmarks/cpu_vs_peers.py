@@ -3,10 +3,10 @@
     python benchmarks/cpu_vs_peers.py --format 4bit --models MODELS \\
         --llama PYTHON --openvino PYTHON
 
-One process a side lives through the whole run; all are asked in turns, so that the machine's drift
-hits all alike. Every figure is a median, every ratio the median of ratios of neighbours. With
---busy another process spins on one core all the while. README.md says how to install the peers and
-how to make the models, plot.py draws what --sweep --json prints.
+Each side is one process, which lives through the whole run. The sides run in turns, so that a drift
+of the machine affects all of them. A figure is a median, and a ratio is the median over
+neighbouring pairs. With --busy another process spins on one core all the while. README.md says how
+to install the peers and how to make the models. plot.py draws the output of --sweep --json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMATS = {"bf16": "BF16", "8bit": "Q8_0", "4bit": "Q4_0"}
 
 
 class Peer(NamedTuple):
-    """Another engine. model: where in the models' folder its model lies, FORMAT to be filled in."""
+    """Another engine. `model` is the path of its model in the models' folder, with FORMAT in it."""
 
     name: str
     program: str
@@ -54,13 +54,13 @@ SWEEP: dict[str, Job] = {
 
 
 def model_of(peer: Peer, args: argparse.Namespace) -> str:
-    """The model that a peer reads; OpenVINO reads no bf16."""
+    """Return the model that a peer reads. OpenVINO reads no bf16."""
     end = "F16" if peer.name == "OpenVINO" and args.format == "bf16" else FORMATS[args.format]
     return f"{args.models}/{peer.model.replace('FORMAT', end)}"
 
 
 def commands(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Side -> Python, program, model, threads and more; ours is the first."""
+    """Return Python, program, model and threads of each side. Ours is the first."""
     threads, folder = str(args.threads), f"{args.models}/{FORMATS[args.format]}"
     ours = [sys.executable, str(PEERS / "ours.py"), folder]
     wanted = {"nanocupy": [*ours, threads]}
@@ -76,7 +76,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def sides(args: argparse.Namespace) -> dict[str, Side]:
-    """The processes that were asked for; each says how it was built."""
+    """Start the processes of the sides. Each prints how it was built."""
     started = {}
     for name, command in commands(args).items():
         started[name] = Side(command, args.threads)
@@ -85,7 +85,7 @@ def sides(args: argparse.Namespace) -> dict[str, Side]:
 
 
 def limits(threads: int) -> dict[str, float]:
-    """GB/s of a streaming read, GFLOP/s or GOP/s of arithmetic, now, by as many threads."""
+    """Measure a streaming read (GB/s) and arithmetic (GFLOP/s, GOP/s) by as many threads."""
     from nanocupy.device.cpu import limits
     from nanocupy.device.cpu.device import CpuDevice
 
@@ -98,7 +98,7 @@ def limits(threads: int) -> dict[str, float]:
 
 
 def report(found: Found) -> dict[str, Any]:
-    """Medians, and the quartiles of ours over each other side."""
+    """Return medians, and the quartiles of our rate over that of each other side."""
     out: dict[str, Any] = {}
     for job, rates in found.items():
         ours, *others = rates
@@ -110,7 +110,7 @@ def report(found: Found) -> dict[str, Any]:
 
 
 def text(about: dict[str, Any]) -> str:
-    """The report as a table."""
+    """Format the report as a table."""
     lines = []
     for job, row in about.items():
         cells = [f"{job:<20}"]
@@ -125,7 +125,7 @@ def text(about: dict[str, Any]) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What says which sides there are."""
+    """Add the options that choose the sides."""
     parser.add_argument("--models", required=True, help="folder that models.py filled")
     parser.add_argument("--format", choices=FORMATS, default="4bit")
     for option, peer in PEERS_OF.items():
@@ -138,7 +138,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace, jobs: dict[str, Job]) -> dict[str, Any]:
-    """The report on these jobs, and the limits."""
+    """Measure the jobs and the limits, and return the report."""
     with busy_neighbour() if args.busy else contextlib.nullcontext():
         found = in_turns(sides(args), jobs, args.repeats)
     about = {"format": args.format, "threads": args.threads, "busy": args.busy}

@@ -1,12 +1,12 @@
-"""The CUDA device on a GPU: is it right, how fast is each kernel, how fast is the engine.
+"""The CUDA device on a GPU: correctness, the speed of each kernel, the speed of the engine.
 
     python benchmarks/gpu.py                             everything, with the default model
     python benchmarks/gpu.py --model DIR --json > gpu.json
     python benchmarks/gpu.py --only kernels --dtype float16
-    python benchmarks/gpu.py --device emulated --tiny    does this script run? (no GPU; no figures)
+    python benchmarks/gpu.py --device emulated --tiny    checks this script; no GPU, no figures
 
-right     prompts' logprobs beside those of the CPU device in float32, for every dtype; captured and
-          eager give the same tokens
+right     logprobs of prompts beside those of the CPU device in float32, for every dtype; captured
+          and eager steps give the same tokens
 kernels   each kernel of a step beside its floor: the bytes it must move over the GPU's measured
           bandwidth, or its operations over cuBLAS's rate on a large product, whichever is more
 engine    prefill, decode and batch: tokens per second, and decode's share of the bandwidth
@@ -53,7 +53,7 @@ def llm(args: argparse.Namespace, **options: Any) -> LLM:
 
 
 def right(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """How far each dtype's logprobs are from the CPU's in float32."""
+    """Return how far the logprobs of each dtype are from the CPU's in float32."""
     texts = [TEXTS[0][:16]] if args.tiny else list(TEXTS)
     model = llm(args, device="cpu", dtype="exact")
     want = logprobs(model, texts)
@@ -82,7 +82,7 @@ def right(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 class Logprobs(NamedTuple):
-    """Of each token of some texts: its own logprob, and the most probable token in its place."""
+    """The logprob of each token of some texts, and the most probable token in its place."""
 
     given: np.ndarray
     best: np.ndarray
@@ -112,14 +112,14 @@ def tokens(model: LLM, args: argparse.Namespace) -> list[list[int]]:
 
 
 class Floor(NamedTuple):
-    """The least a launch can do: bytes moved, operations."""
+    """The least work of a launch: bytes moved and operations."""
 
     nbytes: int
     operations: int = 0
 
 
 def floor(launch: Launch, rows: int, samples: int, context: int) -> Floor:
-    """Of one launch, in a step of `rows` rows of which each attends to `context` tokens."""
+    """Return the floor of a launch in a step whose `rows` rows attend to `context` tokens each."""
     args, name = launch.args, launch.kernel.name
     numbers = [int(a) for a in args if isinstance(a, (np.integer, int))]
     if launch.kernel is GEMM:
@@ -155,7 +155,7 @@ def floor(launch: Launch, rows: int, samples: int, context: int) -> Floor:
 
 
 def kernels(args: argparse.Namespace) -> dict[str, Any]:
-    """Every kernel of a few steps, beside its floor."""
+    """Time every kernel of a few steps beside its floor."""
     model = llm(args, device=args.device, dtype=args.dtype)
     runner: Any = model.engine.runner
     device = runner.device
@@ -178,7 +178,7 @@ def kernels(args: argparse.Namespace) -> dict[str, Any]:
 def step_kernels(
     runner: Any, rows: int, context: int, bandwidth: float, peak: float
 ) -> dict[str, Any]:
-    """A step of `rows` sequences that are `context` long; of one prompt where those are equal."""
+    """Time a step of `rows` sequences of `context` tokens, or of one prompt if those are equal."""
     prompt = rows == context
     sizes = fill(runner, rows, context, prompt)
     launches = runner.program.launches(sizes)
@@ -210,14 +210,14 @@ def step_kernels(
 
 
 def key(launch: Launch) -> Any:
-    """What tells two launches of different work apart."""
+    """Return what distinguishes launches of different work."""
     numbers = tuple(a for a in launch.args if not hasattr(a, "nbytes") or isinstance(a, np.generic))
     expression = getattr(launch.kernel, "expression", launch.kernel.name)
     return expression, launch.grid, tuple(map(float, numbers))
 
 
 def fill(runner: Any, rows: int, context: int, prompt: bool) -> Any:
-    """Write such a step into the runner's buffers; the sizes of the bucket that holds it."""
+    """Write such a step into the runner's buffers and return the sizes of its bucket."""
     blocks = -(-context // runner.block_size)
     free = runner.num_blocks - 1
     batch = []
@@ -236,7 +236,7 @@ def fill(runner: Any, rows: int, context: int, prompt: bool) -> Any:
 
 
 def gemm_gflops(device: Any, dtype: Any, side: int) -> float:
-    """GFLOP/s of cuBLAS on side x side matrices, f32 sums."""
+    """Measure the GFLOP/s of cuBLAS on matrices of (side, side), with f32 sums."""
     x, weight = (device.empty((side, side), dtype) for _ in range(2))
     out = device.empty((side, side), np.float32)
     graph = device.eager([Launch(GEMM, (out, x, weight, side, side, side, side, False))])
@@ -247,7 +247,7 @@ def gemm_gflops(device: Any, dtype: Any, side: int) -> float:
 
 
 def engine(args: argparse.Namespace) -> dict[str, Any]:
-    """Tokens per second: prefill and decode of one stream, a batch of 32."""
+    """Measure tokens per second: prefill and decode of one stream, and a batch of 32."""
     model = llm(args, device=args.device, dtype=args.dtype)
     bench = Bench(model)
     bench.warm_up()
@@ -274,7 +274,7 @@ def engine(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(args: argparse.Namespace) -> dict[str, Any]:
-    """nano-vLLM's bench.py: 256 requests of 100 to 1024 tokens in and out, temperature 0.6."""
+    """Run nano-vLLM's bench.py: 256 requests of 100 to 1024 tokens in and out, temperature 0.6."""
     requests = nano_vllm_load(args.scale)
     model = llm(args, device=args.device, dtype=args.dtype)
     bench = Bench(model)
@@ -292,7 +292,7 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def text(report: dict[str, Any]) -> Iterator[str]:
-    """The report as lines."""
+    """Format the report as lines."""
     for row in report.get("right", []):
         yield "  ".join(f"{name} {value}" for name, value in row.items())
     if found := report.get("kernels"):

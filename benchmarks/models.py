@@ -1,9 +1,9 @@
-"""The same small model in every format that is compared, out of one GGUF file.
+"""Make the same small model in every format that is compared, out of one GGUF file.
 
     python benchmarks/models.py smollm2.gguf MODELS
 
-Writes smollm2-{BF16,F16,Q8_0,Q4_0}.gguf, and beside each the folder that nanocupy reads. What was
-in 4 bits stays as good as 4 bits: the files are for speed, not for judging formats.
+Writes smollm2-{BF16,F16,Q8_0,Q4_0}.gguf, and beside each the folder that nanocupy reads. Weights
+that were in 4 bits do not get better: the files are for speed, not for judging formats.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE_TYPES = {"BF16": 32, "F16": 1, "Q8_0": 7, "Q4_0": 2}  # llama.cpp's numbers
 
 
 def copy(source: Path, target: Path, kind: str) -> None:
-    """Write the model at `source` with its matrices as `kind`; 4 bits leave the embedding 8."""
+    """Write the model at `source` with matrices of type `kind`. With 4 bits the embedding has 8."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     for field in reader.fields.values():

@@ -1,4 +1,4 @@
-"""A busy process beside the ones that are measured: it spins on one core and does nothing else."""
+"""A busy process beside the measured ones: it spins on one core and does nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPIN = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True
 
 @contextlib.contextmanager
 def busy_neighbour() -> Iterator[None]:
-    """While inside, a process of ordinary priority wants all of the last core."""
+    """Run a process of ordinary priority that wants all of the last core meanwhile."""
     core = max(os.sched_getaffinity(0))
     process = subprocess.Popen([sys.executable, "-c", _SPIN, str(core)])
     try:

@@ -1,9 +1,9 @@
-"""Draws what `cpu_vs_peers.py --sweep --json` printed: tokens/s against batch and against context.
+"""Draw the output of `cpu_vs_peers.py --sweep --json`: tokens/s against batch and against context.
 
     python benchmarks/cpu_vs_peers.py --models MODELS --sweep --json ... > sweep.json
     python benchmarks/plot.py sweep.json docs/figures
 
-Needs matplotlib, which may lie in an environment of its own. Writes batch.svg and context.svg.
+Needs matplotlib, which may be in an environment of its own. Writes batch.svg and context.svg.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ STYLES = {
     "llama.cpp": ("#d55e00", "^"), "OpenVINO": ("#009e73", "D"), "transformers": ("#cc79a7", "v"),
     "MLX": ("#e69f00", "P"), "vLLM": ("#000000", "X"),
 }  # fmt: skip
-"""Side -> colour and mark; Okabe and Ito's colours, which the colour-blind can tell apart."""
+"""The colour and mark of each side, in Okabe and Ito's colours for the colour-blind."""
 PLOTS = {
     "batch": ("batch of ", "sequences at once", "answers, tokens/s"),
     "context": ("decode after ", "tokens of context", "one sequence, tokens/s"),
 }
-"""File -> what its jobs begin with, and the two axes."""
+"""For each file, the prefix of its jobs and the titles of the two axes."""
 GAP = 0.055  # least distance of two labels, as a share of the height
 Lines = dict[str, list[tuple[int, float]]]
 
 
 def lines(jobs: dict[str, Any], prefix: str) -> Lines:
-    """Side -> (size, tokens per second) of the jobs that begin so, by size."""
+    """Return (size, tokens per second) of each side for the jobs with a prefix, ordered by size."""
     found: Lines = {}
     sized = {int(name.removeprefix(prefix)): job for name, job in jobs.items() if prefix in name}
     for size, job in sorted(sized.items()):
@@ -42,7 +42,7 @@ def lines(jobs: dict[str, Any], prefix: str) -> Lines:
 
 
 def draw(found: Lines, title: str, across: str, up: str, path: Path) -> None:
-    """One plot; both axes are logarithmic, and each line is named at its right end."""
+    """Draw one plot. Both axes are logarithmic. Each line is named at its right end."""
     figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for side, points in found.items():
         colour, mark = STYLES[side]
@@ -62,7 +62,7 @@ def draw(found: Lines, title: str, across: str, up: str, path: Path) -> None:
 
 
 def label(axes: Any, found: Lines) -> None:
-    """Name the lines at their ends, from below, each at least GAP above the one before."""
+    """Name the lines at their ends, from below, with at least GAP between two names."""
     below = -GAP
     to_axes = axes.transData + axes.transAxes.inverted()
     for side, points in sorted(found.items(), key=lambda item: item[1][-1][1]):

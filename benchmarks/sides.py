@@ -1,4 +1,4 @@
-"""Processes that measure the same, asked in turns, so that the machine's drift hits all alike."""
+"""Processes that measure the same jobs in turns, so that the machine's drift affects all."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ JOBS: dict[str, Job] = {
 }
 
 Found = dict[str, dict[str, list[float]]]
-"""Job -> side -> tokens per second, in the order in which they were measured."""
+"""For each job and side, tokens per second in the order of measurement."""
 
 
 class Side:
-    """A process that says "ready", then answers jobs, a line each, with tokens per second.
+    """A process that prints "ready", then answers jobs, one line each, with tokens per second.
 
     An empty line ends it: mpirun does not pass on the end of a file.
 
     Args:
-        threads: what it is told by the environment, for libraries that take it from there.
+        threads: the number in its environment, for libraries that read it there.
 
     Attributes:
-        about: what it said of itself.
+        about: its description of itself.
     """
 
     def __init__(self, command: Sequence[str], threads: int | None = None) -> None:
@@ -58,9 +58,9 @@ class Side:
 
 
 def in_turns(sides: Mapping[str, Side], jobs: Mapping[str, Job], repeats: int) -> Found:
-    """Rates of every side at every job, one after the other; ends the sides.
+    """Return the rates of every side at every job, and end the sides.
 
-    Every other turn goes backwards: who comes first after a pause is a little slower.
+    Every other turn goes backwards, because the first side after a pause is a little slower.
     """
     found: Found = {name: {side: [] for side in sides} for name in jobs}
     for turn in range(repeats):
@@ -74,5 +74,5 @@ def in_turns(sides: Mapping[str, Side], jobs: Mapping[str, Job], repeats: int) -
 
 
 def ratios(ours: list[float], theirs: list[float]) -> list[float]:
-    """Quartiles of the ratios of what was measured side by side."""
+    """Return the quartiles of the ratios of neighbouring measurements."""
     return statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)

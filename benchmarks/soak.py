@@ -2,15 +2,16 @@
 
     python benchmarks/soak.py --minutes 30
 
-Half of the time many callers share an AsyncLLM, the other half threads share an LLM. They ask in
-texts, token ids and conversations, with prefixes in common, with every parameter, too long, for
-too much; they read to the end, slowly, or break off, are cancelled, aborted or forgotten. The load
-comes in rounds: after each the engine must hold nothing, and memory must not have grown since the
-first ones. What was answered is kept in a file. Then one request at a time, without prefix cache,
-captured graph, guesses and a second thread, must give the same: tokens, text, logprobs, ends.
+Half of the time many callers share an AsyncLLM, the other half threads share an LLM. Requests are
+texts, token ids and conversations, with common prefixes and with every parameter; some are too long
+or ask for too much. Callers read to the end, read slowly, break off, are cancelled, aborted or
+forgotten. The load comes in rounds. After each round the engine must hold nothing, and memory must
+not have grown since the first rounds. Answers are kept in a file. Then each request runs again
+alone, without prefix cache, captured graph, speculation or a second thread. It must give the same
+tokens, text, logprobs and ends.
 
-Fails (exit code 1) on one changed bit, on an error, on what is held, and on growth. For CPUs: on a
-GPU roundings go with the size of a step.
+Fails (exit code 1) on one changed bit, on an error, on held memory, and on growth. For CPUs only:
+on a GPU roundings depend on the size of a step.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ WARM = 2  # rounds before memory is compared: caches fill
 
 @dataclass
 class Sizes:
-    """What requests of a model may be made of."""
+    """Limits of the requests to a model."""
 
     vocab: int
     longest: int  # tokens of prompt and answer
@@ -64,7 +65,7 @@ def words(rng: random.Random, count: int) -> str:
 
 
 def prompt(rng: random.Random, sizes: Sizes) -> Any:
-    """A text, token ids, or a conversation; some of them start alike."""
+    """Draw a text, token ids, or a conversation. Some have a common prefix."""
     kind, few = rng.random(), max(1, sizes.longest // 16)
     if kind < 0.3:
         start = words(random.Random(rng.randrange(4)), 2 * few)
@@ -79,7 +80,7 @@ def prompt(rng: random.Random, sizes: Sizes) -> Any:
 
 
 def params(rng: random.Random, sizes: Sizes) -> dict[str, Any]:
-    """Any mixture of what may be asked for. With a seed always: it is asked again."""
+    """Draw sampling parameters. There is always a seed, because the request runs again."""
     asked: dict[str, Any] = {"max_tokens": rng.choice([0, 1, 2, 5, 16, 40, 100])}
     asked["seed"] = rng.getrandbits(40)
     asked["temperature"] = rng.choice([0, 0, 0.3, 0.8, 1.0, 1.5, 3.0])
@@ -111,7 +112,7 @@ def biases(rng: random.Random, vocab: int) -> dict[int, float]:
 
 
 def refused(rng: random.Random, sizes: Sizes) -> tuple[Any, dict[str, Any]]:
-    """What must be refused with a ValueError."""
+    """Draw a request that must be refused with a ValueError."""
     too_long = [1] * (sizes.longest + rng.randint(1, 5000))
     wrong: list[tuple[Any, dict[str, Any]]] = [
         (too_long, {}),
@@ -129,7 +130,7 @@ def refused(rng: random.Random, sizes: Sizes) -> tuple[Any, dict[str, Any]]:
 
 @dataclass
 class Record:
-    """Answers, on a file; what happened, counted; what was wrong, in words."""
+    """The answers in a file, counts of events, and a list of errors."""
 
     file: TextIO
     counts: Counter[str] = field(default_factory=Counter)
@@ -137,7 +138,7 @@ class Record:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, asked: Any, chosen: dict[str, Any], output: RequestOutput) -> None:
-        """An answer that came to its end, to be asked for again."""
+        """Keep a finished answer, whose request runs again later."""
         if output.error is not None:
             return self.fault(f"{asked!r:.200} {chosen}: {output.error}")
         with self.lock:
@@ -158,7 +159,7 @@ class Record:
 
     @contextmanager
     def expecting(self, asked: Any, *kinds: type[BaseException]) -> Iterator[None]:
-        """Whatever else is raised is wrong."""
+        """Count any exception that is not expected as an error."""
         try:
             yield
         except kinds as error:
@@ -168,7 +169,7 @@ class Record:
 
 
 def said(output: RequestOutput) -> Any:
-    """All of an answer that must be the same, as JSON has it."""
+    """Return the parts of an answer that must be the same, as JSON."""
     answers = [
         [a.token_ids, a.text, a.finish_reason, a.stop_reason, a.logprobs] for a in output.outputs
     ]
@@ -187,7 +188,7 @@ def with_token_keys(kept: dict[str, Any]) -> SamplingParams:
 
 
 class LoopCaller:
-    """Asks an AsyncLLM, one request after the other, each in a way of its own."""
+    """A caller of an AsyncLLM that sends one request after the other, each in another way."""
 
     def __init__(self, llm: AsyncLLM, sizes: Sizes, record: Record, rng: random.Random) -> None:
         self.llm, self.sizes, self.record, self.rng = llm, sizes, record, rng
@@ -212,7 +213,7 @@ class LoopCaller:
         self.record.keep(asked, chosen, await self.ask(asked, chosen))
 
     async def pieces(self, asked: Any, chosen: dict[str, Any]) -> None:
-        """Read to the end, sometimes slowly; the pieces join to the whole."""
+        """Read to the end, sometimes slowly. The pieces must join to the whole."""
         parts: dict[int, list[str]] = {}
         pause = self.rng.choice([0, 0, 0, 0.01])
         async for chunk in self.stream(asked, chosen):
@@ -249,7 +250,7 @@ class LoopCaller:
         self.record.keep(asked, chosen, output)
 
     async def forget(self, asked: Any, chosen: dict[str, Any]) -> None:
-        """Begin to read, and leave the rest to the garbage collector."""
+        """Begin to read, then leave the stream to the garbage collector."""
         stream = self.stream(asked, chosen)
         await anext(stream)
         self.record.count("forgotten")
@@ -266,7 +267,7 @@ def is_chat(asked: Any) -> bool:
 
 
 async def loop_round(llm: AsyncLLM, sizes: Sizes, record: Record, seed: int, end: float) -> None:
-    """Many callers until the end, and until nothing is held."""
+    """Run many callers until the end, and wait until nothing is held."""
     callers = [LoopCaller(llm, sizes, record, random.Random(f"{seed} {i}")) for i in range(CALLERS)]
     await asyncio.gather(*(caller.run(end) for caller in callers))
     del callers
@@ -280,7 +281,7 @@ async def loop_round(llm: AsyncLLM, sizes: Sizes, record: Record, seed: int, end
 
 
 class ThreadCaller:
-    """Asks an LLM, as other threads do."""
+    """A caller of an LLM on a thread of its own."""
 
     def __init__(self, llm: LLM, sizes: Sizes, record: Record, rng: random.Random) -> None:
         self.llm, self.sizes, self.record, self.rng = llm, sizes, record, rng
@@ -296,7 +297,7 @@ class ThreadCaller:
         return prompt(self.rng, self.sizes), params(self.rng, self.sizes)
 
     def whole(self) -> None:
-        """One request or a few, in one call."""
+        """Send one request or a few in one call."""
         made = [self.make() for _ in range(self.rng.choice([1, 1, 3]))]
         for chat, call in ((True, self.llm.chat), (False, self.llm.generate)):
             some = [one for one in made if is_chat(one[0]) == chat]
@@ -328,7 +329,7 @@ class ThreadCaller:
 
 
 def thread_round(llm: LLM, sizes: Sizes, record: Record, seed: int, end: float) -> None:
-    """Several threads until the end."""
+    """Run several threads until the end."""
     callers = [
         ThreadCaller(llm, sizes, record, random.Random(f"{seed} {i}")) for i in range(THREADS)
     ]
@@ -343,7 +344,7 @@ def thread_round(llm: LLM, sizes: Sizes, record: Record, seed: int, end: float) 
 
 
 def held(llm: LLM | AsyncLLM) -> str:
-    """What an engine without requests holds still; nothing, if all is well."""
+    """Return what an engine without requests still holds. It must be empty."""
     engine = llm.engine
     used = len(engine.pool.blocks) - 1 - engine.pool.num_available
     tickets = len(llm._driver.tickets)
@@ -354,7 +355,7 @@ def held(llm: LLM | AsyncLLM) -> str:
 
 
 def memory() -> float:
-    """MB of this process that are in memory now; where nobody tells, the most there ever were."""
+    """Return the resident MB of this process; the peak, where the system does not tell."""
     gc.collect()
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -364,7 +365,7 @@ def memory() -> float:
 
 
 def after_round(name: str, number: int, llm: LLM | AsyncLLM, record: Record) -> float:
-    """Note what is held and how much memory is in use."""
+    """Record what is held and how much memory is in use."""
     gc.collect()
     if left := held(llm):
         record.fault(f"after a round an engine without requests holds {left}")
@@ -375,7 +376,7 @@ def after_round(name: str, number: int, llm: LLM | AsyncLLM, record: Record) -> 
 
 
 def check_growth(name: str, used: list[float], most: float, record: Record) -> None:
-    """The last round must end with the memory of the first ones, or nearly."""
+    """Check that the last round ends with the memory of the first ones, or nearly."""
     grown = used[-1] - used[min(WARM, len(used)) - 1]
     if grown > most:
         record.fault(
@@ -384,7 +385,7 @@ def check_growth(name: str, used: list[float], most: float, record: Record) -> N
 
 
 def soak(args: argparse.Namespace, record: Record, options: dict[str, Any]) -> None:
-    """Both kinds of load, each for half of the time."""
+    """Run both kinds of load, each for half of the time."""
     seconds = 30 * args.minutes / args.rounds
 
     async def on_loops() -> None:
@@ -414,7 +415,7 @@ def sizes_of(llm: LLM | AsyncLLM) -> Sizes:
 
 
 def verify(args: argparse.Namespace, path: Path, record: Record, options: dict[str, Any]) -> int:
-    """Ask everything on the file again; how many answers were compared."""
+    """Run every request in the file again. Return the number of compared answers."""
     alone = {"max_num_seqs": 1, "threads": 1, "prefix_cache": False, "capture": False}
     same = 0
     with LLM(args.model, **options | alone | {"speculate": 0}) as llm, path.open() as lines:

@@ -2,10 +2,10 @@
 
     python benchmarks/speculation.py --model MODELS/Q4_0
 
-One engine answers each request twice, once with speculation switched off, the first of a pair in
-turns, so that the machine's drift hits both; a ratio is the median of ratios of neighbours. All
-tokens are compared. Requests one by one are timed from their first token on, a
-batch with its prompts; each repeat has a cache salt of its own, so it finds no other's prefixes.
+One engine answers each request twice, once with speculation switched off. The order alternates, so
+that a drift of the machine affects both. A ratio is the median over neighbouring pairs. All tokens
+are compared. Single requests are timed from their first token on, a batch with its prompts. Each
+repeat has its own cache salt, so it finds no prefixes of another.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ ORDINARY = (
 
 
 class Job(NamedTuple):
-    """Requests that are asked one after the other, or all at once."""
+    """Requests that run one after the other, or all at once."""
 
     prompts: tuple[str, ...]
     temperature: float
@@ -106,14 +106,14 @@ def ask(llm: LLM, job: Job, prompts: Sequence[str], new: int, salt: str) -> Run:
 
 
 def encoded(llm: LLM, prompt: str, start: str) -> list[int]:
-    """The prompt as a message, and the start of the answer."""
+    """Encode the prompt as a message, with the start of the answer."""
     messages = [{"role": "user", "content": prompt}]
     ids = llm.chat_template.encode(llm.tokenizer, messages, add_generation_prompt=True)
     return ids + (llm.tokenizer.encode(start) if start else [])
 
 
 def compare(llm: LLM, job: Job, args: argparse.Namespace) -> tuple[list[Run], list[Run]]:
-    """Runs of a job without and with speculation, neighbours side by side."""
+    """Run a job without and with speculation, in neighbouring pairs."""
     found: tuple[list[Run], list[Run]] = ([], [])
     most = (0, 0 if args.control else MAX_DRAFTED)
     groups = [job.prompts] if job.together else [(prompt,) for prompt in job.prompts]
@@ -127,7 +127,7 @@ def compare(llm: LLM, job: Job, args: argparse.Namespace) -> tuple[list[Run], li
 
 
 def line(name: str, plain: list[Run], quick: list[Run]) -> str:
-    """A row of the table: tokens/s, the ratio with its quartiles, and how guesses went."""
+    """Format a row of the table: tokens/s, the ratio with quartiles, and the accepted guesses."""
     low, mid, high = ratios([run.seconds for run in plain], [run.seconds for run in quick])
     rates = (f"{median(map(rate, side)):>9.1f}" for side in (plain, quick))
     accepted, drafted = (sum(getattr(run, n) for run in quick) for n in ("accepted", "drafted"))
@@ -136,7 +136,7 @@ def line(name: str, plain: list[Run], quick: list[Run]) -> str:
 
 
 def rate(run: Run) -> float:
-    """Tokens per second."""
+    """Return tokens per second."""
     return sum(map(len, run.tokens)) / run.seconds
 
 

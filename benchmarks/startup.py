@@ -1,13 +1,13 @@
-"""From an empty process to the first token, memory, and size on disk; peers beside, in turns.
+"""Time from an empty process to the first token, memory, and size on disk, beside peers in turns.
 
     python benchmarks/startup.py --models MODELS --format 4bit --llama PYTHON --openvino PYTHON
 
 Every run is a process of its own that loads the model and answers "hi" in its chat template with
-one token. The clock runs from its start to its first byte of output; files are in the system's
+one token. The clock runs from its start to its first byte of output. Files are in the system's
 cache. A cold run of nanocupy has no kernels yet and compiles them. Memory is the largest resident
-set of a warm run, of which weights (the file's bytes) and keys and values (of 512 tokens, in 16
-bits) are a part that nobody can do without. Size is what pip installs: the package and all that
-it requires. README.md says how to install the peers and how to make the models.
+set of a warm run. It includes weights (the file's bytes) and keys and values (512 tokens in 16
+bits), which every engine needs. Size is what pip installs: the package and all that it requires.
+README.md says how to install the peers and how to make the models.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACKAGES = {"nanocupy": "nanocupy", "llama.cpp": "llama-cpp-python", "OpenVINO":
 
 
 class Side(NamedTuple):
-    """One engine: how it is started, and on which file."""
+    """One engine: its command and its file."""
 
     python: str
     command: list[str]
@@ -39,7 +39,7 @@ class Side(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One process: seconds to its first output and to its end, and the most memory it held."""
+    """One process: seconds to its first output and to its end, and its peak memory."""
 
     first: float
     whole: float
@@ -47,7 +47,7 @@ class Run(NamedTuple):
 
 
 def run(command: Sequence[str], **environment: str) -> Run:
-    """Run a process to its end. This one must stay small: a child's peak begins with its size."""
+    """Run a process to its end. The caller must stay small: a child's peak begins with its size."""
     start = time.perf_counter()
     with subprocess.Popen(
         command,
@@ -69,7 +69,7 @@ def run(command: Sequence[str], **environment: str) -> Run:
 
 
 def sides(args: argparse.Namespace) -> dict[str, Side]:
-    """The engines that were asked for."""
+    """Return the chosen engines."""
     ours, theirs = FORMATS[args.format]
     folder, gguf = Path(args.models, ours), Path(args.models)
     generate = ["-m", "nanocupy", "generate", "hi", "--max-tokens", "1", "--model", str(folder)]
@@ -91,19 +91,19 @@ def sides(args: argparse.Namespace) -> dict[str, Side]:
 
 
 def installed(name: str, side: Side) -> int:
-    """Bytes of the side's package and of all that it requires."""
+    """Return the bytes of the side's package and of all that it requires."""
     command = [side.python, str(PEERS / "installed.py"), PACKAGES[name]]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def cold(side: Side) -> Run:
-    """nanocupy without a kernel cache."""
+    """Run nanocupy without a kernel cache."""
     with tempfile.TemporaryDirectory() as cache:
         return run(side.command, NANOCUPY_CACHE=cache)
 
 
 def kv_bytes(folder: Path) -> int:
-    """16-bit keys and values of a whole context."""
+    """Return the bytes of 16-bit keys and values of a whole context."""
     config = json.loads((folder / "config.json").read_text())
     heads, size = config["num_attention_heads"], config["hidden_size"]
     width = config.get("num_key_value_heads", heads) * config.get("head_dim", size // heads)
@@ -111,7 +111,7 @@ def kv_bytes(folder: Path) -> int:
 
 
 def report(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Medians of every side, taken in turns after a run that fills the caches."""
+    """Return medians of every side, measured in turns after a run that fills the caches."""
     chosen = sides(args)
     kv = kv_bytes(Path(args.models, FORMATS[args.format][0]))
     colds = [cold(chosen["nanocupy"]) for _ in range(args.cold)]
@@ -141,7 +141,7 @@ def _row(name: str, side: Side, runs: Sequence[Run], kv: int) -> dict[str, float
 
 
 def text(table: Mapping[str, Mapping[str, float]]) -> str:
-    """The report as a table."""
+    """Format the report as a table."""
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
     lines = ["".join([f"{'':<12}", *(f"{column:>24}" for column in columns)])]
     for name, row in table.items():

@@ -3,9 +3,9 @@
     python benchmarks/tensor_parallel.py                  SmolLM2: 9 query heads, 3 KV heads
     python benchmarks/tensor_parallel.py --even           the same size, with 8 and 4: equal shares
 
-Both sides live through the whole run and are asked alternately, so that the machine's drift hits
-both; every figure is a median, every ratio the median of ratios of neighbours. The even model has
-random weights: what it says makes no sense, how fast it says it does.
+Both sides live through the whole run and alternate, so that a drift of the machine affects both. A
+figure is a median, and a ratio is the median over neighbouring pairs. The even model has random
+weights: its text makes no sense, but its speed is real.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from sides import JOBS, Side, in_turns, ratios
 
 from nanocupy.checkpoint import resolve
 from nanocupy.checkpoint.writer import Entry, write_safetensors
-from nanocupy.kernels.linear import GROUP
+from nanocupy.kernels.linear.cpu import GROUP
 
 EVEN = {"hidden_size": 576, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64}
 
 
 def even_model(folder: Path) -> str:
-    """SmolLM2's configuration and tokenizer with equal shares, and random 4-bit weights."""
+    """Write a model with SmolLM2's tokenizer and size, equal shares, and random 4-bit weights."""
     source = resolve("smollm2-135m")
     for path in source.glob("*.json"):
         shutil.copy(path, folder)
@@ -82,7 +82,7 @@ def _random(rng: np.random.Generator, entry: Entry) -> np.ndarray:
 
 
 def side(launch: list[str], model: str, threads: int) -> Side:
-    """Processes that measure together."""
+    """Start the processes of one side."""
     program = str(Path(__file__).parent / "peers" / "ours.py")
     return Side([*launch, sys.executable, program, model, str(threads), "ranks"])
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nanocupy.version import __version__
+
 if TYPE_CHECKING:
     from nanocupy.engine.async_llm import AsyncLLM
     from nanocupy.engine.llm import LLM
     from nanocupy.engine.params import SamplingParams
 
-__version__ = "0.1.0"
 __all__ = ["LLM", "AsyncLLM", "SamplingParams", "__version__"]
 
 _HOMES = {

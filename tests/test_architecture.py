@@ -1,45 +1,54 @@
-"""docs/architecture.md says which files a token passes and how long they are: hold it to that."""
+"""docs/one_step.md lists the calls of a decode step and the files on a prompt's way: hold it so."""
 
 from __future__ import annotations
 
-import ast
-import io
-import re
-import tokenize
 from pathlib import Path
 
 import pytest
 
-import nanocupy
+from step_trace import PAGE, Trace, functions, size_rows, sizes, step_rows, trace
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = Path(nanocupy.__file__).parent
-ROW = re.compile(r"^\| `nanocupy/(\S+\.py)` \| (\d+) \|", re.MULTILINE)
-AIM = 1950
-_LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+MOST_CALLS, MOST_FILES = 60, 15  # of one decode step
+MOST_LINES = 3000  # of code, in the files that a prompt passes
+MOST_RECORDED = 3300  # of code, in the files that only making the step enters
 
-
-def code_lines(path: Path) -> int:
-    """Lines that hold code: no blank lines, comments or docstrings."""
-    source = path.read_text(encoding="utf-8")
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in _LAYOUT and token.type != tokenize.ENDMARKER:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
-            lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    return len(lines)
+pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="docs are not in this distribution")
 
 
-@pytest.mark.skipif(not (ROOT / "docs").exists(), reason="docs are not in this distribution")
-def test_the_path_of_a_token_is_as_short_as_it_says() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    listed = {name: int(count) for name, count in ROW.findall(text)}
-    assert len(listed) >= 10
-    real = {name: code_lines(PACKAGE / name) for name in listed}
-    wrong = {n: (listed[n], real[n]) for n in listed if abs(listed[n] - real[n]) > 10}
-    assert not wrong, f"(said, real): {wrong}"
-    assert f"| together | {sum(listed.values())} |" in text
-    assert sum(real.values()) <= AIM
+@pytest.fixture(scope="module")
+def traced(real_model: Path) -> Trace:
+    return trace(real_model)
+
+
+def test_the_page_lists_the_step(traced: Trace) -> None:
+    """By file and name; Python 3.10 does not tell the class."""
+    listed = [call for call, _ in step_rows(PAGE.read_text(encoding="utf-8"))]
+    said, made = (
+        [(call.file, call.function.rpartition(".")[2]) for call in calls]
+        for calls in (listed, functions(traced.step))
+    )
+    assert said == made, "run python tests/step_trace.py"
+
+
+def test_a_step_is_short(traced: Trace) -> None:
+    assert len(traced.step) <= MOST_CALLS
+    assert len({call.file for call in traced.step}) <= MOST_FILES
+
+
+@pytest.mark.parametrize("title", ["The prompt's way", "Making the step"])
+def test_the_way_is_as_long_as_the_page_says(traced: Trace, title: str) -> None:
+    files, most = {
+        "The prompt's way": (traced.generate, MOST_LINES),
+        "Making the step": (traced.record, MOST_RECORDED),
+    }[title]
+    text = PAGE.read_text(encoding="utf-8")
+    listed, real = size_rows(text, title), sizes(files)
+    assert listed.keys() == real.keys(), "run python tests/step_trace.py"
+    wrong = {f: (listed[f][0], real[f]) for f in real if abs(listed[f][0] - real[f]) > 10}
+    assert not wrong, f"(said, real): {wrong}: run python tests/step_trace.py"
+    assert f"| together | {sum(n for n, _ in listed.values()):,} |" in text
+    assert sum(real.values()) <= most
+
+
+def test_everything_is_explained() -> None:
+    assert "TODO" not in PAGE.read_text(encoding="utf-8")

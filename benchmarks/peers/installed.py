@@ -1,6 +1,6 @@
-"""Bytes that a distribution and all that it requires take on disk, without compiled bytecode.
+"""Print the bytes that a distribution and its requirements take on disk, without bytecode.
 
-Argument: its name. What is installed from a source tree counts with its package's own files.
+Argument: its name. A package that is installed from a source tree counts with its own files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def required(name: str, found: dict[str, metadata.Distribution]) -> None:
-    """Add the distribution and what it requires; extras, and what is not installed, are left."""
+    """Add the distribution and its installed requirements, without extras."""
     try:
         made = found[_key(name)] = metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -29,7 +29,7 @@ def _key(name: str) -> str:
 
 
 def files(name: str) -> set[Path]:
-    """Every file of the distribution, of what it requires, and of the package of its name."""
+    """Return the files of the distribution, its requirements, and the package of its name."""
     found: dict[str, metadata.Distribution] = {}
     required(name, found)
     paths = {Path(str(d.locate_file(f))) for d in found.values() for f in d.files or ()}

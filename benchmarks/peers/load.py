@@ -1,4 +1,4 @@
-"""What every side is asked, and the loop that answers: one process a side, a line a question.
+"""The jobs of every side, and the loop that answers them: one process a side, one line a job.
 
 A side is a class with `prefill(prompt)`, `decode(prompt, new)` and `batch(prompts, new)`, each of
 which returns seconds, and `about()`, a line on how it was built. It is made with (model, threads).
@@ -16,19 +16,19 @@ LENGTHS = (32, 256)  # of the prompts and of the answers in a batch
 
 
 def tokens(source: random.Random, count: int) -> list[int]:
-    """`count` random token ids."""
+    """Return `count` random token ids."""
     return [source.randrange(*TOKENS) for _ in range(count)]
 
 
 def batch(requests: int) -> tuple[list[list[int]], list[int]]:
-    """Prompts and how many tokens follow each, as nano-vLLM's bench draws them; always the same."""
+    """Return prompts and lengths of answers, as nano-vLLM's bench draws them, always the same."""
     source = random.Random(0)
     prompts = [tokens(source, source.randint(*LENGTHS)) for _ in range(requests)]
     return prompts, [source.randint(*LENGTHS) for _ in range(requests)]
 
 
 def rate(side: Any, source: random.Random, job: str, count: int, new: int) -> float:
-    """Tokens per second of one job: of the prompt, of what follows it, or of all answers."""
+    """Return tokens per second of one job: of the prompt, of the answer, or of all answers."""
     if job == "prefill":
         return count / float(side.prefill(tokens(source, count)))
     if job == "decode":
@@ -40,7 +40,7 @@ def rate(side: Any, source: random.Random, job: str, count: int, new: int) -> fl
 def serve(side: type) -> None:
     """Answer `job count new` lines on stdin until an empty one. Arguments: model, threads.
 
-    What libraries print goes to stderr, lest it be taken for an answer.
+    The output of libraries goes to stderr, so that it is not taken for an answer.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

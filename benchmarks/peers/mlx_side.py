@@ -1,7 +1,7 @@
 """mlx-lm on MLX's CPU backend: `generate_step` for one, its `BatchGenerator` for a batch.
 
-It reads the folders that nanocupy reads, 4-bit and 8-bit ones included. MLX does not say how many
-threads it takes: products of float matrices go to OpenBLAS, which is told by OPENBLAS_NUM_THREADS.
+It reads the folders that nanocupy reads, also those in 4 and 8 bits. MLX does not say how many
+threads it uses. Products of float matrices go to OpenBLAS, which reads OPENBLAS_NUM_THREADS.
 """
 
 from __future__ import annotations

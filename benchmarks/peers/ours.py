@@ -43,7 +43,7 @@ class Nanocupy:
 
 
 class Int8(Nanocupy):
-    """With 8-bit activations, as llama.cpp and OpenVINO have them."""
+    """nanocupy with 8-bit activations, as llama.cpp and OpenVINO have them."""
 
     def __init__(self, model: str, threads: int) -> None:
         super().__init__(model, threads, dtype="int8")
@@ -53,7 +53,7 @@ class Int8(Nanocupy):
 
 
 class Ranks(Nanocupy):
-    """This process and the others that mpirun started."""
+    """This process and the other ranks that mpirun started."""
 
     def __init__(self, model: str, threads: int) -> None:
         super().__init__(model, threads, tensor_parallel="auto", max_model_len=2048)

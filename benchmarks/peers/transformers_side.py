@@ -1,8 +1,8 @@
 """Hugging Face transformers on PyTorch: one forward a step, and `generate` on a padded batch.
 
-In bfloat16 where the processor multiplies it, else in float32; transformers has no 4-bit or 8-bit
-weights of its own on a CPU, so it reads the bf16 folder whatever the format of the others. A padded
-batch goes on until its longest answer is done; only what was asked for counts.
+It runs in bfloat16 where the processor multiplies it, else in float32. transformers has no 4-bit or
+8-bit weights of its own on a CPU, so it reads the bf16 folder whatever the format of the others. A
+padded batch goes on until its longest answer is done. Only the tokens of the job count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from load import serve
 
 
 def kind() -> torch.dtype:
-    """The faster type on this processor."""
+    """Return the faster dtype on this processor."""
     return torch.bfloat16 if "avx512_bf16" in open("/proc/cpuinfo").read() else torch.float32
 
 
@@ -52,7 +52,7 @@ class Transformers:
         return time.perf_counter() - start
 
     def _forward(self, tokens: list[int], cache: object) -> tuple[int, object]:
-        """(most likely next token, cache)."""
+        """Return (most likely next token, cache)."""
         out = self.model(torch.tensor([tokens]), past_key_values=cache, logits_to_keep=1)
         return int(out.logits[0, -1].argmax()), out.past_key_values
 

@@ -34,7 +34,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """GGUF is read where a model is a GGUF file."""
+    """Load `convert_gguf` on use: a start from a folder reads no GGUF."""
     if name == "convert_gguf":
         from nanocupy.checkpoint.gguf.write_folder import convert_gguf
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nanocupy.checkpoint.gguf.file import part_names
 from nanocupy.checkpoint.header import MAX_HEADER
 from nanocupy.files import read_json_if_there
 from nanocupy.progress import shown
@@ -28,7 +27,10 @@ _ID = re.compile(rf"({_PART}/{_PART})(?:@([\w.\-/]+))?(?::([\w.\-/]+\.gguf))?")
 
 
 class HubId(NamedTuple):
-    """`owner/name`, `owner/name@revision` or `owner/name:file.gguf`."""
+    """`owner/name`, `owner/name@revision` or `owner/name:file.gguf`.
+
+    Without a revision it is the main branch; without a file, the folder's model.
+    """
 
     repo: str
     revision: str | None
@@ -49,6 +51,8 @@ def snapshot(model: str, *, progress: bool | None) -> Path:
     """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    from nanocupy.checkpoint.gguf.file import part_names
 
     asked = _parsed(model)
 

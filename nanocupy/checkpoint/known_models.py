@@ -14,7 +14,7 @@ IMPORTER = 3
 
 
 class FetchError(Exception):
-    """This way of getting a file did not work; the text says why. The next way may."""
+    """One way of getting a file failed, and why. Another may work."""
 
 
 def offline() -> bool:

@@ -46,9 +46,8 @@ def resolve(
     path = Path(model).expanduser()
     if _exists(path):
         return _local(path, progress)
-    for known in MODELS:
-        if text.lower() in (known.name, known.hub_id.lower()):
-            return _known(known, progress)
+    if known := _known_model(text):
+        return _known(known, progress)
     from nanocupy.checkpoint import hub
 
     if isinstance(model, str) and hub.parse(text):
@@ -67,8 +66,8 @@ def _exists(path: Path) -> bool:
 
 
 def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
-    """The GGUF file that `model` is (or any file), has in its folder or names on the hub; fetched,
-    not imported. None: it is something else."""
+    """Return the GGUF file that `model` is (or any file), has in its folder, or names on the hub;
+    downloaded, not imported. None: it is something else."""
     from nanocupy.checkpoint import hub
 
     path, asked = Path(model).expanduser(), hub.parse(model)
@@ -80,19 +79,22 @@ def gguf_file(model: str, *, progress: bool | None = None) -> Path | None:
 
 
 def only_on_the_hub(model: str) -> bool:
-    """Whether `model` is a hub id, of safetensors, that nothing here goes by and that may be asked
-    for."""
+    """Whether `model` is a hub id of safetensors, no local folder or known model, and the hub may
+    be asked."""
     from nanocupy.checkpoint import hub
 
-    here = _exists(Path(model).expanduser())
-    known = any(model.lower() in (m.name, m.hub_id.lower()) for m in MODELS)
     asked = hub.parse(model)
     alone = offline() or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    return not (here or known or alone) and asked is not None and asked.file is None
+    local = _exists(Path(model).expanduser()) or _known_model(model) is not None
+    return not (local or alone) and asked is not None and asked.file is None
+
+
+def _known_model(name: str) -> KnownModel | None:
+    return next((m for m in MODELS if name.lower() in (m.name, m.hub_id.lower())), None)
 
 
 def _pinned(model: str, revision: str) -> str:
-    """A hub id with a revision in it."""
+    """Put a revision into a hub id."""
     from nanocupy.checkpoint import hub
 
     asked = hub.parse(model)
@@ -116,7 +118,7 @@ def _local(path: Path, progress: bool | None) -> Path:
 
 
 def _only_gguf(folder: Path) -> Path | None:
-    """The GGUF file in a folder that has one model's; the first, where it was split."""
+    """The GGUF file of a folder with one model; the first, if it was split."""
     from nanocupy.checkpoint.gguf.file import part_names
 
     ggufs = sorted(folder.glob("*.gguf"))
@@ -208,7 +210,7 @@ def _locked(folder: Path, progress: bool | None) -> Iterator[None]:
 
 
 def _last_resort(model: KnownModel, reason: str, progress: bool | None) -> Path:
-    """The hub's own weights (16-bit, so larger and slower), else how to do it by hand."""
+    """Use the hub's weights (16-bit, so larger and slower), or else tell how to do it by hand."""
     try:
         folder = _from_hub(model.hub_id, progress)
     except ValueError as error:

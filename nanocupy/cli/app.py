@@ -63,7 +63,7 @@ class Version(argparse.Action):
     """`--version`, looked up only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from nanocupy import __version__
+        from nanocupy.version import __version__
 
         print(f"nanocupy {__version__}")
         parser.exit()

@@ -57,10 +57,10 @@ def machine_facts() -> dict[str, Any]:
     """Versions, CPU, devices and folders of this machine. No model is needed."""
     import psutil
 
-    from nanocupy import __version__
     from nanocupy.device import paths
     from nanocupy.device.cpu import target
     from nanocupy.device.cpu.device import available_threads
+    from nanocupy.version import __version__
 
     return {
         "nanocupy": __version__,

@@ -100,7 +100,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     if name == "__version__":
-        return import_module("nanocupy").__version__
+        return import_module("nanocupy.version").__version__
     value = _find(name)
     if _HOME_OF[name] in _OPERATIONS:
         value = globals()[name] = operation(value)

@@ -15,9 +15,7 @@ from nanocupy.core.recorder.packed import (
 from nanocupy.core.recorder.paged import (
     PagedCache,
     PagedMeta,
-    RowSplit,
     paged_attention,
-    prefill_tile,
 )
 from nanocupy.core.recorder.rotary import longest, rope
 from nanocupy.core.recorder.sampling import SamplingBuffers, sample
@@ -30,7 +28,6 @@ __all__ = [
     "PackedWeight",
     "PagedCache",
     "PagedMeta",
-    "RowSplit",
     "Rows",
     "SamplingBuffers",
     "custom_kernel",
@@ -44,7 +41,6 @@ __all__ = [
     "packed_matrix",
     "packed_stack",
     "paged_attention",
-    "prefill_tile",
     "rms_norm",
     "rope",
     "sample",

@@ -11,7 +11,7 @@ from nanocupy.core.arrays.creation import zeros_like
 from nanocupy.core.maths import elementwise, reductions
 from nanocupy.core.names import refuse
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.casting import astype, promote
 from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.public import public
@@ -77,7 +77,7 @@ _SINGULAR = Op(
 @public
 def cross(a: Any, b: Any, axis: int = -1) -> array:
     """The cross product of vectors of 3 along an axis; of 2, with a 0 after them."""
-    x, y = together((as_array(a), as_array(b)))
+    x, y = promote((as_array(a), as_array(b)))
     places = [normal_axis("linalg.cross", axis, v.ndim) for v in (x, y)]
     sizes = [v.shape[place] for v, place in zip((x, y), places, strict=True)]
     if not set(sizes) <= {2, 3}:

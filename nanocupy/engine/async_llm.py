@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from nanocupy.engine.driver import ClosedDriver, Driver, EngineDeadError, QueueFullError, Ticket
-from nanocupy.engine.event_loops import Caller, Turnstile, deliver_to_loops
-from nanocupy.engine.frontend import Frontend, Messages, PreparedRequest, Prompt, template_options
+from nanocupy.engine.event_loops import LoopQueue, StartLimiter, deliver_to_loops
+from nanocupy.engine.frontend import Frontend, Messages, Prompt, template_options
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.request import PreparedRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,7 +48,7 @@ class AsyncLLM(Frontend):
         driver = Driver(self.engine, options.max_waiting, deliver_to_loops, "AsyncLLM")
         self._driver: Driver = driver
         self._unprepared: Unprepared = SimpleQueue()
-        self._turnstiles: WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = (
+        self._limiters: WeakKeyDictionary[asyncio.AbstractEventLoop, StartLimiter] = (
             WeakKeyDictionary()
         )
         self._thread = _start_thread("nanocupy-engine", driver.run_forever)
@@ -163,8 +164,8 @@ class AsyncLLM(Frontend):
         """A place in line; its prompt follows, when a thread has made tokens of it."""
         self._driver.check()
         loop = asyncio.get_running_loop()
-        await self._turnstiles.setdefault(loop, Turnstile()).go_through()
-        [ticket] = self._driver.reserve(Caller(whole), id=request_id)
+        await self._limiters.setdefault(loop, StartLimiter()).acquire()
+        [ticket] = self._driver.reserve(LoopQueue(whole), id=request_id)
         self._unprepared.put((ticket, prepare))
         return ticket
 

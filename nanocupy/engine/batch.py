@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ class Edits(NamedTuple):
     add: list[float]
 
 
-@dataclass(frozen=True)
-class SampleRow:
+class SampleRow(NamedTuple):
     """One row of a chunk whose logits are wanted, and what to do with them."""
 
     row: int  # index in the chunk
@@ -36,8 +34,7 @@ class SampleRow:
     target: int = -1  # -1: sample; >= 0: do not sample, report the logprob of this token
 
 
-@dataclass(frozen=True)
-class Scheduled:
+class Scheduled(NamedTuple):
     """One request's share of a step: positions start .. start + len(tokens) - 1.
 
     K/V of position p live in block `block_table[p // block_size]`, slot `p % block_size`.

@@ -30,7 +30,13 @@ class Bucket(NamedTuple):
     prefill_tiles: int = 0
 
     def holds(self, need: Bucket) -> bool:
-        return all(most >= wanted for most, wanted in zip(self, need, strict=True))
+        """True where a step of the size `need` fits."""
+        return (
+            self.rows >= need.rows
+            and self.samples >= need.samples
+            and self.decode_rows >= need.decode_rows
+            and self.prefill_tiles >= need.prefill_tiles
+        )
 
 
 def buckets(max_rows: int, max_samples: int, max_seqs: int, tile: int) -> list[Bucket]:
@@ -71,7 +77,7 @@ def split_rows(
     Args:
         lengths: rows of each sequence in the step, in order.
         tile: as for `buckets`.
-        decode_rows, prefill_tiles: written, as `fast.RowSplit` describes them.
+        decode_rows, prefill_tiles: written, as `kernels.attention.RowSplit` describes them.
     """
     start, decoding, tiles = 0, 0, 0
     for index, count in enumerate(lengths):

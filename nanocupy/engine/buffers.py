@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core import Rows
-from nanocupy.core.recorder.paged import RowSplit
 from nanocupy.core.recorder.sampling import SamplingBuffers
 from nanocupy.device.protocols import Device
 from nanocupy.engine.buckets import Bucket
 from nanocupy.engine.kv_cache import KVCacheConfig
+from nanocupy.kernels.attention import RowSplit
 
 MAX_EDITS = 2048  # changed logits a row, beyond one for each token of a sequence
 ALIGN = 64  # bytes, where each part starts

@@ -26,7 +26,7 @@ from nanocupy.engine.outputs import Chunk
 
 if TYPE_CHECKING:
     from nanocupy.engine.engine import Engine
-    from nanocupy.engine.frontend import PreparedRequest
+    from nanocupy.engine.request import PreparedRequest
 
 MAX_QUEUED = 64  # requests that wait inside the engine (or one per seat); others wait here
 MAX_ENDED = 64  # requests that are ended between two steps
@@ -70,13 +70,6 @@ def unwrap(result: Result) -> Chunk:
     return result
 
 
-def wanted(results: Sequence[Result], whole: bool) -> list[Result]:
-    """Return the results that a caller waits for; `whole`: the end of a request and errors."""
-    if not whole:
-        return list(results)
-    return [piece for piece in results if isinstance(piece, Exception) or piece.output is not None]
-
-
 Deliver = Callable[[Mapping[Ticket, Sequence[Result]]], Sequence[Ticket]]
 """Gives callers their results; returns the tickets whose caller is gone."""
 
@@ -94,11 +87,9 @@ class ResultQueue:
         self.ready = threading.Event()  # there are results, or somebody must step
 
     def put(self, results: Sequence[Result]) -> None:
-        """Add those of the results that the call waits for, and wake it."""
-        for result in results:
-            if not self.whole or isinstance(result, Exception) or result.output is not None:
-                self.results.append(result)
-                self.ready.set()
+        """Add results, and wake the call."""
+        self.results += results
+        self.ready.set()
 
 
 def deliver_to_queues(found: Mapping[Ticket, Sequence[Result]]) -> Sequence[Ticket]:
@@ -112,7 +103,7 @@ class Driver:
     """The engine's inbox, and the right to step it.
 
     Args:
-        engine: nobody else calls its `add`, `abort`, `step` and `close`.
+        engine: nobody else calls its `queue`, `abort`, `step` and `close`.
         max_waiting: how many requests may wait beside those that the engine computes together.
         owner: the name in messages.
     """
@@ -125,9 +116,8 @@ class Driver:
         self._ids = count()
         self._pid = os.getpid()
         # Reentrant: a stream that is collected is cancelled, wherever its thread is just then.
-        self._changed = threading.Condition(
-            threading.RLock()
-        )  # guards tickets, _waiting, _cancelled
+        # It guards tickets, _waiting and _cancelled.
+        self._changed = threading.Condition(threading.RLock())
         self._waiting: OrderedDict[Ticket, None] = OrderedDict()  # asked for, not taken yet
         self._cancelled: deque[Ticket] = deque()  # to be ended
         self._closing = False
@@ -165,7 +155,7 @@ class Driver:
             QueueFullError: too many wait. (Several places are one call's: all of them or none.)
             ValueError: `id` is in use.
         """
-        self.check()
+        self._check_process()  # in a fork the lock may never be given back
         with self._changed:
             self.check()
             if (there := len(self.tickets)) >= self._limit:
@@ -253,27 +243,18 @@ class Driver:
         try:
             while not queue.results:
                 self.check()
-                with uninterrupted() as interrupts:
-                    stepped = True
-                    while stepped and not (queue.results or interrupts):
-                        stepped = self._try_turn()
-                if not (queue.results or stepped):
+                if not self._step_until(queue):
                     self._sleep(queue)
         finally:
             self.settle()
         return unwrap(queue.results.popleft())
 
-    def _try_turn(self) -> bool:
-        """Step the engine; False where another thread owns it, or it is closing."""
-        if self._closing or not self._stepping.acquire(blocking=False):
-            return False
-        self._stepper = threading.get_ident()
-        try:
-            self._turn()
-        finally:
-            self._stepper = 0
-            self._stepping.release()
-        return True
+    def _step_until(self, queue: ResultQueue) -> bool:
+        """Step until `queue` has results, or Ctrl-C came; False where another owns the engine."""
+        with uninterrupted() as interrupts, self._ownership(wait=False) as owned:
+            while owned and not (queue.results or interrupts or self._closing):
+                self._turn()
+        return owned
 
     @contextmanager
     def _ownership(self, *, wait: bool) -> Iterator[bool]:
@@ -385,13 +366,7 @@ class Driver:
                 return
         self._in_engine[ticket.id] = ticket
         try:
-            self.engine.add(
-                prepared.prompt_ids,
-                prepared.params,
-                request_id=ticket.id,
-                prompt=prepared.prompt,
-                arrival=ticket.arrival,
-            )
+            self.engine.queue(prepared, request_id=ticket.id, arrival=ticket.arrival)
         except Exception as error:
             del self._in_engine[ticket.id]
             self._refuse(ticket, error)
@@ -414,10 +389,16 @@ class Driver:
         found: dict[Ticket, list[Result]] = {}
         for chunk in chunks:
             if ticket := self._in_engine.get(chunk.request_id):
-                found.setdefault(ticket, []).append(chunk)
                 if chunk.output is not None:
                     del self._in_engine[ticket.id]
                     self._free_id(ticket)
+                elif ticket.caller.whole:
+                    continue
+                found.setdefault(ticket, []).append(chunk)
+        if found:
+            self._send(found)
+
+    def _send(self, found: Mapping[Ticket, Sequence[Result]]) -> None:
         for ticket in self._deliver_to_callers(found):
             self.abandon(ticket)
 
@@ -430,7 +411,7 @@ class Driver:
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
         """End a request that the engine does not have; its caller gets the error."""
         self._free_id(ticket)
-        self._deliver_to_callers({ticket: [error]})
+        self._send({ticket: [error]})
 
     def _shut_down(self, cause: BaseException | None = None) -> None:
         """Nothing is served any more: tell everyone who waits, each by an error of its own."""

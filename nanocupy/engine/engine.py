@@ -31,7 +31,7 @@ from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import not_finite
-from nanocupy.engine.request import Group, Request
+from nanocupy.engine.request import Group, PreparedRequest, Request
 from nanocupy.engine.sampler import Sampler
 from nanocupy.engine.scheduler import Scheduler
 from nanocupy.text.detokenizer import text_stream
@@ -92,8 +92,10 @@ class Engine:
 
     # --- requests come and go -----------------------------------------------------------------
 
-    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> int:
-        """How many tokens the request may generate. ValueError where it can never be served."""
+    def prepare(
+        self, prompt_ids: Sequence[int], params: SamplingParams, prompt: str | None = None
+    ) -> PreparedRequest:
+        """Check a request, on any thread. ValueError where it can never be served."""
         size = self.runner.vocab_size
         ids = (*prompt_ids, *params.stop_token_ids, *params.logit_bias)
         if not prompt_ids:
@@ -104,7 +106,8 @@ class Engine:
         if used > self.most_prompt(params):
             raise self.too_long(used, params)
         room = self.max_len - used
-        return room if params.max_tokens is None else min(params.max_tokens, room)
+        limit = room if params.max_tokens is None else min(params.max_tokens, room)
+        return PreparedRequest(prompt, list(prompt_ids), params, limit)
 
     def most_prompt(self, params: SamplingParams) -> int:
         """How many tokens a prompt may have, so that there is room for an answer."""
@@ -125,25 +128,29 @@ class Engine:
         )
 
     def add(
+        self, prompt_ids: Sequence[int], params: SamplingParams, *, request_id: str | None = None
+    ) -> str:
+        """Prepare and queue a request; return its id. Where this raises, nothing has changed."""
+        return self.queue(self.prepare(prompt_ids, params), request_id=request_id)
+
+    def queue(
         self,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
+        prepared: PreparedRequest,
         *,
         request_id: str | None = None,
-        prompt: str | None = None,
         arrival: float | None = None,
     ) -> str:
-        """Queue a request and return its id. Where this raises, nothing has changed.
+        """Queue a request and return its id. ValueError where the id is in use.
 
         Args:
             arrival: when it was asked for, by `time.monotonic`, where that was earlier.
         """
-        limit = self.check(prompt_ids, params)
+        prompt, prompt_ids, params, limit = prepared
         id = f"req-{next(self._ids)}" if request_id is None else request_id
         if id in self.groups:
             raise ValueError(f"[engine] a request with id {id!r} is already running")
         seed = self._random.getrandbits(64) if params.seed is None else params.seed
-        group = Group(id, prompt, list(prompt_ids), params, seed)
+        group = Group(id, prompt, prompt_ids, params, seed)
         group.arrival = group.arrival if arrival is None else arrival
         group.requests = [
             Request(

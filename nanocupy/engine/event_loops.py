@@ -6,17 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from nanocupy.engine.driver import Result, Ticket, unwrap, wanted
+from nanocupy.engine.driver import Result, Ticket, unwrap
 from nanocupy.engine.outputs import Chunk
 
 AT_ONCE = 32  # requests that begin in one turn of an event loop
 
 
-class Caller:
-    """Who waits for one request, on an event loop; thousands may, so it is small.
+class LoopQueue:
+    """The results of one request that have not been read yet, for a caller on an event loop.
+
+    Thousands may wait, so it is small.
 
     Args:
-        whole: for the whole answer only, not for its pieces.
+        whole: the call waits for the whole answer, not for its pieces.
     """
 
     __slots__ = ("_results", "_waiter", "loop", "whole")
@@ -41,31 +43,31 @@ class Caller:
             self._waiter.set_result(None)
 
 
-class Turnstile:
-    """Lets a few through in each turn of an event loop: who else is on it goes on meanwhile."""
+class StartLimiter:
+    """Lets a few requests begin in each turn of an event loop, so that others on it go on."""
 
     def __init__(self) -> None:
-        self._through = 0  # in this turn
+        self._begun = 0  # in this turn
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def go_through(self) -> None:
-        """Wait where many are here."""
+    async def acquire(self) -> None:
+        """Wait while too many have begun in this turn."""
         loop = asyncio.get_running_loop()
-        if not self._through:
+        if not self._begun:
             loop.call_soon(self._next_turn)
-        if self._through < AT_ONCE and not self._waiting:
-            self._through += 1
+        if self._begun < AT_ONCE and not self._waiting:
+            self._begun += 1
         else:
             self._waiting.append(loop.create_future())
             await self._waiting[-1]
 
     def _next_turn(self) -> None:
-        self._through = 0
-        while self._waiting and self._through < AT_ONCE:
+        self._begun = 0
+        while self._waiting and self._begun < AT_ONCE:
             if not (first := self._waiting.popleft()).done():  # else it was cancelled
                 first.set_result(None)
-                self._through += 1
-        if self._through:
+                self._begun += 1
+        if self._begun:
             asyncio.get_running_loop().call_soon(self._next_turn)
 
 
@@ -73,8 +75,7 @@ def deliver_to_loops(found: Mapping[Ticket, Sequence[Result]]) -> list[Ticket]:
     """Deliver to tickets whose callers are on event loops: one wake-up for each loop."""
     loops: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Sequence[Result]]]] = {}
     for ticket, results in found.items():
-        if pieces := wanted(results, ticket.caller.whole):
-            loops.setdefault(ticket.caller.loop, []).append((ticket, pieces))
+        loops.setdefault(ticket.caller.loop, []).append((ticket, results))
     gone: list[Ticket] = []
     for loop, items in loops.items():
         try:

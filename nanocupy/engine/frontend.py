@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
 from os import PathLike
@@ -16,6 +14,7 @@ from nanocupy.engine import generation
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import MAX_COUNT, SamplingParams
+from nanocupy.engine.request import PreparedRequest
 from nanocupy.engine.validation import to_int
 from nanocupy.quoting import quoted
 from nanocupy.text.tokenizer import TooLongError
@@ -33,15 +32,6 @@ Messages = Sequence[Mapping[str, Any]]
 
 class ModelWarning(UserWarning):
     """What a model's files ask for that is not here, or that counts elsewhere; told at load."""
-
-
-@dataclass(frozen=True)
-class PreparedRequest:
-    """A request that has passed every check: the engine will take it."""
-
-    prompt: str | None
-    prompt_ids: list[int]
-    params: SamplingParams
 
 
 class Frontend:
@@ -83,7 +73,7 @@ class Frontend:
     def _start(self, loaded: Loaded, options: EngineOptions) -> None:
         self.options = options
         self.tokenizer = loaded.tokenizer
-        self._load_chat_template = loaded.load_chat_template
+        self._chat_template = loaded.chat_template
         self.config = loaded.config
         self.generation_config: dict[str, Any] = dict(loaded.generation_config)
         try:
@@ -93,10 +83,10 @@ class Frontend:
             loaded.runner.close()
             raise
 
-    @functools.cached_property
+    @property
     def chat_template(self) -> Any:
-        """The model's chat template, None where it has none; read with its first use."""
-        return self._load_chat_template()
+        """The model's chat template, None where it has none; compiled with its first use."""
+        return self._chat_template()
 
     def _eos_ids(self) -> set[int]:
         """Every token that some file of the model calls its end."""
@@ -190,8 +180,7 @@ class Frontend:
             if self.tokenizer.bos_id is None:
                 raise ValueError("[generate] the prompt is empty, and this model has no BOS token")
             ids = [self.tokenizer.bos_id]
-        self.engine.check(ids, params)
-        return PreparedRequest(text, ids, params)
+        return self.engine.prepare(ids, params, text)
 
     def _tokens(self, prompt: Prompt, limit: int) -> tuple[str | None, list[int]]:
         """A prompt's text, if it is one, and its ids; no more is looked at than may fit."""

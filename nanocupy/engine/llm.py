@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nanocupy.engine.driver import ClosedDriver, Driver, ResultQueue, Ticket, deliver_to_queues
-from nanocupy.engine.frontend import Frontend, Messages, PreparedRequest, Prompt, template_options
+from nanocupy.engine.frontend import Frontend, Messages, Prompt, template_options
 from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
 from nanocupy.engine.params import SamplingParams
+from nanocupy.engine.request import PreparedRequest
 from nanocupy.progress import bar
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
 
     runner: Any
     tokenizer: Any
-    load_chat_template: Callable[[], Any]  # None where the model has none
+    chat_template: Callable[[], Any]  # compiles it; None where the model has none
     config: Any
     generation_config: dict[str, Any]
 
@@ -107,7 +107,7 @@ def load_here(
         check: what this rank wants to be sure of before.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
-    from nanocupy.text import Tokenizer
+    from nanocupy.text import Tokenizer, read_chat_template
 
     with ProgressBars(options.progress) as bars:
         group.all_or_none(check)
@@ -115,17 +115,12 @@ def load_here(
         if group.size() > 1:
             _same_model(folder, group)
         parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
-        tokenizer, generation_config = group.all_or_none(
-            lambda: (Tokenizer(folder), load_generation_config(folder))
+        tokenizer, template, generation_config = group.all_or_none(
+            lambda: (Tokenizer(folder), read_chat_template(folder), load_generation_config(folder))
         )
         runner = make_runner(parts, options, group)
 
-    def load_template() -> Any:
-        from nanocupy.text import load_chat_template
-
-        return load_chat_template(folder)
-
-    return Loaded(runner, tokenizer, load_template, parts.config, generation_config)
+    return Loaded(runner, tokenizer, template, parts.config, generation_config)
 
 
 def _same_model(folder: Path, group: Group) -> None:

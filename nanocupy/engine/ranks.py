@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
 
-from nanocupy import __version__
 from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Sampled, Scheduled
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.step_transfer import pack, unpack
+from nanocupy.version import __version__
 
 MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"
 _STEP = struct.Struct("<qqqqqII")

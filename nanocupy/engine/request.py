@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from nanocupy.engine.block_pool import BlockPool, Key
 from nanocupy.engine.outputs import (
@@ -34,13 +35,22 @@ class Status(Enum):
     FINISHED = "finished"
 
 
+class PreparedRequest(NamedTuple):
+    """A request that has passed every check: the engine will take it."""
+
+    prompt: str | None
+    prompt_ids: list[int]
+    params: SamplingParams
+    limit: int  # at most this many generated tokens (max_tokens, or the room)
+
+
 @dataclass(eq=False)
 class Request:
     """One choice of one group: what the scheduler, the sampler and the runner work on."""
 
     group: Group
     index: int  # which of the group's answers
-    limit: int  # at most this many generated tokens (max_tokens, or the room)
+    limit: int  # at most this many generated tokens
     text: TextStream
     stop_ids: Collection[int]  # the tokens that end it
 

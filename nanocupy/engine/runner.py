@@ -15,7 +15,7 @@ import numpy as np
 from nanocupy import core
 from nanocupy.core.recorder.arrays import static
 from nanocupy.core.recorder.lowering import Sizes
-from nanocupy.core.recorder.paged import PagedCache, PagedMeta, prefill_tile
+from nanocupy.core.recorder.paged import PagedCache, PagedMeta
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.sampling import sample
 from nanocupy.device.protocols import Device
@@ -54,7 +54,7 @@ class ModelRunner:
             raise ValueError(
                 f"[runner] the model has {len(model.layers)} layers, config.json says {kv.layers}"
             )
-        self.tile = prefill_tile(kv.layout)
+        self.tile = kv.layout.prefill_tile
         self.buckets = [Bucket(self.max_rows, self.max_samples)]
         if device.fixed_grids:
             self.buckets = buckets(self.max_rows, self.max_samples, self.max_seqs, self.tile)
@@ -121,7 +121,7 @@ class ModelRunner:
         self.run(len(batch), edits)
         return self.answers(wanted)
 
-    def fill(self, batch: Sequence[Scheduled]) -> tuple[list[tuple[int, SampleRow]], int]:
+    def fill(self, batch: Sequence[Scheduled]) -> tuple[list[SampleRow], int]:
         """Write the step into the buffers; return the wanted rows and the number of edits."""
         wanted = self._fill_rows(batch)
         return wanted, self._fill_samples(wanted)
@@ -137,12 +137,12 @@ class ModelRunner:
         """Return the index in `buckets` of the smallest graph that holds the written step."""
         return smallest(self.buckets, Bucket(*map(int, self.buffers.host.counts)))
 
-    def answers(self, wanted: list[tuple[int, SampleRow]]) -> list[Sampled]:
+    def answers(self, wanted: list[SampleRow]) -> list[Sampled]:
         """Return what the step drew for the wanted rows; logprobs where a row asks for them."""
         tokens = self.buffers.answers.token[: len(wanted)].tolist()
         answers: list[Sampled] = []
         logits = None
-        for i, (_, row) in enumerate(wanted):
+        for i, row in enumerate(wanted):
             if row.top < 0 or tokens[i] < 0:
                 answers.append(Sampled(tokens[i]))
                 continue
@@ -151,49 +151,49 @@ class ModelRunner:
             answers.append(sampled(row, tokens[i], self.buffers.answers.lse[i], logits[i]))
         return answers
 
-    def _fill_rows(self, batch: Sequence[Scheduled]) -> list[tuple[int, SampleRow]]:
-        """Write each token with its position, sequence and slot, and the block tables.
-
-        Returns:
-            The wanted rows as (row of the step, SampleRow).
-        """
-        to, start = self.buffers.host, 0
-        wanted: list[tuple[int, SampleRow]] = []
-        for index, chunk in enumerate(batch):
-            stop = start + len(chunk.tokens)
-            table = np.array(chunk.block_table, np.int32)
-            positions = np.arange(chunk.start, chunk.start + len(chunk.tokens), dtype=np.int32)
-            to.tokens[start:stop] = chunk.tokens
-            to.positions[start:stop] = positions
-            to.sequences[start:stop] = index
-            to.slots[start:stop] = table[positions // self.block_size] * self.block_size + (
-                positions % self.block_size
-            )
+    def _fill_rows(self, batch: Sequence[Scheduled]) -> list[SampleRow]:
+        """Write each token with its position, sequence and slot, the block tables and the places of
+        the wanted rows; return these."""
+        to, wanted = self.buffers.host, list[SampleRow]()
+        tokens, positions, sequences, places = list[int](), list[int](), list[int](), list[int]()
+        lengths = list[int]()
+        for index, (_, start, chunk, table, chosen, _) in enumerate(batch):
+            for row in chosen:
+                places.append(len(tokens) + row.row)
+            wanted += chosen
+            lengths.append(len(chunk))
+            tokens += chunk
+            positions += range(start, start + len(chunk))
+            sequences += [index] * len(chunk)
             to.block_tables[index, : len(table)] = table
-            for row in chunk.sample:
-                wanted.append((start + row.row, row))
-            start = stop
-        assert start <= self.max_rows and len(wanted) <= self.max_samples
+        rows = len(tokens)
+        assert rows <= self.max_rows and len(wanted) <= self.max_samples
         assert len(batch) <= self.max_seqs
-        to.counts[:2] = start, len(wanted)
+        to.counts[:2] = rows, len(wanted)
+        to.tokens[:rows], to.positions[:rows], to.sequences[:rows] = tokens, positions, sequences
+        blocks, offsets = np.divmod(to.positions[:rows], self.block_size)
+        to.slots[:rows] = to.block_tables[to.sequences[:rows], blocks] * self.block_size + offsets
+        to.sample_rows[: len(wanted)] = places
         if self.buffers.split:
-            lengths = [len(chunk.tokens) for chunk in batch]
             to.counts[2:] = split_rows(lengths, self.tile, to.decode_rows, to.prefill_tiles)
         return wanted
 
-    def _fill_samples(self, wanted: list[tuple[int, SampleRow]]) -> int:
+    def _fill_samples(self, wanted: list[SampleRow]) -> int:
         """Write how every wanted row is sampled; return the number of edits in all."""
-        to, end = self.buffers.host, 0
-        for i, (place, row) in enumerate(wanted):
-            to.sample_rows[i] = place
-            to.floats[i] = row.temperature, row.top_p, row.min_p, row.uniform
-            to.top_k[i], to.target[i] = row.top_k, row.target
-            to.edit_start[i] = end
+        to, count, end = self.buffers.host, len(wanted), 0
+        floats, top_k, target, edit_start = list[tuple[float, ...]](), list[int](), list[int](), [0]
+        for row in wanted:
+            floats.append((row.temperature, row.top_p, row.min_p, row.uniform))
+            top_k.append(row.top_k)
+            target.append(row.target)
             if row.edits:
                 start, end = end, end + len(row.edits.ids)
                 to.edits[start:end, 0] = row.edits.ids
                 to.edits[start:end, 1:].view(np.float32)[...] = np.stack(row.edits[1:], 1)
-        to.edit_start[len(wanted)] = end
+            edit_start.append(end)
+        if wanted:
+            to.floats[:count], to.top_k[:count], to.target[:count] = floats, top_k, target
+        to.edit_start[: count + 1] = edit_start
         return end
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from nanocupy.engine.batch import Scheduled, Speculator
 from nanocupy.engine.block_pool import BlockPool, Key
@@ -172,7 +171,8 @@ class Scheduler:
                 continue
             request.block_table += blocks
             rows = self.sampler.rows(request, 1, draft)
-            self._batch[index] = replace(item, tokens=item.tokens + draft, sample=rows, draft=draft)
+            tokens = item.tokens + draft
+            self._batch[index] = item._replace(tokens=tokens, sample=rows, draft=draft)
 
     def _preempt(self, request: Request) -> None:
         """Free the blocks of the newest running request; it is the next to be admitted."""

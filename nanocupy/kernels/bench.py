@@ -195,13 +195,14 @@ def _attention(device: Any, rows: int) -> Case:
     q[:] = np.random.default_rng(3).standard_normal(q.shape)
     positions = device.asarray(np.arange(CONTEXT - rows, CONTEXT, dtype=np.int32))
     tables = device.asarray(np.arange(1, blocks + 1, dtype=np.int32)[None])
-    where = (positions, device.empty((rows,), np.int32), tables, fixed_rows(device, rows))
+    sequences = device.empty((rows,), np.int32)
+    step = attention.StepRows(fixed_rows(device, rows), positions, sequences, tables)
     out, scratch = (
         device.empty(q.shape, np.float32),
-        attention.scratch(device, HEAD_DIM, CONTEXT),
+        CPU.attention.scratch(device, HEAD_DIM, CONTEXT),
     )
     shape = {"heads": HEADS, "scale": HEAD_DIM**-0.5}
-    launches = attention.launch(device, layout, out, q, *pages, *where, scratch, **shape)
+    launches = CPU.attention.attend(device, layout, out, q, *pages, step, scratch, **shape)
     operations = 4 * HEADS * HEAD_DIM * int((positions + 1).sum())
     limit = "read" if rows == 1 else "fma"
     repeat = REPEAT if rows == 1 else 1

@@ -8,10 +8,8 @@ becomes plain text.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanocupy.text.messages import (
@@ -27,8 +25,7 @@ from nanocupy.text.messages import (
     with_contents,
 )
 from nanocupy.text.sandbox import Template, flags, join, marked, template_text
-from nanocupy.text.special_tokens import special_token_texts
-from nanocupy.text.template_files import DEFAULT, template_sources
+from nanocupy.text.template_files import DEFAULT
 from nanocupy.text.tokenizer import Span, Tokenizer
 
 _EXTRA_TEXT = 1 << 16
@@ -142,18 +139,6 @@ class ChatTemplate:
                 f"{given}"
             )
         return self._templates[name]
-
-
-def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
-    """The chat template of a model folder, or None if it has none (a base model)."""
-    folder = Path(folder)
-    sources = template_sources(folder)
-    if not sources:
-        return None
-    try:
-        return ChatTemplate(sources, special_token_texts(folder))
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
 
 
 def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:

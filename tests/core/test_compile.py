@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanocupy.core as mx
-from nanocupy.core.compiling.compiled import KEPT
+from nanocupy.core.compiling.compiled import MAX_KINDS
 from nanocupy.device.chain import Loops
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.emulated import EmulatedDevice, unavailable
@@ -615,14 +615,14 @@ def test_the_plans_that_are_kept_are_those_used_last() -> None:
         return x + value
 
     call, x = mx.compile(function), mx.array([1.0, 2.0, 3.0])
-    for k in range(KEPT + 40):
+    for k in range(MAX_KINDS + 40):
         assert call(x, float(k)).tolist() == [1 + k, 2 + k, 3 + k]
         assert call(x, 0.0).tolist() == [1.0, 2.0, 3.0]  # used all the time: recorded once
-    assert recorded == [float(k) for k in range(KEPT + 40)]
+    assert recorded == [float(k) for k in range(MAX_KINDS + 40)]
     gc.collect()
-    assert sum(ref() is not None for ref in alive) <= KEPT
+    assert sum(ref() is not None for ref in alive) <= MAX_KINDS
     assert call(x, 1.0).tolist() == [2.0, 3.0, 4.0]  # gone, and recorded anew
-    assert len(recorded) == KEPT + 41
+    assert len(recorded) == MAX_KINDS + 41
 
 
 def test_records_of_all_shapes_are_bounded_too() -> None:
@@ -633,9 +633,9 @@ def test_records_of_all_shapes_are_bounded_too() -> None:
         return x * k
 
     call = mx.compile(function, shapeless=True)
-    for k in range(KEPT + 5):
+    for k in range(MAX_KINDS + 5):
         for length in (2, 3):
             assert call(mx.ones(length), k).tolist() == [k] * length
-    assert recorded == list(range(KEPT + 5))
+    assert recorded == list(range(MAX_KINDS + 5))
     call(mx.ones(4), 0)
     assert recorded[-1] == 0

@@ -79,7 +79,7 @@ def loaded(
     return SimpleNamespace(
         runner=runner or FakeRunner(),
         tokenizer=tokenizer,
-        load_chat_template=lambda: FakeTemplate() if chat else None,
+        chat_template=lambda: FakeTemplate() if chat else None,
         config=SimpleNamespace(eos_token_ids=(EOS,)),
         generation_config=dict(generation_config or {}),
     )

@@ -36,3 +36,30 @@ def write(
     """Put keys and values that have turned already into their slots."""
     arrays = (None, k_cache, v_cache, k, k, v, slots, slots, None)
     return cpu.launch(device, layout, *arrays, rows, heads=layout.kv_heads, **strides)
+
+
+def read(
+    layout: KVLayout, k_cache: Any, v_cache: Any, table: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """K and V of a sequence's first positions on a CPU, each f32 [length, kv_heads, head_dim]."""
+    blocks = table[: -(-length // layout.block_size)]
+    k, v = (np.asarray(cache)[blocks] for cache in (k_cache, v_cache))
+    if layout.kind == "i8":
+        k, v = (
+            unpacked(layout, k, (layout.head_dim, 16)),
+            unpacked(layout, v, (16, layout.head_dim)),
+        )
+    k, v = (
+        k.astype(np.float32).transpose(0, 2, 4, 1, 3),
+        v.astype(np.float32).transpose(0, 2, 3, 1, 4),
+    )
+    shape = (-1, layout.kv_heads, layout.head_dim)
+    return k.reshape(shape)[:length], v.reshape(shape)[:length]
+
+
+def unpacked(layout: KVLayout, tiles: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """int8 [..., bytes of a tile] -> f32 [..., *shape]."""
+    codes = tiles[..., : 16 * layout.head_dim].reshape(*tiles.shape[:-1], *shape)
+    scales = np.ascontiguousarray(tiles[..., 16 * layout.head_dim :]).view(np.float32)
+    spread = scales[..., None, :] if shape[1] == 16 else scales[..., :, None]
+    return np.asarray(codes.astype(np.float32) * spread)

@@ -16,6 +16,7 @@ from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import attention as pa
 from nanocupy.kernels import launches_of, quantize
+from nanocupy.kernels.attention import cpu
 
 CPU = launches_of("cpu")
 
@@ -87,15 +88,15 @@ class Case:
             np.array([s for s, _ in places], np.int32),
             self.tables,
         )
-        launches = pa.launch(
+        positions, sequences, tables = (device.asarray(x) for x in arrays)
+        launches = cpu.attend(
             device,
             self.layout,
             out,
             device.asarray(q),
             *cache,
-            *(device.asarray(x) for x in arrays),
-            fixed_rows(device, len(places)),
-            pa.scratch(device, self.size, self.tables.shape[1] * self.block_size),
+            pa.StepRows(fixed_rows(device, len(places)), positions, sequences, tables),
+            cpu.scratch(device, self.size, self.tables.shape[1] * self.block_size),
             heads=self.heads,
             scale=self.size**-0.5,
             window=self.window,
@@ -164,7 +165,9 @@ def test_layers_share_memory_block_by_block(kind: str, layers: int) -> None:
         assert (cache.view(np.uint8) == n).all()
     first = [cache[2].ctypes.data for cache in caches]
     assert first == sorted(first) and first[-1] < caches[0][3].ctypes.data
-    assert layers * layout.nbytes <= device.memory_active() <= layers * layout.nbytes + 6 * pa.LINES
+    assert (
+        layers * layout.nbytes <= device.memory_active() <= layers * layout.nbytes + 6 * cpu.LINES
+    )
 
 
 @pytest.mark.parametrize("window", [0, 70])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels.paged import KINDS, stored, write
+from kernels.paged import KINDS, read, stored, write
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.device.protocols import KernelError, fixed_rows
 from nanocupy.kernels import rope
@@ -33,7 +33,7 @@ def test_write_rounds_and_skips(kind: str) -> None:
     strides = {"k_stride": 192, "v_stride": 192}
     launch = write(device, layout, *pages, flat[64:], flat[128:], where, rows, **strides)
     device.capture([launch]).run()
-    k, v = layout.read(*pages, np.arange(4), 128)
+    k, v = read(layout, *pages, np.arange(4), 128)
     want = np.zeros((128, 3, 2, 32), np.float32)
     want[SLOTS[WRITTEN]] = stored(both, kind)[WRITTEN]
     np.testing.assert_array_equal(k, want[:, 1])

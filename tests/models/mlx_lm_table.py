@@ -39,12 +39,13 @@ PARTLY = {  # what the tiny model of a file leaves out
 }
 ABOUT = """# mlx-lm's model files in the paged engine
 
-`LLM(folder, model_file="mlx_lm.models.NAME")`, or `--model-file`. By `tests/models/mlx_lm_table.py`
-with mlx-lm {version}, which a test holds to this page. Each file, unchanged, makes a tiny model
-with random weights. It works if greedy tokens in the engine are those of a dense run of the same
-file, and logits are within 3e-5 of the largest; what does not fit is refused, and here is why.
-The same on a CPU and on the emulated GPU. Whether files are right by MLX is tested, too
-(`tests/models/test_mlx_lm_logits.py`).
+`LLM(folder, model_file="mlx_lm.models.NAME")`, or `--model-file`
+([custom_models.md](custom_models.md)). `tests/models/mlx_lm_table.py` wrote this page with mlx-lm
+{version}, and a test holds it to the code. Each file, unchanged, makes a tiny model with random
+weights. It works if greedy tokens in the engine are those of a dense run of the same file, and
+logits are within 3e-5 of the largest. A file that does not fit is refused with the reason below.
+The results are the same on a CPU and on the emulated GPU. Whether files agree with MLX is tested,
+too (`tests/models/test_mlx_lm_logits.py`).
 
 **{works} of {tried} work.** Not tried, as their dense logits are not held to MLX's yet: {others}.
 

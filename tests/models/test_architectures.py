@@ -28,7 +28,7 @@ from nanocupy.device.cpu import host_memory
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import Group
 from nanocupy.engine.engine import Engine
-from nanocupy.engine.kv_cache import plan
+from nanocupy.engine.kv_cache import kv_cache_config
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import Precision
@@ -95,7 +95,7 @@ def test_longrope_goes_by_what_is_asked_for_not_by_memory(
     assert np.abs(short - long).max() > 0.1
     for asked, want in (({}, short), ({"max_model_len": 32}, short), ({"max_model_len": 33}, long)):
         made, config = loaded("phi3_longrope")
-        kv = plan(config, EngineOptions(**asked), Precision("f32", "float32", "float32"))
+        kv = kv_cache_config(config, EngineOptions(**asked), Precision("f32", "float32", "float32"))
         assert kv.max_model_len == asked.get("max_model_len", 32)
         check(logits(runner(made, config, max_model_len=kv.max_model_len), tokens[:20], 20), want)
 

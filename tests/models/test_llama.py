@@ -16,7 +16,7 @@ from nanocupy.checkpoint import Checkpoint, ModelConfig, RopeConfig, convert_ggu
 from nanocupy.distributed import ONE
 from nanocupy.engine.batch import SampleRow, Scheduled
 from nanocupy.engine.devices import make_device
-from nanocupy.engine.kv_cache import plan
+from nanocupy.engine.kv_cache import kv_cache_config
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner
@@ -76,7 +76,7 @@ def runner(made: Any, config: Any, **options: Any) -> ModelRunner:
     device = make_device(chosen, ONE)
     numbers = precision(config, chosen, device.kind)
     nn.prepare(made, device, numbers.weights_meet)
-    made_of = plan(config, chosen, numbers, None, device.kind)
+    made_of = kv_cache_config(config, chosen, numbers, None, device.kind)
     run = ModelRunner(made, config, device, chosen, made_of)
     run.make_graphs()
     return run

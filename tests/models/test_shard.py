@@ -20,7 +20,7 @@ from nanocupy import nn
 from nanocupy.checkpoint import ModelConfig
 from nanocupy.device.cpu.device import CpuDevice
 from nanocupy.distributed import Group, shares
-from nanocupy.engine.kv_cache import plan
+from nanocupy.engine.kv_cache import kv_cache_config
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner
@@ -102,12 +102,14 @@ def test_shares_are_those_of_a_group(count: int, ranks: int) -> None:
 def test_pages_are_for_the_heads_of_a_rank() -> None:
     options = EngineOptions(num_kv_blocks=4)
     numbers = precision(UNEVEN, options, "cpu")
-    plans = [plan(UNEVEN, options, numbers, None, "cpu", Place(rank, 2)) for rank in range(2)]
-    whole = plan(UNEVEN, options, numbers)
+    plans = [
+        kv_cache_config(UNEVEN, options, numbers, None, "cpu", Place(rank, 2)) for rank in range(2)
+    ]
+    whole = kv_cache_config(UNEVEN, options, numbers)
     assert [p.kv_heads for p in plans] == [1, 2]
     assert sum(p.nbytes for p in plans) == whole.nbytes
     with pytest.raises(ValueError, match="4 ranks cannot share"):
-        plan(UNEVEN, options, numbers, None, "cpu", Place(0, 4))
+        kv_cache_config(UNEVEN, options, numbers, None, "cpu", Place(0, 4))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,7 @@ def paged(
     options = EngineOptions(device="cpu", dtype=dtype, threads=device.threads, **room)
     numbers = precision(config, options, "cpu")
     nn.prepare(made, device, numbers.weights_meet)
-    pages = plan(config, options, numbers, None, "cpu", group)
+    pages = kv_cache_config(config, options, numbers, None, "cpu", group)
     runner = ModelRunner(made, config, device, options, pages)
     runner.make_graphs()
     return paged_logits(runner, tokens, 5)

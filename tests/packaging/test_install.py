@@ -114,7 +114,14 @@ def test_wheel_and_sdist_hold_the_whole_package(built: tuple[Path, Path]) -> Non
     with tarfile.open(built[1]) as sdist:
         inside = {name.partition("/")[2] for name in sdist.getnames()}
     assert tracked <= inside
-    for name in ("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "tests/parity.py"):
+    for name in (
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "pyproject.toml",
+        "tests/parity.py",
+    ):
         assert name in inside, name
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, record, shared
-from nanocupy.core.recorder.casting import fitting
+from nanocupy.core.recorder.casting import checked_cast
 from nanocupy.core.recorder.graph import Op, Shape
-from nanocupy.core.recorder.specs import elements, same, whole_number
+from nanocupy.core.recorder.specs import elements, same_spec, whole_number
 from nanocupy.core.recorder.values import cast
 from nanocupy.device.protocols import Rows
 from nanocupy.dtypes import bool_, float32
@@ -37,7 +37,7 @@ def checked_shape(name: str, shape: Any) -> Shape:
 def full(shape: Dims, vals: Any, dtype: Any = None) -> array:
     """`vals` everywhere; a large one takes no memory until something writes it out."""
     dims = checked_shape("full", shape)
-    value = np.array((array(vals) if dtype is None else fitting(vals, dtype)).numpy())
+    value = np.array((array(vals) if dtype is None else checked_cast(vals, dtype)).numpy())
     wide = np.broadcast_to(value, dims)
     return shared(wide if elements(dims) * value.itemsize > _LARGE else np.array(wide))
 
@@ -83,7 +83,7 @@ def asarray(x: Any, dtype: Any = None, *, copy: bool | None = None) -> array:
     return record(_COPY, made) if copy and isinstance(x, array) else made
 
 
-_COPY = Op("copy", same, lambda x: np.array(x, order="C"))
+_COPY = Op("copy", same_spec, lambda x: np.array(x, order="C"))
 
 
 def from_dlpack(x: Any, /, *, copy: bool | None = None) -> array:
@@ -193,8 +193,8 @@ def _below(x: np.ndarray, k: int) -> np.ndarray:
     return np.tri(rows, columns, k, np.bool_)
 
 
-_TRIL = Op("tril", same, lambda x, *, k: np.where(_below(x, k), x, x.dtype.type(0)))
-_TRIU = Op("triu", same, lambda x, *, k: np.where(_below(x, k - 1), x.dtype.type(0), x))
+_TRIL = Op("tril", same_spec, lambda x, *, k: np.where(_below(x, k), x, x.dtype.type(0)))
+_TRIU = Op("triu", same_spec, lambda x, *, k: np.where(_below(x, k - 1), x.dtype.type(0), x))
 
 
 def tril(x: Any, k: int = 0) -> array:

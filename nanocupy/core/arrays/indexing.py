@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from nanocupy.core.arrays.keys import check_update, filled, place, taken_apart
+from nanocupy.core.arrays.keys import check_update, fill_key, place, split_key
 from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import fitting
+from nanocupy.core.recorder.casting import checked_cast
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import Slice, as_indices, check_indices, flat, parts_of, reshape
 from nanocupy.core.recorder.specs import (
@@ -33,16 +33,16 @@ from nanocupy.dtypes import bool_
 
 def _item_spec(x: Spec, *arrays: Spec, key: tuple[Any, ...]) -> Spec:
     """What NumPy says of arrays that take no memory."""
-    view = blank((x[0], np.dtype(bool_)))[filled(key, [blank(a) for a in arrays])]
+    view = blank((x[0], np.dtype(bool_)))[fill_key(key, [blank(a) for a in arrays])]
     return view.shape, x[1]
 
 
-_GETITEM = Op("getitem", _item_spec, lambda x, *arrays, key: x[filled(key, arrays)])
+_GETITEM = Op("getitem", _item_spec, lambda x, *arrays, key: x[fill_key(key, arrays)])
 
 
 def gathered(x: array, key: Any) -> array:
     """x[key] where arrays of indices, masks or slices with a step are in the key."""
-    template, arrays = taken_apart(parts_of(key), x.ndim)
+    template, arrays = split_key(parts_of(key), x.ndim)
     return record(_GETITEM, x, *arrays, key=template)
 
 
@@ -67,8 +67,8 @@ SETITEM = Op("setitem", lambda x, value, *arrays, key, how: x, _updated)
 
 def updated(x: array, key: Any, value: Any, how: Any = None, name: str = "setitem") -> array:
     """x with a value at the key; what does not fit is refused at once."""
-    template, arrays = taken_apart(parts_of(key), x.ndim)
-    value = _without_ones(fitting(value, x.dtype))
+    template, arrays = split_key(parts_of(key), x.ndim)
+    value = _without_ones(checked_cast(value, x.dtype))
     check_update(name, x, template, arrays, value.shape)
     return record(SETITEM, x, value, *arrays, key=template, how=how)
 
@@ -158,7 +158,7 @@ def put_along_axis(x: Any, /, indices: Any, values: Any, axis: int | None = None
     if not places.size:
         return whole
     places = _beside(name, x, flat(as_indices(name, places), axis)[0])
-    values = fitting(values, x.dtype)
+    values = checked_cast(values, x.dtype)
     values = flat(values, None)[0] if axis is None and values.ndim else values
     check_indices(name, places, int(x.shape[where]))
     return reshape(record(_PUT_ALONG, x, places, values, axis=where), whole.shape)
@@ -233,7 +233,7 @@ def _start(name: str, x: array, start: Any, axes: Sequence[int]) -> tuple[array,
 def slice_update(x: Any, update: Any, start_indices: Any, axes: Sequence[int]) -> array:
     """x with a part of it replaced; see `slice`."""
     x, name = as_array(x), "slice_update"
-    value = fitting(update, x.dtype)
+    value = checked_cast(update, x.dtype)
     if value.ndim > x.ndim:
         value = _without_ones(value)
     start, places = _start(name, x, start_indices, axes)

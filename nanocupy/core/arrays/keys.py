@@ -14,7 +14,7 @@ import numpy as np
 
 from nanocupy.core.recorder.arrays import array
 from nanocupy.core.recorder.graph import Shape
-from nanocupy.core.recorder.shapes import Misfit, Slice, check_indices
+from nanocupy.core.recorder.shapes import IndexMismatch, Slice, check_indices
 from nanocupy.core.recorder.specs import blank
 from nanocupy.dtypes import bool_, int32
 
@@ -28,13 +28,13 @@ class _Input:
 INPUT = _Input()
 
 
-def filled(key: Key, arrays: Sequence[np.ndarray]) -> Key:
+def fill_key(key: Key, arrays: Sequence[np.ndarray]) -> Key:
     """The key with arrays in it again."""
     left = iter(arrays)
     return tuple(next(left) if part is INPUT else part for part in key)
 
 
-def taken_apart(parts: Key, ndim: int) -> tuple[Key, list[array]]:
+def split_key(parts: Key, ndim: int) -> tuple[Key, list[array]]:
     """The key with arrays of ints left out, and those arrays. A mask is looked at: it decides about
     a shape."""
     key, arrays = [], []
@@ -46,7 +46,7 @@ def taken_apart(parts: Key, ndim: int) -> tuple[Key, list[array]]:
         elif part.dtype == bool_:
             key.append(part.numpy())
         elif part.dtype.kind not in "iu":
-            raise Misfit(f"[getitem] indices are ints or bools, not {part.dtype}")
+            raise IndexMismatch(f"[getitem] indices are ints or bools, not {part.dtype}")
         else:
             key.append(INPUT)
             arrays.append(part)
@@ -60,7 +60,7 @@ def _spelt_out(key: list[Any], ndim: int) -> Key:
         return tuple(key)
     used = sum(getattr(part, "ndim", 1) for part in key if part is not None and part is not ...)
     if len(places) > 1 or used > ndim:
-        raise Misfit(f"[getitem] {key} of an array with {ndim} dimensions")
+        raise IndexMismatch(f"[getitem] {key} of an array with {ndim} dimensions")
     return (*key[: places[0]], *[Slice(None)] * (ndim - used), *key[places[0] + 1 :])
 
 
@@ -84,7 +84,7 @@ def place(out: np.ndarray, key: Key, arrays: Sequence[np.ndarray]) -> tuple[np.n
         elif part is not None:
             at_ints += [Slice(None)] * getattr(part, "ndim", 1)
     view = out[(*at_ints, ...)]  # the Ellipsis makes it a view, even of one element
-    return view, filled(tuple(p for p in key if not is_int(p)), arrays)
+    return view, fill_key(tuple(p for p in key if not is_int(p)), arrays)
 
 
 def check_update(name: str, x: array, key: Key, arrays: Sequence[array], value: Shape) -> None:
@@ -95,13 +95,13 @@ def check_update(name: str, x: array, key: Key, arrays: Sequence[array], value: 
     """
     for part in key:
         if not (is_int(part) or part is None or part is INPUT or isinstance(part, _PARTS)):
-            raise Misfit(f"[{name}] {str(part)[:60]}: expected ints, slices, None or arrays")
+            raise IndexMismatch(f"[{name}] {str(part)[:60]}: expected ints, slices, None or arrays")
     free = [blank(a.node.specs[0]) for a in arrays]
     try:
         view, where = place(blank((x.shape, np.dtype(bool_))), key, free)
         inside = view[where].shape
     except IndexError as error:
-        raise Misfit(f"[{name}] {error}") from None
+        raise IndexMismatch(f"[{name}] {error}") from None
     if value != inside and not _spreads(value, inside):
         raise ValueError(f"[{name}] a value of shape {value} for a place of shape {inside}")
     if arrays:

@@ -13,19 +13,19 @@ import numpy as np
 
 from nanocupy.core.arrays.creation import checked_shape
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import fitting
+from nanocupy.core.recorder.casting import checked_cast
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import expand_dims, flat, reshape, slice_axis, squeeze, transpose
 from nanocupy.core.recorder.specs import (
     Axes,
     as_ints,
+    as_list,
     blank,
     broadcast,
-    listed,
     normal_axes,
     normal_axis,
     resized,
-    same,
+    same_spec,
     whole_number,
 )
 
@@ -39,7 +39,7 @@ BROADCAST = Op(
 )
 
 
-def seen(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:
+def view_op(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:
     """An operation that only looks at the same elements in another way: `function` gives a view."""
 
     def infer(spec: Spec, **attrs: Any) -> Spec:
@@ -54,8 +54,8 @@ def _record(op: Op, x: Any, **attrs: Any) -> array:
     return record(op, x, **attrs)
 
 
-_DIAGONAL = seen("diagonal", lambda x, **how: x.diagonal(**how))
-_FLIP = seen("flip", lambda x, *, axis: np.flip(x, axis))
+_DIAGONAL = view_op("diagonal", lambda x, **how: x.diagonal(**how))
+_FLIP = view_op("flip", lambda x, *, axis: np.flip(x, axis))
 _VIEW = Op(
     "view",
     lambda spec, *, dtype: (_view_shape(spec[0], spec[1], dtype), dtype),
@@ -271,17 +271,17 @@ def tile(x: Any, reps: int | Sequence[int], /) -> array:
     return reshape(broadcast_to(inner, dims), [n * d for n, d in zip(times, shape, strict=True)])
 
 
-_ROLL = Op("roll", same, lambda x, *, shift, axis: np.roll(x, shift, axis))
+_ROLL = Op("roll", same_spec, lambda x, *, shift, axis: np.roll(x, shift, axis))
 
 
 def roll(x: Any, shift: int | Sequence[int], axis: Axes = None, /) -> array:
     """`numpy.roll`."""
     x = as_array(x)
-    shifts = [whole_number("roll", "shift", n) for n in listed(shift)]
+    shifts = [whole_number("roll", "shift", n) for n in as_list(shift)]
     if axis is None:
         line = reshape(x, (x.size,))
         return reshape(record(_ROLL, line, shift=builtins.sum(shifts), axis=0), x.shape)
-    axes = [normal_axis("roll", a, x.ndim) for a in listed(axis)]
+    axes = [normal_axis("roll", a, x.ndim) for a in as_list(axis)]
     if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
         raise ValueError(f"[roll] {len(shifts)} shifts along {len(axes)} axes: expected as many")
     return record(_ROLL, x, shift=shifts, axis=axes)
@@ -308,7 +308,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0
     if not x.ndim:
         return x
     width = _pad_width(pad_width, x.ndim)
-    value = fitting(constant_values, x.dtype)
+    value = checked_cast(constant_values, x.dtype)
     if value.ndim:
         raise ValueError(f"[pad] constant_values of shape {value.shape}: expected a number")
     grown = [n for n, more in zip(x.shape, width.sum(1), strict=True) if more]

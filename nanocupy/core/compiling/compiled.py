@@ -19,7 +19,7 @@ from nanocupy.core.recorder.arrays import array, constant, eval, recorded, recor
 from nanocupy.core.recorder.graph import CONSTANT, Node, Spec, item, rebuild, topological
 from nanocupy.device.protocols import Rows
 
-KEPT = 64  # kinds of calls of one compiled function whose schedules are kept
+MAX_KINDS = 64  # kinds of calls of one compiled function whose schedules are kept
 _ONE_AT_A_TIME = threading.RLock()  # state holds other arrays while a function is recorded
 _OF_SHAPES = {  # attributes that say nothing of shapes: a record with others serves one shape only
     "axis", "axes", "keepdims", "dtype", "decimals", "ddof", "eps", "precise", "index", "function",
@@ -28,7 +28,7 @@ _OF_SHAPES = {  # attributes that say nothing of shapes: a record with others se
 
 
 class _Recent(OrderedDict[Any, Any]):
-    """A dict of the `KEPT` entries that were used last."""
+    """A dict that keeps the `MAX_KINDS` most recently used entries."""
 
     def __getitem__(self, key: Any) -> Any:
         self.move_to_end(key)
@@ -37,7 +37,7 @@ class _Recent(OrderedDict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
         self.move_to_end(key)
-        if len(self) > KEPT:
+        if len(self) > MAX_KINDS:
             del self[next(iter(self))]  # popitem of Python 3.10 would get it first
 
 
@@ -46,7 +46,7 @@ class _Switch:
 
 
 def disable_compile() -> None:
-    """From now on compiled functions are the functions themselves, for debugging."""
+    """Call the functions themselves in place of compiled ones, for debugging."""
     _Switch.on = False
 
 
@@ -55,7 +55,7 @@ def enable_compile() -> None:
     _Switch.on = True
 
 
-class Recorded:
+class Trace:
     """A function recorded for one kind of call.
 
     Args:
@@ -73,7 +73,7 @@ class Recorded:
         arrays = iter([array(n) for n in self.leaves])
         args, kwargs = replaced(call, arrays)
         since = array(0).node.order
-        with _kept(inputs, outputs):
+        with _state_restored(inputs, outputs):
             _fill(inputs, arrays)
             with recorded():
                 self.tree = function(*args, **kwargs)
@@ -107,7 +107,7 @@ def _state(tree: Any) -> list[Any]:
 
 
 def _fill(inputs: Any, arrays: Iterator[array]) -> None:
-    """Let state have these values."""
+    """Put these values into the state."""
     seen: set[array] = set()
     for (container, key, captured), leaf in zip(_state(inputs), arrays, strict=True):
         if captured in seen and isinstance(container, dict | list):
@@ -118,8 +118,8 @@ def _fill(inputs: Any, arrays: Iterator[array]) -> None:
 
 
 @contextmanager
-def _kept(inputs: Any, outputs: Any) -> Iterator[None]:
-    """What is recorded here changes no state: only new places stay, if all goes well."""
+def _state_restored(inputs: Any, outputs: Any) -> Iterator[None]:
+    """Restore the state after a recording; keep places that it added, unless it fails."""
     before = [(place, place[2].node) for place in _state(inputs) + _state(outputs)]
     keys = [(tree, set(tree)) for tree in _dicts(outputs)]
     try:
@@ -137,7 +137,7 @@ def _kept(inputs: Any, outputs: Any) -> Iterator[None]:
 
 
 def _dicts(tree: Any) -> list[dict[Any, Any]]:
-    """The dicts in a tree, and itself."""
+    """Return the dicts in a tree, itself included."""
     if not isinstance(tree, dict | list | tuple):
         return []
     items = tree.values() if isinstance(tree, dict) else tree
@@ -146,7 +146,8 @@ def _dicts(tree: Any) -> list[dict[Any, Any]]:
 
 
 def _captured(nodes: list[Node], since: int) -> list[Node]:
-    """What was recorded before and is not computed yet: done once, not again in every call."""
+    """Return nodes recorded before the function that are not evaluated: they are computed once,
+    not in every call."""
     known: set[Node] = set()
     for node in topological(nodes):
         runs = node.op.numpy and not node.op.effect
@@ -205,13 +206,13 @@ def compile(
     records, schedules = _Recent(), _Recent()  # what was recorded; that, with its schedule
     name = getattr(fun, "__name__", type(fun).__name__)
 
-    def schedule_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Recorded, Schedule]:
+    def schedule_of(kind: Any, call: Any, specs: list[Spec]) -> tuple[Trace, Schedule]:
         ranks = (kind, tuple([(len(shape), dtype) for shape, dtype in specs]))
         record = records[ranks] if shapeless and ranks in records else None
         if record is not None and record.fits_all:
             leaves, nodes = record.resized(specs)
         else:
-            record = Recorded(fun, call, specs, inputs, outputs)
+            record = Trace(fun, call, specs, inputs, outputs)
             leaves, nodes = record.leaves, record.nodes
             if shapeless:
                 records[ranks] = record
@@ -243,7 +244,7 @@ def compile(
 
 
 def _apply(schedule: Schedule, nodes: list[Node], gifts: list[Any], name: str) -> list[array]:
-    """The outputs, still to be computed; at once if something is given away."""
+    """Return the outputs, lazy; computed at once if an argument is donated."""
     if gifts:
         given: list[array] = []
         flatten(gifts, given)

@@ -25,11 +25,11 @@ from nanocupy.core.recorder.graph import (
     Spec,
     item,
     rebuild,
-    same,
     size,
     topological,
+    with_inputs,
 )
-from nanocupy.core.recorder.heap import own
+from nanocupy.core.recorder.heap import is_owned
 from nanocupy.core.recorder.program import Program
 from nanocupy.core.recorder.rules import common_subexpressions
 
@@ -37,7 +37,7 @@ FOLDED = 1 << 20  # bytes of the largest value that is computed beforehand
 
 
 class Step(NamedTuple):
-    """One node: where its inputs are found, where its value goes, what nobody wants afterwards."""
+    """One node: the slots of its inputs and of its value, and those that it frees."""
 
     node: Node
     function: Callable[..., Any]
@@ -68,7 +68,7 @@ class Schedule:
         self._device = device
         given = set(inputs)
         nodes = [n for n in topological(self.outputs) if n not in given]
-        whole = device and _whole(self.inputs, roots, device)
+        whole = device and _as_program(self.inputs, roots, device)
         self._place = {n: i for i, n in enumerate([*self.inputs, *nodes])}
         self._values = [n.attrs["value"] if n.op is CONSTANT else None for n in self._place]
         self.steps = [] if whole else self._steps([n for n in nodes if n.op is not CONSTANT])
@@ -78,13 +78,13 @@ class Schedule:
         debug.graph(name, [*self.inputs, *nodes])
 
     def __call__(self, values: list[Any]) -> list[Any]:
-        """The outputs' values. `values` of the inputs is emptied: what is nowhere else is memory
-        for results."""
+        """Return the outputs' values. `values` of the inputs is emptied, so that memory nobody else
+        refers to can hold results."""
         if self._whole:
             return self._whole(*values)
         slots = [*values, *self._values[len(values) :]]
         values.clear()
-        clock = debug.Clock(self.name) if self._timed else None
+        clock = debug.StepTimer(self.name) if self._timed else None
         for step in self.steps:
             reads = [slots[i] for i in step.inputs]
             more = dict(step.attrs)
@@ -124,7 +124,7 @@ class Schedule:
         return node.op.numpy or partial(run_only_in_programs, node.op)
 
     def _reused(self, step: Step, slots: list[Any]) -> Any:
-        """An input that nobody else has, as memory for the result: None if there is none."""
+        """Return an input whose memory can hold the result and that nothing else refers to."""
         shape, dtype = step.node.specs[0]
         if len(step.node.specs) > 1:
             return None
@@ -132,38 +132,37 @@ class Schedule:
             references = _references(slots, place)
             x = slots[place]
             fits = x.dtype.itemsize == dtype.itemsize and x.shape == shape
-            if fits and x.flags.carray and references in _ALONE and own(x):
+            if fits and x.flags.carray and references in _ALONE and is_owned(x):
                 return (x.view(dtype),)
         return None
 
 
 def _references(holders: list[Any], place: int) -> tuple[int, int]:
-    """How many refer to an array in a list, and to the array whose part it is, if it is one."""
+    """Return the reference counts of an array in a list and of its base, 0 without a base."""
     x = holders[place]
     return getrefcount(x), 0 if x.base is None else getrefcount(x.base)
 
 
-def _alone() -> set[tuple[int, int]]:
-    """The same of arrays that are in `slots` and `reads` and nowhere else, whatever else Python
-    counts."""
+def _sole_references() -> set[tuple[int, int]]:
+    """Return the counts of arrays that only `slots` and `reads` refer to, as this Python counts."""
     slots = [np.empty(2), np.empty(2)[:1]]
     reads = list(slots)
     return {_references(slots, place) for place in range(len(reads))}
 
 
-_ALONE = _alone()
+_ALONE = _sole_references()
 
 
 def run_only_in_programs(op: Op, *_: Any, **__: Any) -> Any:
-    """What stands for a NumPy form that does not exist: a schedule may be made, and not run."""
+    """Stand for a NumPy form that does not exist: a schedule may be made, but not run."""
     raise NotImplementedError(f"[{op.name}] has no NumPy form: it runs only in a Program")
 
 
 def folded(outputs: list[Node]) -> list[Node]:
-    """What depends on constants alone is one, unless it is large."""
+    """Replace nodes that depend on constants alone by constants, unless they are large."""
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-        node = same(node, inputs)
+        node = with_inputs(node, inputs)
         known = all(n.op is CONSTANT for n in inputs) and not node.op.effect
         if node.op is CONSTANT or not known or len(node.specs) > 1:
             return node
@@ -179,7 +178,7 @@ def folded(outputs: list[Node]) -> list[Node]:
 # ---- on a device
 
 
-class OnDevice:
+class DeviceFunction:
     """A graph as a captured Program that takes NumPy arrays and gives them.
 
     Args:
@@ -205,27 +204,27 @@ class OnDevice:
 
 
 def _one_on_device(node: Node, device: Any) -> Callable[..., Any]:
-    """A node's NumPy form, that is done by the device."""
+    """Return a function like the node's NumPy form that runs on the device."""
 
     def make(leaves: list[Node]) -> list[Node]:
         again = Node(node.op, tuple(leaves), node.attrs, node.specs)
         count = len(node.specs)
         return [again] if count == 1 else [item(again, i) for i in range(count)]
 
-    run = OnDevice([n.specs[0] for n in node.inputs], make, device)
+    run = DeviceFunction([n.specs[0] for n in node.inputs], make, device)
     if len(node.specs) > 1:
         return lambda *values, **_: run(*values)
     return lambda *values, **_: run(*values)[0]
 
 
-def _whole(inputs: list[Node], outputs: list[Node], device: Any) -> OnDevice | None:
+def _as_program(inputs: list[Node], outputs: list[Node], device: Any) -> DeviceFunction | None:
     """The graph as one Program, if the device has a kernel for everything in it."""
 
     def make(leaves: list[Node]) -> list[Node]:
         instead = dict(zip(inputs, leaves, strict=True))
-        return rebuild(outputs, lambda node, ins: instead.get(node) or same(node, ins))
+        return rebuild(outputs, lambda node, ins: instead.get(node) or with_inputs(node, ins))
 
     try:
-        return OnDevice([n.specs[0] for n in inputs], make, device)
+        return DeviceFunction([n.specs[0] for n in inputs], make, device)
     except NotImplementedError:
         return None

@@ -1,12 +1,10 @@
-"""What stands in a graph for values that are not there: while a function is recorded, and after its
-caller gave one away.
-"""
+"""Nodes without a value: arguments of a function that is being recorded, and donated arrays."""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from nanocupy.core.recorder.graph import Node, Op, Spec, leaf, rebuild, same
+from nanocupy.core.recorder.graph import Node, Op, Spec, leaf, rebuild, with_inputs
 
 
 def _no_value(*, function: str) -> NoReturn:
@@ -33,7 +31,7 @@ DONATED = Op("donated", leaf, _donated, effect=True)
 def _inline(node: Node, inputs: tuple[Node, ...]) -> list[Node]:
     schedule = node.attrs["schedule"]
     instead = dict(zip(schedule.inputs, inputs, strict=True))
-    return rebuild(schedule.recorded, lambda n, reads: instead.get(n) or same(n, reads))
+    return rebuild(schedule.recorded, lambda n, reads: instead.get(n) or with_inputs(n, reads))
 
 
 def _run(*values: Any, schedule: Any) -> Any:
@@ -50,5 +48,5 @@ def placeholder(spec: Spec, function: str) -> Node:
 
 
 def give_away(node: Node, function: str) -> None:
-    """An evaluated node has no value from now on."""
+    """Take the value of an evaluated node away."""
     node.op, node.attrs = DONATED, {"function": function}

@@ -9,10 +9,10 @@ import numpy as np
 
 from nanocupy.core.arrays.layout import flip
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import together
+from nanocupy.core.recorder.casting import promote
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import reshape
-from nanocupy.core.recorder.specs import widely
+from nanocupy.core.recorder.specs import upcasting
 
 Sizes = int | Sequence[int]
 
@@ -77,7 +77,7 @@ def _convolve(x: np.ndarray, w: np.ndarray, **how: Any) -> np.ndarray:
     return np.concatenate(parts, -1)
 
 
-_CONV = Op("conv_general", _spec, widely(_convolve))
+_CONV = Op("conv_general", _spec, upcasting(_convolve))
 
 
 def _sizes(value: Sizes, rank: int) -> list[int]:
@@ -99,7 +99,7 @@ def conv_general(
         padding: zeros on both sides, or (before, after).
         input_dilation: distance between elements of x, with zeros in between.
     """
-    x, weight = together((as_array(x), as_array(weight)))
+    x, weight = promote((as_array(x), as_array(weight)))
     rank = x.ndim - 2
     pair = isinstance(padding, tuple) and len(padding) == 2 and isinstance(padding[0], list | tuple)
     low, high = padding if pair else (padding, padding)

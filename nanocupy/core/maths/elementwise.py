@@ -14,14 +14,14 @@ import numpy as np
 
 from nanocupy.core.maths import special
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.casting import astype, promote
 from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.elementwise import add as add
 from nanocupy.core.recorder.elementwise import elementwise_op, inputs
 from nanocupy.core.recorder.elementwise import multiply as multiply
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.rowwise import kernel_or_chain, of_numbers, without_gaps
-from nanocupy.core.recorder.specs import Becomes, broadcast, kept, whole_number, widely
+from nanocupy.core.recorder.specs import Becomes, broadcast, same_dtype, upcasting, whole_number
 from nanocupy.dtypes import bool_, uint8
 from nanocupy.kernels.chains import functions
 
@@ -57,7 +57,7 @@ def _op(name: str, function: Any, dtype: Any) -> Op:
     steps = _STEPS.get(name)
     return elementwise_op(
         name,
-        widely(function or getattr(np, name), dtype),
+        upcasting(function or getattr(np, name), dtype),
         of_numbers(steps) if steps else None,
         dtype=dtype,
         rounded=name in _ROUNDED,
@@ -65,7 +65,7 @@ def _op(name: str, function: Any, dtype: Any) -> Op:
 
 
 def _unary(
-    name: str, becomes: Becomes = kept, function: Any = None, dtype: Any = None
+    name: str, becomes: Becomes = same_dtype, function: Any = None, dtype: Any = None
 ) -> Callable[[Any], array]:
     """An operation of one array.
 
@@ -83,7 +83,7 @@ def _unary(
 
 
 def _binary(
-    name: str, becomes: Becomes = kept, function: Any = None, dtype: Any = None
+    name: str, becomes: Becomes = same_dtype, function: Any = None, dtype: Any = None
 ) -> Callable[[Any, Any], array]:
     """An operation of two arrays, which first become one dtype."""
     return _of_two(_op(name, function, dtype), becomes)
@@ -211,13 +211,13 @@ _WHERE = Op(
     row_wise=True,
     steps=functions.where,
 )
-_ROUND = Op("round", lambda x, *, decimals: x, widely(special.round))
+_ROUND = Op("round", lambda x, *, decimals: x, upcasting(special.round))
 
 
 def power(a: Any, b: Any) -> array:
     """a to the power b; a square or a cube is a product."""
     if type(b) in (int, float) and b in (2, 3) and as_array(a).dtype != bool_:
-        a = inputs(kept, (a, b))[0]
+        a = inputs(same_dtype, (a, b))[0]
         return square(a) if b == 2 else multiply(square(a), a)
     return _power(a, b)
 
@@ -233,7 +233,7 @@ def bitwise_invert(x: Any) -> array:
 
 def where(condition: Any, x: Any, y: Any) -> array:
     """`numpy.where`."""
-    return record(_WHERE, astype(condition, bool_), *together((x, y)))
+    return record(_WHERE, astype(condition, bool_), *promote((x, y)))
 
 
 def clip(x: Any, /, a_min: Any, a_max: Any) -> array:

@@ -11,7 +11,7 @@ from nanocupy.core.recorder.arrays import array, as_array, record
 from nanocupy.core.recorder.casting import astype
 from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op
-from nanocupy.core.recorder.specs import same, wide
+from nanocupy.core.recorder.specs import same_spec, upcast
 
 # Hadamard matrices whose size is no power of two, a row a word: bit 1 is 1, bit 0 is -1. From
 # N. J. A. Sloane's library (neilsloane.com/hadamard), the ones that MLX takes.
@@ -49,7 +49,7 @@ def _odd_part(size: int) -> int | None:
 def _transform(x: np.ndarray, *, odd: int, scale: float) -> np.ndarray:
     """Butterflies along the part that is a power of two, then the matrix of the rest."""
     size = x.shape[-1]
-    out = wide(x).reshape(-1, odd, size // odd)
+    out = upcast(x).reshape(-1, odd, size // odd)
     step = 1
     while step < size // odd:
         pairs = out.reshape(-1, odd, size // odd // (2 * step), 2, step)
@@ -59,7 +59,7 @@ def _transform(x: np.ndarray, *, odd: int, scale: float) -> np.ndarray:
     return ((_matrix(odd) @ out).reshape(x.shape) * np.float32(scale)).astype(x.dtype)
 
 
-_HADAMARD = Op("hadamard_transform", same, _transform)
+_HADAMARD = Op("hadamard_transform", same_spec, _transform)
 
 
 def hadamard_transform(a: Any, scale: float | None = None) -> array:

@@ -11,10 +11,10 @@ from nanocupy.core.arrays.layout import repeat
 from nanocupy.core.maths import elementwise
 from nanocupy.core.maths.reductions import sum
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.casting import astype, promote
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import reshape, take
-from nanocupy.core.recorder.specs import blank, broadcast, normal_axis, whole_number, widely
+from nanocupy.core.recorder.specs import blank, broadcast, normal_axis, upcasting, whole_number
 from nanocupy.dtypes import float32
 
 
@@ -29,12 +29,12 @@ def _matmul_spec(x: Spec, y: Spec) -> Spec:
     return (*broadcast(a[:-2], b[:-2]), *rows, *columns), x[1]
 
 
-MATMUL = Op("matmul", _matmul_spec, widely(np.matmul))
+MATMUL = Op("matmul", _matmul_spec, upcasting(np.matmul))
 
 
 def _floats(name: str, *values: Any) -> list[array]:
     """The values as arrays of one float dtype: like MLX, products do not take ints."""
-    arrays = together([as_array(v) for v in values])
+    arrays = promote([as_array(v) for v in values])
     if arrays[0].dtype.kind not in "fV":
         raise ValueError(f"[{name}] takes floats, not {arrays[0].dtype}")
     return arrays
@@ -58,20 +58,20 @@ def addmm(c: Any, a: Any, b: Any, /, alpha: float = 1.0, beta: float = 1.0) -> a
 def outer(x: Any, y: Any, /) -> array:
     """The products of all elements of x with all of y."""
     x, y = as_array(x), as_array(y)
-    return elementwise.multiply(reshape(x, (x.size, 1)), reshape(y, (1, y.size)))
+    return reshape(x, (x.size, 1)) * reshape(y, (1, y.size))
 
 
 def inner(x: Any, y: Any, /) -> array:
     """Sums of products along the last axes."""
     x, y = as_array(x), as_array(y)
     if not x.ndim or not y.ndim:
-        return elementwise.multiply(x, y)
+        return x * y
     return tensordot(x, y, [[-1], [-1]])
 
 
 def kron(x: Any, y: Any) -> array:
     """`numpy.kron`."""
-    x, y = together((as_array(x), as_array(y)))
+    x, y = promote((as_array(x), as_array(y)))
     if not x.size or not y.size:
         raise ValueError(f"[kron] of shapes {x.shape} and {y.shape}: no elements")
     ndim = max(x.ndim, y.ndim)
@@ -79,16 +79,16 @@ def kron(x: Any, y: Any) -> array:
     dims = [n * m for n, m in zip(x.shape, y.shape, strict=True)]
     x = reshape(x, [d for n in x.shape for d in (n, 1)])
     y = reshape(y, [d for n in y.shape for d in (1, n)])
-    return reshape(elementwise.multiply(x, y), dims)
+    return reshape(x * y, dims)
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> array:
     """The sum of x * y along an axis, which is as long in both."""
-    x, y = together((as_array(x), as_array(y)))
+    x, y = promote((as_array(x), as_array(y)))
     lengths = [v.shape[normal_axis("vecdot", axis, v.ndim)] for v in (x, y)]
     if lengths[0] != lengths[1]:
         raise ValueError(f"[vecdot] {x.shape} and {y.shape} along axis {axis}: as long in both")
-    return sum(elementwise.multiply(x, y), axis)
+    return sum(x * y, axis)
 
 
 def tensordot(x: Any, y: Any, /, axes: int | Sequence[Sequence[int]] = 2) -> array:
@@ -156,13 +156,13 @@ def _einsum_spec(*specs: Spec, subscripts: str) -> Spec:
 _EINSUM = Op(
     "einsum",
     _einsum_spec,
-    widely(lambda *xs, subscripts: np.einsum(subscripts, *xs, optimize=len(xs) > 1)),
+    upcasting(lambda *xs, subscripts: np.einsum(subscripts, *xs, optimize=len(xs) > 1)),
 )
 
 
 def einsum(subscripts: str, *operands: Any) -> array:
     """`numpy.einsum` of a string."""
-    return record(_EINSUM, *together([as_array(x) for x in operands]), subscripts=subscripts)
+    return record(_EINSUM, *promote([as_array(x) for x in operands]), subscripts=subscripts)
 
 
 def einsum_path(subscripts: str, *operands: Any) -> tuple[list[tuple[int, ...]], str]:
@@ -188,7 +188,7 @@ def _gather_mm_spec(a: Spec, b: Spec, places: Spec) -> Spec:
 
 
 def _gather_mm(a: np.ndarray, b: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return widely(np.matmul)(a, b.reshape(-1, *b.shape[-2:])[places])
+    return upcasting(np.matmul)(a, b.reshape(-1, *b.shape[-2:])[places])
 
 
 GATHER_MM = Op("gather_mm", _gather_mm_spec, _gather_mm)
@@ -225,9 +225,7 @@ def _masked(x: array, mask: Any, block: int) -> array:
     if mask.shape[-2:] != blocks:
         raise ValueError(f"[block_masked_mm] a mask of shape {mask.shape} for {blocks} blocks")
     full = repeat(repeat(mask, block, -1), block, -2)[..., : x.shape[-2], : x.shape[-1]]
-    masked = (
-        elementwise.where(full, x, 0) if full.dtype.kind == "b" else elementwise.multiply(x, full)
-    )
+    masked = elementwise.where(full, x, 0) if full.dtype.kind == "b" else x * full
     return astype(masked, x.dtype)
 
 

@@ -18,12 +18,12 @@ from nanocupy.core.recorder.shapes import slice_axis
 from nanocupy.core.recorder.specs import (
     Axes,
     Becomes,
-    kept,
     normal_axes,
     normal_axis,
     reduced,
+    same_dtype,
+    upcast,
     whole_number,
-    wide,
 )
 from nanocupy.dtypes import bool_, float32, int32, uint32
 
@@ -46,7 +46,7 @@ def _reduction(
     function = function or getattr(np, name)
 
     def run(x: np.ndarray, *, axis: tuple[int, ...], keepdims: bool, **more: Any) -> np.ndarray:
-        value = np.asarray(function(wide(x), axis=axis, keepdims=keepdims, **more))
+        value = np.asarray(function(upcast(x), axis=axis, keepdims=keepdims, **more))
         return value.astype(becomes(x.dtype))
 
     def infer(spec: Spec, *, axis: tuple[int, ...], keepdims: bool, **_: Any) -> Spec:
@@ -113,7 +113,10 @@ def _logsumexp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
 sum = _reduction("sum", summed, _sum, lower=rowwise.total)
 prod = _reduction("prod", summed, _prod)
 mean = _reduction("mean", floating, _mean)
-max, min = _reduction("max", kept, of_none=False), _reduction("min", kept, of_none=False)
+max, min = (
+    _reduction("max", same_dtype, of_none=False),
+    _reduction("min", same_dtype, of_none=False),
+)
 all, any = _reduction("all", _bool), _reduction("any", _bool)
 logsumexp = _reduction("logsumexp", floating, _logsumexp, of_none=False)
 _VAR: Callable[..., array] = _reduction("var", floating, _variance)
@@ -147,7 +150,7 @@ def _arg(name: str) -> Reduction:
     function = getattr(np, name)
 
     def run(x: np.ndarray, *, axis: int | None, keepdims: bool) -> np.ndarray:
-        return np.asarray(function(wide(x), axis=axis, keepdims=keepdims)).astype(uint32)
+        return np.asarray(function(upcast(x), axis=axis, keepdims=keepdims)).astype(uint32)
 
     def infer(spec: Spec, *, axis: int | None, keepdims: bool) -> Spec:
         return reduced(spec[0], normal_axes(name, axis, len(spec[0])), keepdims), uint32

@@ -12,7 +12,7 @@ from nanocupy.core.recorder.casting import astype
 from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op
 from nanocupy.core.recorder.shapes import flat
-from nanocupy.core.recorder.specs import Becomes, kept, normal_axis, same, wide
+from nanocupy.core.recorder.specs import Becomes, normal_axis, same_dtype, same_spec, upcast
 from nanocupy.dtypes import bool_, int32
 
 
@@ -24,19 +24,22 @@ class Scan(Protocol):
 
 
 def _scan(
-    name: str, function: np.ufunc, nothing: Callable[[np.dtype[Any]], Any], becomes: Becomes = kept
+    name: str,
+    function: np.ufunc,
+    nothing: Callable[[np.dtype[Any]], Any],
+    becomes: Becomes = same_dtype,
 ) -> Scan:
     """A scan: `function` of all elements up to each, starting from `nothing(dtype)`."""
 
     def run(x: np.ndarray, *, axis: int, reverse: bool, inclusive: bool) -> np.ndarray:
-        along = np.moveaxis(wide(x), axis, 0)
+        along = np.moveaxis(upcast(x), axis, 0)
         along = along[::-1] if reverse else along
         out = function.accumulate(along, dtype=along.dtype)
         if not inclusive:
             out = np.concatenate([np.full_like(out[:1], nothing(x.dtype)), out[:-1]])
         return np.moveaxis(out[::-1] if reverse else out, 0, axis).astype(x.dtype)
 
-    op = Op(name, same, run)
+    op = Op(name, same_spec, run)
 
     def call(
         x: Any, /, axis: int | None = None, *, reverse: bool = False, inclusive: bool = True,

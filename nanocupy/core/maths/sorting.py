@@ -10,7 +10,7 @@ from nanocupy.core.maths.elementwise import isnan, where
 from nanocupy.core.maths.reductions import mean
 from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.casting import astype, promote
 from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.shapes import flat, reshape, slice_axis, squeeze
@@ -20,9 +20,9 @@ from nanocupy.core.recorder.specs import (
     normal_axes,
     normal_axis,
     reduced,
-    same,
+    same_spec,
+    upcast,
     whole_number,
-    wide,
 )
 from nanocupy.dtypes import uint32
 
@@ -32,18 +32,18 @@ def _indices(spec: Spec, **_: Any) -> Spec:
 
 
 # Partitions are sorted outright: that puts the kth element in its place, too.
-_SORT = Op("sort", same, lambda x, *, axis: np.sort(wide(x), axis).astype(x.dtype))
+_SORT = Op("sort", same_spec, lambda x, *, axis: np.sort(upcast(x), axis).astype(x.dtype))
 _ARGSORT = Op(
     "argsort",
     _indices,
-    lambda x, *, axis: np.argsort(wide(x), axis, kind="stable").astype(uint32),
+    lambda x, *, axis: np.argsort(upcast(x), axis, kind="stable").astype(uint32),
     rowwise.along("argsort"),
     row_wise=True,
 )
 _SEARCH = Op(
     "searchsorted",
     lambda x, values, *, side: (values[0], uint32),
-    lambda x, values, *, side: np.searchsorted(wide(x), wide(values), side).astype(uint32),
+    lambda x, values, *, side: np.searchsorted(upcast(x), upcast(values), side).astype(uint32),
 )
 
 
@@ -108,7 +108,7 @@ def searchsorted(sorted_sequence: Any, values: Any, /, side: str = "left") -> ar
     """Where values would go into a sorted sequence of one dimension, uint32."""
     if side not in ("left", "right"):
         raise ValueError(f"[searchsorted] side={side!r}: expected 'left' or 'right'")
-    x, values = together((as_array(sorted_sequence), as_array(values)))
+    x, values = promote((as_array(sorted_sequence), as_array(values)))
     if x.ndim != 1:
         raise NotImplementedError(f"[searchsorted] in {x.ndim} dimensions")
     return record(_SEARCH, x, values, side=side)

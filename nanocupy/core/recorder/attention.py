@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 
 from nanocupy.core.recorder.arrays import array, as_array, record
-from nanocupy.core.recorder.casting import together
+from nanocupy.core.recorder.casting import promote
 from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import Op, Spec
 from nanocupy.core.recorder.paged import PagedView, SlidingWindow, paged_attention
 from nanocupy.core.recorder.public import public
 from nanocupy.core.recorder.shapes import concatenate
-from nanocupy.core.recorder.specs import broadcast, wide
+from nanocupy.core.recorder.specs import broadcast, upcast
 
 # The score of what is hidden: finite, so that a row that sees nothing sees all alike, and not NaN.
 _HIDDEN = np.finfo(np.float32).min
 
 
 def _softmax(scores: np.ndarray, sinks: np.ndarray | None) -> np.ndarray:
-    """Over the last axis; a sink is one more score, whose weight goes nowhere."""
+    """Softmax over the last axis; a sink is one more score, whose weight is dropped."""
     most = scores.max(-1, keepdims=True, initial=-np.inf)
     if sinks is None:
         weights = np.exp(scores - most)
@@ -36,7 +36,7 @@ def _attend(
 ) -> np.ndarray:  # fmt: skip
     """q [B, heads, L, d], k [B, kv_heads, S, d], v [B, kv_heads, S, e] -> [B, heads, L, e]."""
     dtype, repeat = q.dtype, q.shape[1] // k.shape[1]
-    q, k, v = wide(q), np.repeat(wide(k), repeat, axis=1), np.repeat(wide(v), repeat, axis=1)
+    q, k, v = upcast(q), np.repeat(upcast(k), repeat, axis=1), np.repeat(upcast(v), repeat, axis=1)
     scores = (q @ k.transpose(0, 1, 3, 2)) * np.float32(scale)
     if softcap:
         scores = np.float32(softcap) * np.tanh(scores / np.float32(softcap))
@@ -46,7 +46,7 @@ def _attend(
     if mask is not None and mask.dtype == bool:
         scores = np.where(mask, scores, _HIDDEN)
     elif mask is not None:
-        scores = scores + wide(mask)
+        scores = scores + upcast(mask)
     weights = _softmax(scores, extra[-1].reshape(-1, 1, 1) if sinks else None)
     return np.asarray(weights @ v).astype(dtype, copy=False)
 
@@ -100,7 +100,7 @@ def scaled_dot_product_attention(
         )
     causal = isinstance(mask, str)
     masked = mask is not None and not causal
-    q, k, v = together((as_array(q), as_array(k), as_array(v)))
+    q, k, v = promote((as_array(q), as_array(k), as_array(v)))
     extra = [as_array(x) for x, used in ((mask, masked), (sinks, sinks is not None)) if used]
     _check(q, k, extra[0] if masked else None, None if sinks is None else extra[-1])
     how = {
@@ -114,7 +114,7 @@ def scaled_dot_product_attention(
 
 
 def _check(q: array, k: array, mask: array | None, sinks: array | None) -> None:
-    """What `_spec` does not."""
+    """Check dtypes, mask and sinks; `_spec` checks the shapes of q, k and v."""
     name = "[scaled_dot_product_attention]"
     if q.dtype.kind not in "fV":
         raise ValueError(f"{name} q, k and v of {q.dtype}: expected floats")

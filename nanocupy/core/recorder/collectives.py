@@ -18,7 +18,7 @@ from nanocupy.distributed import Group, world
 from nanocupy.kernels.collective import link_of
 
 
-def _join(to: Lowering, node: Node) -> tuple[Any, Any]:
+def _operands(to: Lowering, node: Node) -> tuple[Any, Any]:
     """The input and the output of a collective that the device can take part in."""
     (source,), group = node.inputs, node.attrs["group"]
     if node.dtype not in to.launches.collective.DTYPES or not node.shape:
@@ -34,7 +34,7 @@ def _join(to: Lowering, node: Node) -> tuple[Any, Any]:
 
 def _lower_reduce(how: str) -> Callable[[Lowering, Node], None]:
     def lower(to: Lowering, node: Node) -> None:
-        x, out = _join(to, node)
+        x, out = _operands(to, node)
         each, launch = width(node.shape), to.launches.collective.launch_all_reduce
         to.add(to.rows(node), lambda rows: launch(to.device, out, x, rows, each, how))
 
@@ -42,7 +42,7 @@ def _lower_reduce(how: str) -> Callable[[Lowering, Node], None]:
 
 
 def _lower_gather(to: Lowering, node: Node) -> None:
-    (x, out), widths = _join(to, node), node.attrs["widths"]
+    (x, out), widths = _operands(to, node), node.attrs["widths"]
     if width(node.shape) != node.shape[-1]:
         raise NotImplementedError(f"[{node.op.name}] to {node.shape} in a Program")
     kernel, most = to.launches.collective, (size(node.shape), node.dtype)

@@ -18,14 +18,14 @@ LEVELS = ("0", "1", "2", "3")
 
 
 def level() -> int:
-    """`NANOCUPY_DEBUG`, 0 if it is not set."""
+    """Return `NANOCUPY_DEBUG`, 0 if it is not set."""
     asked = os.environ.get("NANOCUPY_DEBUG") or "0"
     if asked not in LEVELS:
         raise ValueError(f"NANOCUPY_DEBUG={asked!r}: expected one of {', '.join(LEVELS)}")
     return int(asked)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -34,11 +34,11 @@ def graph(title: str, nodes: Sequence[Node]) -> None:
     if level() < 1:
         return
     number = {node: i for i, node in enumerate(nodes)}
-    say(f"[nanocupy] {title}: {len(nodes)} nodes")
+    log(f"[nanocupy] {title}: {len(nodes)} nodes")
     for node, i in number.items():
         outs = ", ".join(f"{dtype}{list(map(int, shape))}" for shape, dtype in node.specs)
         reads = ", ".join(f"%{number[n]}" for n in node.inputs if n in number)
-        say(f"  %{i} = {label(node)}({reads}) -> {outs}")
+        log(f"  %{i} = {label(node)}({reads}) -> {outs}")
         if "run" in node.attrs:
             source(label(node), node.attrs["run"].source)
 
@@ -51,14 +51,14 @@ def label(node: Node) -> str:
 def source(name: str, text: str) -> None:
     """Print a kernel's source."""
     if level() >= 3:
-        say(f"[nanocupy] source of {name}:\n{text}")
+        log(f"[nanocupy] source of {name}:\n{text}")
 
 
-class Clock:
-    """Times steps and prints each."""
+class StepTimer:
+    """Times each step of a run and prints it."""
 
     def __init__(self, title: str) -> None:
-        say(f"[nanocupy] run {title}")
+        log(f"[nanocupy] run {title}")
 
     def time(self, step: Any, values: list[Any], attrs: dict[str, Any]) -> Any:
         start = time.perf_counter()
@@ -70,11 +70,11 @@ class Clock:
 
 def line(name: str, seconds: float, moved: int, most: str = "") -> None:
     rate = moved / max(seconds, 1e-9) / 1e9
-    say(f"  {seconds * 1e6:10.1f} us {most}{rate:8.2f} GB/s  {name}")
+    log(f"  {seconds * 1e6:10.1f} us {most}{rate:8.2f} GB/s  {name}")
 
 
 def nbytes(values: Any) -> int:
-    """Of arrays in lists and tuples."""
+    """Return the bytes of the arrays in lists and tuples."""
     if isinstance(values, list | tuple):
         return sum(nbytes(v) for v in values)
     return int(values.nbytes) if hasattr(values, "nbytes") else 0
@@ -98,7 +98,7 @@ class TimedGraph:
                 source(kernel.name, text)
 
     def run(self) -> None:
-        say("[nanocupy] run program")
+        log("[nanocupy] run program")
         for launch, graph in zip(self.launches, self._each, strict=True):
             start = time.perf_counter()
             graph.run()

@@ -12,7 +12,7 @@ import numpy as np
 
 from nanocupy.core.recorder import rowwise
 from nanocupy.core.recorder.arrays import array, record
-from nanocupy.core.recorder.casting import astype, together
+from nanocupy.core.recorder.casting import astype, promote
 from nanocupy.core.recorder.dtypes import floating
 from nanocupy.core.recorder.graph import Op, Spec, Steps
 from nanocupy.core.recorder.rowwise import (
@@ -22,7 +22,7 @@ from nanocupy.core.recorder.rowwise import (
     steps_of,
     without_gaps,
 )
-from nanocupy.core.recorder.specs import Becomes, broadcast, kept, widely
+from nanocupy.core.recorder.specs import Becomes, broadcast, same_dtype, upcasting
 
 
 def elementwise_op(
@@ -56,8 +56,8 @@ def elementwise_op(
 
 def inputs(becomes: Becomes, values: tuple[Any, ...]) -> list[array]:
     """The values as arrays of the dtype that `becomes` makes of their common one."""
-    arrays = together(values)
-    return arrays if becomes is kept else [astype(x, becomes(x.dtype)) for x in arrays]
+    arrays = promote(values)
+    return arrays if becomes is same_dtype else [astype(x, becomes(x.dtype)) for x in arrays]
 
 
 def _silu(x: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _gelu(x: np.ndarray) -> np.ndarray:
 
 def _step_op(name: str, function: Any, lower: Any, rounded: bool = False) -> Op:
     steps = of_numbers(steps_of(name))
-    return elementwise_op(name, widely(function), steps, lower, rounded=rounded)
+    return elementwise_op(name, upcasting(function), steps, lower, rounded=rounded)
 
 
 ADD = _step_op("add", np.add, rowwise.binary("add"))
@@ -83,12 +83,12 @@ GELU = _step_op("gelu", _gelu, rowwise.unary("gelu"), rounded=True)
 
 def add(a: Any, b: Any) -> array:
     """`numpy.add` on arrays."""
-    return record(ADD, *together((a, b)))
+    return record(ADD, *promote((a, b)))
 
 
 def multiply(a: Any, b: Any) -> array:
     """`numpy.multiply` on arrays."""
-    return record(MULTIPLY, *together((a, b)))
+    return record(MULTIPLY, *promote((a, b)))
 
 
 def silu(x: Any) -> array:

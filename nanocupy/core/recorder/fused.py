@@ -1,4 +1,4 @@
-"""RMS norm and LayerNorm, as `mlx.core.fast` has them."""
+"""Fused operations on rows: RMS norm and LayerNorm, as in `mlx.core.fast`; gated activations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nanocupy.core.recorder.dtypes import common
 from nanocupy.core.recorder.graph import Node, Op, width
 from nanocupy.core.recorder.lowering import Lowering
 from nanocupy.core.recorder.public import public
-from nanocupy.core.recorder.specs import same, wide
+from nanocupy.core.recorder.specs import same_spec, upcast
 from nanocupy.kernels import rms_norm as rms_norm_kernel
 from nanocupy.kernels import silu_mul as silu_mul_kernel
 
@@ -77,8 +77,7 @@ def rms_norm(x: Any, weight: Any, eps: float) -> array:
 
 
 def _normed(name: str, x: Any, *vectors: Any) -> tuple[array, list[array]]:
-    """x in the dtype that it and its weight, the first vector, have together; and the vectors that
-    are there."""
+    """Return x in the dtype that it and its weight (the first vector) have, and the vectors."""
     x, affine = as_array(x), [as_array(v) for v in vectors if v is not None]
     if not x.ndim or x.dtype.kind not in "fV":
         raise ValueError(
@@ -91,11 +90,11 @@ def _normed(name: str, x: Any, *vectors: Any) -> tuple[array, list[array]]:
 
 
 def _layer_norm_numpy(x: np.ndarray, *affine: np.ndarray, eps: float) -> np.ndarray:
-    """In float32, rounded once."""
-    centred = wide(x) - wide(x).mean(-1, keepdims=True)
+    """LayerNorm in float32, rounded once."""
+    centred = upcast(x) - upcast(x).mean(-1, keepdims=True)
     out = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(eps))
     for apply, vector in zip((np.multiply, np.add), affine, strict=False):
-        out = apply(out, wide(vector))
+        out = apply(out, upcast(vector))
     return np.asarray(out).astype(x.dtype)
 
 
@@ -113,7 +112,7 @@ def _lower_layer_norm(to: Lowering, node: Node) -> None:
     )
 
 
-_LAYER_NORM = Op("layer_norm", same, _layer_norm_numpy, _lower_layer_norm, row_wise=True)
+_LAYER_NORM = Op("layer_norm", same_spec, _layer_norm_numpy, _lower_layer_norm, row_wise=True)
 
 
 @public
@@ -129,7 +128,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> array:
 
 
 def _gated(activation: str) -> Op:
-    """activation(gate) * up."""
+    """Return the operation activation(gate) * up."""
 
     def lower(to: Lowering, node: Node) -> None:
         gate, up = to.inputs(node)

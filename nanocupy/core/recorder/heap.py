@@ -20,8 +20,8 @@ ALIGN = 64
 _FOLD = 4096  # events kept before they are counted
 
 
-class _Piece:
-    """Memory that goes to the cache when the last array on it is gone."""
+class _Block:
+    """A block of memory that goes to the cache when the last array on it is gone."""
 
     def __init__(self, memory: np.ndarray) -> None:
         self.memory = memory
@@ -33,15 +33,15 @@ class _Piece:
         HEAP.give(self.memory)
 
 
-class Held(tuple[int, int]):
-    """(whose memory, bytes): a node's share in it, for as long as the node has a value."""
+class Share(tuple[int, int]):
+    """(id of the memory's owner, bytes): a node's share, for as long as the node has a value."""
 
     def __del__(self) -> None:
         HEAP.events.append((self[0], -self[1]))
 
 
 class Heap:
-    """What is in use, what was at most, and what is free but kept. Any thread may ask.
+    """Counts memory in use and its peak, and caches free blocks. Threads may share it.
 
     Attributes:
         events: (whose memory, bytes, negative where it is let go of), in order, not counted yet:
@@ -57,13 +57,13 @@ class Heap:
         self._limits: dict[str, int] = {}
 
     def limit(self, name: str) -> int:
-        """Of "memory" or of "cache": what was set, or a part of the machine's memory."""
+        """Return the limit of "memory" or "cache": as set, else a part of the machine's memory."""
         if name not in self._limits:
             self._limits[name] = _machine() * 3 // 2 if name == "memory" else _machine() // 8
         return self._limits[name]
 
     def set_limit(self, name: str, limit: int) -> int:
-        """The limit there was."""
+        """Set a limit; return the previous one."""
         if not isinstance(limit, int) or limit < 0:
             raise ValueError(
                 f"[set_{name}_limit] limit={limit!r}: expected a number of bytes, 0 or more"
@@ -110,18 +110,18 @@ class Heap:
     # ---- memory
 
     def take(self, nbytes: int) -> np.ndarray:
-        """An array of bytes, perhaps of the cache, whose memory comes back by itself."""
+        """Return bytes, perhaps from the cache; they go back there when the array is gone."""
         need = -(-nbytes // ALIGN) * ALIGN
         with self._lock:
             kept = self._free.get(need)
             if kept:
                 self._cached -= need
-                return np.asarray(_Piece(kept.pop()))
+                return np.asarray(_Block(kept.pop()))
         if self.active + self._cached + need > self.limit("memory"):
             self.clear()
         raw = np.empty(need + ALIGN, np.uint8)
         start = -raw.ctypes.data % ALIGN
-        return np.asarray(_Piece(raw[start : start + need]))
+        return np.asarray(_Block(raw[start : start + need]))
 
     def give(self, piece: np.ndarray) -> None:
         with self._lock:
@@ -137,7 +137,7 @@ class Heap:
 
 @cache
 def _machine() -> int:
-    """Bytes of the machine's memory."""
+    """Return the bytes of the machine's memory."""
     import psutil
 
     return int(psutil.virtual_memory().total)
@@ -147,35 +147,35 @@ HEAP = Heap()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An array with anything in it; a large one perhaps on memory of the cache."""
+    """Return an uninitialised array; a large one may reuse a cached block."""
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < LARGE:
         return np.empty(shape, dtype)
     return HEAP.take(nbytes)[:nbytes].view(dtype).reshape(shape)
 
 
-def own(value: np.ndarray) -> bool:
+def is_owned(value: np.ndarray) -> bool:
     """Whether nobody but NumPy arrays can refer to the memory that a value lies in."""
     root: Any = value if value.base is None else value.base
     if not isinstance(root, np.ndarray):
         return False
     under: Any = root.base
-    return under is None or type(under) is _Piece
+    return under is None or type(under) is _Block
 
 
-def hold(value: np.ndarray) -> Held | None:
-    """Count the memory that a value lies in, once however many arrays share it.
+def track(value: np.ndarray) -> Share | None:
+    """Count the memory of a value, once however many arrays share it.
 
     Returns:
-        What is to live as long as the value is wanted; None: the memory counts itself.
+        The share, which must live as long as the value; None for memory that counts itself.
     """
     root: Any = value
     while isinstance(root.base, np.ndarray):
         root = root.base
-    if type(root.base) is _Piece or root.nbytes == 0:
+    if type(root.base) is _Block or root.nbytes == 0:
         return None
     if len(HEAP.events) > _FOLD:
         HEAP.fold()
     share = id(root), root.nbytes
     HEAP.events.append(share)
-    return Held(share)
+    return Share(share)

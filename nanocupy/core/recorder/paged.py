@@ -11,34 +11,8 @@ from nanocupy.core.recorder.arrays import array, record
 from nanocupy.core.recorder.casting import rounded
 from nanocupy.core.recorder.graph import Node, Op
 from nanocupy.core.recorder.lowering import Lowering
-from nanocupy.device.protocols import Rows
-from nanocupy.kernels import attention as attention_kernel
 from nanocupy.kernels import rope as rope_kernel
-from nanocupy.kernels.attention import KVLayout
-from nanocupy.kernels.attention import cuda as cuda_kernel
-
-
-class RowSplit(NamedTuple):
-    """The split of a step's rows on CUDA: each is a decode row or in a prefill tile.
-
-    Attributes:
-        decode_rows: int32 [capacity], rows that attend by themselves. A static buffer.
-        decode_count: the number of decode rows.
-        prefill_tiles: int32 [capacity, 4], neighbours in a sequence that attend together: (first
-            row, rows, sequence, 0). A static buffer.
-        tile_count: the number of tiles.
-    """
-
-    decode_rows: Any
-    decode_count: Rows
-    prefill_tiles: Any
-    tile_count: Rows
-
-
-def prefill_tile(layout: KVLayout) -> int:
-    """Rows of a sequence that attend together; 0 where each row attends by itself."""
-    on_tensor_cores = layout.device == "cuda" and layout.activations != np.float32
-    return cuda_kernel.TILE if on_tensor_cores else 0
+from nanocupy.kernels.attention import KVLayout, RowSplit, StepRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,43 +97,31 @@ class PagedView:
 
 
 def _lower_attention(to: Lowering, node: Node) -> None:
-    if to.device.kind == "cuda":
-        _lower_attention_cuda(to, node)
-    else:
-        _lower_attention_cpu(to, node)
-
-
-def _lower_attention_cpu(to: Lowering, node: Node) -> None:
-    """Turn q and k and fill the pages; attend; join what threads shared."""
+    """Turn q and k and fill the pages, then attend."""
     q, _, _, positions, sequences, _ = to.inputs(node)
     cache: PagedCache = node.attrs["cache"]
-    layout, tables, heads = cache.layout, cache.meta.block_tables, node.inputs[0].shape[1]
-    turned = _turn_and_write(to, node)
-    context = tables.shape[1] * layout.block_size
-    scratch = to.shared(
-        ("attention", layout.head_dim, context),
-        lambda: attention_kernel.scratch(to.device, layout.head_dim, context),
-    )
-    out, where = to.of(node).view, (positions.view, sequences.view, tables)
+    meta, turned = cache.meta, _turn_and_write(to, node)
     read, stride = (q.view, q.stride) if turned is None else (turned, None)
-    how = {"heads": heads, "q_stride": stride, **_scores(node)}
-    to.add(
-        to.rows(node),
-        lambda rows: attention_kernel.launch(
-            to.device, layout, out, read, cache.keys, cache.values, *where, rows, scratch,
-            codes=node.attrs["codes"], **how,
-        ),
-    )  # fmt: skip
+    where = (positions.view, sequences.view, meta.block_tables, meta.split)
+    prepared = to.launches.attention.prepare(
+        *(to.device, cache.layout, to.of(node).view, read, cache.keys, cache.values),
+        *(StepRows(to.rows(node), *where), to.shared),
+        heads=node.inputs[0].shape[1],
+        q_stride=stride,
+        **{name: node.attrs[name] for name in ("scale", "window", "softcap", "codes")},
+    )
+    for rows, launches in prepared:
+        to.add(rows, launches)
 
 
 def _turn_and_write(to: Lowering, node: Node) -> Any:
-    """Launch what fills the pages, and turns q and k if they are still to be turned. Where q is
-    then; None: where it was."""
+    """Fill the pages, and turn q and k if they are still to be turned. Returns where q is then;
+    None: where it was."""
     q, k, v, positions, _, slots = to.inputs(node)
     cache: PagedCache = node.attrs["cache"]
     layout, heads, turned = cache.layout, node.inputs[0].shape[1], None
     table, traditional = _rope_table(to, node)
-    if table is not None or to.device.kind == "cuda":
+    if table is not None or to.launches.rope_write.ALWAYS_WRITES_Q:
         shape = (int(to.rows(node)), heads, layout.head_dim)
         turned = to.shared(("q", shape), lambda: to.device.empty(shape, layout.activations))
     pages, strides = (cache.keys, cache.values), (q.stride, k.stride, v.stride)
@@ -172,38 +134,6 @@ def _turn_and_write(to: Lowering, node: Node) -> Any:
         ),
     )  # fmt: skip
     return turned
-
-
-def _lower_attention_cuda(to: Lowering, node: Node) -> None:
-    """Three launches: turn q and k and fill the pages; rows by themselves; rows in tiles."""
-    positions, sequences = to.inputs(node)[3:5]
-    cache: PagedCache = node.attrs["cache"]
-    layout, meta, heads = cache.layout, cache.meta, node.inputs[0].shape[1]
-    assert meta.split is not None
-    decode_rows, decode_count, prefill_tiles, tile_count = meta.split
-    turned, pages = _turn_and_write(to, node), (cache.keys, cache.values)
-    size = (int(decode_count), heads, layout.kv_heads, layout.head_dim)
-    scratch = to.shared(("parts", size), lambda: cuda_kernel.scratch(to.device, *size))
-    read = (to.of(node).view, turned, *pages, meta.block_tables, positions.view, sequences.view)
-    how = {"heads": heads, **_scores(node)}
-    to.add(
-        decode_count,
-        lambda rows: cuda_kernel.launch_decode(
-            to.device, layout, *read, decode_rows, rows, scratch, **how
-        ),
-    )
-    if tile_count:
-        to.add(
-            tile_count,
-            lambda rows: cuda_kernel.launch_prefill(
-                to.device, layout, *read, prefill_tiles, rows, **how
-            ),
-        )
-
-
-def _scores(node: Node) -> dict[str, Any]:
-    """How the kernels make scores."""
-    return {name: node.attrs[name] for name in ("scale", "window", "softcap")}
 
 
 def _rope_table(to: Lowering, node: Node) -> tuple[Any, bool]:
@@ -248,7 +178,7 @@ def paged_attention(
     """Write k, v [rows, kv_heads, 1, d] to the pages; attend with q [rows, heads, 1, d].
 
     Args:
-        window, softcap: see `kernels.paged_attention`; 0 for none.
+        window, softcap: see `kernels.attention`; 0 for none.
     """
     meta, layout = cache.meta, cache.layout
     rows, heads, length, head_dim = q.shape

@@ -51,17 +51,21 @@ def public(function: _Function) -> _Function:
             check_place(function.__name__, stream)
         result = function(*args, **kwargs)
         if type(result) is array:
-            return apart(result) if any(result is x for x in (*args, *kwargs.values())) else result
-        return type(result)(map(apart, result)) if type(result) in (list, tuple) else result
+            return (
+                new_handle(result)
+                if any(result is x for x in (*args, *kwargs.values()))
+                else result
+            )
+        return type(result)(map(new_handle, result)) if type(result) in (list, tuple) else result
 
     return call  # type: ignore[return-value]
 
 
-def apart(x: Any) -> Any:
+def new_handle(x: Any) -> Any:
     """Return a new array with the same node: updating one in place leaves the other alone."""
     return array(x.node) if type(x) is array else x
 
 
 def operation(value: Any) -> Any:
-    """`public`, if it is a function."""
+    """Apply `public` to a function; return other values as they are."""
     return public(value) if isinstance(value, FunctionType) else value

@@ -1,4 +1,4 @@
-"""What a Program simplifies before it is lowered: a few named rules, each exact to the bit.
+"""Rewrite rules of a Program's graph before it is lowered, each exact to the bit.
 
 A rule takes the output nodes of a graph and returns them rebuilt. `RULES` is their order; compiling
 with `rules=()` runs the graph as recorded, which is how each rule is tested.
@@ -23,10 +23,10 @@ from nanocupy.core.recorder.graph import (
     Outputs,
     item,
     rebuild,
-    same,
     topological,
     users,
     width,
+    with_inputs,
 )
 from nanocupy.core.recorder.packed import LINEAR, QUANTIZE
 from nanocupy.core.recorder.paged import PAGED_ATTENTION
@@ -62,11 +62,11 @@ def _hashable(value: Any) -> bool:
 
 
 def common_subexpressions(outputs: Outputs) -> Outputs:
-    """The same operation on the same inputs is done once. Operations with an effect stay apart."""
+    """Merge equal operations on the same inputs, except those with an effect."""
     known: dict[Any, Node] = {}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-        node = same(node, inputs)
+        node = with_inputs(node, inputs)
         return node if node.op.effect else known.setdefault(_key(node, inputs), node)
 
     return rebuild(outputs, make)
@@ -120,12 +120,13 @@ def _gather(outputs: Outputs, take: Node) -> Outputs:
             attrs = {k: _swap(v, rows, index.shape[0]) for k, v in node.attrs.items()}
             gathered[node] = Node(node.op, tuple(gather(n) for n in node.inputs), attrs)
     return rebuild(
-        outputs, lambda node, inputs: gather(take.inputs[0]) if node is take else same(node, inputs)
+        outputs,
+        lambda node, inputs: gather(take.inputs[0]) if node is take else with_inputs(node, inputs),
     )
 
 
 def _swap(value: Any, old: Any, new: Any) -> Any:
-    """A shape with one number of rows in place of another."""
+    """Return a shape with one number of rows in place of another."""
     return tuple(new if d is old else d for d in value) if type(value) is tuple else value
 
 
@@ -133,7 +134,7 @@ def _swap(value: Any, old: Any, new: Any) -> Any:
 
 
 def one_linear(outputs: Outputs) -> Outputs:
-    """Linears of the same rows whose weights lie side by side are one: qkv, gate and up.
+    """Join linears of the same rows whose weights are neighbours in memory: qkv, gate and up.
 
     Not those that a collective reads: it wants rows without gaps.
     """
@@ -151,7 +152,7 @@ def one_linear(outputs: Outputs) -> Outputs:
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         if node not in parts:
-            return same(node, inputs)
+            return with_inputs(node, inputs)
         whole, start = parts[node]
         if whole not in joined:
             joined[whole] = Node(LINEAR, inputs, whole.attrs, whole.specs, whole.order)
@@ -181,7 +182,7 @@ def _join(nodes: list[Node], parts: dict[Node, tuple[Node, int]]) -> None:
 
 
 def residual_and_norm(outputs: Outputs) -> Outputs:
-    """rms_norm(x + r), the sum being wanted too, is one pass over the row."""
+    """Fuse x + r and the rms_norm of it into one pass over the row."""
     fused: dict[Node, Node] = {}
     for node in topological(outputs):
         if (
@@ -197,7 +198,7 @@ def residual_and_norm(outputs: Outputs) -> Outputs:
             norm = fused[node]
             made[norm] = Node(ADD_RMS_NORM, (*inputs, norm.inputs[1]), norm.attrs, order=node.order)
             return item(made[norm], 0)
-        return item(made[node], 1) if node in made else same(node, inputs)
+        return item(made[node], 1) if node in made else with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
@@ -209,7 +210,7 @@ def _is_residual(node: Node, norm: Node) -> bool:
 
 
 def silu_times(outputs: Outputs) -> Outputs:
-    """silu(gate) * up is one pass, and so is gelu(gate) * up."""
+    """Fuse silu(gate) * up into one pass, and gelu(gate) * up."""
     readers, gated = users(outputs), {elementwise.SILU: SILU_MUL, elementwise.GELU: GELU_MUL}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -218,13 +219,13 @@ def silu_times(outputs: Outputs) -> Outputs:
                 op = gated.get(node.inputs[old].op)
                 if op and len(readers[node.inputs[old]]) == 1:
                     return Node(op, (inputs[new].inputs[0], inputs[other]), {}, order=node.order)
-        return same(node, inputs)
+        return with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
 
 def round_where_made(outputs: Outputs) -> Outputs:
-    """A value that everybody wants rounded alike is rounded by the operation that makes it."""
+    """Round a value in the operation that makes it, where all readers want it rounded alike."""
     readers = users(outputs)
     wanted: dict[Node, Node] = {}  # what makes a value -> the node that rounds it
     for node in topological(outputs):
@@ -247,7 +248,7 @@ def round_where_made(outputs: Outputs) -> Outputs:
             return whole
         if node.op is ITEM:
             return item(inputs[0], node.attrs["index"])
-        return same(node, inputs)
+        return with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
@@ -267,16 +268,15 @@ def _maker(node: Node, readers: dict[Node, list[Node | None]]) -> Node | None:
 def _can_round(source: Node, node: Node) -> bool:
     """Whether a kernel of `source` writes what `node` makes of its result."""
     if source.op is PAGED_ATTENTION:
-        layout = source.attrs["cache"].layout
         group = node.attrs["codes"].group if node.op is QUANTIZE else 1
-        return bool(layout.device == "cpu" and layout.head_dim % group == 0)
+        return bool(source.attrs["cache"].layout.rounds_rows(group))
     if source.op is RMS_NORM:  # not one head of several
         return bool(source.inputs[1].shape[0] == width(source.shape))
     return source.op in (ADD_RMS_NORM, SILU_MUL, GELU_MUL, TAKE)
 
 
 def rope_and_write(outputs: Outputs) -> Outputs:
-    """Where only attention reads the turned q and k, one pass turns them and fills the pages."""
+    """Fuse rope of q and k into the writing of the pages, where only attention reads them."""
     readers = users(outputs)
 
     def alone(node: Node) -> bool:
@@ -289,13 +289,13 @@ def rope_and_write(outputs: Outputs) -> Outputs:
                 turn = tuple(q.attrs[n] for n in ("frequency", "magnitude", "traditional"))
                 sources = (q.inputs[0], k.inputs[0], *inputs[2:])
                 return Node(node.op, sources, {**node.attrs, "rope": turn}, order=node.order)
-        return same(node, inputs)
+        return with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
 
 def elementwise_chains(outputs: Outputs) -> Outputs:
-    """Elementwise operations of one shape that read each other are one pass over memory."""
+    """Fuse elementwise operations of one shape that read each other into one pass over memory."""
     if not any(n.op.steps and any(i.op.steps for i in n.inputs) for n in topological(outputs)):
         return outputs
     from nanocupy.core.recorder import chains

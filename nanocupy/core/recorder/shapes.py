@@ -14,11 +14,11 @@ import numpy as np
 
 from nanocupy.core.recorder import lowering, rowwise
 from nanocupy.core.recorder.arrays import array, as_array, eval, record, recording
-from nanocupy.core.recorder.casting import rounded, together
+from nanocupy.core.recorder.casting import promote, rounded
 from nanocupy.core.recorder.graph import CONSTANT, Op, Shape, Spec
 from nanocupy.core.recorder.specs import (
     as_ints,
-    listed,
+    as_list,
     normal_axes,
     normal_axis,
     resized,
@@ -83,7 +83,7 @@ permute_dims = transpose
 
 
 def flat(x: Any, axis: int | None) -> tuple[array, int]:
-    """(x, axis); where axis is None, x as one dimension."""
+    """Return (x, axis); for axis None, x as one dimension and axis 0."""
     x = as_array(x)
     return (reshape(x, (x.size,)), 0) if axis is None else (x, axis)
 
@@ -91,7 +91,7 @@ def flat(x: Any, axis: int | None) -> tuple[array, int]:
 def expand_dims(x: Any, axis: int | Sequence[int]) -> array:
     """Insert dimensions of one, at their places in the result."""
     x = as_array(x)
-    count = len(listed(axis))
+    count = len(as_list(axis))
     shape = list(x.shape)
     for place in sorted(normal_axes("expand_dims", axis, x.ndim + count)):
         shape.insert(place, 1)
@@ -161,7 +161,7 @@ CONCATENATE = Op("concatenate", _joined, lambda *xs, axis: np.concatenate(xs, ax
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> array:
     """`numpy.concatenate`."""
-    values = together(list(arrays))
+    values = promote(list(arrays))
     if axis is None:
         values, axis = [flat(x, None)[0] for x in values], 0
     return record(CONCATENATE, *values, axis=normal_axis("concatenate", axis, values[0].ndim))
@@ -172,7 +172,7 @@ concat = concatenate
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> array:
     """`numpy.stack`."""
-    return concatenate([expand_dims(x, axis) for x in together(list(arrays))], axis)
+    return concatenate([expand_dims(x, axis) for x in promote(list(arrays))], axis)
 
 
 # ---- x[...] of ints and slices
@@ -180,8 +180,8 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> array:
 Slice = type(np.s_[:])
 
 
-class Misfit(IndexError, ValueError):
-    """A key that does not fit an array: NumPy and MLX differ in which of the two it is."""
+class IndexMismatch(IndexError, ValueError):
+    """A key does not fit an array. NumPy raises IndexError here, and MLX ValueError."""
 
 
 def _basic(part: Any) -> bool:
@@ -195,7 +195,7 @@ def parts_of(key: Any) -> tuple[Any, ...]:
 
 
 def is_basic(key: Any) -> bool:
-    """Whether a key has only what `view_of` takes."""
+    """Whether a key has ints, slices without a step, None and Ellipsis only."""
     return all(_basic(part) for part in parts_of(key))
 
 
@@ -207,7 +207,7 @@ def view_of(x: array, key: Any) -> array:
     if ... not in parts:
         parts = (*parts, ...)
     if used > x.ndim or parts.count(...) > 1:
-        raise Misfit(f"[getitem] {key} of an array with {x.ndim} dimensions")
+        raise IndexMismatch(f"[getitem] {key} of an array with {x.ndim} dimensions")
     out, axis = x, 0
     for part in parts:
         if part is None:
@@ -226,7 +226,7 @@ def view_of(x: array, key: Any) -> array:
 def _one(x: array, axis: int, index: int) -> array:
     length = int(x.shape[axis])
     if not -length <= index < length:
-        raise Misfit(f"[getitem] index {index} of an axis of length {length}")
+        raise IndexMismatch(f"[getitem] index {index} of an axis of length {length}")
     return slice_axis(x, axis, index % length, index % length + 1)
 
 
@@ -254,7 +254,7 @@ def take(x: Any, /, indices: Any, axis: int | None = None) -> array:
 def check_indices(name: str, indices: array, length: int) -> None:
     """
     Raises:
-        Misfit: one is outside of an axis of this length, if they are known: those that a
+        IndexMismatch: one is outside of an axis of this length, if they are known: those that a
             function under recording computes are looked at when it runs.
     """
     value = _known(indices)
@@ -262,7 +262,7 @@ def check_indices(name: str, indices: array, length: int) -> None:
         return
     low, high = int(value.min()), int(value.max())
     if not -length <= low <= high < length:
-        raise Misfit(
+        raise IndexMismatch(
             f"[{name}] index {low if low < -length else high} of an axis of length {length}"
         )
 

@@ -1,7 +1,7 @@
 """What becomes an array: Python's numbers and lists, NumPy's arrays, buffers.
 
-An array's memory is its own. What comes in is copied, so that whoever gave it may use his memory
-again; `core.array.shared` is the door for memory that nobody else changes.
+An array's memory is its own. What comes in is copied, so that its owner may use that memory
+again; `arrays.shared` takes memory that nobody else changes as it is.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ NUMBERS = frozenset({bool, int, float})
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def fresh(value: Any, dtype: Any = None) -> np.ndarray:
-    """A NumPy array of the value that nobody else has.
+def host_copy(value: Any, dtype: Any = None) -> np.ndarray:
+    """Return a NumPy array of the value that shares no memory with it.
 
     Python floats are float32, as is NumPy's float64; ints are int32, or int64 where one needs it.
 
@@ -40,14 +40,14 @@ def fresh(value: Any, dtype: Any = None) -> np.ndarray:
         raise TypeError("[array] None: expected a number, a list of numbers or an array")
     if isinstance(value, _BYTES):
         value = np.frombuffer(value, np.uint8)
-    host = known(np.array(value, order="C"), value)
+    host = checked_dtype(np.array(value, order="C"), value)
     if dtype is not None:
         return cast(host, dtype)
     return host.astype(_FLOAT32) if host.dtype == _FLOAT64 else host
 
 
-def known(host: np.ndarray, value: Any) -> np.ndarray:
-    """The array with bytes in this machine's order.
+def checked_dtype(host: np.ndarray, value: Any) -> np.ndarray:
+    """Return the array in this machine's byte order.
 
     Raises:
         ValueError: there are no arrays of its dtype.
@@ -62,28 +62,28 @@ def known(host: np.ndarray, value: Any) -> np.ndarray:
             f"[array] {type(value).__name__} given: expected a number, a list of some or an array"
         )
     raise ValueError(
-        f"[array] dtype {host.dtype} of {_named(value)}: expected one of "
+        f"[array] dtype {host.dtype} of {_shown(value)}: expected one of "
         f"{', '.join(map(str, KINDS))}: cast it"
     )
 
 
 def cast(host: np.ndarray, dtype: Any) -> np.ndarray:
-    """The array in another dtype; what that has no number for becomes something, as in C."""
+    """Return the array in another dtype; values outside of it become something, as in C."""
     if host.dtype == dtype:
         return host
     with np.errstate(all="ignore"):
         return host.astype(dtype)
 
 
-def holds(dtype: np.dtype[Any], low: Any, high: Any) -> bool:
-    """Whether ints from low to high are ints of a dtype."""
+def can_hold(dtype: np.dtype[Any], low: Any, high: Any) -> bool:
+    """Whether a dtype can hold the ints from low to high."""
     if dtype.kind == "b":
         return low >= 0 and high <= 1
     limits = np.iinfo(dtype)
     return bool(limits.min <= low and high <= limits.max)
 
 
-def _named(value: Any) -> str:
+def _shown(value: Any) -> str:
     return f"{type(value).__name__} {reprlib.repr(value)}"[:60]
 
 
@@ -96,14 +96,14 @@ def _number(value: bool | int | float, dtype: Any) -> np.ndarray:
     if kind is bool:
         return np.array(value, wanted)
     if kind is int and (wanted is None or wanted.kind in "biu"):
-        return _ints(_exact(value), wanted, value)
+        return _ints(_as_int64(value), wanted, value)
     try:
         return cast(np.array(float(value)), _FLOAT32 if wanted is None else wanted)
     except OverflowError:
         raise _too_large(value) from None
 
 
-def _exact(value: Any) -> np.ndarray:
+def _as_int64(value: Any) -> np.ndarray:
     if not _INT64.min <= value < 2**64:
         raise _too_large(value)
     return np.array(value)
@@ -121,7 +121,7 @@ def _of_list(value: Any, dtype: Any) -> np.ndarray:
             raise _too_large(value)
     elif kind == "O" and all(isinstance(leaf, int | float) for leaf in _leaves(value)):
         host = host.astype(np.float64)
-    host = known(host, value)
+    host = checked_dtype(host, value)
     if host.dtype.kind in "iu" and host.size:
         return _ints(host, dtype, value)
     if dtype is not None:
@@ -137,16 +137,16 @@ def _ints(host: np.ndarray, dtype: Any, value: Any) -> np.ndarray:
             raise _too_large(value)
         return host.astype(np.int32) if small and host.dtype == np.int64 else host
     wanted = np.dtype(dtype)
-    if wanted.kind in "iu" and not small and not holds(wanted, low, high):
+    if wanted.kind in "iu" and not small and not can_hold(wanted, low, high):
         raise ValueError(
-            f"[array] {_named(value)} as {wanted}: an int in it does not fit: give a wider dtype"
+            f"[array] {_shown(value)} as {wanted}: an int in it does not fit: give a wider dtype"
         )
     return cast(host, wanted)
 
 
 def _too_large(value: Any) -> ValueError:
     try:
-        shown = _named(value)
+        shown = _shown(value)
     except ValueError:  # Python writes no number of more than 4300 digits
         shown = type(value).__name__
     return ValueError(

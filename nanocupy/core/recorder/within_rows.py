@@ -1,4 +1,4 @@
-"""What a graph has to say about single rows, said in constants: two rules, and what they make.
+"""Two rules about single rows, and the operation that they make.
 
 fold_constants   what depends on nothing that changes is computed once, when a Program is made
 within_rows      elements that change places inside rows are moved by one table of columns
@@ -12,7 +12,7 @@ import numpy as np
 
 from nanocupy.core.recorder import elementwise
 from nanocupy.core.recorder.arrays import array, constant, static
-from nanocupy.core.recorder.graph import CONSTANT, Node, Op, rebuild, same, width
+from nanocupy.core.recorder.graph import CONSTANT, Node, Op, rebuild, width, with_inputs
 from nanocupy.core.recorder.lowering import Lowering, Operand
 from nanocupy.core.recorder.packed import PACKED, packed_linear
 from nanocupy.core.recorder.shapes import TRANSPOSE
@@ -26,32 +26,32 @@ PADDED = 32  # floats: kernels read a vector's last sixteen at once
 
 
 def fold_constants(outputs: list[Node], device: Device) -> list[Node]:
-    """A layer's weight plus one, a table that a file makes anew each time: constants.
+    """Compute what depends on constants alone: a layer's weight plus one, a table of a file.
 
     Exact: by the operations' NumPy forms, as an array without a Program has it.
     """
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         pure = node.op.numpy and not node.op.effect and len(node.specs) == 1
-        if inputs and pure and all(_never_changes(n) for n in inputs):
+        if inputs and pure and all(_is_fixed(n) for n in inputs):
             assert node.op.numpy is not None
-            values = [_known(device, n) for n in inputs]
-            return _leaf(np.asarray(node.op.numpy(*values, **node.attrs)), device)
+            values = [_value_of(device, n) for n in inputs]
+            return _fixed_leaf(np.asarray(node.op.numpy(*values, **node.attrs)), device)
         if node.op is elementwise.ADD and node.dtype.kind == "i":
-            return _less_nothing(same(node, inputs))
-        if node.op.name == "matmul" and _never_changes(inputs[1]) and len(inputs[1].shape) == 2:
-            return _by_a_matrix(inputs[0], _known(device, inputs[1]), device)
-        return same(node, inputs)
+            return _without_added_zero(with_inputs(node, inputs))
+        if node.op.name == "matmul" and _is_fixed(inputs[1]) and len(inputs[1].shape) == 2:
+            return _matmul_as_linear(inputs[0], _value_of(device, inputs[1]), device)
+        return with_inputs(node, inputs)
 
     return rebuild(outputs, make)
 
 
-def _never_changes(node: Node) -> bool:
+def _is_fixed(node: Node) -> bool:
     return node.op is CONSTANT or bool(node.attrs.get("fixed"))
 
 
-def _known(device: Device, node: Node) -> np.ndarray | None:
-    """The value of a leaf that never changes: a constant, or what a layer has on the device."""
+def _value_of(device: Device, node: Node) -> np.ndarray | None:
+    """Return the value of a constant or of a fixed device buffer; None for anything else."""
     if node.op is CONSTANT:
         return np.asarray(node.attrs["value"])
     if node.attrs.get("fixed"):
@@ -59,24 +59,24 @@ def _known(device: Device, node: Node) -> np.ndarray | None:
     return None
 
 
-def _leaf(value: np.ndarray, device: Device) -> Node:
-    """A vector of floats as kernels want it, anything else as it is."""
+def _fixed_leaf(value: np.ndarray, device: Device) -> Node:
+    """Return a value as a leaf: floats as a padded device buffer, anything else as a constant."""
     if not value.ndim or value.dtype != np.float32:
         return constant(value)
     buffer = device.asarray(np.pad(value.reshape(-1), (0, -value.size % PADDED)))
     return static(buffer[: value.size].reshape(value.shape), fixed=True).node
 
 
-def _less_nothing(node: Node) -> Node:
-    """x of x + 0, of ints."""
+def _without_added_zero(node: Node) -> Node:
+    """Return x for x + 0 of ints."""
     for zero, other in (node.inputs, node.inputs[::-1]):
         if zero.op is CONSTANT and not zero.attrs["value"].any() and other.shape == node.shape:
             return other
     return node
 
 
-def _by_a_matrix(x: Node, matrix: np.ndarray | None, device: Device) -> Node:
-    """x times a matrix that no layer has packed: a linear, in float32."""
+def _matmul_as_linear(x: Node, matrix: np.ndarray | None, device: Device) -> Node:
+    """Return x times a matrix that no layer has packed as a linear, in float32."""
     assert matrix is not None
     (weight,) = pack(device, [np.ascontiguousarray(matrix.T, np.float32)], "f32")
     return packed_linear(array(x), weight).node
@@ -90,14 +90,14 @@ def within_rows(outputs: list[Node]) -> list[Node]:
     x @ w.T of a packed weight is a linear; part of a row times numbers is the row times numbers."""
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
-        rule = _RULES.get(node.op.name, _moved if node.op.moves else None)
-        made = same(node, inputs)
+        rule = _RULES.get(node.op.name, _as_columns if node.op.moves else None)
+        made = with_inputs(node, inputs)
         return rule(made) if rule else made
 
     return rebuild(outputs, make)
 
 
-def _moved(node: Node) -> Node:
+def _as_columns(node: Node) -> Node:
     rows = node.shape[0] if node.shape else None
     known_rows = all(n.shape and n.shape[0] is rows for n in node.inputs)
     if not isinstance(rows, Rows) or not known_rows or node.dtype.itemsize != 4:
@@ -129,7 +129,7 @@ def _moved(node: Node) -> Node:
 
 
 def _of_one_row(attrs: dict[str, Any]) -> dict[str, Any]:
-    """Shapes with one row in place of as many as there are."""
+    """Return attributes with one row in place of symbolic rows."""
 
     def one(value: Any) -> Any:
         if type(value) is not tuple:
@@ -139,8 +139,8 @@ def _of_one_row(attrs: dict[str, Any]) -> dict[str, Any]:
     return {name: one(value) for name, value in attrs.items()}
 
 
-def _taken(node: Node) -> Node:
-    """Columns by numbers that never change."""
+def _take_as_columns(node: Node) -> Node:
+    """Return a take of constant columns as COLUMNS."""
     x, index = node.inputs
     rows = node.shape[0] if node.shape else None
     inside = isinstance(rows, Rows) and x.shape[0] is rows and node.attrs["axis"] > 0
@@ -152,14 +152,14 @@ def _taken(node: Node) -> Node:
     return Node(COLUMNS, (x,), attrs, node.specs, node.order)
 
 
-def _of_packed(node: Node) -> Node:
+def _packed_matmul(node: Node) -> Node:
     x, turned = node.inputs
     if turned.op is TRANSPOSE and turned.inputs[0].op is PACKED and turned.attrs["axes"] == (1, 0):
         return packed_linear(array(x), turned.inputs[0].attrs["weight"]).node
     return node
 
 
-def _of_experts(node: Node) -> Node:
+def _packed_gather_mm(node: Node) -> Node:
     x, turned, places = node.inputs
     if (
         turned.op is TRANSPOSE
@@ -173,8 +173,8 @@ def _of_experts(node: Node) -> Node:
     return node
 
 
-def _scaled_in_part(node: Node) -> Node:
-    """x.at[part].multiply(number) is x times ones and numbers; add is likewise."""
+def _scatter_as_elementwise(node: Node) -> Node:
+    """Return x.at[part].multiply(number) as x times ones and numbers; add likewise."""
     x, value, *arrays = node.inputs
     how = {np.multiply: (elementwise.MULTIPLY, 1), np.add: (elementwise.ADD, 0)}.get(
         node.attrs["how"]
@@ -216,8 +216,8 @@ COLUMNS = Op(
 )
 # By name: operations of the wide surface are known only where a graph has them.
 _RULES = {
-    "matmul": _of_packed,
-    "gather_mm": _of_experts,
-    "setitem": _scaled_in_part,
-    "take": _taken,
+    "matmul": _packed_matmul,
+    "gather_mm": _packed_gather_mm,
+    "setitem": _scatter_as_elementwise,
+    "take": _take_as_columns,
 }

@@ -1,21 +1,10 @@
 """Attention of each row to the tokens before it, read from the paged cache.
 
-A unit (see `attention_plan`) gives a *state* for each of its queries: m, the largest score; l, the
-sum of exp(score - m); and the sums of exp(score - m) * V. The units of a run join in ascending
-order. Where a run crosses from one thread to the next, the later threads keep their states apart
-and `attend_merge` joins them, in the order in which one thread would have.
-
-A thread's scratch, in this order:
-
-    queries    q * scale, PITCH bytes a query
-    scores     scores of one unit, then probabilities, PITCH bytes a query
-    keys, values   addresses of the chunk's 16 tiles, and of some to read ahead
-    factors    two vectors for the join
-    cursor     of `attention_plan`
-    segments   which queries add which values: (queries, first query, first token, last token)
-    states     that of the run, that of the unit, then those kept apart
-
-A state is m [16], l [16], sums [12][head_dim], all f32. l is 0 where a query has no token.
+A unit (see `cpu_units`) gives a *state* for each of its queries: m, the largest score; l, the sum
+of exp(score - m); and the sums of exp(score - m) * V. The units of a run join in ascending order.
+Where a run crosses from one thread to the next, the later threads keep their states apart and
+`attend_merge` joins them, in the order in which one thread would have. `cpu_scratch` says where all
+this lies.
 """
 
 from __future__ import annotations
@@ -42,48 +31,32 @@ from nanocupy.device.cpu.simd import (
 )
 from nanocupy.dtypes import F32
 from nanocupy.kernels.attention import cpu_tiles
-from nanocupy.kernels.attention.cpu_split import (
-    AT,
-    BEFORE,
-    BLOCK_SIZE,
-    BLOCK_STRIDE,
-    BLOCKS,
+from nanocupy.kernels.attention.cpu_scratch import (
     CHUNK,
-    CHUNK0,
-    CHUNKS,
     CURSOR,
-    END,
-    FIRST,
-    FLOATS,
-    HEAD,
-    HEADS,
-    KV_HEAD,
-    KV_HEADS,
-    LAST,
-    MAX_BLOCKS,
-    MAX_SEQS,
-    OUT,
-    OUT_GROUP,
-    OUT_KIND,
-    OUT_STRIDE,
-    OUT_ZERO,
-    PASS,
-    POSITIONS,
-    Q_OFFSET,
-    Q_STRIDE,
-    ROW,
-    ROWS,
-    SCRATCH,
-    SCRATCH_STRIDE,
-    SEQS,
-    SHARES,
-    SIZE,
-    TABLES,
+    FACTORS,
+    KEYS,
+    MAX_QUERIES,
+    PITCH,
+    SCORES,
+    SEGMENTS,
+    STATES,
+    SUMS,
     TILES,
-    TOGETHER,
-    K,
-    Q,
-    V,
+    VALUES,
+    L,
+)
+from nanocupy.kernels.attention.cpu_tiles import (
+    ITEMSIZE,
+    SCALE_BYTES,
+    exp_four_tiles,
+    exp_tile,
+    width_above,
+    width_below,
+)
+from nanocupy.kernels.attention.cpu_units import (
+    A,
+    C,
     chunk_at,
     next_unit,
     start,
@@ -91,45 +64,26 @@ from nanocupy.kernels.attention.cpu_split import (
     tokens_in_chunk,
     tokens_of_run,
 )
-from nanocupy.kernels.attention.cpu_tiles import (
-    ITEMSIZE,
-    PITCH,
-    SCALE_BYTES,
-    exp_four_tiles,
-    exp_tile,
-    width_above,
-    width_below,
-)
 from nanocupy.kernels.quantize.cpu_body import round_groups
-
-SCORES = 12 * PITCH
-KEYS = SCORES + 12 * PITCH
-VALUES = KEYS + 8 * (TILES + 8)
-FACTORS = VALUES + 8 * (TILES + 8)
-PLACE = FACTORS + 128  # the cursor
-SEGMENTS = PLACE + CURSOR
-STATES = SEGMENTS + 32 * 128
-SUMS = 128  # where a state's sums begin
-L = 64  # where its l begins
 
 
 @fn
 def state(scratch, size, number):
-    return scratch + STATES + number * (SUMS + 4 * 12 * size)
+    return scratch + STATES + number * (SUMS + 4 * MAX_QUERIES * size)
 
 
 @fn
 def run_of(scratch):
     """(first row, end, query heads together) of the run in hand."""
-    cursor = scratch + PLACE
-    return load_i64(cursor + ROW), load_i64(cursor + END), load_i64(cursor + TOGETHER)
+    cursor = scratch + CURSOR
+    return load_i64(cursor + C.row), load_i64(cursor + C.end), load_i64(cursor + C.together)
 
 
 @fn
 def chunk_start(scratch):
     """The first token of the chunk in hand."""
-    cursor = scratch + PLACE
-    return CHUNK * (load_i64(cursor + CHUNK0) + load_i64(cursor + AT))
+    cursor = scratch + CURSOR
+    return CHUNK * (load_i64(cursor + C.first_chunk) + load_i64(cursor + C.at))
 
 
 # ---- before the scores -------------------------------------------------------------------------
@@ -139,9 +93,9 @@ def chunk_start(scratch):
 def load_queries(a, scratch):
     """q * scale of the run's queries, and zeros up to the width of a tile."""
     row, end, heads = run_of(scratch)
-    line, scale, out = 4 * a[SIZE], vsplat(load_f32(a[FLOATS])), scratch
+    line, scale, out = 4 * a[A.head_dim], vsplat(load_f32(a[A.scale_and_cap])), scratch
     for r in range(row, end):
-        q = a[Q] + a[Q_OFFSET] + a[Q_STRIDE] * r + line * load_i64(scratch + PLACE + HEAD)
+        q = a[A.q] + a[A.q_stride] * r + line * load_i64(scratch + CURSOR + C.head)
         for _ in range(heads):
             for d in range(0, line, 64):
                 vstore(out + d, vload(q + d) * scale)
@@ -161,19 +115,19 @@ def find_tiles(a, scratch, first, last, tile_bytes):
     After the keys come the first values, and after the values the last again: both are read ahead.
     Returns 0, or 2 if a block is outside the cache.
     """
-    per_block = a[BLOCK_SIZE] // 16
-    row, start = load_i64(scratch + PLACE + ROW), chunk_start(scratch)
-    kv_head = load_i64(scratch + PLACE + KV_HEAD)
-    table = a[TABLES] + 4 * a[MAX_BLOCKS] * load_i32(a[SEQS] + 4 * row)
+    per_block = a[A.block_size] // 16
+    row, start = load_i64(scratch + CURSOR + C.row), chunk_start(scratch)
+    kv_head = load_i64(scratch + CURSOR + C.kv_head)
+    table = a[A.block_tables] + 4 * a[A.max_blocks] * load_i32(a[A.sequences] + 4 * row)
     index = (start // 16 + first) // per_block
     tile = start // 16 + first - index * per_block
     for t in range(first, last):
         block = load_i32(table + 4 * index)
-        if block < 0 or block >= a[BLOCKS]:
+        if block < 0 or block >= a[A.blocks]:
             return 2
-        place = block * a[BLOCK_STRIDE] + tile_bytes * (kv_head * per_block + tile)
-        store_i64(scratch + KEYS + 8 * t, a[K] + place)
-        store_i64(scratch + VALUES + 8 * t, a[V] + place)
+        place = block * a[A.block_stride] + tile_bytes * (kv_head * per_block + tile)
+        store_i64(scratch + KEYS + 8 * t, a[A.k_cache] + place)
+        store_i64(scratch + VALUES + 8 * t, a[A.v_cache] + place)
         tile += 1
         if tile == per_block:
             index, tile = index + 1, 0
@@ -240,7 +194,7 @@ def softmax(scores, first, last, m):
 def softmax_of_unit(a, scratch, out):
     """Each query's scores to probabilities; m and l of the state at `out`."""
     row, end, heads = run_of(scratch)
-    start, cap = chunk_start(scratch), load_f32(a[FLOATS] + 4)
+    start, cap = chunk_start(scratch), load_f32(a[A.scale_and_cap] + 4)
     m, scores = out, scratch + SCORES
     for r in range(row, end):
         first, last = tokens_in_chunk(a, r, start)
@@ -292,7 +246,7 @@ def segments_of_row(scratch, count, query, heads, first, last):
 
 
 @fn
-def plan_values(a, scratch):
+def find_segments(a, scratch):
     """Tokens that all rows attend to they read together; before and after, each row for itself.
 
     So no query ever meets a V that is not its own. Returns the number of segments.
@@ -367,15 +321,15 @@ def join(scratch, part, size, n):
 def finish(a, scratch):
     """out = sums * (1 / l) of the run, a head of a row at a time."""
     row, end, heads = run_of(scratch)
-    line = 4 * a[SIZE]
-    l = state(scratch, a[SIZE], 0) + L  # noqa: E741
+    line = 4 * a[A.head_dim]
+    l = state(scratch, a[A.head_dim], 0) + L  # noqa: E741
     sums = l + SUMS - L
     for r in range(row, end):
         for h in range(heads):
             inverse = vsplat(f4(1) / load_f32(l))
             for d in range(0, line, 64):
                 vstore(sums + d, vload(sums + d) * inverse)
-            write_head(a, sums, r, load_i64(scratch + PLACE + HEAD) + h)
+            write_head(a, sums, r, load_i64(scratch + CURSOR + C.head) + h)
             l += 4  # noqa: E741
             sums += line
 
@@ -383,15 +337,15 @@ def finish(a, scratch):
 @fn
 def write_head(a, x, row, head):
     """One head to its place in a row of out, rounded if out is."""
-    size, out = a[SIZE], a[OUT] + a[OUT_STRIDE] * row
+    size, out = a[A.head_dim], a[A.out] + a[A.row_bytes] * row
     first = head * size
-    if a[OUT_KIND] == F32:
+    if a[A.kind] == F32:
         for d in range(0, 4 * size, 64):
             vstore(out + 4 * first + d, vload(x + d))
     else:
-        group, kind, zero = a[OUT_GROUP], a[OUT_KIND], a[OUT_ZERO]
+        group, kind, zero = a[A.group], a[A.kind], a[A.zero]
         begin, end = first // group, (first + size) // group
-        round_groups(x - 4 * first, out, a[HEADS] * size, group, kind, zero, begin, end)
+        round_groups(x - 4 * first, out, a[A.heads] * size, group, kind, zero, begin, end)
 
 
 # ---- kernels -----------------------------------------------------------------------------------
@@ -401,10 +355,10 @@ def write_head(a, x, row, head):
 def check(a, rows):
     """0, or 1 if a position or a sequence is outside the block tables."""
     for row in range(rows):
-        position, seq = load_i32(a[POSITIONS] + 4 * row), load_i32(a[SEQS] + 4 * row)
-        if position < 0 or position >= a[MAX_BLOCKS] * a[BLOCK_SIZE]:
+        position, seq = load_i32(a[A.positions] + 4 * row), load_i32(a[A.sequences] + 4 * row)
+        if position < 0 or position >= a[A.max_blocks] * a[A.block_size]:
             return 1
-        if seq < 0 or seq >= a[MAX_SEQS]:
+        if seq < 0 or seq >= a[A.max_sequences]:
             return 1
     return 0
 
@@ -412,8 +366,8 @@ def check(a, rows):
 @fn
 def state_of_unit(scratch, size):
     """Where the unit in hand puts its state: that of the run itself, if it is the run's first."""
-    cursor = scratch + PLACE
-    first, at = load_i64(cursor + FIRST), load_i64(cursor + AT)
+    cursor = scratch + CURSOR
+    first, at = load_i64(cursor + C.first), load_i64(cursor + C.at)
     if first == 0:
         return state(scratch, size, min(at, 1))
     return state(scratch, size, 2 + at - first)
@@ -422,8 +376,8 @@ def state_of_unit(scratch, size):
 @fn
 def begin_unit(a, scratch, tile_bytes):
     """Queries and addresses of tiles. Returns (code, first tile, last tile)."""
-    cursor = scratch + PLACE
-    if load_i64(cursor + AT) == load_i64(cursor + FIRST):
+    cursor = scratch + CURSOR
+    if load_i64(cursor + C.at) == load_i64(cursor + C.first):
         load_queries(a, scratch)
     row, end, _ = run_of(scratch)
     first, last = tokens_of_run(a, row, end)
@@ -434,14 +388,14 @@ def begin_unit(a, scratch, tile_bytes):
 
 @fn
 def end_unit(a, scratch):
-    cursor = scratch + PLACE
+    cursor = scratch + CURSOR
     row, end, heads = run_of(scratch)
-    first, at = load_i64(cursor + FIRST), load_i64(cursor + AT)
+    first, at = load_i64(cursor + C.first), load_i64(cursor + C.at)
     if first > 0:
         return
     if at > 0:
-        join(scratch, state_of_unit(scratch, a[SIZE]), a[SIZE], (end - row) * heads)
-    if at + 1 == load_i64(cursor + CHUNKS):
+        join(scratch, state_of_unit(scratch, a[A.head_dim]), a[A.head_dim], (end - row) * heads)
+    if at + 1 == load_i64(cursor + C.chunks):
         finish(a, scratch)
 
 
@@ -450,28 +404,30 @@ def _attend(kind: str) -> Any:
     itemsize, scale = ITEMSIZE[kind], SCALE_BYTES[kind]
 
     def attend(a, thread, threads):
-        """a: see `attention_plan`. Codes: 1, position or sequence outside its table; 2, block."""
-        scratch, rows, size = a[SCRATCH] + thread * a[SCRATCH_STRIDE], load_i64(a[ROWS]), a[SIZE]
+        """Code 1: a position or a sequence outside the block tables; 2: a block outside the
+        cache."""
+        scratch, rows, size = (
+            a[A.scratch] + thread * a[A.scratch_stride],
+            load_i64(a[A.rows]),
+            a[A.head_dim],
+        )
         if check(a, rows) != 0:
             return 1
         tile_bytes = 16 * (size * itemsize + scale)
-        start(a, scratch + PLACE, rows, thread, threads)
-        while next_unit(a, scratch + PLACE, rows):
+        start(a, scratch + CURSOR, rows, thread, threads)
+        while next_unit(a, scratch + CURSOR, rows):
             code, first, last = begin_unit(a, scratch, tile_bytes)
             if code != 0:
                 return code
             row, end, heads = run_of(scratch)
-            n, p, out = (
-                width_above((end - row) * heads),
-                scratch + SCORES,
-                state_of_unit(scratch, size),
-            )
+            n, p = width_above((end - row) * heads), scratch + SCORES
+            out = state_of_unit(scratch, size)
             scores(n, scratch, scratch + KEYS, size, p, first, last)
             softmax_of_unit(a, scratch, out)
             if scale != 0:
                 times_scales_of_values(scratch, size, first, last)
             clear_sums(scratch, out, size)
-            for s in range(plan_values(a, scratch)):
+            for s in range(find_segments(a, scratch)):
                 entry = scratch + SEGMENTS + 32 * s
                 j, low, high = load_i64(entry + 8), load_i64(entry + 16), load_i64(entry + 24)
                 sums = out + SUMS + 4 * size * j
@@ -488,17 +444,17 @@ attend_f32, attend_f16, attend_bf16, attend_i8 = (
 
 
 def attend_merge(a, thread, threads):
-    """Complete the run that this thread began and later threads went on with. a: as for attend."""
-    scratch, size = a[SCRATCH] + thread * a[SCRATCH_STRIDE], a[SIZE]
-    cursor = scratch + PLACE
-    at, chunks = load_i64(cursor + LAST), load_i64(cursor + CHUNKS)
-    if load_i64(cursor + FIRST) > 0 or at == chunks:
+    """Complete the run that this thread began and later threads went on with."""
+    scratch, size = a[A.scratch] + thread * a[A.scratch_stride], a[A.head_dim]
+    cursor = scratch + CURSOR
+    at, chunks = load_i64(cursor + C.last), load_i64(cursor + C.chunks)
+    if load_i64(cursor + C.first) > 0 or at == chunks:
         return 0
     row, end, heads = run_of(scratch)
-    total = load_i64(cursor + PASS) * a[KV_HEADS] * load_i64(cursor + SHARES)
-    before, per_chunk = load_i64(cursor + BEFORE), TILES * tile_cost(cursor, row, end)
+    total = load_i64(cursor + C.pass_cost) * a[A.kv_heads] * load_i64(cursor + C.shares)
+    before, per_chunk = load_i64(cursor + C.before), TILES * tile_cost(cursor, row, end)
     for other in range(thread + 1, threads):
-        theirs = a[SCRATCH] + other * a[SCRATCH_STRIDE]
+        theirs = a[A.scratch] + other * a[A.scratch_stride]
         last = chunk_at(total * (other + 1) // threads, before, per_chunk, chunks)
         for kept in range(last - at):
             join(scratch, state(theirs, size, 2 + kept), size, (end - row) * heads)

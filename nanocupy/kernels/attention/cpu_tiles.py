@@ -36,8 +36,8 @@ from nanocupy.device.cpu.simd import (
     vector,
     void,
 )
+from nanocupy.kernels.attention.cpu_scratch import PITCH
 
-PITCH = 1024  # bytes from query to query: 256 f32 of q, or of probabilities
 AHEAD = 3  # how many tiles of V before its use a line is asked for
 CACHE_LINE = 64
 ITEMSIZE = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1}

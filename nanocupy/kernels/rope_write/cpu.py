@@ -7,11 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from nanocupy.device.protocols import Device, DeviceArray, Launch, Rows
-from nanocupy.kernels.attention import KINDS, KVLayout
+from nanocupy.dtypes import KINDS
+from nanocupy.kernels.attention import KVLayout
+from nanocupy.kernels.attention.cpu import CACHE_DTYPES
 from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.rope import checked_table
 
-KERNELS = {kind: CpuKernel(f"rope_write:rope_write_{kind}") for kind in KINDS.values()}
+KERNELS = {
+    KINDS[dtype]: CpuKernel(f"rope_write:rope_write_{KINDS[dtype]}") for dtype in CACHE_DTYPES
+}
 ALWAYS_WRITES_Q = False  # q that does not turn stays where it is
 
 

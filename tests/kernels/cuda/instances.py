@@ -15,8 +15,8 @@ import numpy as np
 
 from nanocupy.device.protocols import Launch, Rows
 from nanocupy.kernels import elementwise, launches_of, sample
-from nanocupy.kernels.attention import KVLayout
-from nanocupy.kernels.attention import cuda as paged_attention_cuda
+from nanocupy.kernels.attention import KVLayout, RowSplit, StepRows
+from nanocupy.kernels.attention import cuda as attention_cuda
 from nanocupy.kernels.experts import cuda as experts_cuda
 from nanocupy.kernels.kernel import CudaKernel
 
@@ -139,17 +139,18 @@ def _linears(device: Any) -> Iterator[Any]:
 def _attention(device: Any, rows: Rows, layout: KVLayout) -> Iterator[Any]:
     index, tables = device.empty((256,), np.int32), device.empty((4, 8), np.int32)
     [pages], table = layout.empty(device), device.empty((128, layout.head_dim), F32)
+    split = RowSplit(index, rows, device.empty((256, 4), np.int32), rows)
+    step = StepRows(rows, index, index, tables, split)
     usual = layout.head_dim in COMMON_HEAD_DIMS and F32 != layout.activations == layout.dtype
     for group in GROUPS if usual else FEW_GROUPS:
         heads = group * layout.kv_heads
         q = device.empty((256, heads, layout.head_dim), layout.activations)
-        read, how = (q, q, *pages, tables, index, index), {"heads": heads, "scale": 0.1}
+        read, how = (q, q, *pages, step), {"heads": heads, "scale": 0.1}
         size = (256, heads, layout.kv_heads, layout.head_dim)
-        scratch = paged_attention_cuda.scratch(device, *size)
-        yield paged_attention_cuda.launch_decode(device, layout, *read, index, rows, scratch, **how)
+        scratch = attention_cuda.scratch(device, *size)
+        yield attention_cuda.attend_decode(device, layout, *read, rows, scratch, **how)
     if layout.activations != F32:
-        tiles = device.empty((256, 4), np.int32)
-        yield paged_attention_cuda.launch_prefill(device, layout, *read, tiles, rows, **how)
+        yield attention_cuda.attend_prefill(layout, *read, rows, **how)
     fresh = [device.empty((256, n, layout.head_dim), F32) for n in (heads, 2, 2)]
     yield LAUNCHES.rope_write.launch(
         device, layout, q, *pages, *fresh, index, index, table, rows, heads=heads

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kernels.cuda.sanitize import examples
-from nanocupy.device.protocols import Rows
+from nanocupy.device.protocols import Rows, fixed_rows
 from nanocupy.kernels import attention as pa
 from nanocupy.kernels.attention import cuda as pac
 
@@ -49,8 +49,9 @@ class Case:
         )
         ids = iter(rng.permutation(np.arange(1, blocks)))
         self.tables = np.full((len(self.lengths), per_seq), 2**30, np.int32)
+        shape = (blocks, self.kv_heads, self.block_size, self.size)
         # what no token was written to holds NaN; what lies past a sequence is no block at all
-        self.pages = [np.full(self.layout.shape, np.nan, self.cache) for _ in "kv"]
+        self.pages = [np.full(shape, np.nan, self.cache) for _ in "kv"]
         self.past: list[list[np.ndarray]] = []
         for table, length, count in zip(self.tables, self.lengths, used, strict=True):
             table[:count] = [next(ids) for _ in range(count)]
@@ -68,8 +69,11 @@ class Case:
 
     def arrays(self, device: Any) -> tuple[Any, ...]:
         out = np.full(self.q.shape, POISON, np.float32).astype(self.activations)
-        host = (out, self.q, *self.pages, self.tables, self.positions, self.sequences)
-        return tuple(device.asarray(x) for x in host)
+        return tuple(device.asarray(x) for x in (out, self.q, *self.pages))
+
+    def step(self, device: Any, split: pa.RowSplit) -> pa.StepRows:
+        host = (self.positions, self.sequences, self.tables)
+        return pa.StepRows(fixed_rows(device, len(self.q)), *map(device.asarray, host), split)
 
     @property
     def how(self) -> dict[str, Any]:
@@ -77,31 +81,28 @@ class Case:
         return {"heads": self.heads, "scale": scale, "window": self.window, "softcap": self.softcap}
 
     def decode(
-        self, device: Any, lone: list[int], capacity: int = 0, scratch: Any = None
+        self, device: Any, chosen: list[int], capacity: int = 0, scratch: Any = None
     ) -> tuple[Any, Any]:
-        """(launch, out) for the rows in `lone`."""
-        capacity = max(capacity, len(lone), 1)
+        """(launch, out) for the rows in `chosen`."""
+        capacity = max(capacity, len(chosen), 1)
         padded = np.full(capacity, 2**30, np.int32)
-        padded[: len(lone)] = lone
-        rows = Rows(capacity, device.asarray(np.array([len(lone)])))
+        padded[: len(chosen)] = chosen
+        rows = Rows(capacity, device.asarray(np.array([len(chosen)])))
         if scratch is None:
             scratch = pac.scratch(device, capacity, self.heads, self.kv_heads, self.size)
-        out, *rest = self.arrays(device)
-        which = device.asarray(padded)
-        launch = pac.launch_decode(
-            device, self.layout, out, *rest, which, rows, scratch, **self.how
-        )
-        return launch, out
+        arrays, nothing = self.arrays(device), Rows(0, rows.count)
+        step = self.step(device, pa.RowSplit(device.asarray(padded), rows, None, nothing))
+        launch = pac.attend_decode(device, self.layout, *arrays, step, rows, scratch, **self.how)
+        return launch, arrays[0]
 
     def prefill(self, device: Any, tiles: list[tuple[int, int, int]]) -> tuple[Any, Any]:
         """(launch, out) for (first row, rows, sequence) each."""
         padded = np.full((len(tiles) + 1, 4), 2**30, np.int32)
         padded[: len(tiles)] = [(*tile, 0) for tile in tiles]
         rows = Rows(len(padded), device.asarray(np.array([len(tiles)])))
-        out, *rest = self.arrays(device)
-        which = device.asarray(padded)
-        launch = pac.launch_prefill(device, self.layout, out, *rest, which, rows, **self.how)
-        return launch, out
+        arrays, nothing = self.arrays(device), Rows(0, rows.count)
+        step = self.step(device, pa.RowSplit(None, nothing, device.asarray(padded), rows))
+        return pac.attend_prefill(self.layout, *arrays, step, rows, **self.how), arrays[0]
 
     def expected(self, row: int, through: Any = F32) -> tuple[np.ndarray, np.ndarray]:
         """(out, the same with |V|) in f64; K and V are rounded to `through` first."""
@@ -130,15 +131,17 @@ class Sized:
         self.multiprocessors = multiprocessors
 
 
-def run_decode(cuda: Any, case: Case, lone: list[int], processors: int, **more: Any) -> np.ndarray:
+def run_decode(
+    cuda: Any, case: Case, chosen: list[int], processors: int, **more: Any
+) -> np.ndarray:
     """Run twice on one scratch: the bits are the same, the counters are back at zero."""
 
     def build(device: Any) -> Any:
         device = Sized(device, processors)
         scratch = pac.scratch(
-            device, max(len(lone), more.get("capacity", 1)), case.heads, case.kv_heads, case.size
+            device, max(len(chosen), more.get("capacity", 1)), case.heads, case.kv_heads, case.size
         )
-        pairs = [case.decode(device, lone, scratch=scratch, **more) for _ in range(2)]
+        pairs = [case.decode(device, chosen, scratch=scratch, **more) for _ in range(2)]
         return [launch for launch, _ in pairs], [out for _, out in pairs] + [scratch.arrived]
 
     first, second, arrived = cuda(build)
@@ -191,10 +194,10 @@ def test_by_row(
     places = [(s, p) for s, n in enumerate(lengths) for p in (n - 1, n // 2)]
     case = Case(lengths, places, activations, cache, size, kv_heads, groups[pick % len(groups)],
                 **mask)  # fmt: skip
-    lone = list(range(0, len(places), 2))[::-1]
-    got = run_decode(cuda, case, lone, processors, capacity=len(lone) + spare)
-    case.check(got, lone)
-    case.untouched(got, set(range(len(places))) - set(lone))
+    chosen = list(range(0, len(places), 2))[::-1]
+    got = run_decode(cuda, case, chosen, processors, capacity=len(chosen) + spare)
+    case.check(got, chosen)
+    case.untouched(got, set(range(len(places))) - set(chosen))
 
 
 @pytest.mark.unsanitized

@@ -5,7 +5,7 @@ few rows of one sequence that read K and V together, for one part. A *unit* is a
 chunk of 256 tokens. Threads take equal shares of the units' cost; a run that crosses from one
 thread to the next is left unfinished, and `attend_merge` completes it.
 
-A thread's place in this is a *cursor*, a struct of int64 in its scratch; `next_unit` moves it on.
+A thread's place in this is a *cursor*, in its scratch; `next_unit` moves it on.
 (An i8t(0) that looks idle keeps Numba from compiling a function for the literal 0, too.)
 """
 
@@ -13,27 +13,13 @@ from __future__ import annotations
 
 from nanocupy.device.cpu.raw import load_i32, load_i64, store_i64
 from nanocupy.device.cpu.simd import fn, i8t
+from nanocupy.kernels.attention.cpu import AttentionArgs
+from nanocupy.kernels.attention.cpu_scratch import CHUNK, CURSOR_BYTES, TILES, Cursor
 from nanocupy.kernels.attention.cpu_tiles import MOST
+from nanocupy.kernels.kernel import indices
 
-CHUNK = 256  # tokens that are reduced before they join the rest
-TILES = CHUNK // 16
-
-# arguments of the kernels
-OUT, Q, K, V, TABLES, POSITIONS, SEQS, ROWS, FLOATS, SCRATCH = range(10)
-HEADS, KV_HEADS, SIZE, BLOCK_SIZE, BLOCKS = range(10, 15)
-MAX_SEQS, MAX_BLOCKS, WINDOW, Q_OFFSET, Q_STRIDE, SCRATCH_STRIDE = range(15, 21)
-BLOCK_STRIDE = 21  # bytes from block to block of K, and of V
-OUT_STRIDE, OUT_GROUP, OUT_KIND, OUT_ZERO = range(22, 26)  # how rows are written
-
-# fields of a cursor, in bytes. Costs count from the step's first unit.
-BEGIN, STOP, PASS = 0, 8, 16  # the thread's share, and the cost of all runs of one part
-PART, ROW, END, BEFORE = 24, 32, 40, 48  # the run: its part, its rows, its cost's beginning
-AFTER = 56  # where its cost ends
-CHUNK0, CHUNKS = 64, 72  # the run's first chunk, and how many chunks it has
-FIRST, LAST, AT = 80, 88, 96  # of those, the thread's own, and the one in hand
-KV_HEAD, HEAD, TOGETHER = 104, 112, 120  # the part: KV head, first query head, query heads
-GROUP, SHARES, SHARE = 128, 136, 144  # query heads of a KV head, their parts, heads of a part
-CURSOR = 192  # bytes
+A = indices(AttentionArgs)
+C = Cursor(*range(0, 8 * len(Cursor._fields), 8))  # where its fields lie, in bytes
 
 
 # ---- parts and runs ----------------------------------------------------------------------------
@@ -42,22 +28,22 @@ CURSOR = 192  # bytes
 @fn
 def divide_group(a, cursor):
     """The group of a KV head, in even shares that fit a register tile."""
-    group = a[HEADS] // a[KV_HEADS]
+    group = a[A.heads] // a[A.kv_heads]
     shares = (group + MOST - 1) // MOST
     heads = (group + shares - 1) // shares
-    store_i64(cursor + GROUP, group)
-    store_i64(cursor + SHARES, (group + heads - 1) // heads)
-    store_i64(cursor + SHARE, heads)
+    store_i64(cursor + C.group, group)
+    store_i64(cursor + C.shares, (group + heads - 1) // heads)
+    store_i64(cursor + C.share, heads)
 
 
 @fn
 def run_end(a, cursor, row, rows):
     """End of the run that starts at a row: rows of one sequence, within an aligned group."""
-    most = MOST // load_i64(cursor + SHARE)
+    most = MOST // load_i64(cursor + C.share)
     end = min(rows, (row // most + 1) * most)
-    seq = load_i32(a[SEQS] + 4 * row)
+    seq = load_i32(a[A.sequences] + 4 * row)
     row += 1
-    while row < end and load_i32(a[SEQS] + 4 * row) == seq:
+    while row < end and load_i32(a[A.sequences] + 4 * row) == seq:
         row += 1
     return row
 
@@ -65,8 +51,8 @@ def run_end(a, cursor, row, rows):
 @fn
 def tokens(a, row):
     """Tokens that a row attends to: first, and one past the last."""
-    last = load_i32(a[POSITIONS] + 4 * row) + 1
-    return (max(0, last - a[WINDOW]) if a[WINDOW] != 0 else 0), last
+    last = load_i32(a[A.positions] + 4 * row) + 1
+    return (max(0, last - a[A.window]) if a[A.window] != 0 else 0), last
 
 
 @fn
@@ -92,7 +78,7 @@ def tokens_of_run(a, row, end):
 @fn
 def tile_cost(cursor, row, end):
     """What 16 tokens cost a run: loads for all its queries, arithmetic for each."""
-    return (end - row) * load_i64(cursor + SHARE) + 2
+    return (end - row) * load_i64(cursor + C.share) + 2
 
 
 @fn
@@ -127,22 +113,22 @@ def chunk_at(cost, before, per_chunk, chunks):
 @fn
 def start(a, cursor, rows, thread, threads):
     """Put the cursor before the thread's first unit."""
-    for field in range(0, CURSOR, 8):
+    for field in range(0, CURSOR_BYTES, 8):
         store_i64(cursor + field, 0)
     divide_group(a, cursor)
     per_pass = cost_of_pass(a, cursor, rows)
-    total = per_pass * a[KV_HEADS] * load_i64(cursor + SHARES)
-    store_i64(cursor + BEGIN, total * thread // threads)
-    store_i64(cursor + STOP, total * (thread + 1) // threads)
-    store_i64(cursor + PASS, per_pass)
+    total = per_pass * a[A.kv_heads] * load_i64(cursor + C.shares)
+    store_i64(cursor + C.begin, total * thread // threads)
+    store_i64(cursor + C.stop, total * (thread + 1) // threads)
+    store_i64(cursor + C.pass_cost, per_pass)
 
 
 @fn
 def next_unit(a, cursor, rows):
     """Move on to the thread's next unit; False when there is none."""
-    at = load_i64(cursor + AT) + 1
-    if at < load_i64(cursor + LAST):
-        store_i64(cursor + AT, at)
+    at = load_i64(cursor + C.at) + 1
+    if at < load_i64(cursor + C.last):
+        store_i64(cursor + C.at, at)
         return True
     return next_run(a, cursor, rows)
 
@@ -150,9 +136,13 @@ def next_unit(a, cursor, rows):
 @fn
 def next_run(a, cursor, rows):
     """Move on to the next run of which the thread has chunks."""
-    begin, stop = load_i64(cursor + BEGIN), load_i64(cursor + STOP)
-    per_pass = load_i64(cursor + PASS)
-    part, row, before = load_i64(cursor + PART), load_i64(cursor + END), load_i64(cursor + AFTER)
+    begin, stop = load_i64(cursor + C.begin), load_i64(cursor + C.stop)
+    per_pass = load_i64(cursor + C.pass_cost)
+    part, row, before = (
+        load_i64(cursor + C.part),
+        load_i64(cursor + C.end),
+        load_i64(cursor + C.after),
+    )
     while before < stop:
         if row >= rows:
             part, row = part + 1, i8t(0)
@@ -165,16 +155,16 @@ def next_run(a, cursor, rows):
         first = chunk_at(begin, before, per_chunk, chunks)
         last = chunk_at(stop, before, per_chunk, chunks)
         if first < last:
-            store_i64(cursor + PART, part)
-            store_i64(cursor + ROW, row)
-            store_i64(cursor + END, end)
-            store_i64(cursor + BEFORE, before)
-            store_i64(cursor + AFTER, before + cost)
-            store_i64(cursor + CHUNK0, chunk)
-            store_i64(cursor + CHUNKS, chunks)
-            store_i64(cursor + FIRST, first)
-            store_i64(cursor + LAST, last)
-            store_i64(cursor + AT, first)
+            store_i64(cursor + C.part, part)
+            store_i64(cursor + C.row, row)
+            store_i64(cursor + C.end, end)
+            store_i64(cursor + C.before, before)
+            store_i64(cursor + C.after, before + cost)
+            store_i64(cursor + C.first_chunk, chunk)
+            store_i64(cursor + C.chunks, chunks)
+            store_i64(cursor + C.first, first)
+            store_i64(cursor + C.last, last)
+            store_i64(cursor + C.at, first)
             enter_part(cursor, part)
             return True
         before += cost
@@ -184,10 +174,10 @@ def next_run(a, cursor, rows):
 
 @fn
 def enter_part(cursor, part):
-    group, heads = load_i64(cursor + GROUP), load_i64(cursor + SHARE)
-    shares = load_i64(cursor + SHARES)
+    group, heads = load_i64(cursor + C.group), load_i64(cursor + C.share)
+    shares = load_i64(cursor + C.shares)
     kv_head = part // shares
     head = heads * (part - kv_head * shares)
-    store_i64(cursor + KV_HEAD, kv_head)
-    store_i64(cursor + HEAD, kv_head * group + head)
-    store_i64(cursor + TOGETHER, min(heads, group - head))
+    store_i64(cursor + C.kv_head, kv_head)
+    store_i64(cursor + C.head, kv_head * group + head)
+    store_i64(cursor + C.together, min(heads, group - head))
