@@ -74,7 +74,7 @@ def runner(made: Any, config: Any, **options: Any) -> ModelRunner:
     default = {"device": "cpu", "dtype": "exact", "threads": 2, "num_kv_blocks": 20}
     chosen = EngineOptions(**default | options)
     device = make_device(chosen, ONE)
-    numbers = precision(config, chosen, device.kind)
+    numbers = precision(config, chosen, device.half_precision)
     nn.prepare(made, device, numbers.weights_meet)
     made_of = kv_cache_config(config, chosen, numbers, None, device.kind)
     run = ModelRunner(made, config, device, chosen, made_of)
