@@ -96,7 +96,7 @@ def functions(calls: list[Call]) -> list[Call]:
 
 def _plainest(calls: list[Call]) -> list[Call]:
     """The shortest of the decode steps: some also judge the number of threads, or take a block."""
-    starts = [i for i, call in enumerate(calls) if call.function.endswith("_try_turn")]
+    starts = [i for i, call in enumerate(calls) if call.function.endswith("_turn")]
     steps = [calls[i:j] for i, j in pairwise(starts[1:])]  # the first is the prompt's
     return min(steps, key=len)
 

@@ -115,7 +115,7 @@ class ModelFacts:
             "folder": str(self.folder),
             **sizes(self.config, self.parameters, self.nbytes | {"all": whole}, whole),
             "generation": generation(self.ends(), load_generation_config(self.folder)),
-            "template": preview(load_chat_template(self.folder)()),
+            "template": preview(load_chat_template(self.folder)),
         }
 
 

@@ -17,7 +17,7 @@ from nanocupy.core.recorder.public import public
 
 
 def _loaded(module: str, name: str) -> Callable[..., Any]:
-    """A function of a module that is imported when it is first called."""
+    """Return a function whose module is imported when it is first called."""
     function: Callable[..., Any] | None = None
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -44,7 +44,7 @@ def _is_operand(other: Any) -> bool:
 
 
 def _refused(name: str, other: Any) -> Exception:
-    """For None a TypeError, as MLX has it, for anything else a ValueError."""
+    """Return the error for an operand: a TypeError for None, as in MLX, else a ValueError."""
     if other is None:
         return TypeError(f"[{name}] of an array and None")
     return ValueError(f"[{name}] of an array and {type(other).__name__}: make an array of it")
@@ -64,7 +64,7 @@ def _reverse(name: str, function: Callable[..., array]) -> Callable[..., array]:
 
 
 def _in_place(name: str, function: Callable[..., array]) -> Callable[..., array]:
-    """x += y: from now on `x`, under all its names, is a new array."""
+    """x += y: the object `x` gets the new value."""
 
     def update(self: array, other: Any) -> array:
         if name == "truediv" and self.dtype.kind not in "fV":
@@ -76,7 +76,7 @@ def _in_place(name: str, function: Callable[..., array]) -> Callable[..., array]
 
 
 def _equality(name: str, unlike: bool) -> Callable[..., Any]:
-    """Elementwise; `unlike` of what is no array."""
+    """Return the elementwise comparison; `unlike` for operands that are no arrays."""
     function = _loaded("maths.elementwise", name)
 
     def call(self: array, other: Any) -> Any:

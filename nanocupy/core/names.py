@@ -9,14 +9,14 @@ from typing import Any
 
 
 def homes_of(homes: Mapping[str, str]) -> dict[str, str]:
-    """{module: "name name ..."} as {name: module}."""
+    """Turn {module: "name name ..."} into {name: module}."""
     return {name: module for module, names in homes.items() for name in names.split()}
 
 
 def finder(
     package: str, home_of: Mapping[str, str], missing: Callable[[str], Any]
 ) -> Callable[[str], Any]:
-    """What a package's `__getattr__` calls: a name comes from its home, and stays.
+    """Return what a package's `__getattr__` calls: it loads a name from its module, and keeps it.
 
     Args:
         home_of: the module of the package that has a name.
@@ -59,7 +59,7 @@ REFUSED: dict[str, str] = {
 
 
 def refuse(module: str, prefix: str, names: str = "") -> Callable[[str], Any]:
-    """A module's `__getattr__` that refuses names by name.
+    """Return a module's `__getattr__` that raises for the names of MLX that are not here.
 
     Args:
         prefix: of the names in what it says.

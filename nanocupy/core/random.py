@@ -17,7 +17,6 @@ import numpy as np
 from nanocupy.core.arrays.creation import checked_shape
 from nanocupy.core.arrays.dtype_info import finfo
 from nanocupy.core.maths import elementwise, sorting, threefry
-from nanocupy.core.maths.products import matmul
 from nanocupy.core.maths.reductions import argmax, max, sum
 from nanocupy.core.maths.scans import cumsum
 from nanocupy.core.names import refuse
@@ -120,9 +119,8 @@ def uniform(
     dtype = _float_dtype("uniform", dtype)
     low, high = astype(low, dtype), astype(high, dtype)
     dims = _fits("uniform", shape, low, high)
-    part = elementwise.divide(_bits(dims, key), threefry.ALL_BITS)
-    part = elementwise.minimum(astype(part, dtype), 1 - float(finfo(dtype).epsneg))
-    return elementwise.add(elementwise.multiply(elementwise.subtract(high, low), part), low)
+    part = astype(_bits(dims, key) / threefry.ALL_BITS, dtype)
+    return (high - low) * elementwise.minimum(part, 1 - float(finfo(dtype).epsneg)) + low
 
 
 @public
@@ -132,14 +130,10 @@ def normal(
 ) -> array:  # fmt: skip
     """Normally distributed around `loc` (0) with the standard deviation `scale` (1)."""
     dtype = _float_dtype("normal", dtype)
-    value = astype(
-        elementwise.erfinv(uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key)), dtype
-    )
+    drawn = elementwise.erfinv(uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key))
     root = array(math.sqrt(2), dtype)
-    value = elementwise.multiply(
-        value, root if scale is None else elementwise.multiply(root, astype(scale, dtype))
-    )
-    return value if loc is None else elementwise.add(value, astype(loc, dtype))
+    value = astype(drawn, dtype) * (root if scale is None else root * astype(scale, dtype))
+    return value if loc is None else value + astype(loc, dtype)
 
 
 @public
@@ -164,9 +158,8 @@ def multivariate_normal(
     dims = broadcast(
         broadcast(cov.shape[:-2], mean.shape[:-1]), checked_shape("multivariate_normal", shape)
     )
-    drawn = normal((*dims, *size), key=key)
-    spread = matmul(expand_dims(drawn, -2), record(_ROOT, cov))
-    return elementwise.add(mean, squeeze(spread, -2))
+    spread = expand_dims(normal((*dims, *size), key=key), -2) @ record(_ROOT, cov)
+    return mean + squeeze(spread, -2)
 
 
 def _root(cov: np.ndarray) -> np.ndarray:
@@ -188,8 +181,8 @@ def truncated_normal(
     lower, upper = astype(lower, dtype), astype(upper, dtype)
     dims = broadcast(lower.shape, upper.shape) if shape is None else shape
     root = math.sqrt(2)
-    a, b = (elementwise.erf(elementwise.divide(v, root)) for v in (lower, upper))
-    value = elementwise.multiply(root, elementwise.erfinv(uniform(a, b, dims, dtype, key)))
+    a, b = (elementwise.erf(v / root) for v in (lower, upper))
+    value = root * elementwise.erfinv(uniform(a, b, dims, dtype, key))
     return elementwise.maximum(elementwise.minimum(upper, value), lower)
 
 
@@ -200,19 +193,13 @@ def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: Any = None)
     if p.dtype.kind not in "fV":
         raise ValueError(f"[bernoulli] p is {p.dtype}: expected floats")
     dims = p.shape if shape is None else _fits("bernoulli", shape, p)
-    return elementwise.less(
-        _bits(dims, key), elementwise.multiply(p, np.nextafter(threefry.ALL_BITS, _INFINITY))
-    )
+    return _bits(dims, key) < p * np.nextafter(threefry.ALL_BITS, _INFINITY)
 
 
 @public
 def gumbel(shape: Sequence[int] = (), dtype: Any = float32, key: Any = None) -> array:
     """-log(-log(uniform)): what makes the largest of logits a sample."""
-    return elementwise.negative(
-        elementwise.log(
-            elementwise.negative(elementwise.log(uniform(shape=shape, dtype=dtype, key=key)))
-        )
-    )
+    return -elementwise.log(-elementwise.log(uniform(shape=shape, dtype=dtype, key=key)))
 
 
 @public
@@ -223,12 +210,9 @@ def laplace(
     """Of the double exponential distribution."""
     dtype = _float_dtype("laplace", dtype)
     u = uniform(-threefry.BELOW_ONE, 1.0, shape, float32, key)
-    value = elementwise.multiply(
-        elementwise.sign(u), elementwise.log1p(elementwise.negative(elementwise.abs(u)))
-    )
-    value = astype(value, dtype)
-    value = value if scale == 1 else elementwise.multiply(array(float(scale), dtype), value)
-    return value if loc == 0 else elementwise.add(array(float(loc), dtype), value)
+    value = astype(elementwise.sign(u) * elementwise.log1p(-elementwise.abs(u)), dtype)
+    value = value if scale == 1 else array(float(scale), dtype) * value
+    return value if loc == 0 else array(float(loc), dtype) + value
 
 
 @public
@@ -260,21 +244,18 @@ def categorical(
     back = place - logits.ndim
     where = len(dims) + back + 1
     noise = gumbel((*dims[:where], size, *dims[where:]), key=key)
-    return argmax(elementwise.add(logits, noise), back)
+    return argmax(logits + noise, back)
 
 
 def _of_one_row(logits: array, dims: tuple[int, ...], key: Any) -> array:
     """Samples of one distribution: where uniform numbers come in its running sum."""
     x = astype(logits, common(logits.dtype, float32))
     most = max(x)
-    weights = elementwise.where(
-        elementwise.isinf(most),
-        elementwise.equal(x, most),
-        elementwise.exp(elementwise.subtract(x, most)),
-    )
+    finite = elementwise.exp(x - most)
+    weights = elementwise.where(elementwise.isinf(most), elementwise.equal(x, most), finite)
     below = cumsum(weights, 0, inclusive=False)
-    drawn = elementwise.multiply(uniform(shape=dims, key=key), sum(weights))
-    return elementwise.subtract(sorting.searchsorted(below, drawn, "right"), 1)
+    drawn = uniform(shape=dims, key=key) * sum(weights)
+    return sorting.searchsorted(below, drawn, "right") - 1
 
 
 @public

@@ -112,7 +112,7 @@ def load_here(
         check: raises where this rank asks for something else than rank 0.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
-    from nanocupy.text import Tokenizer, load_chat_template
+    from nanocupy.text import Tokenizer, read_chat_template
 
     with ProgressBars(options.progress) as bars:
         group.all_or_none(check)
@@ -121,7 +121,7 @@ def load_here(
             _same_model(folder, group)
         parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
         tokenizer, template, generation_config = group.all_or_none(
-            lambda: (Tokenizer(folder), load_chat_template(folder), load_generation_config(folder))
+            lambda: (Tokenizer(folder), read_chat_template(folder), load_generation_config(folder))
         )
         runner = make_runner(parts, options, group)
 

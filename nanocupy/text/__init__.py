@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanocupy.text.detokenizer import Detokenizer
 from nanocupy.text.stop_strings import StopStrings
-from nanocupy.text.template_files import load_chat_template
+from nanocupy.text.template_files import load_chat_template, read_chat_template
 from nanocupy.text.tokenizer import Tokenizer, TooLongError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "Tokenizer",
     "TooLongError",
     "load_chat_template",
+    "read_chat_template",
 ]
 
 

@@ -37,7 +37,12 @@ def template_sources(folder: Path) -> dict[str, str]:
     return {}
 
 
-def load_chat_template(folder: str | os.PathLike[str]) -> Callable[[], ChatTemplate | None]:
+def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
+    """The chat template of a model folder, or None if it has none (a base model)."""
+    return read_chat_template(folder)()
+
+
+def read_chat_template(folder: str | os.PathLike[str]) -> Callable[[], ChatTemplate | None]:
     """Read the chat templates of a model folder; return what compiles them, when they are used.
 
     It returns None for a model that has none. A start without a chat does without jinja2.

@@ -424,17 +424,17 @@ def test_what_callers_choose_is_not_kept_without_an_end(joined: ChatTemplate) ->
 
 
 def test_where_a_template_is_found(tmp_path: Path) -> None:
-    assert load_chat_template(tmp_path)() is None
+    assert load_chat_template(tmp_path) is None
     (tmp_path / "chat_template.json").write_text('{"chat_template": "{% for"}')
     with pytest.raises(ValueError, match=f"{tmp_path}: the chat template does not compile"):
-        load_chat_template(tmp_path)()
+        load_chat_template(tmp_path)
     (tmp_path / "chat_template.json").write_text('{"chat_template": "one"}')
-    assert load_chat_template(tmp_path)().source == "one"
+    assert load_chat_template(tmp_path).source == "one"
     named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "two"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert load_chat_template(tmp_path)().source == "two"
+    assert load_chat_template(tmp_path).source == "two"
     (tmp_path / "chat_template.jinja").write_text("three")
-    found = load_chat_template(tmp_path)()
+    found = load_chat_template(tmp_path)
     assert found is not None and found.source == "three"
 
 

@@ -110,14 +110,14 @@ def test_a_string_is_the_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize("said", [None, [], {}])
 def test_a_field_that_says_nothing_is_no_template(said: Any, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": said}))
-    assert load_chat_template(tmp_path)() is None
+    assert load_chat_template(tmp_path) is None
 
 
 @pytest.mark.parametrize("said", [7, True, ["x"], [{"name": "default"}], {"default": None}])
 def test_a_field_that_is_no_template_is_refused(said: Any, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": said}))
     with pytest.raises(ValueError, match="chat_template must be text, an object of names"):
-        load_chat_template(tmp_path)()
+        load_chat_template(tmp_path)
 
 
 def test_each_of_several_has_to_compile(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ _OF_SHAPES = {  # attributes that say nothing of shapes: a record with others se
 
 
 class _Recent(OrderedDict[Any, Any]):
-    """A dict of the `KEPT` entries that were used last."""
+    """A dict that keeps the `MAX_KINDS` most recently used entries."""
 
     def __getitem__(self, key: Any) -> Any:
         self.move_to_end(key)
@@ -46,7 +46,7 @@ class _Switch:
 
 
 def disable_compile() -> None:
-    """From now on compiled functions are the functions themselves, for debugging."""
+    """Call the functions themselves in place of compiled ones, for debugging."""
     _Switch.on = False
 
 
@@ -107,7 +107,7 @@ def _state(tree: Any) -> list[Any]:
 
 
 def _fill(inputs: Any, arrays: Iterator[array]) -> None:
-    """Let state have these values."""
+    """Put these values into the state."""
     seen: set[array] = set()
     for (container, key, captured), leaf in zip(_state(inputs), arrays, strict=True):
         if captured in seen and isinstance(container, dict | list):
@@ -119,7 +119,7 @@ def _fill(inputs: Any, arrays: Iterator[array]) -> None:
 
 @contextmanager
 def _state_restored(inputs: Any, outputs: Any) -> Iterator[None]:
-    """What is recorded here changes no state: only new places stay, if all goes well."""
+    """Restore the state after a recording; keep places that it added, unless it fails."""
     before = [(place, place[2].node) for place in _state(inputs) + _state(outputs)]
     keys = [(tree, set(tree)) for tree in _dicts(outputs)]
     try:
@@ -137,7 +137,7 @@ def _state_restored(inputs: Any, outputs: Any) -> Iterator[None]:
 
 
 def _dicts(tree: Any) -> list[dict[Any, Any]]:
-    """The dicts in a tree, and itself."""
+    """Return the dicts in a tree, itself included."""
     if not isinstance(tree, dict | list | tuple):
         return []
     items = tree.values() if isinstance(tree, dict) else tree
@@ -146,7 +146,8 @@ def _dicts(tree: Any) -> list[dict[Any, Any]]:
 
 
 def _captured(nodes: list[Node], since: int) -> list[Node]:
-    """What was recorded before and is not computed yet: done once, not again in every call."""
+    """Return nodes recorded before the function that are not evaluated: they are computed once,
+    not in every call."""
     known: set[Node] = set()
     for node in topological(nodes):
         runs = node.op.numpy and not node.op.effect
@@ -243,7 +244,7 @@ def compile(
 
 
 def _apply(schedule: Schedule, nodes: list[Node], gifts: list[Any], name: str) -> list[array]:
-    """The outputs, still to be computed; at once if something is given away."""
+    """Return the outputs, lazy; computed at once if an argument is donated."""
     if gifts:
         given: list[array] = []
         flatten(gifts, given)

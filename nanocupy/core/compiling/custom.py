@@ -1,4 +1,4 @@
-"""Kernels of a user's: a Numba function for the CPU, CUDA source for GPUs, as one operation."""
+"""Custom kernels: a Numba function for the CPU, CUDA source for GPUs, as one operation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 
 
 class CustomKernel:
-    """What `custom_kernel` returns: see there."""
+    """A custom kernel that can be called on arrays; see `custom_kernel`."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ def custom_kernel(
     cuda: str | None = None,
     header: str = "",
 ) -> CustomKernel:
-    """An operation of one's own, as `mlx.core.fast.metal_kernel` is one.
+    """A custom operation, as `mlx.core.fast.metal_kernel` is one.
 
     The result is called as `kernel(inputs=[...], output_shapes=[...], output_dtypes=[...],
     grid=(x, y, z), threadgroup=(n, 1, 1))` and gives a list of arrays, recorded as any other

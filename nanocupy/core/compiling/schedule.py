@@ -37,7 +37,7 @@ FOLDED = 1 << 20  # bytes of the largest value that is computed beforehand
 
 
 class Step(NamedTuple):
-    """One node: where its inputs are found, where its value goes, what nobody wants afterwards."""
+    """One node: the slots of its inputs and of its value, and those that it frees."""
 
     node: Node
     function: Callable[..., Any]
@@ -78,8 +78,8 @@ class Schedule:
         debug.graph(name, [*self.inputs, *nodes])
 
     def __call__(self, values: list[Any]) -> list[Any]:
-        """The outputs' values. `values` of the inputs is emptied: what is nowhere else is memory
-        for results."""
+        """Return the outputs' values. `values` of the inputs is emptied, so that memory nobody else
+        refers to can hold results."""
         if self._whole:
             return self._whole(*values)
         slots = [*values, *self._values[len(values) :]]
@@ -124,7 +124,7 @@ class Schedule:
         return node.op.numpy or partial(run_only_in_programs, node.op)
 
     def _reused(self, step: Step, slots: list[Any]) -> Any:
-        """An input that nobody else has, as memory for the result: None if there is none."""
+        """Return an input whose memory can hold the result and that nothing else refers to."""
         shape, dtype = step.node.specs[0]
         if len(step.node.specs) > 1:
             return None
@@ -138,14 +138,13 @@ class Schedule:
 
 
 def _references(holders: list[Any], place: int) -> tuple[int, int]:
-    """How many refer to an array in a list, and to the array whose part it is, if it is one."""
+    """Return the reference counts of an array in a list and of its base, 0 without a base."""
     x = holders[place]
     return getrefcount(x), 0 if x.base is None else getrefcount(x.base)
 
 
 def _sole_references() -> set[tuple[int, int]]:
-    """The same of arrays that are in `slots` and `reads` and nowhere else, whatever else Python
-    counts."""
+    """Return the counts of arrays that only `slots` and `reads` refer to, as this Python counts."""
     slots = [np.empty(2), np.empty(2)[:1]]
     reads = list(slots)
     return {_references(slots, place) for place in range(len(reads))}
@@ -155,12 +154,12 @@ _ALONE = _sole_references()
 
 
 def run_only_in_programs(op: Op, *_: Any, **__: Any) -> Any:
-    """What stands for a NumPy form that does not exist: a schedule may be made, and not run."""
+    """Stand for a NumPy form that does not exist: a schedule may be made, but not run."""
     raise NotImplementedError(f"[{op.name}] has no NumPy form: it runs only in a Program")
 
 
 def folded(outputs: list[Node]) -> list[Node]:
-    """What depends on constants alone is one, unless it is large."""
+    """Replace nodes that depend on constants alone by constants, unless they are large."""
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
         node = with_inputs(node, inputs)
@@ -205,7 +204,7 @@ class DeviceFunction:
 
 
 def _one_on_device(node: Node, device: Any) -> Callable[..., Any]:
-    """A node's NumPy form, that is done by the device."""
+    """Return a function like the node's NumPy form that runs on the device."""
 
     def make(leaves: list[Node]) -> list[Node]:
         again = Node(node.op, tuple(leaves), node.attrs, node.specs)

@@ -1,6 +1,4 @@
-"""What stands in a graph for values that are not there: while a function is recorded, and after its
-caller gave one away.
-"""
+"""Nodes without a value: arguments of a function that is being recorded, and donated arrays."""
 
 from __future__ import annotations
 
@@ -50,5 +48,5 @@ def placeholder(spec: Spec, function: str) -> Node:
 
 
 def give_away(node: Node, function: str) -> None:
-    """An evaluated node has no value from now on."""
+    """Take the value of an evaluated node away."""
     node.op, node.attrs = DONATED, {"function": function}

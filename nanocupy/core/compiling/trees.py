@@ -15,7 +15,7 @@ Place = tuple[Any, Any, array]
 
 
 def flatten(tree: Any, arrays: list[array]) -> Any:
-    """What the tree is besides its arrays, to be compared and hashed; the arrays are appended.
+    """Append the tree's arrays to a list; return the rest of it as something to compare and hash.
 
     Raises:
         ValueError: something in it is neither an array nor a constant.
@@ -39,7 +39,7 @@ def flatten(tree: Any, arrays: list[array]) -> Any:
 
 
 def replaced(tree: Any, arrays: Iterator[Any]) -> Any:
-    """The tree with other things in the places of its arrays, in order."""
+    """Return the tree with other values in place of its arrays, in order."""
     if isinstance(tree, array | np.ndarray):
         return next(arrays)
     if isinstance(tree, dict):
@@ -51,7 +51,7 @@ def replaced(tree: Any, arrays: Iterator[Any]) -> Any:
 
 
 def places(tree: Any) -> list[Place]:
-    """Where a tree that is state, and may hold other things, too, has arrays."""
+    """Return the places of the arrays in a tree of state, which may hold other values, too."""
     if not isinstance(tree, dict | list | tuple):
         raise ValueError(
             f"[compile] inputs and outputs are dicts and lists of arrays, not {type(tree).__name__}"

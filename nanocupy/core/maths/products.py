@@ -58,14 +58,14 @@ def addmm(c: Any, a: Any, b: Any, /, alpha: float = 1.0, beta: float = 1.0) -> a
 def outer(x: Any, y: Any, /) -> array:
     """The products of all elements of x with all of y."""
     x, y = as_array(x), as_array(y)
-    return elementwise.multiply(reshape(x, (x.size, 1)), reshape(y, (1, y.size)))
+    return reshape(x, (x.size, 1)) * reshape(y, (1, y.size))
 
 
 def inner(x: Any, y: Any, /) -> array:
     """Sums of products along the last axes."""
     x, y = as_array(x), as_array(y)
     if not x.ndim or not y.ndim:
-        return elementwise.multiply(x, y)
+        return x * y
     return tensordot(x, y, [[-1], [-1]])
 
 
@@ -79,7 +79,7 @@ def kron(x: Any, y: Any) -> array:
     dims = [n * m for n, m in zip(x.shape, y.shape, strict=True)]
     x = reshape(x, [d for n in x.shape for d in (n, 1)])
     y = reshape(y, [d for n in y.shape for d in (1, n)])
-    return reshape(elementwise.multiply(x, y), dims)
+    return reshape(x * y, dims)
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> array:
@@ -88,7 +88,7 @@ def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> array:
     lengths = [v.shape[normal_axis("vecdot", axis, v.ndim)] for v in (x, y)]
     if lengths[0] != lengths[1]:
         raise ValueError(f"[vecdot] {x.shape} and {y.shape} along axis {axis}: as long in both")
-    return sum(elementwise.multiply(x, y), axis)
+    return sum(x * y, axis)
 
 
 def tensordot(x: Any, y: Any, /, axes: int | Sequence[Sequence[int]] = 2) -> array:
@@ -225,9 +225,7 @@ def _masked(x: array, mask: Any, block: int) -> array:
     if mask.shape[-2:] != blocks:
         raise ValueError(f"[block_masked_mm] a mask of shape {mask.shape} for {blocks} blocks")
     full = repeat(repeat(mask, block, -1), block, -2)[..., : x.shape[-2], : x.shape[-1]]
-    masked = (
-        elementwise.where(full, x, 0) if full.dtype.kind == "b" else elementwise.multiply(x, full)
-    )
+    masked = elementwise.where(full, x, 0) if full.dtype.kind == "b" else x * full
     return astype(masked, x.dtype)
 
 

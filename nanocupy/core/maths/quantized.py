@@ -171,7 +171,7 @@ def gather_qmm(
 # ---- floats of 8 bits: e4m3, without infinities
 
 _LARGEST = 448.0
-_TOfloat8_e4m3 = Op(
+_TO_FP8 = Op(
     "to_fp8",
     lambda x: (x[0], uint8),
     lambda x: (
@@ -180,7 +180,7 @@ _TOfloat8_e4m3 = Op(
         .view(np.uint8)
     ),
 )
-_FROMfloat8_e4m3 = Op(
+_FROM_FP8 = Op(
     "from_fp8",
     lambda x, *, dtype: (x[0], dtype),
     lambda x, *, dtype: np.ascontiguousarray(x).view(float8_e4m3).astype(float32).astype(dtype),
@@ -192,7 +192,7 @@ def to_fp8(x: Any) -> array:
     x = as_array(x)
     if x.dtype.kind not in "fV":
         raise ValueError(f"[to_fp8] x is {x.dtype}: expected floats")
-    return record(_TOfloat8_e4m3, astype(x, float32))
+    return record(_TO_FP8, astype(x, float32))
 
 
 def from_fp8(x: Any, dtype: Any = bfloat16) -> array:
@@ -200,4 +200,4 @@ def from_fp8(x: Any, dtype: Any = bfloat16) -> array:
     x = as_array(x)
     if x.dtype != uint8:
         raise ValueError(f"[from_fp8] x is {x.dtype}: expected codes, uint8")
-    return record(_FROMfloat8_e4m3, x, dtype=np.dtype(dtype))
+    return record(_FROM_FP8, x, dtype=np.dtype(dtype))

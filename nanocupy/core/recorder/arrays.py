@@ -91,7 +91,7 @@ class array:
 
     @property
     def size(self) -> int:
-        """Elements; of an array with symbolic rows those of one row, as of a single token."""
+        """The number of elements; with symbolic rows, those of one row."""
         known = [1 if isinstance(d, Rows) else d for d in self.shape]
         return int(np.prod(known, dtype=np.int64))
 
@@ -114,8 +114,8 @@ class array:
         return np.asarray(self.node.attrs["value"])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """For `numpy.array`, which copies, and `numpy.asarray`, a view: what is written there is
-        in this array, too, and in all that share its memory."""
+        """For `numpy.array`, a copy. For `numpy.asarray`, a view: writing to it changes this array
+        and all that share its memory."""
         value = self._value()
         if dtype is not None and value.dtype != dtype:
             if copy is False:
@@ -139,7 +139,7 @@ class array:
         self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None,
         copy: bool | None = None,
     ) -> Any:  # fmt: skip
-        """Of the memory it lies in, or of a copy where that must not be written to."""
+        """Return a capsule of this array's memory, or of a copy if that is read-only."""
         value = self._value()
         if copy or (copy is None and not value.flags.writeable):
             value = np.array(value)
@@ -178,12 +178,12 @@ def constant(value: np.ndarray) -> Node:
 
 
 def shared(value: np.ndarray) -> array:
-    """The array that lies in this memory: for whoever knows that nobody will change it."""
+    """Return the array in this memory, without a copy: nobody may change it afterwards."""
     return array(constant(checked_dtype(value, value)))
 
 
 def uniform(shape: Shape, number: float, dtype: np.dtype[Any] = float32) -> array:
-    """The number everywhere, in memory of one element: what a layer has before it is loaded."""
+    """Return an array with the number everywhere, in the memory of one element."""
     return shared(np.broadcast_to(np.asarray(number, dtype), shape))
 
 
@@ -220,7 +220,7 @@ def _has_arrays(value: Any) -> bool:
 
 
 def _evaluated(value: np.ndarray) -> dict[str, Any]:
-    """A constant's attributes; its share in memory goes before what tells whose memory it is."""
+    """Return a constant's attributes. The share comes first, to be dropped before the value."""
     return {"held": track(value), "value": value}
 
 
@@ -259,14 +259,14 @@ def eval(*trees: Any) -> None:
 
 
 def run(op: Op, values: list[Any], attrs: dict[str, Any]) -> Any:
-    """An operation's NumPy form on values."""
+    """Run an operation's NumPy form on values."""
     if op.numpy is None:
         raise NotImplementedError(f"[{op.name}] runs only inside a compiled function")
     return op.numpy(*values, **attrs)
 
 
 def set_value(node: Node, value: Any) -> None:
-    """Turn a computed node into a constant, in place, and let go of what made it."""
+    """Turn a computed node into a constant, in place, and release its inputs."""
     if isinstance(value, np.ndarray | np.generic):
         value = np.asarray(value)
         attrs = _evaluated(value)
@@ -290,7 +290,7 @@ def recording() -> bool:
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """What is called here is part of the function that is being recorded."""
+    """Mark this thread as recording a function."""
     _state.depth = getattr(_state, "depth", 0) + 1
     try:
         yield

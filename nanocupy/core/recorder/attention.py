@@ -20,7 +20,7 @@ _HIDDEN = np.finfo(np.float32).min
 
 
 def _softmax(scores: np.ndarray, sinks: np.ndarray | None) -> np.ndarray:
-    """Over the last axis; a sink is one more score, whose weight goes nowhere."""
+    """Softmax over the last axis; a sink is one more score, whose weight is dropped."""
     most = scores.max(-1, keepdims=True, initial=-np.inf)
     if sinks is None:
         weights = np.exp(scores - most)
@@ -114,7 +114,7 @@ def scaled_dot_product_attention(
 
 
 def _check(q: array, k: array, mask: array | None, sinks: array | None) -> None:
-    """What `_spec` does not."""
+    """Check dtypes, mask and sinks; `_spec` checks the shapes of q, k and v."""
     name = "[scaled_dot_product_attention]"
     if q.dtype.kind not in "fV":
         raise ValueError(f"{name} q, k and v of {q.dtype}: expected floats")

@@ -39,7 +39,7 @@ def astype(x: Any, dtype: Any) -> array:
 
 
 def as_weak(value: Any, dtype: np.dtype[Any]) -> array:
-    """What is no array in the dtype of the arrays it meets, unless that cannot hold its kind.
+    """Return a number as an array of the dtype that it is combined with, if that has its kind.
 
     Raises:
         ValueError: an int that is too large for a dtype of ints.
@@ -65,7 +65,7 @@ def as_weak(value: Any, dtype: np.dtype[Any]) -> array:
 
 
 def _numpy_as_weak(value: np.ndarray, dtype: np.dtype[Any]) -> array:
-    """NumPy's values as those of Python; ints that are too large keep their dtype."""
+    """Treat NumPy's values as Python's numbers; ints that are too large keep their dtype."""
     kind = value.dtype.kind
     if kind in "iu" and dtype.kind in "iu" and value.size:
         return array(value, dtype if can_hold(dtype, value.min(), value.max()) else None)
@@ -74,7 +74,7 @@ def _numpy_as_weak(value: np.ndarray, dtype: np.dtype[Any]) -> array:
 
 
 def checked_cast(value: Any, dtype: Any) -> array:
-    """The value in a dtype: arrays are cast, an int that is too large is a ValueError."""
+    """Return the value in a dtype: arrays are cast, an int that is too large is a ValueError."""
     dtype = plain(dtype)
     return astype(_as_array(value, dtype), dtype)
 
@@ -83,7 +83,7 @@ _WEAK = (bool, int, float, np.ndarray, np.generic)
 
 
 def promote(values: Sequence[Any]) -> list[array]:
-    """The values as arrays of one dtype, which is that of the arrays among them."""
+    """Return the values as arrays of one dtype: numbers take that of the arrays."""
     found = [v.node.specs[0][1] for v in values if type(v) is array]
     if found and found.count(found[0]) == len(found):
         if len(found) == len(values):
@@ -105,8 +105,7 @@ def _as_array(value: Any, dtype: np.dtype[Any]) -> array:
 
 
 def rounded(spec: Spec, dtype: Any, codes: Codes | None) -> Spec:
-    """What rows of `spec` are once the operation that makes them has rounded them: to a dtype, to
-    codes, or (None, None) not at all."""
+    """Return the spec of rows that their operation rounds: to a dtype, to codes, or not at all."""
     shape, own = spec
     if codes:
         return (shape[0], codes.row_bytes(width(shape))), np.dtype(np.uint8)

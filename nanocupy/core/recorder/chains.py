@@ -45,7 +45,7 @@ MOST_NODES = 64
 
 @cache
 def single(steps: Steps, kinds: tuple[str, ...], out: str) -> HostChain | None:
-    """A chain of one operation; None: there is none of these kinds."""
+    """Return the chain of one operation; None if it has no steps for these kinds."""
     build = Build(kinds)
     try:
         value = steps(*(build.load(i) for i in range(len(kinds)))).cast(out)
@@ -127,7 +127,7 @@ FUSED = Op(
 
 
 class Group:
-    """Nodes of one shape that become one, users first; `bits` has a bit for each."""
+    """Nodes of one shape that are fused, users first; `bits` has a bit for each."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape, self.bits = shape, 0
@@ -138,19 +138,19 @@ class Group:
         self.bits |= bit
 
     def fits(self, node: Node) -> bool:
-        """Whether the kernel would have no more operands than it may."""
+        """Whether the kernel stays within `MOST_OPERANDS` with this node."""
         inside = {*self.nodes, node}
         reads = {n for member in inside for n in member.inputs if n not in inside and n.shape}
         return len(reads) < MOST_OPERANDS and len(inside) <= MOST_NODES
 
     def leaves(self) -> list[Node]:
-        """What the group reads."""
+        """Return the nodes that the group reads."""
         found = (n for m in reversed(self.nodes) for n in m.inputs if n not in self.nodes)
         return list(dict.fromkeys(found))
 
 
 def fuse(outputs: Sequence[Node], least: int = 1) -> list[Node]:
-    """Elementwise nodes of one shape that read each other are one pass.
+    """Replace groups of elementwise nodes of one shape that read each other by one node each.
 
     Args:
         least: nodes that a chain has; fewer stay what they are.
@@ -232,7 +232,7 @@ def _units(nodes: Sequence[Node], group_of: dict[Node, Group]) -> Iterator[Node 
 
 
 def _merge(group: Group, made: dict[Node, Node], wanted: set[Node]) -> dict[Node, Node]:
-    """The group as one node; its results for those who want them."""
+    """Return the group as one node, by its results that are used outside."""
     leaves = group.leaves()
     sources = [made[n] for n in leaves]
     build = Build([KINDS[n.dtype] for n in leaves])
@@ -255,5 +255,5 @@ _hosts: WeakValueDictionary[str, HostChain] = WeakValueDictionary()
 
 
 def host(chain: Chain) -> HostChain:
-    """The chain as a function; one for all that are equal."""
+    """Return the chain as a function, one for all equal chains."""
     return _hosts.setdefault(chain.key, HostChain(chain, empty))

@@ -18,7 +18,7 @@ LEVELS = ("0", "1", "2", "3")
 
 
 def level() -> int:
-    """`NANOCUPY_DEBUG`, 0 if it is not set."""
+    """Return `NANOCUPY_DEBUG`, 0 if it is not set."""
     asked = os.environ.get("NANOCUPY_DEBUG") or "0"
     if asked not in LEVELS:
         raise ValueError(f"NANOCUPY_DEBUG={asked!r}: expected one of {', '.join(LEVELS)}")
@@ -55,7 +55,7 @@ def source(name: str, text: str) -> None:
 
 
 class StepTimer:
-    """Times steps and prints each."""
+    """Times each step of a run and prints it."""
 
     def __init__(self, title: str) -> None:
         log(f"[nanocupy] run {title}")
@@ -74,7 +74,7 @@ def line(name: str, seconds: float, moved: int, most: str = "") -> None:
 
 
 def nbytes(values: Any) -> int:
-    """Of arrays in lists and tuples."""
+    """Return the bytes of the arrays in lists and tuples."""
     if isinstance(values, list | tuple):
         return sum(nbytes(v) for v in values)
     return int(values.nbytes) if hasattr(values, "nbytes") else 0

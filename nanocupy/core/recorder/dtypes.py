@@ -54,7 +54,7 @@ _NAMED: dict[np.dtype[Any], Dtype] = {}
 
 
 def named(dtype: np.dtype[Any]) -> Any:
-    """The Dtype of NumPy's dtype, one for each."""
+    """Return the Dtype of NumPy's dtype, always the same object."""
     found = _NAMED.get(dtype)
     if found is None:
         found = _NAMED.setdefault(dtype, Dtype(dtype))
@@ -62,7 +62,7 @@ def named(dtype: np.dtype[Any]) -> Any:
 
 
 def plain(dtype: Any) -> np.dtype[Any]:
-    """NumPy's dtype of what names one."""
+    """Return NumPy's dtype for a Dtype, a name or a type."""
     return dtype.dtype if type(dtype) is Dtype else np.dtype(dtype)
 
 
@@ -91,7 +91,7 @@ def common(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def summed(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Small ints are summed in 32 bits."""
+    """Return the dtype of sums: small ints are summed in 32 bits."""
     if dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize < 4):
         return uint32 if dtype.kind == "u" else int32
     return dtype

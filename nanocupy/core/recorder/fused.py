@@ -1,4 +1,4 @@
-"""RMS norm and LayerNorm, as `mlx.core.fast` has them."""
+"""Fused operations on rows: RMS norm and LayerNorm, as in `mlx.core.fast`; gated activations."""
 
 from __future__ import annotations
 
@@ -77,8 +77,7 @@ def rms_norm(x: Any, weight: Any, eps: float) -> array:
 
 
 def _normed(name: str, x: Any, *vectors: Any) -> tuple[array, list[array]]:
-    """x in the dtype that it and its weight, the first vector, have together; and the vectors that
-    are there."""
+    """Return x in the dtype that it and its weight (the first vector) have, and the vectors."""
     x, affine = as_array(x), [as_array(v) for v in vectors if v is not None]
     if not x.ndim or x.dtype.kind not in "fV":
         raise ValueError(
@@ -91,7 +90,7 @@ def _normed(name: str, x: Any, *vectors: Any) -> tuple[array, list[array]]:
 
 
 def _layer_norm_numpy(x: np.ndarray, *affine: np.ndarray, eps: float) -> np.ndarray:
-    """In float32, rounded once."""
+    """LayerNorm in float32, rounded once."""
     centred = upcast(x) - upcast(x).mean(-1, keepdims=True)
     out = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(eps))
     for apply, vector in zip((np.multiply, np.add), affine, strict=False):
@@ -129,7 +128,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> array:
 
 
 def _gated(activation: str) -> Op:
-    """activation(gate) * up."""
+    """Return the operation activation(gate) * up."""
 
     def lower(to: Lowering, node: Node) -> None:
         gate, up = to.inputs(node)

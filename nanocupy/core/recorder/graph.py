@@ -81,17 +81,17 @@ class Node:
 
 
 def width(shape: Shape) -> int:
-    """Elements of one row: the product of all dimensions but the first."""
+    """Return the elements of one row: the product of all dimensions but the first."""
     return int(np.prod([int(d) for d in shape[1:]], dtype=np.int64))
 
 
 def size(shape: Shape) -> int:
-    """Elements at capacity."""
+    """Return the number of elements at capacity."""
     return int(np.prod([int(d) for d in shape], dtype=np.int64))
 
 
 def topological(roots: Sequence[Node]) -> list[Node]:
-    """Every node the roots need, inputs before users, in recording order where that is free."""
+    """Return every node that the roots need, inputs before users."""
     seen: set[Node] = set()
     out: list[Node] = []
     stack: list[tuple[Node, Iterator[Node]]] = []
@@ -117,7 +117,7 @@ def topological(roots: Sequence[Node]) -> list[Node]:
 
 
 def leaf(**_: Any) -> Spec:
-    """The `infer` of leaves."""
+    """Raise: a leaf is made with its spec."""
     raise AssertionError("a leaf is made with its spec")
 
 
@@ -137,7 +137,7 @@ Outputs = list[Node]
 
 
 def rebuild(outputs: Outputs, make: Callable[[Node, tuple[Node, ...]], Node]) -> Outputs:
-    """The graph with `make(node, new inputs)` in place of every node, inputs first."""
+    """Return the graph with `make(node, new inputs)` in place of every node, inputs first."""
     new: dict[Node, Node] = {}
     for node in topological(outputs):
         new[node] = make(node, tuple(new[n] for n in node.inputs))
@@ -145,14 +145,14 @@ def rebuild(outputs: Outputs, make: Callable[[Node, tuple[Node, ...]], Node]) ->
 
 
 def with_inputs(node: Node, inputs: tuple[Node, ...]) -> Node:
-    """The node on new inputs; itself if they are the old ones."""
+    """Return the node with new inputs; the node itself if they are its own."""
     if inputs == node.inputs:
         return node
     return Node(node.op, inputs, node.attrs, node.specs, node.order)
 
 
 def inlined(outputs: Outputs) -> Outputs:
-    """The graph with the insides of compiled functions in place of their calls."""
+    """Return the graph with compiled functions inlined."""
     results: dict[Node, list[Node]] = {}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -169,7 +169,7 @@ def inlined(outputs: Outputs) -> Outputs:
 
 
 def users(outputs: Outputs) -> dict[Node, list[Node | None]]:
-    """Who reads each node; None for the caller."""
+    """Return the nodes that read each node; None stands for the caller."""
     table: dict[Node, list[Node | None]] = defaultdict(list)
     for node in topological(outputs):
         for source in node.inputs:

@@ -21,7 +21,7 @@ _FOLD = 4096  # events kept before they are counted
 
 
 class _Block:
-    """Memory that goes to the cache when the last array on it is gone."""
+    """A block of memory that goes to the cache when the last array on it is gone."""
 
     def __init__(self, memory: np.ndarray) -> None:
         self.memory = memory
@@ -34,14 +34,14 @@ class _Block:
 
 
 class Share(tuple[int, int]):
-    """(whose memory, bytes): a node's share in it, for as long as the node has a value."""
+    """(id of the memory's owner, bytes): a node's share, for as long as the node has a value."""
 
     def __del__(self) -> None:
         HEAP.events.append((self[0], -self[1]))
 
 
 class Heap:
-    """What is in use, what was at most, and what is free but kept. Any thread may ask.
+    """Counts memory in use and its peak, and caches free blocks. Threads may share it.
 
     Attributes:
         events: (whose memory, bytes, negative where it is let go of), in order, not counted yet:
@@ -57,13 +57,13 @@ class Heap:
         self._limits: dict[str, int] = {}
 
     def limit(self, name: str) -> int:
-        """Of "memory" or of "cache": what was set, or a part of the machine's memory."""
+        """Return the limit of "memory" or "cache": as set, else a part of the machine's memory."""
         if name not in self._limits:
             self._limits[name] = _machine() * 3 // 2 if name == "memory" else _machine() // 8
         return self._limits[name]
 
     def set_limit(self, name: str, limit: int) -> int:
-        """The limit there was."""
+        """Set a limit; return the previous one."""
         if not isinstance(limit, int) or limit < 0:
             raise ValueError(
                 f"[set_{name}_limit] limit={limit!r}: expected a number of bytes, 0 or more"
@@ -110,7 +110,7 @@ class Heap:
     # ---- memory
 
     def take(self, nbytes: int) -> np.ndarray:
-        """An array of bytes, perhaps of the cache, whose memory comes back by itself."""
+        """Return bytes, perhaps from the cache; they go back there when the array is gone."""
         need = -(-nbytes // ALIGN) * ALIGN
         with self._lock:
             kept = self._free.get(need)
@@ -137,7 +137,7 @@ class Heap:
 
 @cache
 def _machine() -> int:
-    """Bytes of the machine's memory."""
+    """Return the bytes of the machine's memory."""
     import psutil
 
     return int(psutil.virtual_memory().total)
@@ -147,7 +147,7 @@ HEAP = Heap()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """An array with anything in it; a large one perhaps on memory of the cache."""
+    """Return an uninitialised array; a large one may reuse a cached block."""
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < LARGE:
         return np.empty(shape, dtype)
@@ -164,10 +164,10 @@ def is_owned(value: np.ndarray) -> bool:
 
 
 def track(value: np.ndarray) -> Share | None:
-    """Count the memory that a value lies in, once however many arrays share it.
+    """Count the memory of a value, once however many arrays share it.
 
     Returns:
-        What is to live as long as the value is wanted; None: the memory counts itself.
+        The share, which must live as long as the value; None for memory that counts itself.
     """
     root: Any = value
     while isinstance(root.base, np.ndarray):

@@ -17,12 +17,12 @@ PACKED = Op("packed weight", leaf)
 
 
 def packed_matrix(weight: PackedWeight) -> array:
-    """A packed weight as the array [n, k] that it was: good for `x @ array.T`, and nothing else."""
+    """Return a packed weight as an array [n, k] whose only use is `x @ array.T`."""
     return array(Node(PACKED, (), {"weight": weight}, [((weight.n, weight.k), float32)]))
 
 
 def packed_stack(weights: Sequence[PackedWeight]) -> array:
-    """Packed weights as the array [count, n, k] that they were, good for `gather_mm`."""
+    """Return packed weights as an array [count, n, k] whose only use is `gather_mm`."""
     shape = (len(weights), weights[0].n, weights[0].k)
     return array(Node(PACKED, (), {"weights": tuple(weights)}, [(shape, float32)]))
 

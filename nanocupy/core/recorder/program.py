@@ -29,7 +29,7 @@ from nanocupy.device.protocols import Launch
 
 
 class Program:
-    """What computes some arrays on a device, from static buffers to static buffers.
+    """Computes arrays on a device, from static buffers to static buffers.
 
     Args:
         outputs: recorded arrays. Their leaves are `fast.static` buffers and constants.
@@ -61,7 +61,7 @@ class Program:
         self.outputs = [lowering.of(n).view[: size(n.shape)].reshape(n.shape) for n in roots]
 
     def launches(self, sizes: Sizes = ()) -> list[Launch]:
-        """Every kernel launch, in order.
+        """Return every kernel launch, in order.
 
         Args:
             sizes: capacities smaller than a symbolic number of rows allows: what is launched then
@@ -70,7 +70,7 @@ class Program:
         return [launch for step in self._lowering.sized for launch in step.launches(sizes)]
 
     def capture(self, sizes: Sizes = ()) -> Any:
-        """A Graph: no Python between kernels."""
+        """Return a Graph that runs without Python between kernels."""
         launches = self.launches(sizes)
         if not _debugged():
             return self.device.capture(launches)
@@ -79,11 +79,11 @@ class Program:
         return debug.captured(self.device, launches)
 
     def eager(self, sizes: Sizes = ()) -> Any:
-        """The same launches, one at a time."""
+        """Return a Graph that runs the same launches one at a time."""
         return self.device.eager(self.launches(sizes))
 
     def close(self) -> None:
-        """Let go of all buffers, now: what makes launches refers to them in a circle."""
+        """Release all buffers; the Program cannot be run again."""
         self._lowering.close()
         self.outputs = []
 
@@ -100,7 +100,7 @@ def _debugged() -> bool:
 
 
 def _place(nodes: list[Node], roots: list[Node], to: Lowering) -> int:
-    """Give every value a place; values that are never alive together share memory."""
+    """Give every value a place in the arena; values never alive together share memory."""
     owner = _owners(nodes)
     last = _last_uses(nodes, roots, owner)
     pool = Pool()
@@ -150,7 +150,7 @@ def _put(
 
 
 def _owners(nodes: list[Node]) -> dict[Node, Node]:
-    """Whose memory each node's value lies in."""
+    """Return the node in whose memory each node's value lies."""
     owner: dict[Node, Node] = {}
     for node in nodes:
         owner[node] = owner[node.inputs[0]] if node.op is ITEM or node.op.alias else node
@@ -160,7 +160,7 @@ def _owners(nodes: list[Node]) -> dict[Node, Node]:
 def _last_uses(
     nodes: list[Node], roots: list[Node], owner: dict[Node, Node]
 ) -> dict[int, list[Node]]:
-    """time -> the values nobody reads after it."""
+    """Return {time: the values that nothing reads after it}."""
     time_of: dict[Node, int] = {}
     for time, node in enumerate(nodes):
         time_of.setdefault(owner[node], time)

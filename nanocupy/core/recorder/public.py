@@ -67,5 +67,5 @@ def new_handle(x: Any) -> Any:
 
 
 def operation(value: Any) -> Any:
-    """`public`, if it is a function."""
+    """Apply `public` to a function; return other values as they are."""
     return public(value) if isinstance(value, FunctionType) else value

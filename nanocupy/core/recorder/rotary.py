@@ -123,7 +123,7 @@ def _positions(x: array, offset: Any) -> array:
 
 
 def longest(offset: Any, length: int) -> int:
-    """How many positions a sequence may have: an engine's limit, or `length` from `offset` on."""
+    """Return the most positions a sequence may have: an engine's limit, or offset + length."""
     if isinstance(offset, array) and (limit := offset.node.attrs.get("limit")) is not None:
         return int(limit)
     return int(np.max(offset.numpy() if isinstance(offset, array) else offset)) + length

@@ -1,4 +1,9 @@
-"""How operations that work row by row are launched: elementwise, gather, cast."""
+"""Launches of operations that work row by row: elementwise, gather, cast, softmax, sum.
+
+An elementwise operation that is written as steps of a chain has one result, to the bit, on every
+device. It is launched by a kernel of its own where it has one, else as a chain of one operation;
+`recorder.chains`, which makes kernels of steps, is loaded when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from nanocupy.device.protocols import Launch
 Lower = Callable[[Lowering, Node], None]
 
 
-# ---- elementwise: what is refused here is a chain (`chains.lowering`)
+# ---- elementwise: what is refused here runs as a chain (`kernel_or_chain`)
 
 
 def binary(name: str) -> Lower:
@@ -73,7 +78,7 @@ def _scale(to: Lowering, node: Node, x: Node, factor: float) -> None:
 
 
 def take(to: Lowering, node: Node) -> None:
-    """Gather rows."""
+    """Launch a gather of rows."""
     if node.attrs["axis"] != 0:
         raise NotImplementedError("[take] along another axis than the first in a Program")
     source, index = node.inputs
@@ -102,7 +107,7 @@ def cast(to: Lowering, node: Node) -> None:
 
 
 def _vectors(node: Node, source: Node) -> int:
-    """How many vectors along the last axis a row of the source has.
+    """Return the number of vectors along the last axis in a row of the source.
 
     Raises:
         NotImplementedError: the node works along another axis, or on another dtype.
@@ -117,7 +122,7 @@ def _vectors(node: Node, source: Node) -> int:
 
 
 def along(name: str) -> Lower:
-    """softmax or argsort of vectors."""
+    """Return the lowering of softmax or argsort of vectors."""
 
     def lower(to: Lowering, node: Node) -> None:
         source = node.inputs[0]
@@ -147,7 +152,7 @@ def take_along(to: Lowering, node: Node) -> None:
 
 
 def total(to: Lowering, node: Node) -> None:
-    """The sum over one axis inside rows."""
+    """Launch the sum over one axis inside rows."""
     source, axes = node.inputs[0], node.attrs["axis"]
     if len(axes) != 1 or axes[0] == 0 or source.dtype != np.float32:
         raise NotImplementedError(
@@ -182,7 +187,7 @@ def steps_of(name: str) -> Steps:
 
 
 def of_numbers(steps: Steps) -> Steps:
-    """The steps with bools as numbers (see `specs.wide`)."""
+    """The steps with bools as numbers (see `specs.upcast`)."""
     return lambda *x: steps(*(v.cast("i8") if v.kind == "bool" else v for v in x))
 
 

@@ -1,4 +1,4 @@
-"""What a Program simplifies before it is lowered: a few named rules, each exact to the bit.
+"""Rewrite rules of a Program's graph before it is lowered, each exact to the bit.
 
 A rule takes the output nodes of a graph and returns them rebuilt. `RULES` is their order; compiling
 with `rules=()` runs the graph as recorded, which is how each rule is tested.
@@ -62,7 +62,7 @@ def _hashable(value: Any) -> bool:
 
 
 def common_subexpressions(outputs: Outputs) -> Outputs:
-    """The same operation on the same inputs is done once. Operations with an effect stay apart."""
+    """Merge equal operations on the same inputs, except those with an effect."""
     known: dict[Any, Node] = {}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -126,7 +126,7 @@ def _gather(outputs: Outputs, take: Node) -> Outputs:
 
 
 def _swap(value: Any, old: Any, new: Any) -> Any:
-    """A shape with one number of rows in place of another."""
+    """Return a shape with one number of rows in place of another."""
     return tuple(new if d is old else d for d in value) if type(value) is tuple else value
 
 
@@ -134,7 +134,7 @@ def _swap(value: Any, old: Any, new: Any) -> Any:
 
 
 def one_linear(outputs: Outputs) -> Outputs:
-    """Linears of the same rows whose weights lie side by side are one: qkv, gate and up.
+    """Join linears of the same rows whose weights are neighbours in memory: qkv, gate and up.
 
     Not those that a collective reads: it wants rows without gaps.
     """
@@ -182,7 +182,7 @@ def _join(nodes: list[Node], parts: dict[Node, tuple[Node, int]]) -> None:
 
 
 def residual_and_norm(outputs: Outputs) -> Outputs:
-    """rms_norm(x + r), the sum being wanted too, is one pass over the row."""
+    """Fuse x + r and the rms_norm of it into one pass over the row."""
     fused: dict[Node, Node] = {}
     for node in topological(outputs):
         if (
@@ -210,7 +210,7 @@ def _is_residual(node: Node, norm: Node) -> bool:
 
 
 def silu_times(outputs: Outputs) -> Outputs:
-    """silu(gate) * up is one pass, and so is gelu(gate) * up."""
+    """Fuse silu(gate) * up into one pass, and gelu(gate) * up."""
     readers, gated = users(outputs), {elementwise.SILU: SILU_MUL, elementwise.GELU: GELU_MUL}
 
     def make(node: Node, inputs: tuple[Node, ...]) -> Node:
@@ -225,7 +225,7 @@ def silu_times(outputs: Outputs) -> Outputs:
 
 
 def round_where_made(outputs: Outputs) -> Outputs:
-    """A value that everybody wants rounded alike is rounded by the operation that makes it."""
+    """Round a value in the operation that makes it, where all readers want it rounded alike."""
     readers = users(outputs)
     wanted: dict[Node, Node] = {}  # what makes a value -> the node that rounds it
     for node in topological(outputs):
@@ -276,7 +276,7 @@ def _can_round(source: Node, node: Node) -> bool:
 
 
 def rope_and_write(outputs: Outputs) -> Outputs:
-    """Where only attention reads the turned q and k, one pass turns them and fills the pages."""
+    """Fuse rope of q and k into the writing of the pages, where only attention reads them."""
     readers = users(outputs)
 
     def alone(node: Node) -> bool:
@@ -295,7 +295,7 @@ def rope_and_write(outputs: Outputs) -> Outputs:
 
 
 def elementwise_chains(outputs: Outputs) -> Outputs:
-    """Elementwise operations of one shape that read each other are one pass over memory."""
+    """Fuse elementwise operations of one shape that read each other into one pass over memory."""
     if not any(n.op.steps and any(i.op.steps for i in n.inputs) for n in topological(outputs)):
         return outputs
     from nanocupy.core.recorder import chains

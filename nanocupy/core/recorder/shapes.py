@@ -83,7 +83,7 @@ permute_dims = transpose
 
 
 def flat(x: Any, axis: int | None) -> tuple[array, int]:
-    """(x, axis); where axis is None, x as one dimension."""
+    """Return (x, axis); for axis None, x as one dimension and axis 0."""
     x = as_array(x)
     return (reshape(x, (x.size,)), 0) if axis is None else (x, axis)
 
@@ -181,7 +181,7 @@ Slice = type(np.s_[:])
 
 
 class IndexMismatch(IndexError, ValueError):
-    """A key that does not fit an array: NumPy and MLX differ in which of the two it is."""
+    """A key does not fit an array. NumPy raises IndexError here, and MLX ValueError."""
 
 
 def _basic(part: Any) -> bool:
@@ -195,7 +195,7 @@ def parts_of(key: Any) -> tuple[Any, ...]:
 
 
 def is_basic(key: Any) -> bool:
-    """Whether a key has only what `view_of` takes."""
+    """Whether a key has ints, slices without a step, None and Ellipsis only."""
     return all(_basic(part) for part in parts_of(key))
 
 
@@ -254,7 +254,7 @@ def take(x: Any, /, indices: Any, axis: int | None = None) -> array:
 def check_indices(name: str, indices: array, length: int) -> None:
     """
     Raises:
-        Misfit: one is outside of an axis of this length, if they are known: those that a
+        IndexMismatch: one is outside of an axis of this length, if they are known: those that a
             function under recording computes are looked at when it runs.
     """
     value = _known(indices)

@@ -35,7 +35,7 @@ def broadcast(*shapes: Shape) -> Shape:
 
 
 def same_spec(spec: Spec, *_: Spec, **__: Any) -> Spec:
-    """The rule of what changes neither shape nor dtype."""
+    """Return the spec of operations that change neither shape nor dtype."""
     return spec
 
 
@@ -44,7 +44,7 @@ def same_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def normal_axis(name: str, axis: int, ndim: int) -> int:
-    """The axis counted from the front.
+    """Return the axis counted from the front.
 
     Raises:
         AxisError: it is not there; a ValueError and an IndexError.
@@ -56,7 +56,7 @@ def normal_axis(name: str, axis: int, ndim: int) -> int:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list of one, or of what is in a sequence."""
+    """Return a sequence as a list, anything else as a list of one."""
     return list(value) if isinstance(value, list | tuple | range) else [value]
 
 
@@ -83,7 +83,7 @@ def resized(shape: Shape, axis: int, length: int) -> Shape:
 
 
 def whole_number(name: str, argument: str, value: Any, least: int | None = None) -> int:
-    """The argument of an operation, if it is an int (and no bool), from `least` on.
+    """Return an argument that must be an int (and no bool) of at least `least`.
 
     Raises:
         TypeError: it is none.
@@ -98,7 +98,7 @@ def whole_number(name: str, argument: str, value: Any, least: int | None = None)
 
 
 def as_ints(name: str, shape: Any) -> tuple[int, ...]:
-    """The numbers of a shape as ints; what is an int stays what it is, a symbolic one, too."""
+    """Return the numbers of a shape as ints; symbolic rows stay symbolic."""
     dims = tuple(shape)
     if all(isinstance(d, int) for d in dims):
         return dims
@@ -110,14 +110,14 @@ def elements(shape: Sequence[int]) -> int:
 
 
 def upcast(x: np.ndarray) -> np.ndarray:
-    """What arithmetic is done in: 16-bit floats as float32 and rounded once, bools as numbers."""
+    """Return x as it is computed with: 16-bit floats in float32, bools as int8."""
     if x.dtype.kind in "fV" and x.dtype.itemsize < 4:
         return x.astype(float32)
     return x.astype(int8) if x.dtype == bool_ else x
 
 
 def upcasting(function: Callable[..., Any], dtype: Any = None) -> Callable[..., np.ndarray]:
-    """The function on `wide` arrays, rounded to their dtype or to another."""
+    """Return the function on `upcast` arrays, its result rounded to their dtype or another."""
 
     def run(*arrays: np.ndarray, **attrs: Any) -> np.ndarray:
         inputs = [x if x.dtype is float32 else upcast(x) for x in arrays]
@@ -131,8 +131,7 @@ _NOTHING = bytes(16)
 
 
 def blank(spec: Spec) -> np.ndarray:
-    """An array of this shape and dtype that takes no memory: what a view of it looks like is free
-    to find out."""
+    """Return an array of this shape and dtype that takes no memory, to see what views look like."""
     shape, dtype = spec
     dims = tuple([int(n) for n in shape])
     return np.ndarray(dims, dtype, _NOTHING, 0, (0,) * len(dims))

@@ -1,7 +1,7 @@
 """What becomes an array: Python's numbers and lists, NumPy's arrays, buffers.
 
-An array's memory is its own. What comes in is copied, so that whoever gave it may use his memory
-again; `core.array.shared` is the door for memory that nobody else changes.
+An array's memory is its own. What comes in is copied, so that its owner may use that memory
+again; `arrays.shared` takes memory that nobody else changes as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def host_copy(value: Any, dtype: Any = None) -> np.ndarray:
-    """A NumPy array of the value that nobody else has.
+    """Return a NumPy array of the value that shares no memory with it.
 
     Python floats are float32, as is NumPy's float64; ints are int32, or int64 where one needs it.
 
@@ -47,7 +47,7 @@ def host_copy(value: Any, dtype: Any = None) -> np.ndarray:
 
 
 def checked_dtype(host: np.ndarray, value: Any) -> np.ndarray:
-    """The array with bytes in this machine's order.
+    """Return the array in this machine's byte order.
 
     Raises:
         ValueError: there are no arrays of its dtype.
@@ -68,7 +68,7 @@ def checked_dtype(host: np.ndarray, value: Any) -> np.ndarray:
 
 
 def cast(host: np.ndarray, dtype: Any) -> np.ndarray:
-    """The array in another dtype; what that has no number for becomes something, as in C."""
+    """Return the array in another dtype; values outside of it become something, as in C."""
     if host.dtype == dtype:
         return host
     with np.errstate(all="ignore"):
@@ -76,7 +76,7 @@ def cast(host: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def can_hold(dtype: np.dtype[Any], low: Any, high: Any) -> bool:
-    """Whether ints from low to high are ints of a dtype."""
+    """Whether a dtype can hold the ints from low to high."""
     if dtype.kind == "b":
         return low >= 0 and high <= 1
     limits = np.iinfo(dtype)

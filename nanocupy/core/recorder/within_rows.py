@@ -1,4 +1,4 @@
-"""What a graph has to say about single rows, said in constants: two rules, and what they make.
+"""Two rules about single rows, and the operation that they make.
 
 fold_constants   what depends on nothing that changes is computed once, when a Program is made
 within_rows      elements that change places inside rows are moved by one table of columns
@@ -26,7 +26,7 @@ PADDED = 32  # floats: kernels read a vector's last sixteen at once
 
 
 def fold_constants(outputs: list[Node], device: Device) -> list[Node]:
-    """A layer's weight plus one, a table that a file makes anew each time: constants.
+    """Compute what depends on constants alone: a layer's weight plus one, a table of a file.
 
     Exact: by the operations' NumPy forms, as an array without a Program has it.
     """
@@ -51,7 +51,7 @@ def _is_fixed(node: Node) -> bool:
 
 
 def _value_of(device: Device, node: Node) -> np.ndarray | None:
-    """The value of a leaf that never changes: a constant, or what a layer has on the device."""
+    """Return the value of a constant or of a fixed device buffer; None for anything else."""
     if node.op is CONSTANT:
         return np.asarray(node.attrs["value"])
     if node.attrs.get("fixed"):
@@ -60,7 +60,7 @@ def _value_of(device: Device, node: Node) -> np.ndarray | None:
 
 
 def _fixed_leaf(value: np.ndarray, device: Device) -> Node:
-    """A vector of floats as kernels want it, anything else as it is."""
+    """Return a value as a leaf: floats as a padded device buffer, anything else as a constant."""
     if not value.ndim or value.dtype != np.float32:
         return constant(value)
     buffer = device.asarray(np.pad(value.reshape(-1), (0, -value.size % PADDED)))
@@ -68,7 +68,7 @@ def _fixed_leaf(value: np.ndarray, device: Device) -> Node:
 
 
 def _without_added_zero(node: Node) -> Node:
-    """x of x + 0, of ints."""
+    """Return x for x + 0 of ints."""
     for zero, other in (node.inputs, node.inputs[::-1]):
         if zero.op is CONSTANT and not zero.attrs["value"].any() and other.shape == node.shape:
             return other
@@ -76,7 +76,7 @@ def _without_added_zero(node: Node) -> Node:
 
 
 def _matmul_as_linear(x: Node, matrix: np.ndarray | None, device: Device) -> Node:
-    """x times a matrix that no layer has packed: a linear, in float32."""
+    """Return x times a matrix that no layer has packed as a linear, in float32."""
     assert matrix is not None
     (weight,) = pack(device, [np.ascontiguousarray(matrix.T, np.float32)], "f32")
     return packed_linear(array(x), weight).node
@@ -129,7 +129,7 @@ def _as_columns(node: Node) -> Node:
 
 
 def _of_one_row(attrs: dict[str, Any]) -> dict[str, Any]:
-    """Shapes with one row in place of as many as there are."""
+    """Return attributes with one row in place of symbolic rows."""
 
     def one(value: Any) -> Any:
         if type(value) is not tuple:
@@ -140,7 +140,7 @@ def _of_one_row(attrs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_as_columns(node: Node) -> Node:
-    """Columns by numbers that never change."""
+    """Return a take of constant columns as COLUMNS."""
     x, index = node.inputs
     rows = node.shape[0] if node.shape else None
     inside = isinstance(rows, Rows) and x.shape[0] is rows and node.attrs["axis"] > 0
@@ -174,7 +174,7 @@ def _packed_gather_mm(node: Node) -> Node:
 
 
 def _scatter_as_elementwise(node: Node) -> Node:
-    """x.at[part].multiply(number) is x times ones and numbers; add is likewise."""
+    """Return x.at[part].multiply(number) as x times ones and numbers; add likewise."""
     x, value, *arrays = node.inputs
     how = {np.multiply: (elementwise.MULTIPLY, 1), np.add: (elementwise.ADD, 0)}.get(
         node.attrs["how"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -62,18 +63,16 @@ class Device(Place):
         return f"Device({self.type.name}, {self.index})"
 
 
+@dataclass(frozen=True)
 class Stream(Place):
     """A name for an order of operations on a device."""
 
-    def __init__(self, index: int, device: Device) -> None:
-        self.index, self.device, self.is_cpu = index, device, device.is_cpu
+    index: int
+    device: Device
 
-    def __eq__(self, other: object) -> bool:
-        known = isinstance(other, Stream)
-        return known and (self.index, self.device) == (other.index, other.device)  # type: ignore[attr-defined]
-
-    def __hash__(self) -> int:
-        return hash((self.index, self.device))
+    @property
+    def is_cpu(self) -> bool:  # type: ignore[override]
+        return self.device.is_cpu
 
     def __repr__(self) -> str:
         return f"Stream({self.device}, {self.index})"
