@@ -66,8 +66,10 @@ def load(model: str | PathLike[str], options: EngineOptions, comm: Any = None) -
     group = join(options, comm)
     if group.size() == 1:
         return load_here(name, options, group)
+    from nanocupy.distributed.mpi import MpiGroup
     from nanocupy.engine import ranks
 
+    assert isinstance(group, MpiGroup)
     if group.rank() == 0:
         loaded: Loaded = ranks.lead(name, options, group, load_here, once=comm is not None)
         return loaded
@@ -144,7 +146,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
     from nanocupy.checkpoint import Checkpoint
 
     file = options.model_file
-    with Checkpoint(folder, foreign=file is not None) as checkpoint:
+    with Checkpoint(folder, custom_model=file is not None) as checkpoint:
         config, made = checkpoint.config, None
         if config.quantization and config.quantization.floats:
             note(
@@ -157,7 +159,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
             made, config = model_file.build(file, checkpoint)
         device = make_device(options, group, bars.tick("compiling kernels, once"))
         options.drafted(device.row_invariant)  # or it refuses
-        numbers = precision(config, options, device.kind)
+        numbers = precision(config, options, device.half_precision)
         kv = early_kv_cache(config, device, options, numbers, group)
         network: Any = (
             models.load(checkpoint, (options.quantize, GROUP) if options.quantize else None)

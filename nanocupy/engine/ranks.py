@@ -21,6 +21,7 @@ from itertools import count
 from typing import Any
 
 from nanocupy.distributed import RankError
+from nanocupy.distributed.mpi import MpiGroup
 from nanocupy.engine.batch import Sampled, Scheduled
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.step_transfer import pack, unpack
@@ -38,7 +39,7 @@ class LeadingRunner:
     Whatever goes wrong once a step is sent is a RankError, and the group is of no more use.
     """
 
-    def __init__(self, runner: Any, group: Any, id: int, once: bool) -> None:
+    def __init__(self, runner: Any, group: MpiGroup, id: int, once: bool) -> None:
         self.runner, self.group, self.id, self._once = runner, group, id, once
         self._steps, self._tokens = 0, 0
         self._closed = False
@@ -108,7 +109,7 @@ def _tokens(runner: Any) -> int:
 
 
 def lead(
-    model: str, options: EngineOptions, group: Any, load: Callable[..., Any], *, once: bool
+    model: str, options: EngineOptions, group: MpiGroup, load: Callable[..., Any], *, once: bool
 ) -> Any:
     """Load a model on all ranks; what `load` gives, with a runner that leads.
 
@@ -137,19 +138,19 @@ def lead(
 
 
 @functools.cache
-def _end_with_the_program(group: Any) -> None:
+def _end_with_the_program(group: MpiGroup) -> None:
     """Rank 0's program ends: the others need not wait for more. Once a group."""
     atexit.register(_end, group)
 
 
-def _end(group: Any) -> None:
+def _end(group: MpiGroup) -> None:
     with group.lock, suppress(RankError):
         if not (group.closed or group.in_fork):
             group.check()
             group.send_record(END)
 
 
-def _close_dropped(group: Any) -> None:
+def _close_dropped(group: MpiGroup) -> None:
     """Close, on all ranks, engines that were garbage here."""
     while group.dropped:
         id, disconnect = group.dropped.pop()
@@ -178,7 +179,7 @@ class Follower:
     """
 
     def __init__(
-        self, group: Any, own: tuple[str, EngineOptions], load: Callable[..., Any]
+        self, group: MpiGroup, own: tuple[str, EngineOptions], load: Callable[..., Any]
     ) -> None:
         self.group, self._load = group, load
         self._own: tuple[str, EngineOptions] | None = own
