@@ -10,7 +10,7 @@ one, with finish_reason "error":
 - A row of logits is not finite: the request ends.
 - Scheduling or decoding its text raises: the request ends.
 
-The blocks of a request that ends so lose their keys: nobody reuses what may be wrong.
+The blocks of a request that ends like this leave the prefix cache: their content may be wrong.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ class Engine:
         return PreparedRequest(prompt, list(prompt_ids), params, limit)
 
     def most_prompt(self, params: SamplingParams) -> int:
-        """How many tokens a prompt may have, so that there is room for an answer."""
+        """Return how many tokens a prompt may have, so that there is room for an answer."""
         return self.max_len - (0 if params.max_tokens == 0 else 1)
 
     def too_long(
         self, used: int, params: SamplingParams, least: bool = False
     ) -> PromptTooLongError:
-        """The error for a prompt of `used` tokens, or at `least` of so many."""
+        """Make the error for a prompt of `used` tokens, or of at `least` so many."""
         most = self.most_prompt(params)
         return PromptTooLongError(
             f"[engine] the prompt has {'at least ' if least else ''}{used} tokens, at most {most} "
@@ -171,7 +171,7 @@ class Engine:
         return id
 
     def abort(self, request_id: str) -> list[Chunk]:
-        """End a request now; its last chunks. An unknown or finished id is nothing to do."""
+        """End a request now; return its last chunks. An unknown or finished id is ignored."""
         if request_id in self.groups:
             for request in self.groups[request_id].requests:
                 if request.finish_reason is None:
@@ -296,7 +296,7 @@ class Engine:
         tokens: Sequence[int] = (),
         logprobs: Sequence[TokenLogprobs] = (),
     ) -> None:
-        """Finish `request`: free its blocks, show what text was held back, emit its last chunk."""
+        """Finish `request`: free its blocks, show text that was held back, emit its last chunk."""
         group = request.group
         self.scheduler.finish(request, trusted=reason != "error")
         if not isinstance(stop, str):  # otherwise what is held back belongs to the stop string
