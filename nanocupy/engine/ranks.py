@@ -1,8 +1,8 @@
-"""One engine on several ranks: rank 0 drives, and the others do as its records say.
+"""One engine on several ranks: rank 0 schedules and sends records, the others follow them.
 
-A record is a letter and what belongs to it. Rank 0's `step` sends what it wrote into its step
-buffers, only as much as is used; every other rank puts the same into its own and runs the same
-graph. The collectives inside it keep them together. There is no scheduler but rank 0's.
+A record is a letter and its body. Rank 0's `step` sends the used part of its step buffers; every
+other rank copies it into its own and runs the same graph. The collectives in the graph keep the
+ranks together.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanocupy.distributed import RankError
+from nanocupy.distributed.mpi import MpiGroup
 from nanocupy.engine.batch import Sampled, Scheduled
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.step_transfer import pack, unpack
 from nanocupy.version import __version__
+
+if TYPE_CHECKING:
+    from nanocupy.distributed.mpi import MpiGroup
+    from nanocupy.engine.runner import ModelRunner
 
 MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"
 _STEP = struct.Struct("<qqqqqII")
@@ -33,16 +38,16 @@ _ids = count()
 
 
 class LeadingRunner:
-    """Rank 0's runner: everything it runs, all ranks run. See `engine.batch.Runner`.
+    """Rank 0's runner: all ranks run what it runs. See `engine.batch.Runner`.
 
-    Whatever goes wrong once a step is sent is a RankError, and the group is of no more use.
+    An error after a step was sent is a RankError; the group cannot be used any more.
     """
 
-    def __init__(self, runner: Any, group: Any, id: int, once: bool) -> None:
+    def __init__(self, runner: ModelRunner, group: MpiGroup, id: int, once: bool) -> None:
         self.runner, self.group, self.id, self._once = runner, group, id, once
         self._steps, self._tokens = 0, 0
         self._closed = False
-        # Nobody refers to it any more, and nobody closed it: the others hear of it another time.
+        # Garbage-collected without `close`: the other ranks are told later.
         self._drop = weakref.finalize(self, group.dropped.append, (id, runner.disconnect))
         self._drop.atexit = False
 
@@ -77,7 +82,7 @@ class LeadingRunner:
         return STEP + _STEP.pack(*numbers, self._tokens, zlib.crc32(payload)) + payload
 
     def close(self) -> None:
-        """Give the memory back on all ranks. Idempotent."""
+        """Release the memory on all ranks. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -92,14 +97,14 @@ class LeadingRunner:
                 self.group.close()
 
 
-def close(runner: Any) -> None:
-    """Give back the runner's memory, then what it shares with other ranks."""
+def close(runner: ModelRunner) -> None:
+    """Release the runner's memory, then what it shares with other ranks."""
     runner.close()
     runner.disconnect()
 
 
-def _tokens(runner: Any) -> int:
-    """What stands for the tokens of the last step: the same on all ranks, if they still agree."""
+def _tokens(runner: ModelRunner) -> int:
+    """A checksum of the last step's tokens: the same on all ranks, if they still agree."""
     samples = int(runner.buffers.host.counts[1])
     return zlib.crc32(runner.buffers.answers.token[:samples].tobytes())
 
@@ -108,9 +113,9 @@ def _tokens(runner: Any) -> int:
 
 
 def lead(
-    model: str, options: EngineOptions, group: Any, load: Callable[..., Any], *, once: bool
+    model: str, options: EngineOptions, group: MpiGroup, load: Callable[..., Any], *, once: bool
 ) -> Any:
-    """Load a model on all ranks; what `load` gives, with a runner that leads.
+    """Load a model on all ranks; return what `load` returns, with a LeadingRunner.
 
     Args:
         once: the other ranks are free again when it is closed.
@@ -137,20 +142,20 @@ def lead(
 
 
 @functools.cache
-def _end_with_the_program(group: Any) -> None:
-    """Rank 0's program ends: the others need not wait for more. Once a group."""
+def _end_with_the_program(group: MpiGroup) -> None:
+    """Tell the other ranks when rank 0's program ends. Once a group."""
     atexit.register(_end, group)
 
 
-def _end(group: Any) -> None:
+def _end(group: MpiGroup) -> None:
     with group.lock, suppress(RankError):
         if not (group.closed or group.in_fork):
             group.check()
             group.send_record(END)
 
 
-def _close_dropped(group: Any) -> None:
-    """Close, on all ranks, engines that were garbage here."""
+def _close_dropped(group: MpiGroup) -> None:
+    """Close, on all ranks, engines that were garbage-collected on rank 0."""
     while group.dropped:
         id, disconnect = group.dropped.pop()
         group.send_record(CLOSE + struct.pack("<q", id))
@@ -162,15 +167,15 @@ def _close_dropped(group: Any) -> None:
 
 @dataclass
 class Followed:
-    """An engine of rank 0's: the steps it has made, and what stands for the last one's tokens."""
+    """A follower's side of one engine: its steps so far, and the checksum of the last tokens."""
 
-    runner: Any
+    runner: ModelRunner
     steps: int = 0
     tokens: int = 0
 
 
 class Follower:
-    """A rank that does as rank 0's records say.
+    """A rank that follows rank 0's records.
 
     Args:
         own: (model, options) that this rank itself asks for; its first engine must be the same.
@@ -178,7 +183,7 @@ class Follower:
     """
 
     def __init__(
-        self, group: Any, own: tuple[str, EngineOptions], load: Callable[..., Any]
+        self, group: MpiGroup, own: tuple[str, EngineOptions], load: Callable[..., Any]
     ) -> None:
         self.group, self._load = group, load
         self._own: tuple[str, EngineOptions] | None = own
@@ -246,7 +251,7 @@ class Follower:
 def _same(
     version: str, own: tuple[str, EngineOptions] | None, asked: tuple[str, EngineOptions]
 ) -> Callable[[], None]:
-    """A check, made where all ranks hear of it, that this rank wants what rank 0 wants."""
+    """Return a check that this rank asks for the same version, model and options as rank 0."""
 
     def check() -> None:
         if version != __version__:
