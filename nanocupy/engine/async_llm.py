@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from nanocupy.engine.load import Loaded
 
 __all__ = ["AsyncLLM", "EngineDeadError", "QueueFullError"]
-PREPARING = 4  # threads that make tokens of prompts: a long one must not block an event loop
+PREPARING = 4  # threads that tokenize prompts: a long one must not block an event loop
 
 Unprepared = SimpleQueue[tuple[Ticket, Callable[[], PreparedRequest]] | None]
-"""Tickets with the work that makes tokens of their prompts; None: the end."""
+"""Tickets, each with the function that tokenizes its prompt; None ends a thread."""
 
 
 class AsyncLLM(Frontend):
@@ -70,7 +70,7 @@ class AsyncLLM(Frontend):
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """End the engine's thread and give all memory back; who waits gets an error. Idempotent."""
+        """End the engine's thread and release all memory; callers that wait get an error."""
         self._stop()
         self._thread.join()
 
@@ -84,7 +84,7 @@ class AsyncLLM(Frontend):
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, *, request_id: str | None = None
     ) -> AsyncGenerator[Chunk, None]:
-        """The answer piece by piece. Refusals (ValueError) come with the first piece."""
+        """Stream the answer piece by piece. A ValueError comes with the first piece."""
         return self._stream(partial(self._prepare, prompt, params), request_id)
 
     def stream_chat(
@@ -107,7 +107,7 @@ class AsyncLLM(Frontend):
     async def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, *, request_id: str | None = None
     ) -> RequestOutput:
-        """The whole answer to one prompt."""
+        """Return the whole answer to one prompt."""
         return await self._whole(partial(self._prepare, prompt, params), request_id)
 
     async def chat(
@@ -121,7 +121,7 @@ class AsyncLLM(Frontend):
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> RequestOutput:
-        """The whole answer to one conversation."""
+        """Return the whole answer to one conversation."""
         template = template_options(
             add_generation_prompt, continue_final_message, tools, chat_template_kwargs
         )
@@ -161,7 +161,7 @@ class AsyncLLM(Frontend):
     async def _ask(
         self, prepare: Callable[[], PreparedRequest], request_id: str | None, *, whole: bool
     ) -> Ticket:
-        """A place in line; its prompt follows, when a thread has made tokens of it."""
+        """Reserve a place in the queue; a thread tokenizes the prompt and submits it."""
         self._driver.check()
         loop = asyncio.get_running_loop()
         await self._limiters.setdefault(loop, StartLimiter()).acquire()
@@ -177,14 +177,14 @@ def _start_thread(name: str, work: Callable[..., object], *args: object) -> thre
 
 
 def prepare_all(driver: Driver, unprepared: Unprepared) -> None:
-    """Make tokens of prompts and submit them, until the end."""
+    """Tokenize prompts and submit them, until None comes."""
     while (item := unprepared.get()) is not None:
         driver.prepare(*item)
         del item  # what it refers to may be what nobody else does
 
 
 def stop(driver: Driver, unprepared: Unprepared) -> None:
-    """End the threads of an AsyncLLM, each when what it does now is done."""
+    """End the threads of an AsyncLLM; each finishes what it is doing."""
     driver.stop()
     for _ in range(PREPARING):
         unprepared.put(None)

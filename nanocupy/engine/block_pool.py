@@ -1,4 +1,4 @@
-"""The KV blocks: which are free, which hold a prefix worth keeping, which are in use.
+"""The KV blocks: which are free, which hold a cached prefix, which are in use.
 
 A block is in exactly one state (I1): *in use* (references > 0), *cached* (no references, but its
 content may be found again by prefix) or *free*. Cached and free blocks wait in one list, the next
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Key(NamedTuple):
-    """What one full block of a request is found by: made once, when first needed."""
+    """The prefix-cache key of one full block of a request; made once, when first needed."""
 
     digest: bytes  # of the parent's digest, the salt and the tokens
     salt: bytes
@@ -50,7 +50,7 @@ class Block:
 
 
 class BlockPool:
-    """Hands out blocks: `lookup` finds computed ones, `allocate` takes, `free` gives back."""
+    """Manages the blocks: `lookup` finds computed ones, `allocate` takes, `free` gives back."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         """`num_blocks` counts the dump block."""
@@ -67,15 +67,15 @@ class BlockPool:
 
     @property
     def capacity(self) -> int:
-        """How many tokens all blocks hold together."""
+        """Tokens that all blocks hold together."""
         return (len(self.blocks) - 1) * self.block_size
 
     def blocks_for(self, num_tokens: int) -> int:
-        """How many blocks `num_tokens` tokens need."""
+        """Return how many blocks `num_tokens` tokens need."""
         return -(-num_tokens // self.block_size)
 
     def make_key(self, parent: Key | None, salt: str, tokens: Sequence[int]) -> Key:
-        """The key of a full block of `tokens` after the block with key `parent`."""
+        """Return the key of a full block of `tokens` after the block with key `parent`."""
         salted = salt.encode("utf-8", "surrogatepass")
         packed = pack(f"<{len(tokens)}i", *tokens)
         return Key(self._digest(parent.digest if parent else b"", salted, packed), salted, packed)
@@ -87,7 +87,7 @@ class BlockPool:
         return state.digest()
 
     def lookup(self, keys: Iterable[Key]) -> list[int]:
-        """The blocks that hold the longest computed prefix of `keys`. Changes nothing."""
+        """Return the blocks that hold the longest computed prefix of `keys`. Changes nothing."""
         hits: list[int] = []
         parent: Prefix | None = None
         for key in keys:
@@ -106,7 +106,7 @@ class BlockPool:
         return None
 
     def allocate(self, count: int, hits: Sequence[int] = (), spare: int = 0) -> list[int] | None:
-        """Take the blocks `hits` (from `lookup`) and `count` more; the ids in that order.
+        """Take the blocks `hits` (from `lookup`) and `count` more; return the ids in that order.
 
         None, with nothing changed (I4), where fewer than `spare` blocks would be left.
         """
@@ -137,7 +137,7 @@ class BlockPool:
                 self._push(block)
 
     def register(self, table: Sequence[int], index: int, key: Key) -> None:
-        """Block `table[index]` is full and computed: let `lookup` find it by `key`."""
+        """Let `lookup` find block `table[index]`, which is full and computed, by `key`."""
         block = self.blocks[table[index]]
         if block.prefix is not None:
             return
@@ -149,9 +149,9 @@ class BlockPool:
         self.indexed.setdefault(key.digest, []).append(block)
 
     def forget(self, id: int) -> None:
-        """Take the block's key: it gets new content, or what it holds is not to be trusted.
+        """Remove a block from the prefix cache: it gets new content, or its content may be wrong.
 
-        Blocks behind it lose their way in: a new block with the same tokens is another Prefix.
+        Blocks behind it cannot be found any more: the same tokens get another Prefix.
         """
         block = self.blocks[id]
         if block.prefix is None:
@@ -163,7 +163,7 @@ class BlockPool:
             del self.indexed[digest]
 
     def available(self) -> list[Block]:
-        """Free and cached blocks, the next to be taken first (for checks; O(blocks))."""
+        """Return free and cached blocks, the next to be taken first (for checks; O(blocks))."""
         found, block = [], self._list.next
         while block is not self._list:
             found.append(block)

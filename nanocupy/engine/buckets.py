@@ -1,4 +1,4 @@
-"""How large a step may be: a few sizes, each captured once, and every step takes the least.
+"""The sizes of captured steps; every step runs in the smallest that holds it.
 
 A CPU kernel looks up how many rows there are, so one size serves all. A CUDA graph launches a fixed
 number of blocks, so it has a size for steps that decode and a few for steps with prompts.
@@ -40,7 +40,7 @@ class Bucket(NamedTuple):
 
 
 def buckets(max_rows: int, max_samples: int, max_seqs: int, tile: int) -> list[Bucket]:
-    """The sizes for a GPU, smallest first; the last holds every step.
+    """Return the sizes for a GPU, smallest first; the last holds every step.
 
     Args:
         tile: rows of a prompt that attend together; 0 where every row attends by itself.
@@ -65,7 +65,7 @@ def _sizes(first: int, last: int) -> list[int]:
 
 
 def smallest(sizes: Sequence[Bucket], need: Bucket) -> int:
-    """The index of the first size that holds the step."""
+    """Return the index of the first size that holds the step."""
     return next(i for i, bucket in enumerate(sizes) if bucket.holds(need))
 
 

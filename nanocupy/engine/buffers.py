@@ -1,4 +1,4 @@
-"""What changes from step to step: everything a Program reads besides weights and pages.
+"""The inputs and outputs of a step: everything a Program reads besides weights and pages.
 
 All of it lies in one staging buffer, in the order below, so that one copy brings it to the device:
 what is short and always needed first, and the edits, of which there are mostly none, last.
@@ -91,7 +91,7 @@ class StepBuffers:
         )
 
     def send(self, sequences: int, edits: int) -> None:
-        """Bring what is written to the device: the tables of `sequences`, and the edits if any."""
+        """Copy what is written to the device: the tables of `sequences`, and the edits if any."""
         if edits:
             end = self._in.starts["edits"] + 12 * edits
         else:

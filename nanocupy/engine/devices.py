@@ -11,7 +11,7 @@ from nanocupy.engine.options import EngineOptions
 
 
 def make_device(options: EngineOptions, group: Group, tick: Tick | None = None) -> Device:
-    """The device of the options; "auto" is a GPU where CuPy and a driver are, else the CPU.
+    """Make the device of the options; "auto" is a GPU where CuPy and a driver are, else the CPU.
 
     Each rank on a host gets a GPU of its own, by local rank.
 

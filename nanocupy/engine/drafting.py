@@ -1,6 +1,6 @@
-"""What a text may go on with, guessed from what followed the same tokens before.
+"""Drafts from the text itself: what followed the same tokens before (prompt lookup).
 
-Whoever quotes, edits or lists repeats itself. The longer the match, the surer the guess.
+Text that quotes, edits or lists repeats itself. The longer the match, the more likely it goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Drafter:
         self._indexed = 0  # n-grams that end before this position are in the index
 
     def find(self, tokens: Sequence[int]) -> tuple[int, int] | None:
-        """The last earlier place of the longest suffix of `tokens` that has one.
+        """Find the last earlier occurrence of the longest suffix of `tokens` that has one.
 
         Args:
             tokens: those of the last call, and more.
@@ -43,9 +43,9 @@ class Drafter:
 
 
 def repeat_from(tokens: Sequence[int], start: int, count: int) -> list[int]:
-    """`count` tokens as they follow from position `start` on.
+    """Return the `count` tokens that follow from position `start` on.
 
-    Where the sequence ends the draft goes on with itself: what came round once comes round again.
+    Where the sequence ends, the draft repeats itself.
     """
     period = len(tokens) - start
     return [tokens[start + i % period] for i in range(count)]

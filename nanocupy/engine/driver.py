@@ -39,7 +39,7 @@ class EngineDeadError(RuntimeError):
 
 
 class QueueFullError(RuntimeError):
-    """Nobody else may wait: `waiting` requests are there, as many as `limit` allows."""
+    """The queue is full: `waiting` requests are there, as many as `limit` allows."""
 
     def __init__(self, message: str, waiting: int, limit: int) -> None:
         super().__init__(message)
@@ -71,7 +71,7 @@ def unwrap(result: Result) -> Chunk:
 
 
 Deliver = Callable[[Mapping[Ticket, Sequence[Result]]], Sequence[Ticket]]
-"""Gives callers their results; returns the tickets whose caller is gone."""
+"""Puts results into the callers' queues; returns the tickets whose caller is gone."""
 
 
 class ResultQueue:
@@ -148,7 +148,7 @@ class Driver:
             )
 
     def reserve(self, caller: Any, number: int = 1, id: str | None = None) -> list[Ticket]:
-        """Places in line. They must be given a request (`submit`) or up (`abandon`).
+        """Reserve places. Each must get a request (`submit`) or be given up (`abandon`).
 
         Raises:
             EngineDeadError: nothing is served any more.
@@ -176,7 +176,7 @@ class Driver:
         return next(id for n in self._ids if (id := f"req-{n}") not in self.tickets)
 
     def submit(self, ticket: Ticket, prepared: PreparedRequest) -> None:
-        """What is wanted in a reserved place."""
+        """Queue the request of a reserved place."""
         with self._changed:
             ticket.prepared = prepared
             if not ticket.abandoned and self._ended is None:
@@ -186,7 +186,7 @@ class Driver:
             self._changed.notify()
 
     def prepare(self, ticket: Ticket, work: Callable[[], PreparedRequest]) -> None:
-        """`submit` what the work gives; where it raises, the caller gets that."""
+        """`submit` what `work` returns; where it raises, the caller gets the exception."""
         if ticket.abandoned:
             return
         try:
@@ -195,7 +195,7 @@ class Driver:
             self._refuse(ticket, error)
 
     def abandon(self, ticket: Ticket) -> None:
-        """Nobody waits for this any more. Harmless at any time, and in a fork."""
+        """End a request that nobody waits for any more. Harmless at any time, and in a fork."""
         if os.getpid() != self._pid:
             return
         with self._changed:
@@ -208,7 +208,7 @@ class Driver:
                     self._changed.notify()
 
     def abort(self, id: str) -> None:
-        """End a request; its caller gets what there is of it. An unknown id is nothing to do."""
+        """End a request early; its caller gets what was generated. An unknown id is ignored."""
         self.check()
         with self._changed:
             ticket = self.tickets.get(id)
@@ -219,7 +219,7 @@ class Driver:
                     self._changed.notify()
 
     def stop(self) -> None:
-        """Serve nothing from here on; who steps finishes the step, and then the engine."""
+        """Refuse new calls; the owner finishes its step and then closes the engine."""
         if os.getpid() == self._pid:
             with self._changed:
                 self._closing = True
@@ -258,7 +258,7 @@ class Driver:
 
     @contextmanager
     def _ownership(self, *, wait: bool) -> Iterator[bool]:
-        """Own the engine: at once if it is free, or when it is free."""
+        """Own the engine: with `wait` as soon as it is free, else only if it is; yield whether."""
         owned = self._stepping.acquire(blocking=wait)
         try:
             if owned:
@@ -280,7 +280,7 @@ class Driver:
             self._sleepers.pop(queue, None)
 
     def settle(self) -> None:
-        """Do what is pending where nobody steps just now, and let another caller step."""
+        """End cancelled requests, if nobody owns the engine, and wake another caller to step."""
         if os.getpid() != self._pid or not (self._unsettled() or self._sleepers):
             return
         with uninterrupted():
@@ -302,7 +302,7 @@ class Driver:
         return owned
 
     def close(self) -> None:
-        """Abort what is running and give all memory back. Idempotent; in a fork, nothing."""
+        """Abort what is running and release all memory. May be called again; in a fork, nothing."""
         if os.getpid() != self._pid:
             return
         with uninterrupted():
@@ -315,7 +315,7 @@ class Driver:
     # --- a thread that does nothing else ------------------------------------------------------
 
     def run_forever(self) -> None:
-        """Step until `stop`, or until something is wrong with the engine."""
+        """Step until `stop`, or until the engine raises."""
         cause: BaseException | None = None
         try:
             while self._wait_for_work():
@@ -328,7 +328,7 @@ class Driver:
                 self._shut_down(cause)
 
     def _wait_for_work(self) -> bool:
-        """Wait for something to do; False: for nothing, from here on."""
+        """Wait until there is work; False once the driver is closing."""
         with self._changed:
             while not (self._closing or self._waiting or self._cancelled or self.engine.has_work):
                 self._changed.wait()
@@ -353,7 +353,7 @@ class Driver:
             self._add(ticket)
 
     def _next_waiting(self) -> Ticket | None:
-        """The next in the queue. None while there is something to end: its id may be reused."""
+        """The first in the queue; None while a request is to be ended, which may have its id."""
         with self._changed:
             return None if self._cancelled else next(iter(self._waiting), None)
 
@@ -414,7 +414,7 @@ class Driver:
         self._send({ticket: [error]})
 
     def _shut_down(self, cause: BaseException | None = None) -> None:
-        """Nothing is served any more: tell everyone who waits, each by an error of its own."""
+        """Close the engine, and give every caller that waits an error of its own."""
         if self._ended is not None:
             return
         with self._changed:
@@ -432,14 +432,14 @@ class Driver:
 
 
 class ClosedDriver(Driver):
-    """What a rank has that has served another rank's engine, to its end: nothing to drive."""
+    """The driver of a rank that has served rank 0's engine to its end: it refuses every call."""
 
     def __init__(self, owner: str) -> None:
         self._owner, self._pid, self._closing = owner, os.getpid(), True
         self._ended = None
 
     def stop(self) -> None:
-        """It has stopped."""
+        """Do nothing: it has stopped."""
 
     def close(self) -> None:
-        """Nothing is left to close."""
+        """Do nothing: nothing is left to close."""

@@ -10,7 +10,7 @@ one, with finish_reason "error":
 - A row of logits is not finite: the request ends.
 - Scheduling or decoding its text raises: the request ends.
 
-The blocks of a request that ends so lose their keys: nobody reuses what may be wrong.
+The blocks of a request that ends like this leave the prefix cache: their content may be wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Runner, Sampled, Scheduled
 from nanocupy.engine.block_pool import BlockPool
-from nanocupy.engine.invariants import check_batch, check_invariants
 from nanocupy.engine.logprobs import shown
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
@@ -88,7 +87,11 @@ class Engine:
         self._random = random.Random(options.seed)
         self._chunks: list[Chunk] = []
         self._stalled = 0
-        self._checking = os.environ.get("NANOCUPY_CHECK") == "1"
+        self._invariants: Any = None
+        if os.environ.get("NANOCUPY_CHECK") == "1":
+            from nanocupy.engine import invariants
+
+            self._invariants = invariants
 
     # --- requests come and go -----------------------------------------------------------------
 
@@ -110,13 +113,13 @@ class Engine:
         return PreparedRequest(prompt, list(prompt_ids), params, limit)
 
     def most_prompt(self, params: SamplingParams) -> int:
-        """How many tokens a prompt may have, so that there is room for an answer."""
+        """Return how many tokens a prompt may have, so that there is room for an answer."""
         return self.max_len - (0 if params.max_tokens == 0 else 1)
 
     def too_long(
         self, used: int, params: SamplingParams, least: bool = False
     ) -> PromptTooLongError:
-        """The error for a prompt of `used` tokens, or at `least` of so many."""
+        """Make the error for a prompt of `used` tokens, or of at `least` so many."""
         most = self.most_prompt(params)
         return PromptTooLongError(
             f"[engine] the prompt has {'at least ' if least else ''}{used} tokens, at most {most} "
@@ -168,7 +171,7 @@ class Engine:
         return id
 
     def abort(self, request_id: str) -> list[Chunk]:
-        """End a request now; its last chunks. An unknown or finished id is nothing to do."""
+        """End a request now; return its last chunks. An unknown or finished id is ignored."""
         if request_id in self.groups:
             for request in self.groups[request_id].requests:
                 if request.finish_reason is None:
@@ -192,8 +195,8 @@ class Engine:
     def step(self) -> list[Chunk]:
         """Compute the next tokens of everything that is running; return what that added."""
         batch = self.scheduler.schedule()
-        if self._checking:
-            check_batch(self.scheduler, batch)
+        if self._invariants:
+            self._invariants.check_batch(self.scheduler, batch)
         for request, error in self.scheduler.failed:
             self._fail(request, error)
         if batch:
@@ -203,8 +206,8 @@ class Engine:
                 self.speculator.end_step(batch)
         elif not self.scheduler.failed:
             self._stall()
-        if self._checking:
-            check_invariants(self.scheduler, self.groups.values())
+        if self._invariants:
+            self._invariants.check_invariants(self.scheduler, self.groups.values())
         chunks, self._chunks = self._chunks, []
         return chunks
 
@@ -293,7 +296,7 @@ class Engine:
         tokens: Sequence[int] = (),
         logprobs: Sequence[TokenLogprobs] = (),
     ) -> None:
-        """Finish `request`: free its blocks, show what text was held back, emit its last chunk."""
+        """Finish `request`: free its blocks, show text that was held back, emit its last chunk."""
         group = request.group
         self.scheduler.finish(request, trusted=reason != "error")
         if not isinstance(stop, str):  # otherwise what is held back belongs to the stop string

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from numbers import Integral
@@ -31,7 +31,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class ModelWarning(UserWarning):
-    """What a model's files ask for that is not here, or that counts elsewhere; told at load."""
+    """Something in a model's files that is not supported, or has no effect; issued at load."""
 
 
 class Frontend:
@@ -60,12 +60,12 @@ class Frontend:
             self._start(loaded, chosen)
 
     def _start_closed(self, options: EngineOptions) -> None:
-        """What a rank has that served another one's engine, to its end."""
+        """Set up a rank that has served rank 0's engine to its end: it refuses every call."""
         raise NotImplementedError
 
     @classmethod
     def _from_parts(cls, loaded: Loaded, **options: Any) -> Self:
-        """The same around parts that are loaded already (for tests)."""
+        """Make one around parts that are loaded already (for tests)."""
         made = cls.__new__(cls)
         made._start(loaded, EngineOptions(**options))
         return made
@@ -77,8 +77,8 @@ class Frontend:
         self.config = loaded.config
         self.generation_config: dict[str, Any] = dict(loaded.generation_config)
         try:
-            self._told(loaded.runner.max_model_len, loaded.runner.vocab_size)
-            self.engine = Engine(loaded.runner, options, self.tokenizer, self._eos_ids())
+            self._check_generation_config(loaded.runner.max_model_len, loaded.runner.vocab_size)
+            self.engine = Engine(loaded.runner, options, self.tokenizer, self.tokenizer.eos_ids)
         except BaseException:
             loaded.runner.close()
             raise
@@ -88,59 +88,41 @@ class Frontend:
         """The model's chat template, None where it has none; compiled with its first use."""
         return self._chat_template()
 
-    def _eos_ids(self) -> set[int]:
-        """Every token that some file of the model calls its end."""
-        own = self.generation_config.get("eos_token_id") or ()
-        own = [own] if isinstance(own, int) else own
-        return {*own, *self.config.eos_token_ids, *self.tokenizer.eos_ids}
-
     @property
     def end_tokens(self) -> list[str]:
         """The tokens that end an answer, as text."""
-        return [self.tokenizer.token_text(i) for i in sorted(self._eos_ids())]
+        return [self.tokenizer.token_text(i) for i in sorted(self.tokenizer.eos_ids)]
 
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams as the model's generation_config has them; what is given wins."""
         return generation.params(self.generation_config, given)
 
-    def _told(self, longest: int, vocab_size: int) -> None:
-        """Refuse what the model's files say of sampling and cannot be; warn of what cannot be had.
+    def _check_generation_config(self, longest: int, vocab_size: int) -> None:
+        """Refuse sampling values in the model's files that are invalid; warn of unsupported ones.
 
         Raises:
             ValueError: it names the file, the field, and what is allowed.
         """
         generation.check(self.generation_config, vocab_size)
-        raw, told = getattr(self.config, "raw", {}), [*getattr(self.config, "notes", ())]
-        told += _shorter_than_made_for(self.config, self.options)
-        told += generation.notes(self.generation_config, raw, longest)
-        for text in told:
+        raw, notes = getattr(self.config, "raw", {}), [*getattr(self.config, "notes", ())]
+        notes += _length_warning(self.config, self.options)
+        notes += generation.notes(self.generation_config, raw, longest)
+        for text in notes:
             warnings.warn(text, ModelWarning, stacklevel=5)
 
     # --- prompts ------------------------------------------------------------------------------
 
     def _prepare(self, prompt: Prompt, params: SamplingParams | None) -> PreparedRequest:
-        """Tokens and params of one request. ValueError where it could never be served."""
+        """Make a request of a prompt. ValueError where it could never be served."""
         params = self._params(params)
         with self._length(params) as limit:
             text, ids = self._tokens(prompt, limit)
         return self._checked(text, ids, params)
 
-    def _prepare_all(
-        self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams | None] | None,
-    ) -> list[PreparedRequest]:
-        listed = as_list(prompts)
-        asked = []
-        for index, (prompt, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
-            with _named(f"prompts[{index}]", len(listed) > 1):
-                asked.append(self._prepare(prompt, own))
-        return asked
-
     def _prepare_chat(
         self, messages: Messages, params: SamplingParams | None, template: Mapping[str, Any]
     ) -> PreparedRequest:
-        """The same for a conversation; text inside messages never becomes a special token."""
+        """Make a request of a conversation; text in messages never becomes a special token."""
         if self.chat_template is None:
             raise ValueError("[chat] this model has no chat template: use generate with a prompt")
         params = self._params(params)
@@ -148,18 +130,19 @@ class Frontend:
             text, ids = self.chat_template.apply(self.tokenizer, messages, limit=limit, **template)
         return self._checked(text, ids, params)
 
-    def _prepare_chats(
+    def _prepare_all(
         self,
-        messages: Messages | Sequence[Messages],
+        name: str,
+        listed: Sequence[Any],
         params: SamplingParams | Sequence[SamplingParams | None] | None,
-        template: Mapping[str, Any],
+        prepare: Callable[[Any, SamplingParams | None], PreparedRequest],
     ) -> list[PreparedRequest]:
-        listed = as_conversations(messages)
-        asked = []
-        for index, (chat, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
-            with _named(f"messages[{index}]", len(listed) > 1):
-                asked.append(self._prepare_chat(chat, own, template))
-        return asked
+        """Prepare each of the prompts or conversations; an error says which one it is about."""
+        prepared = []
+        for index, (one, own) in enumerate(zip(listed, broadcast(params, listed), strict=True)):
+            with _prefixed(f"{name}[{index}]", len(listed) > 1):
+                prepared.append(prepare(one, own))
+        return prepared
 
     def _params(self, params: SamplingParams | None) -> SamplingParams:
         params = self.default_params() if params is None else params
@@ -169,7 +152,7 @@ class Frontend:
 
     @contextmanager
     def _length(self, params: SamplingParams) -> Iterator[int]:
-        """How many tokens a prompt may have; what is longer is refused with the engine's words."""
+        """Yield how many tokens a prompt may have; turn TooLongError into the engine's error."""
         try:
             yield self.engine.most_prompt(params)
         except TooLongError as error:
@@ -183,7 +166,7 @@ class Frontend:
         return self.engine.prepare(ids, params, text)
 
     def _tokens(self, prompt: Prompt, limit: int) -> tuple[str | None, list[int]]:
-        """A prompt's text, if it is one, and its ids; no more is looked at than may fit."""
+        """Return a prompt's text, if it is one, and its ids; read no more than `limit` of them."""
         if isinstance(prompt, Mapping):
             if len(prompt) != 1 or not prompt.keys() <= {"prompt", "prompt_token_ids"}:
                 raise ValueError(
@@ -205,7 +188,7 @@ class Frontend:
         some = list(islice(prompt, limit + 1))
         if len(some) > limit:
             raise TooLongError(len(some), limit, least=True)
-        with _named("[generate] a token id", True):
+        with _prefixed("[generate] a token id", True):
             return None, [to_int(token, 0, MAX_COUNT) for token in some]
 
 
@@ -215,24 +198,23 @@ def template_options(
     tools: Sequence[Mapping[str, Any]] | None,
     template_kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What is said to a chat template; the template's own variables cannot say it again."""
-    said = {
+    """Return the arguments of a chat template. ValueError where one is given twice."""
+    given = {
         "add_generation_prompt": add_generation_prompt,
         "continue_final_message": continue_final_message or None,
         "tools": tools,
     }
-    said = {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     own = dict(template_kwargs or {})
-    if twice := sorted(said.keys() & own.keys()):
+    if twice := sorted(given.keys() & own.keys()):
         raise ValueError(
             f"[chat] {', '.join(twice)} is given twice: leave it out of chat_template_kwargs"
         )
-    return {**said, **own}
+    return {**given, **own}
 
 
-def _shorter_than_made_for(config: Any, options: EngineOptions) -> list[str]:
-    """What to say of a model that has fewer positions than it was made for: see
-    `ModelConfig.usual_length`."""
+def _length_warning(config: Any, options: EngineOptions) -> list[str]:
+    """Return a warning where sequences are shorter than the model allows."""
     usual, most = getattr(config, "usual_length", 0), getattr(config, "max_position_embeddings", 0)
     if options.max_model_len is not None or usual >= most:
         return []
@@ -280,8 +262,8 @@ def broadcast(
 
 
 @contextmanager
-def _named(name: str, show: bool) -> Iterator[None]:
-    """Say in an error which of several values it is about."""
+def _prefixed(name: str, show: bool) -> Iterator[None]:
+    """Put `name` before the message of a ValueError, if `show`."""
     try:
         yield
     except ValueError as error:

@@ -1,7 +1,8 @@
-"""What a model's generation_config.json asks for, in SamplingParams' words.
+"""A model's generation_config.json as SamplingParams.
 
-What SamplingParams can say is obeyed. What changes answers and cannot be said is told once, when
-the model is loaded (`unmet`). What is out of range is refused then, by name (`check`).
+Fields that SamplingParams has become defaults. Fields that change answers and are not supported
+cause one warning when the model is loaded (`unmet`). Values out of range are refused then
+(`check`).
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ UNMET: dict[str, tuple[Any, ...]] = {
     "exponential_decay_length_penalty": (),
     "max_length": (20,),  # what transformers has where nobody says
 }
-"""What else changes answers, and where it is off, besides null."""
+"""Unsupported fields that change answers, with the values that switch them off, besides null."""
 _DRAWN = ("typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
 
 
 def own_params(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of SamplingParams that the file decides."""
+    """Return the fields of SamplingParams that the file sets."""
     found = {ours: said[name] for name, ours in OURS.items() if said.get(name) is not None}
     if said.get("do_sample") is False:
         found = {name: value for name, value in found.items() if name not in SAMPLED}
@@ -54,7 +55,7 @@ def own_params(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def params(said: Mapping[str, Any], given: Mapping[str, Any]) -> SamplingParams:
-    """SamplingParams as the file has them; what is given wins, a bias for its own tokens."""
+    """Return SamplingParams with the file's defaults; `given` wins, logit_bias token by token."""
     own = own_params(said)
     if isinstance(bias := given.get("logit_bias"), Mapping):
         given = {**given, "logit_bias": own.get("logit_bias", {}) | bias}
@@ -65,7 +66,7 @@ def params(said: Mapping[str, Any], given: Mapping[str, Any]) -> SamplingParams:
 
 
 def check(said: Mapping[str, Any], vocab_size: int) -> None:
-    """Refuse what no request could be made of.
+    """Check the fields that become SamplingParams.
 
     Raises:
         ValueError: it names the file's field, and what is allowed.
@@ -85,7 +86,7 @@ def check(said: Mapping[str, Any], vocab_size: int) -> None:
 
 
 def unmet(said: Mapping[str, Any], longest: int) -> list[str]:
-    """What the file asks for and no request can have, as text.
+    """Return the unsupported fields that the file sets, as text.
 
     Args:
         longest: tokens of the longest sequence: a limit beyond that is kept.
@@ -105,7 +106,7 @@ def unmet(said: Mapping[str, Any], longest: int) -> list[str]:
 
 
 def notes(said: Mapping[str, Any], config: Mapping[str, Any], longest: int) -> list[str]:
-    """What a person should hear once of what the two files ask for.
+    """Return the warnings about the two files.
 
     Args:
         config: of config.json, in which transformers 5 reads no generation.
@@ -127,7 +128,7 @@ _IN_CONFIG = {
     **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"), None),
     **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id"), None),
 }
-"""What transformers 4 read in config.json, and 5 does not; by default."""
+"""Fields that transformers 4 read in config.json, and 5 does not, with their defaults."""
 
 
 def _counts(name: str, value: Any) -> bool:
@@ -147,7 +148,7 @@ def _refusing(name: str, ours: str, fields: Mapping[str, Any]) -> None:
 
 
 def _biases(said: Mapping[str, Any]) -> tuple[dict[int, float], list[str]]:
-    """(what is added to single tokens' logits, sequences of several tokens, as text)."""
+    """Return (bias of single tokens, sequences of several tokens as text)."""
     bias: dict[int, float] = {}
     several: list[str] = []
     for name in BIASES:
@@ -163,7 +164,7 @@ def _biases(said: Mapping[str, Any]) -> tuple[dict[int, float], list[str]]:
 
 
 def _sequences(name: str, value: Any) -> list[tuple[list[int], float]]:
-    """Tokens in a row, and what is added to the logit of the last where the others came before."""
+    """Return (tokens, bias): the bias is added to the last token's logit after the others."""
     if value is None:
         return []
     if name == "suppress_tokens":

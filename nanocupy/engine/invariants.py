@@ -1,4 +1,4 @@
-"""What must stay true of the engine's books, checked after every step with NANOCUPY_CHECK=1."""
+"""Invariants of queues and blocks, checked after every step with NANOCUPY_CHECK=1."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class KVCacheConfig:
 
     @property
     def layout(self) -> Any:
-        """How a layer's pages lie in memory."""
+        """The memory layout of a layer's pages."""
         from nanocupy.kernels.attention import KVLayout
 
         shape = (self.num_blocks, self.kv_heads, self.head_dim, self.block_size)
@@ -53,14 +53,14 @@ def bytes_per_token(layers: int, kv_heads: int, head_dim: int, dtype: str) -> in
 
 
 class Room(NamedTuple):
-    """Bytes for KV blocks where nobody says how many, and bytes that there are in all."""
+    """Memory for KV blocks: the default budget, and the total, in bytes."""
 
     budget: int
     total: int
 
 
 def cpu_room(processes: int = 1) -> Room:
-    """A share of the machine's free memory, for one of several processes that want it."""
+    """The memory for one of several processes on this machine: a share of what is free."""
     return Room(int(SHARE * host_memory.available()) // processes, host_memory.total() // processes)
 
 
@@ -124,7 +124,7 @@ def kv_cache_config(
 
 
 def longest_sequence(config: Any, options: EngineOptions) -> int:
-    """Tokens of the longest sequence that is asked for, prompt and answer.
+    """Return the length of the longest sequence, prompt and answer, in tokens.
 
     It goes by the options and the model alone: what depends on it must not change from one machine
     to the next.

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nanocupy.engine.driver import ClosedDriver, Driver, ResultQueue, Ticket, deliver_to_queues
-from nanocupy.engine.frontend import Frontend, Messages, Prompt, template_options
+from nanocupy.engine.frontend import (
+    Frontend,
+    Messages,
+    Prompt,
+    as_conversations,
+    as_list,
+    template_options,
+)
 from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
@@ -47,7 +55,7 @@ class LLM(Frontend):
         self.close()
 
     def close(self) -> None:
-        """Abort what is running and give all memory back. Idempotent; in a fork, nothing."""
+        """Abort what is running and release all memory. May be called again; in a fork, nothing."""
         self._driver.close()
 
     # --- what callers use ---------------------------------------------------------------------
@@ -59,14 +67,16 @@ class LLM(Frontend):
         *,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
-        """Answer one prompt or many; a list of outputs in the order of the prompts, always.
+        """Answer one prompt or many; return a list of outputs in the order of the prompts.
 
         ValueError where a prompt or its params cannot be served; then none is. What goes wrong
         later ends one answer, with finish_reason "error" and `output.error`. However long a list,
         it waits as one: QueueFullError is for calls that come when `max_waiting` wait already.
         """
         self._driver.check()
-        return self._run(self._prepare_all(prompts, params), progress)
+        return self._run(
+            self._prepare_all("prompts", as_list(prompts), params, self._prepare), progress
+        )
 
     def chat(
         self,
@@ -92,10 +102,12 @@ class LLM(Frontend):
         template = template_options(
             add_generation_prompt, continue_final_message, tools, chat_template_kwargs
         )
-        return self._run(self._prepare_chats(messages, params, template), progress)
+        prepare = partial(self._prepare_chat, template=template)
+        listed = as_conversations(messages)
+        return self._run(self._prepare_all("messages", listed, params, prepare), progress)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Chunk]:
-        """The answer piece by piece; the texts join to what `generate` gives.
+        """Stream the answer piece by piece; the texts join to what `generate` returns.
 
         The request starts with the first `next`; leaving the loop or closing the iterator aborts
         it. With `n > 1` the answers' chunks are mixed: see `chunk.index`.

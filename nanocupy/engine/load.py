@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from nanocupy.engine.precision import Precision, precision
 from nanocupy.engine.runner import ModelRunner
 from nanocupy.progress import ProgressBars, note
 
+if TYPE_CHECKING:
+    from nanocupy.text import Tokenizer
+
 GROUP = 64  # inputs that are quantised together, where an option asks for it
 PATIENCE = 10  # times as long as a step of the engine may a first one stall, and a capture
 
@@ -34,15 +37,15 @@ PATIENCE = 10  # times as long as a step of the engine may a first one stall, an
 class Loaded(NamedTuple):
     """A model that is ready to be served."""
 
-    runner: Any
-    tokenizer: Any
+    runner: Any  # a ModelRunner, or a LeadingRunner
+    tokenizer: Tokenizer
     chat_template: Callable[[], Any]  # compiles it; None where the model has none
     config: Any
     generation_config: dict[str, Any]
 
 
 class Parts(NamedTuple):
-    """What a rank has of a model before there are KV blocks. `kv` is None if they must wait."""
+    """A rank's part of a model before its runner. `kv` is None where its size is not known yet."""
 
     folder: Path
     config: Any
@@ -53,7 +56,7 @@ class Parts(NamedTuple):
 
 
 def load(model: str | PathLike[str], options: EngineOptions, comm: Any = None) -> Loaded | None:
-    """Everything an engine needs, for this process alone or as rank 0 of several.
+    """Load everything an engine needs, for this process alone or as rank 0 of several.
 
     Args:
         comm: an mpi4py communicator of the processes that take part.
@@ -80,7 +83,7 @@ def load(model: str | PathLike[str], options: EngineOptions, comm: Any = None) -
 
 
 def join(options: EngineOptions, comm: Any) -> Group:
-    """The group of processes that share out the model.
+    """Return the group of processes that share the model.
 
     Raises:
         ValueError: there are not as many as `tensor_parallel` says.
@@ -102,11 +105,11 @@ def join(options: EngineOptions, comm: Any) -> Group:
 def load_here(
     model: str, options: EngineOptions, group: Group, check: Callable[[], None] = lambda: None
 ) -> Loaded:
-    """Find the model, map its weights, pack this rank's for the device, record and compile the
-    step. All ranks do so together: where one fails, all raise.
+    """Find the model, map its weights, pack this rank's part for the device, record and compile
+    the step. All ranks do so together: where one fails, all raise.
 
     Args:
-        check: what this rank wants to be sure of before.
+        check: raises where this rank asks for something else than rank 0.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
     from nanocupy.text import Tokenizer, read_chat_template
@@ -126,7 +129,7 @@ def load_here(
 
 
 def _same_model(folder: Path, group: Group) -> None:
-    """Every host may have a folder of its own: refuse those that differ."""
+    """ValueError where the ranks' folders, one on each host, hold different models."""
 
     def fingerprint() -> bytes:
         weights = [(p.name, p.stat().st_size) for p in sorted(folder.glob("*.safetensors"))]
@@ -141,12 +144,12 @@ def _same_model(folder: Path, group: Group) -> None:
 
 
 def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBars) -> Parts:
-    """This rank's part of the model on its device."""
+    """Load this rank's part of the model onto its device."""
     from nanocupy import models, nn
     from nanocupy.checkpoint import Checkpoint
 
     file = options.model_file
-    with Checkpoint(folder, foreign=file is not None) as checkpoint:
+    with Checkpoint(folder, custom_model=file is not None) as checkpoint:
         config, made = checkpoint.config, None
         if config.quantization and config.quantization.floats:
             note(
@@ -173,7 +176,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
 
 
 def make_runner(parts: Parts, options: EngineOptions, group: Group) -> ModelRunner:
-    """The runner of this rank, connected to those of the others."""
+    """Make the runner of this rank, connected to those of the others."""
     disconnect = connect(parts.device, group)
     try:
         runner = _build(parts, _agreed_kv_cache(parts, options, group), options, group)
@@ -187,7 +190,7 @@ def make_runner(parts: Parts, options: EngineOptions, group: Group) -> ModelRunn
 
 
 def _agreed_kv_cache(parts: Parts, options: EngineOptions, group: Group) -> KVCacheConfig:
-    """As many KV blocks as every rank has room for."""
+    """Return the KV cache that every rank has room for."""
     kv = parts.kv
     if kv is None:
         room = gpu_room(parts, options, group)
@@ -198,7 +201,7 @@ def _agreed_kv_cache(parts: Parts, options: EngineOptions, group: Group) -> KVCa
 
 
 def _build(parts: Parts, kv: KVCacheConfig, options: EngineOptions, group: Group) -> ModelRunner:
-    """A runner that is ready to step.
+    """Make a runner that is ready to step.
 
     Raises:
         NotImplementedError: the network does something that the device has no kernel for.
@@ -230,7 +233,7 @@ def _kv_cache(parts: Parts, options: EngineOptions, room: Room, group: Group) ->
 def early_kv_cache(
     config: Any, device: Device, options: EngineOptions, numbers: Precision, group: Group
 ) -> KVCacheConfig | None:
-    """What can be planned before the work is, so that what cannot be is told at once.
+    """Size the KV cache before the weights are loaded, so that errors come at once.
 
     None on a GPU of which a share is wanted: how much is left shows when the weights are there.
 
@@ -248,7 +251,7 @@ def early_kv_cache(
 
 
 def gpu_room(parts: Parts, options: EngineOptions, group: Group) -> Room:
-    """What is left for KV blocks on a GPU that holds the weights.
+    """Measure what is left for KV blocks on a GPU that holds the weights.
 
     A trial engine with the least blocks there can be runs its largest graph (on no rows) and tells
     how much memory everything else takes: buffers, graphs, the library's workspace.

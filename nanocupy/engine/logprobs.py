@@ -1,4 +1,4 @@
-"""From a row's logits to the logprobs that a request asked for."""
+"""Logprobs that requests ask for, from a row's logits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def sampled(row: SampleRow, token: int, log_sum: float, logits: Any) -> Sampled:
-    """The answer to a row.
+    """Return the answer to a row.
 
     Args:
         log_sum: logsumexp of its logits.
@@ -24,14 +24,14 @@ def sampled(row: SampleRow, token: int, log_sum: float, logits: Any) -> Sampled:
 
 
 def shown(answer: Sampled, tokenizer: Tokenizer | None) -> TokenLogprobs:
-    """The answer to a row as callers see it: each token with its text, where there is one."""
+    """Return the answer to a row as callers see it: each token with its text, where it has one."""
     text = tokenizer.token_text if tokenizer is not None else lambda token: ""
     pairs = [(answer.token, answer.logprob), *answer.top]
     return {token: Logprob(max(p, LOWEST_LOGPROB), text(token)) for token, p in pairs}
 
 
 def _top(logits: np.ndarray, log_sum: float, count: int) -> list[tuple[int, float]]:
-    """The most probable tokens with their logprobs, best first, lower ids first where equal."""
+    """Return the most probable tokens with their logprobs, best first; of equal ones, lower ids."""
     if count == 0:
         return []
     least = np.partition(logits, -count)[-count]

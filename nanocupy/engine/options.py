@@ -1,4 +1,4 @@
-"""EngineOptions: everything one may say when a model is loaded."""
+"""EngineOptions: the options of a model that is loaded."""
 
 from __future__ import annotations
 

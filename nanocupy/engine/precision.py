@@ -1,4 +1,4 @@
-"""In which numbers an engine computes: from its options, the model and the device."""
+"""The dtypes an engine computes in: from its options, the model and the kind of device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Precision(NamedTuple):
 
 
 def precision(config: Any, options: EngineOptions, half_precision: bool) -> Precision:
-    """The numbers for a model; `half_precision` is the device's.
+    """Choose the dtypes for a model; `half_precision` is the device's.
 
     "exact" is float32 throughout. Else a GPU computes in 16 bits (the model's own, bfloat16 where
     it has none) with f32 sums; a CPU in float32, but weights meet 16 bits where that is faster:
@@ -55,7 +55,7 @@ def precision(config: Any, options: EngineOptions, half_precision: bool) -> Prec
 
 
 def not_finite(kv: str) -> str:
-    """What is said of logits that are not finite, and what helps.
+    """Return the error message for logits that are not finite.
 
     Args:
         kv: the dtype of keys and values, if it is known.

@@ -1,8 +1,8 @@
-"""One engine on several ranks: rank 0 drives, and the others do as its records say.
+"""One engine on several ranks: rank 0 schedules and sends records, the others follow them.
 
-A record is a letter and what belongs to it. Rank 0's `step` sends what it wrote into its step
-buffers, only as much as is used; every other rank puts the same into its own and runs the same
-graph. The collectives inside it keep them together. There is no scheduler but rank 0's.
+A record is a letter and its body. Rank 0's `step` sends the used part of its step buffers; every
+other rank copies it into its own and runs the same graph. The collectives in the graph keep the
+ranks together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanocupy.distributed import RankError
 from nanocupy.distributed.mpi import MpiGroup
@@ -27,6 +27,10 @@ from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.step_transfer import pack, unpack
 from nanocupy.version import __version__
 
+if TYPE_CHECKING:
+    from nanocupy.distributed.mpi import MpiGroup
+    from nanocupy.engine.runner import ModelRunner
+
 MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"
 _STEP = struct.Struct("<qqqqqII")
 """Engine, step, sequences, block table columns, edits; CRCs of the last tokens and of the rest."""
@@ -34,16 +38,16 @@ _ids = count()
 
 
 class LeadingRunner:
-    """Rank 0's runner: everything it runs, all ranks run. See `engine.batch.Runner`.
+    """Rank 0's runner: all ranks run what it runs. See `engine.batch.Runner`.
 
-    Whatever goes wrong once a step is sent is a RankError, and the group is of no more use.
+    An error after a step was sent is a RankError; the group cannot be used any more.
     """
 
-    def __init__(self, runner: Any, group: MpiGroup, id: int, once: bool) -> None:
+    def __init__(self, runner: ModelRunner, group: MpiGroup, id: int, once: bool) -> None:
         self.runner, self.group, self.id, self._once = runner, group, id, once
         self._steps, self._tokens = 0, 0
         self._closed = False
-        # Nobody refers to it any more, and nobody closed it: the others hear of it another time.
+        # Garbage-collected without `close`: the other ranks are told later.
         self._drop = weakref.finalize(self, group.dropped.append, (id, runner.disconnect))
         self._drop.atexit = False
 
@@ -78,7 +82,7 @@ class LeadingRunner:
         return STEP + _STEP.pack(*numbers, self._tokens, zlib.crc32(payload)) + payload
 
     def close(self) -> None:
-        """Give the memory back on all ranks. Idempotent."""
+        """Release the memory on all ranks. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -93,14 +97,14 @@ class LeadingRunner:
                 self.group.close()
 
 
-def close(runner: Any) -> None:
-    """Give back the runner's memory, then what it shares with other ranks."""
+def close(runner: ModelRunner) -> None:
+    """Release the runner's memory, then what it shares with other ranks."""
     runner.close()
     runner.disconnect()
 
 
-def _tokens(runner: Any) -> int:
-    """What stands for the tokens of the last step: the same on all ranks, if they still agree."""
+def _tokens(runner: ModelRunner) -> int:
+    """A checksum of the last step's tokens: the same on all ranks, if they still agree."""
     samples = int(runner.buffers.host.counts[1])
     return zlib.crc32(runner.buffers.answers.token[:samples].tobytes())
 
@@ -111,7 +115,7 @@ def _tokens(runner: Any) -> int:
 def lead(
     model: str, options: EngineOptions, group: MpiGroup, load: Callable[..., Any], *, once: bool
 ) -> Any:
-    """Load a model on all ranks; what `load` gives, with a runner that leads.
+    """Load a model on all ranks; return what `load` returns, with a LeadingRunner.
 
     Args:
         once: the other ranks are free again when it is closed.
@@ -139,7 +143,7 @@ def lead(
 
 @functools.cache
 def _end_with_the_program(group: MpiGroup) -> None:
-    """Rank 0's program ends: the others need not wait for more. Once a group."""
+    """Tell the other ranks when rank 0's program ends. Once a group."""
     atexit.register(_end, group)
 
 
@@ -151,7 +155,7 @@ def _end(group: MpiGroup) -> None:
 
 
 def _close_dropped(group: MpiGroup) -> None:
-    """Close, on all ranks, engines that were garbage here."""
+    """Close, on all ranks, engines that were garbage-collected on rank 0."""
     while group.dropped:
         id, disconnect = group.dropped.pop()
         group.send_record(CLOSE + struct.pack("<q", id))
@@ -163,15 +167,15 @@ def _close_dropped(group: MpiGroup) -> None:
 
 @dataclass
 class Followed:
-    """An engine of rank 0's: the steps it has made, and what stands for the last one's tokens."""
+    """A follower's side of one engine: its steps so far, and the checksum of the last tokens."""
 
-    runner: Any
+    runner: ModelRunner
     steps: int = 0
     tokens: int = 0
 
 
 class Follower:
-    """A rank that does as rank 0's records say.
+    """A rank that follows rank 0's records.
 
     Args:
         own: (model, options) that this rank itself asks for; its first engine must be the same.
@@ -247,7 +251,7 @@ class Follower:
 def _same(
     version: str, own: tuple[str, EngineOptions] | None, asked: tuple[str, EngineOptions]
 ) -> Callable[[], None]:
-    """A check, made where all ranks hear of it, that this rank wants what rank 0 wants."""
+    """Return a check that this rank asks for the same version, model and options as rank 0."""
 
     def check() -> None:
         if version != __version__:

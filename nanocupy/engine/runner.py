@@ -66,7 +66,7 @@ class ModelRunner:
         self.disconnect: Callable[[], None] = lambda: None  # from other ranks
 
     def _record(self, model: Any) -> list[core.array]:
-        """The step: tokens to logits, the wanted rows of them, one token each."""
+        """Record the step: tokens to logits, the wanted rows of them, one token each."""
         to = self.buffers
         rows, samples = to.rows, to.samples
 
@@ -88,17 +88,17 @@ class ModelRunner:
         return [*sample(wanted, to.sampling), wanted]
 
     def compile(self) -> None:
-        """Make every kernel ready: what capturing would do, without the capture."""
+        """Compile every kernel; nothing is captured."""
         for bucket in self.buckets:
             self.device.compile(self.program.launches(self._sizes(bucket)))
 
     def make_graphs(self) -> None:
-        """Capture the step in every size; a runner must have done so before its first step."""
+        """Capture the step in every size; required before the first step."""
         make = self.program.capture if self.captured else self.program.eager
         self._graphs = [make(self._sizes(bucket)) for bucket in self.buckets]
 
     def _sizes(self, bucket: Bucket) -> Sizes:
-        """The step for as many rows as the bucket holds."""
+        """Return the symbolic sizes of a step with as many rows as the bucket holds."""
         to = self.buffers
         sizes = [(to.rows, bucket.rows), (to.samples, bucket.samples)]
         if split := to.split:
@@ -107,7 +107,7 @@ class ModelRunner:
         return sizes
 
     def warm_up(self) -> None:
-        """Run the largest step on no rows: everything that is made on first use is made now."""
+        """Run the largest step on no rows, so that what is made on first use is made now."""
         self.buffers.host.counts[:] = 0
         self.buffers.send(0, 0)
         self._graphs[-1].run()
@@ -152,8 +152,8 @@ class ModelRunner:
         return answers
 
     def _fill_rows(self, batch: Sequence[Scheduled]) -> list[SampleRow]:
-        """Write each token with its position, sequence and slot, the block tables and the places of
-        the wanted rows; return these."""
+        """Write tokens, positions, sequences, slots, block tables and the places of wanted rows;
+        return the wanted rows."""
         to, wanted = self.buffers.host, list[SampleRow]()
         tokens, positions, sequences, places = list[int](), list[int](), list[int](), list[int]()
         lengths = list[int]()

@@ -22,9 +22,9 @@ class Sampler:
         self.eos_ids = frozenset(eos_ids)
 
     def rows(self, request: Request, count: int, draft: Sequence[int] = ()) -> list[SampleRow]:
-        """The rows wanted of the next `count` tokens of `request`; never more than `count`.
+        """Return the rows wanted of the next `count` tokens of `request`; at most `count`.
 
-        With a draft, one more for each token of it, as if those before were in the request.
+        A draft adds one row for each of its tokens, as if those before it were in the request.
         """
         rows = []
         if request.prompt_logprobs_missing:

@@ -54,7 +54,7 @@ class Trust:
     next_pause: int = PAUSE
 
     def length(self, price: float, may_try: bool = True) -> int:
-        """How many tokens of a match to draft; without `may_try` only what promises to pay."""
+        """Return how many tokens of a match to draft; without `may_try` only if that should pay."""
         price = max(price, CHEAP)
         if self.chance > price:
             self.pause = self.next_pause = PAUSE
@@ -73,7 +73,7 @@ class Trust:
 
 
 class RequestDrafts:
-    """What is known of one request: where its tokens stood before, and how far to follow that."""
+    """The drafter of one request, and its trust in matches of each size."""
 
     def __init__(self) -> None:
         self.drafter = Drafter()
@@ -81,7 +81,7 @@ class RequestDrafts:
         self.size = SIZES[-1]  # of the match that the last draft came from
 
     def draft(self, tokens: Sequence[int], price: float, most: int, may_try: bool) -> list[int]:
-        """Return at most `most` tokens that may follow; none where they would not pay."""
+        """Return a draft of at most `most` tokens; empty where it would not pay."""
         found = self.drafter.find(tokens)
         if found is None or most < 1:
             return []
@@ -174,7 +174,7 @@ class StepTimes:
         self._age: dict[int, int] = {}  # steps with drafts since the last without
 
     def add(self, requests: int, drafted: int, seconds: float) -> float:
-        """A step of `requests` with `drafted` more tokens took `seconds`.
+        """Record that a step of `requests` with `drafted` more tokens took `seconds`.
 
         Returns:
             How many tokens would have been made without drafts in the time that these took.
@@ -192,7 +192,7 @@ class StepTimes:
         return cost
 
     def price(self, requests: int) -> float | None:
-        """What a drafted token costs: the part of the time in which a token is made without.
+        """Return the cost of a drafted token, in tokens made without drafts in the same time.
 
         A draft pays where it is right more often than this. None where a step without drafts has
         to be measured first.

@@ -1,4 +1,4 @@
-"""What one step's buffers hold, as bytes: only as much of each array as the step uses."""
+"""A step's buffers as bytes for other ranks: of each array the part that the step uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def pack(host: Any, sequences: int, columns: int, edits: int) -> bytes:
-    """The arrays of a step, `host` of its StepBuffers, one after another.
+    """Return the used parts of the arrays, `host` of StepBuffers, one after another.
 
     Args:
         sequences, columns: lines of the block tables that are used, and how much of each.
@@ -19,7 +19,7 @@ def pack(host: Any, sequences: int, columns: int, edits: int) -> bytes:
 
 
 def unpack(data: memoryview, host: Any, sequences: int, columns: int, edits: int) -> None:
-    """Write into `host` what another rank's `pack` gave."""
+    """Write what another rank's `pack` returned into `host`."""
     start = 0
     for view in _used(host, sequences, columns, edits):
         stop = start + view.nbytes
@@ -29,7 +29,7 @@ def unpack(data: memoryview, host: Any, sequences: int, columns: int, edits: int
 
 
 def _used(to: Any, sequences: int, columns: int, edits: int) -> Iterator[np.ndarray]:
-    """The parts that a step uses; how large the others are stands in the first."""
+    """Yield the parts that a step uses; the first has the sizes of the others."""
     yield to.counts
     rows, samples, decoding, tiles = (int(n) for n in to.counts)
     yield from (to.tokens[:rows], to.positions[:rows], to.sequences[:rows], to.slots[:rows])
