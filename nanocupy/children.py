@@ -1,9 +1,9 @@
-"""Start other programs so that nothing in the user's current folder is run or read by them.
+"""Start child processes that run or read nothing in the user's current folder.
 
-The current folder may be a model's, which is somebody else's. `python -c` and `python -m` import
+The current folder may be a model's, with files of somebody else. `python -c` and `python -m` import
 from it first, a C++ compiler looks there for headers, Numba and uv for settings. So every child
 starts in a folder where only who could change Python itself can put a file, with a path of absolute
-folders. This is the one place that starts programs.
+folders. No other module starts programs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FOLDER = sys.base_prefix  # where children run
 PIPE, DEVNULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 Child = subprocess.Popen[Any]
 _OURS = str(Path(__file__).absolute().parents[1])  # where this package is
-# Settings of pip's and of TLS that are paths, and mean the user's current folder.
+# Settings of pip and TLS that are paths, relative to the user's current folder.
 _FILES = (
     "PIP_CONFIG_FILE", "PIP_FIND_LINKS", "PIP_CONSTRAINT", "PIP_CERT", "PIP_CLIENT_CERT",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",

@@ -19,7 +19,7 @@ TOKENIZER_BYTES = 128 << 20  # tokenizer.json of a vocabulary of 262,144 has 33 
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything of that name; reading it may still be refused."""
+    """Whether the name exists; reading it may still be refused."""
     return os.path.lexists(path)
 
 

@@ -130,11 +130,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         _names("sliding_window"),
         one_window,
     ),
-    "qwen2": Architecture(
-        {**_QWEN, "max_window_layers": 28},
-        _names(_QWEN_WINDOW),
-        late_windows,
-    ),
+    "qwen2": Architecture({**_QWEN, "max_window_layers": 28}, _names(_QWEN_WINDOW), late_windows),
     "qwen3": Architecture(
         {**_QWEN, "head_dim": 128, "max_window_layers": 28},
         _names(f"attention_bias {_QWEN_WINDOW}"),
@@ -185,12 +181,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     ),
     "qwen3_moe": Architecture(
-        {
-            **_QWEN,
-            "num_key_value_heads": 4,
-            "num_experts_per_tok": 8,
-            "moe_intermediate_size": 768,
-        },
+        {**_QWEN, "num_key_value_heads": 4, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
         _names(
             "attention_bias use_sliding_window sliding_window max_window_layers num_experts "
             "num_local_experts num_experts_per_tok norm_topk_prob"

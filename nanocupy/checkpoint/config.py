@@ -97,14 +97,14 @@ class ModelConfig:
         return min([self.max_position_embeddings, *lengths])
 
 
-def load_config(folder: str | os.PathLike[str], *, foreign: bool = False) -> ModelConfig:
+def load_config(folder: str | os.PathLike[str], *, custom_model: bool = False) -> ModelConfig:
     """The configuration of a model folder; ValueError names the field and what is allowed.
 
     Args:
-        foreign: for a model file of the caller's, which reads its sizes itself: they are 0 here.
+        custom_model: for a caller's model file, which reads its sizes itself: they are 0 here.
     """
     folder = Path(folder)
-    whole, read = read_json(folder / "config.json"), _foreign if foreign else _config
+    whole, read = read_json(folder / "config.json"), _custom_config if custom_model else _config
     return _read_as(read, whole, folder / "config.json", folder)
 
 
@@ -242,7 +242,7 @@ def _common(
 _LONGEST = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
 
-def _foreign(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
+def _custom_config(folder: Path | None, whole: dict[str, Any], raw: dict[str, Any]) -> ModelConfig:
     """What the engine must know beside the network itself."""
     fields = Fields(raw)
     longest = next((name for name in _LONGEST if fields.has(name)), _LONGEST[0])

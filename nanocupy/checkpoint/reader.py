@@ -37,12 +37,12 @@ class Checkpoint:
     what is wrong with it.
 
     Args:
-        foreign: see `load_config`. Weights of all experts in one tensor stay in it.
+        custom_model: see `load_config`. Weights of all experts in one tensor stay in it.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, foreign: bool = False) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, custom_model: bool = False) -> None:
         self.folder = Path(folder)
-        self.config: ModelConfig = load_config(self.folder, foreign=foreign)
+        self.config: ModelConfig = load_config(self.folder, custom_model=custom_model)
         self._maps: dict[Path, mmap.mmap] = {}
         self._tensors: dict[str, TensorInfo] = {}
         self._derived: dict[str, Derived] = {}
@@ -51,7 +51,7 @@ class Checkpoint:
                 self._open(path)
             self._check_index()
             _refuse_adapter(self.folder)
-            self._derived = self._as_affine(stacked=foreign)
+            self._derived = self._as_affine(stacked=custom_model)
             self.config = self._with_own_head()
             if inside := sorted(self.folder.glob("*/adapter_config.json")):
                 note = f"the adapter in {inside[0].parent} is not applied"

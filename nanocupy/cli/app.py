@@ -22,7 +22,7 @@ COMMANDS = {
     "info": "show versions, CPU, devices and folders; or what a model holds",
     "convert": "quantise a model, or turn a GGUF file into a folder",
 }
-ALONE = ("info", "convert")  # nothing in these is shared out where mpirun starts them several times
+ALONE = ("info", "convert")  # run by rank 0 alone, if mpirun starts them several times
 EXAMPLES = """\
 start here:
   nanocupy generate "Why is the sky blue?"
@@ -37,14 +37,14 @@ BROKEN_PIPE = 141
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser with help as written, no abbreviations, and hints for misspelt flags."""
+    """An ArgumentParser that accepts no abbreviations, and gives hints for misspelt flags."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", Help)
         super().__init__(allow_abbrev=False, **kwargs)
 
     def unknown(self, extra: list[str]) -> NoReturn:
-        """End with an error that names what was not understood and what comes nearest."""
+        """Exit with an error that names the unknown argument and the closest known flag."""
         word = extra[0]
         known = [flag for action in self._actions for flag in action.option_strings]
         close = get_close_matches(word.split("=")[0].replace("_", "-"), known, 1)
@@ -53,14 +53,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Examples keep their lines; the flags' column is wide enough for ours."""
+    """Keeps the lines of examples, and has a column wide enough for our flags."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32)
 
 
 class Version(argparse.Action):
-    """`--version`, looked up only when asked for."""
+    """`--version`, imported only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from nanocupy.version import __version__
@@ -70,18 +70,15 @@ class Version(argparse.Action):
 
 
 def run(argv: list[str]) -> int:
-    """Parse, run, and turn every expected failure into one line on stderr and an exit code.
-
-    Where mpirun starts the same command several times, `_echo` is what the others do.
-    """
+    """Parse, run, and turn every expected failure into one line on stderr and an exit code."""
     try:
-        code = _dispatch(argv) if launched_rank() == 0 else _echo(argv)
+        code = _dispatch(argv) if launched_rank() == 0 else _run_on_other_rank(argv)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone. Nothing may be written to it at exit either.
+        # The reader is gone: nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -90,11 +87,10 @@ def run(argv: list[str]) -> int:
         return _failed(error, 1)
 
 
-def _echo(argv: list[str]) -> int:
-    """The command on another rank than the first: it takes part, and says nothing.
+def _run_on_other_rank(argv: list[str]) -> int:
+    """Run the command on another rank than the first: it takes part, and prints nothing.
 
-    What is wrong with the command the first says; mpirun would end it before that if this one ended
-    badly.
+    It never fails because of wrong arguments: mpirun would end rank 0 before it prints the error.
     """
     if argv and argv[0] in ALONE:
         return 0
@@ -109,15 +105,15 @@ def _echo(argv: list[str]) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # never die for a character the terminal lacks, nor
-            stream.reconfigure(errors="backslashreplace")  # lose it
+        if hasattr(stream, "reconfigure"):  # escape what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     module, args = _parse(argv)
     with warnings_noted():
         return int(module.run(args)) if module else 2
 
 
 def _parse(argv: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:
-    """The command's module and its arguments; without a command, help on stderr and no module."""
+    """The command's module and its arguments; without a command print help: no module."""
     name = argv[0] if argv and argv[0] in COMMANDS else None
     module = importlib.import_module(f"nanocupy.cli.{name}") if name else None
     parser, sub = _parser(name, module)
@@ -130,7 +126,8 @@ def _parse(argv: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:
 
 
 def _parser(name: str | None, module: ModuleType | None) -> tuple[Parser, Parser | None]:
-    """The parser; only the command that will run gets its arguments, so that help stays quick."""
+    """(the parser, that of the command that will run). Only that command gets its arguments, so
+    that help stays quick."""
     parser = Parser(
         prog="nanocupy",
         description="LLM inference without a deep-learning framework.",

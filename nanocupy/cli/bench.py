@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _figures(
     args: argparse.Namespace, batch: Load, kv_dtype: str, found: dict[str, float]
 ) -> dict[str, Any]:
-    """The medians that were found, beside what they are measured against."""
+    """The medians, with the limits that they are compared with."""
     facts, limit = ModelFacts(args.model, getattr(args, "quantize", None)), found["limit"]
     kv, weights = facts.kv_bytes_per_token(kv_dtype), facts.bytes_per_step
     return {
@@ -117,7 +117,7 @@ def _figures(
 
 
 def _decode(needed: int, rate: float, limit: float) -> dict[str, Any]:
-    """One decode figure; `needed` is the bytes one token has to read, on average."""
+    """One decode figure; `needed`: the mean number of bytes that one token reads."""
     return {
         "tokens_per_s": round(rate, 1),
         "bytes_per_token": needed,
@@ -151,13 +151,13 @@ def _text(report: dict[str, Any]) -> str:
 
 
 def _longest(args: argparse.Namespace, batch: Load) -> int:
-    """The room the longest measurement needs."""
+    """Tokens of the longest measurement."""
     decode = [n + args.decode_tokens + 1 for n in args.contexts]
     return max([64, batch.longest, *decode, *(n + 1 for n in args.prompt_lengths)])
 
 
 def _check_room(args: argparse.Namespace, longest: int) -> None:
-    """Refuse what the model, or --max-model-len, has no room for."""
+    """Refuse measurements longer than the model or --max-model-len allows."""
     most = ModelFacts(args.model).config.max_position_embeddings
     asked = getattr(args, "max_model_len", None)
     if longest > min(most, asked or most):

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read() -> str | None:
-    """One line of the person's, or None at the end."""
+    """One line of input, or None at the end."""
     try:
         return (input("> ") if sys.stdin.isatty() else input()).strip()
     except EOFError:
@@ -73,7 +73,7 @@ def _read() -> str | None:
 
 
 def _turn(session: Session, history: Messages, line: str, params: SamplingParams) -> Messages:
-    """Stream one answer; the history with it, or as it was where the engine refuses the prompt."""
+    """Stream one answer. Returns the history with it, or unchanged if the prompt is refused."""
     asked = [*history, {"role": "user", "content": line}]
     text = ""
     try:

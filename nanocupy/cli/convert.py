@@ -45,19 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, then say where the folder is, and what it cost."""
-    with _cleaning_up():
+    """Convert, then print the folder and the error of quantisation."""
+    with _sigterm_exits():
         return _convert(args)
 
 
 @contextmanager
-def _cleaning_up() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does: nothing half-written stays."""
+def _sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, so that partial files are removed."""
 
     def stop(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

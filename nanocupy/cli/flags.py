@@ -16,10 +16,10 @@ from typing import Any
 from nanocupy.quoting import quoted
 
 DEFAULT_MODEL = "smollm2-135m"
-# What the command line takes where neither a flag nor the model says: a small model is at its best
-# with little randomness, and one that repeats itself must come to an end.
+# Defaults if neither a flag nor the model sets them: small models work best with little randomness,
+# and an answer that repeats itself must end.
 SAMPLING = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 1024}
-ENGINE = {"tensor_parallel": "auto"}  # a command that mpirun starts several times is one command
+ENGINE = {"tensor_parallel": "auto"}  # if mpirun starts a command several times, it is one engine
 NONE: Mapping[str, Any] = {}
 _UNITS = {"k": 2**10, "m": 2**20}
 
@@ -41,7 +41,7 @@ class Switch(argparse.Action):
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """`--model`, the same in every command that loads one."""
+    """Add `--model`, the same in every command that loads one."""
     parser.add_argument(
         "-m", "--model", default=DEFAULT_MODEL, metavar="NAME",
         help=f"a known name, a folder, a GGUF file or a hub id (default: {DEFAULT_MODEL})",
@@ -49,14 +49,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """One flag per field of EngineOptions, but `seed`: a command has one request, with its own."""
+    """Add a flag for each field of EngineOptions but `seed`: the one request has its own."""
     from nanocupy.engine.options import EngineOptions
 
     add_fields(parser.add_argument_group("engine"), EngineOptions, ("seed",), ENGINE)
 
 
 def add_sampling(parser: argparse.ArgumentParser, skip: Collection[str] = ()) -> None:
-    """One flag per field of SamplingParams."""
+    """Add a flag for each field of SamplingParams."""
     from nanocupy.engine.params import SamplingParams
 
     group = parser.add_argument_group(
@@ -68,9 +68,9 @@ def add_sampling(parser: argparse.ArgumentParser, skip: Collection[str] = ()) ->
 def add_fields(
     group: Any, options: type, skip: Collection[str] = (), defaults: Mapping[str, Any] = NONE
 ) -> None:
-    """Add a flag for every field of a dataclass whose metadata holds its `help`.
+    """Add a flag for every field of a dataclass whose metadata has a `help`.
 
-    `defaults` are said in the help instead of the dataclass's own; using them is the caller's.
+    `defaults` replace the dataclass's own in the help; the caller applies them.
     """
     types = typing.get_type_hints(options)
     for field in fields(options):
@@ -80,19 +80,18 @@ def add_fields(
 
 
 def given(args: argparse.Namespace, options: type) -> dict[str, Any]:
-    """The keyword arguments for `options` that the command line has set."""
+    """The keyword arguments for `options` that are set on the command line."""
     names = {field.name for field in fields(options)}
     found = {name: value for name, value in vars(args).items() if name in names}
     return {k: dict(v) if k == "logit_bias" else v for k, v in found.items()}
 
 
 def engine_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What LLM(...) is given besides the model."""
+    """The keyword arguments of LLM(...) besides the model."""
     from nanocupy.engine.options import EngineOptions
 
     options = ENGINE | given(args, EngineOptions)
     options.pop("seed", None)
-    EngineOptions(**options)  # a wrong flag is told before a model is loaded
     return options
 
 
@@ -102,14 +101,14 @@ def flag(name: str) -> str:
 
 
 def in_flags(message: str) -> str:
-    """An error in the words of the command line: `max_model_len` is the flag to change."""
+    """An error with options named as flags: `--max-model-len` for `max_model_len`."""
     message = re.sub(r"\[(?:EngineOptions|SamplingParams)\] (\w+)", lambda m: flag(m[1]), message)
     message = re.sub(r"^\[(model_file)\] ", lambda m: f"{flag(m[1])}: ", message)
     message = re.sub(r"^\[\w+\] ", "", message)
     for name in _names():
         if "_" in name:
             message = re.sub(rf"(?<![\w-]){name}(?!\w)", flag(name), message)
-        elif len(name) > 1:  # a word as others, but for `threads=99`
+        elif len(name) > 1:  # an ordinary word, except in `threads=99`
             message = re.sub(rf"(?<![\w-]){name}(?==)", flag(name), message)
     return message
 

@@ -31,7 +31,7 @@ INTERRUPTED = 130
 
 
 class Answers:
-    """The `n` answers as they come: the first is shown at once, the others when all are there."""
+    """The `n` answers: the first is printed as it arrives, the others at the end."""
 
     def __init__(self, n: int, *, live: bool) -> None:
         self.texts = [""] * n
@@ -40,7 +40,7 @@ class Answers:
         self._live = live
 
     def add(self, chunk: Chunk) -> None:
-        """Take one piece of one answer."""
+        """Add a chunk of one answer."""
         self.texts[chunk.index] += chunk.text
         self.token_ids[chunk.index] += chunk.token_ids
         self.output = chunk.output or self.output
@@ -48,7 +48,7 @@ class Answers:
             write(chunk.text)
 
     def finish(self) -> None:
-        """End the line, and show the other answers."""
+        """End the line, and print the other answers."""
         if not self._live:
             return
         if self.texts[0] and not self.texts[0].endswith("\n"):
@@ -96,7 +96,7 @@ def _stdin() -> str:
 
 
 def _prompt(args: argparse.Namespace, session: Session, text: str) -> str | list[dict[str, str]]:
-    """The text itself, or the messages that carry it."""
+    """The text itself, or messages with it."""
     if args.raw or not session.chats:
         if args.system is not None:
             raise ValueError(f"--system: {args.model} has no chat template; put it in the prompt")
@@ -124,14 +124,14 @@ def _report(args: argparse.Namespace, session: Session, answers: Answers) -> int
 
 
 def _drafts(output: RequestOutput) -> str:
-    """How guessing went, where anything was guessed."""
+    """The result of speculation, if there was any."""
     if not output.drafted:
         return ""
     return f"; {output.accepted} of {output.drafted} guessed tokens were right"
 
 
 def _object(answers: Answers, times: dict[str, float | None]) -> dict[str, Any]:
-    """What --json prints. An interrupted answer has finish_reason "abort" and no prompt."""
+    """The object that --json prints. An interrupted answer has finish_reason "abort", no prompt."""
     output = answers.output
     said: dict[str, Any] = {
         "text": answers.texts[0],

@@ -1,4 +1,4 @@
-"""Show versions, CPU, devices and folders; or, given a model, what it holds and what it costs."""
+"""Show versions, CPU, devices and folders; or, given a model, its contents and memory use."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def devices() -> dict[str, str]:
-    """What `--device` can be on this machine, and why not where it cannot."""
+    """The choices for `--device` on this machine, each ready or with the reason why not."""
     from nanocupy.device.cuda.toolkit import unavailable as no_gpu
     from nanocupy.device.emulated import unavailable as no_compiler
 

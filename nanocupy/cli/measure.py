@@ -1,4 +1,4 @@
-"""What `nanocupy bench` measures: tokens per second of a loaded model, and the limit beside it."""
+"""The measurements of `nanocupy bench`: tokens per second of a model, and the memory's limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Load(NamedTuple):
 
 
 def nano_vllm_load(scale: float) -> Load:
-    """The load of nano-vLLM's bench.py, drawn as it draws it, then shrunk by `scale`."""
+    """The load of nano-vLLM's bench.py, with the same random numbers, scaled down by `scale`."""
     source = random.Random(0)
     lengths = (100, 1024)
     prompts = [random_tokens(source, source.randint(*lengths)) for _ in range(REQUESTS)]
@@ -48,28 +48,28 @@ def random_tokens(source: random.Random, count: int) -> list[int]:
 
 
 class Bench:
-    """Measures one loaded model. Each run has its own cache salt: none finds another's prefixes."""
+    """Measures one loaded model. Each run has its own cache salt, so prefixes are never shared."""
 
     def __init__(self, llm: LLM) -> None:
         self.llm = llm
-        self._runner: Any = llm.engine.runner  # ours says more than the engine's protocol
+        self._runner: Any = llm.engine.runner  # ModelRunner has more than the engine's protocol
         self._source = random.Random(1)
         self._runs = count()
 
     @property
     def device(self) -> Any:
-        """Where the model runs."""
+        """The device that the model runs on."""
         return self._runner.device
 
     @property
     def where(self) -> dict[str, Any]:
         """The device's name and, of a CPU, how many threads."""
         about = {"device": self.device.name}
-        return about | ({"threads": self.device.threads} if self.device.kind == "cpu" else {})
+        return about | ({"threads": self.device.threads} if self.device.unified_memory else {})
 
     def limit(self) -> float:
-        """GB/s of a streaming read by what the model runs on: a device's own limit."""
-        if self.device.kind == "cuda":
+        """GB/s of the device's memory: a streaming read, or on a GPU a copy."""
+        if not self.device.unified_memory:
             from nanocupy.device.cuda import limits as gpu
 
             return gpu.stream_gbs(self.device)
@@ -79,7 +79,7 @@ class Bench:
 
     @property
     def kv_dtype(self) -> str:
-        """How keys and values are stored."""
+        """The dtype of keys and values."""
         return str(self._runner.kv_dtype)
 
     def warm_up(self) -> None:
@@ -126,7 +126,7 @@ class Bench:
 def interleaved(
     jobs: Mapping[str, Callable[[], float]], repeats: int, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """The median of `repeats` runs of every job, taken in turns so that drift hits all alike."""
+    """The median of `repeats` runs of each job, interleaved so that drift affects all equally."""
     found: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(repeats):
         for name, job in jobs.items():

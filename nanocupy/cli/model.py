@@ -1,6 +1,6 @@
-"""What a model on disk holds: parameters, bytes by how they are stored, bytes one token needs.
+"""Facts about a model on disk: parameters, bytes by storage type, bytes that one token reads.
 
-Only headers and small files are read, so a model larger than memory can be looked into.
+Only headers and small files are read, so a model may be larger than memory.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ EMBEDDING = "model.embed_tokens."
 
 
 class ModelFacts:
-    """Facts about a known name, a folder or a hub id; only headers are read.
+    """Facts about a known name, a folder or a hub id.
 
     Args:
-        quantize: bits, where floats are quantised on loading: `bytes_per_step` is of the codes.
-        folder: where its files are. Default: where `resolve` says.
+        quantize: bits of codes, if floats are quantised on loading.
+        folder: the folder of its files. Default: found by `resolve`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ModelFacts:
 
     @cached_property
     def parameters(self) -> int:
-        """Numbers the model was trained with; a packed word counts each of its elements."""
+        """The number of parameters; a packed word counts as its elements."""
         count = 0
         for name, tensor in self.tensors.items():
             bits = self.bits(name)
@@ -86,7 +86,7 @@ class ModelFacts:
 
     @property
     def bytes_per_step(self) -> int:
-        """Bytes of weights one token reads: all but an embedding that is not the head as well."""
+        """Bytes of weights that one token reads: all, without an embedding that is not the head."""
         return sum(
             tensor.nbytes
             for name, tensor in self.tensors.items()
@@ -98,7 +98,7 @@ class ModelFacts:
         return kv_bytes_per_token(self.config, dtype)
 
     def ends(self) -> Sequence[int]:
-        """The tokens that an answer ends at; without a tokenizer.json those that have an id."""
+        """The tokens that end an answer; without a tokenizer.json, those that config.json has."""
         from nanocupy.text import Tokenizer
 
         known = (self.folder / "tokenizer.json").is_file()
@@ -120,7 +120,7 @@ class ModelFacts:
 
 
 def hub_report(model: str) -> dict[str, Any]:
-    """For `nanocupy info owner/name`: the weights stay where they are, but for their headers."""
+    """For `nanocupy info owner/name`: downloads the headers of weights only."""
     from tempfile import TemporaryDirectory
 
     from nanocupy.checkpoint.hub import without_weights
@@ -131,7 +131,7 @@ def hub_report(model: str) -> dict[str, Any]:
 
 
 def gguf_report(path: Path) -> dict[str, Any]:
-    """For `nanocupy info FILE.gguf`, without importing it."""
+    """For `nanocupy info FILE.gguf`, without converting it."""
     from nanocupy.checkpoint import parse_config
     from nanocupy.checkpoint.gguf.file import GgufFile
     from nanocupy.checkpoint.gguf.model import GgufModel
@@ -168,7 +168,7 @@ def kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
 def sizes(
     config: ModelConfig, parameters: int, nbytes: dict[str, int], loaded: int
 ) -> dict[str, Any]:
-    """The network's numbers, and whether it fits here."""
+    """The sizes of the network, and whether it fits into memory here."""
     return {
         "architecture": config.model_type,
         "layers": config.num_hidden_layers,
@@ -188,8 +188,8 @@ def sizes(
 
 
 def fits(config: ModelConfig, loaded: int) -> dict[str, Any]:
-    """Whether weights of `loaded` bytes fit into this machine's memory, or what its container has
-    of it, and for how many tokens of context (of float16) there is room beside them."""
+    """Whether weights of `loaded` bytes fit into the memory here, and how many tokens of context
+    (in float16) fit beside them."""
     from nanocupy.device.cpu import host_memory
 
     free = host_memory.available()
@@ -205,7 +205,7 @@ def fits(config: ModelConfig, loaded: int) -> dict[str, Any]:
 
 
 def generation(ends: Sequence[int], said: dict[str, Any]) -> dict[str, Any]:
-    """What a request has where it does not say: sampling, and the tokens that end an answer."""
+    """The defaults of a request: sampling, and the tokens that end an answer."""
     from nanocupy.engine.generation import NAMES
 
     names = ("do_sample", *NAMES)

@@ -1,4 +1,4 @@
-"""Answers go to stdout, plain; what is said about them goes to stderr."""
+"""Output: answers to stdout, remarks to stderr."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from typing import Any
 
 
 def write(text: str) -> None:
-    """Text on stdout at once: a stream is read while it is written."""
+    """Write text to stdout, unbuffered."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def write_json(value: Any) -> None:
-    """One JSON object on stdout.
+    """Write one JSON object to stdout.
 
-    It is escaped where stdout is not UTF-8, as JSON should be, or has no bytes for a character
-    (half a surrogate pair, of an argument that is no text): what reads it has every character.
+    Characters are escaped if stdout is not UTF-8, or cannot encode one (half a surrogate pair).
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not _is_utf8(text):
@@ -30,7 +29,7 @@ def write_json(value: Any) -> None:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether stdout writes this text as UTF-8."""
+    """Whether stdout can write this text as UTF-8."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     if codecs.lookup(encoding).name != "utf-8":
         return False
@@ -42,7 +41,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def note(text: str, *, always: bool = False) -> None:
-    """A remark on stderr: for a person at a terminal only, unless it matters to everyone."""
+    """Print a remark on stderr: only at a terminal, unless `always`."""
     if not (always or sys.stderr.isatty()):
         return
     sys.stdout.flush()
@@ -83,7 +82,7 @@ def _numeric(cell: str) -> bool:
 
 @contextmanager
 def warnings_noted() -> Iterator[None]:
-    """Show our own warnings (what a model's files ask for, what a cache cannot keep) as notes."""
+    """Show our own warnings (ModelWarning, CacheWarning) as notes."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 

@@ -1,4 +1,4 @@
-"""A loaded model behind a command, and what the command line says when a flag is not given."""
+"""A loaded model behind a command, and the defaults of sampling flags."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Messages = list[dict[str, str]]
 
 
 class Session(NamedTuple):
-    """A model ready to answer, and how long that took."""
+    """A loaded model, and how long loading took."""
 
     llm: LLM
     load_s: float
 
     @property
     def chats(self) -> bool:
-        """True where the model has a chat template."""
+        """Whether the model has a chat template."""
         return self.llm.chat_template is not None
 
 
 @contextmanager
 def load(args: argparse.Namespace, **options: Any) -> Iterator[Session]:
-    """The model of --model with the engine's flags; `options` fill in what was not given."""
+    """Load the model of --model with the engine's flags; `options` are defaults for them."""
     options |= engine_options(args)
     start = time.perf_counter()
-    with _nothing_collected():
+    with _no_garbage_collection():
         from nanocupy import LLM
 
         llm = LLM(args.model, **options)
@@ -45,8 +45,8 @@ def load(args: argparse.Namespace, **options: Any) -> Iterator[Session]:
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Look for no garbage while nearly all that is made is there to stay."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Without garbage collection: nearly everything made while loading stays."""
     gc.disable()
     try:
         yield
@@ -55,15 +55,14 @@ def _nothing_collected() -> Iterator[None]:
 
 
 def check_sampling(args: argparse.Namespace) -> None:
-    """Refuse a wrong flag before a model is loaded."""
+    """Refuse wrong sampling flags before a model is loaded."""
     from nanocupy import SamplingParams
 
     SamplingParams(**SAMPLING | given(args, SamplingParams))
 
 
 def sampling(args: argparse.Namespace, session: Session) -> SamplingParams:
-    """The flags, else what the model's own generation_config.json says, else SAMPLING; told to a
-    person, for answers go by it."""
+    """The flags, else the model's generation_config.json, else SAMPLING; printed as a note."""
     from nanocupy import SamplingParams
     from nanocupy.engine.generation import own_params
 
@@ -77,7 +76,7 @@ def sampling(args: argparse.Namespace, session: Session) -> SamplingParams:
 def _announcement(
     params: SamplingParams, ends: list[str], own: dict[str, Any], flags: dict[str, Any]
 ) -> str:
-    """What sampling goes by and who says so, and what ends an answer."""
+    """The sampling parameters, which of them are the model's, and the tokens that end an answer."""
     from nanocupy.engine.generation import OURS
 
     told = []
@@ -92,7 +91,7 @@ def _announcement(
 
 
 def stream(session: Session, prompt: str | Messages, params: SamplingParams) -> Iterator[Chunk]:
-    """The chunks of the answer to a text, or to messages in the model's chat template."""
+    """The chunks of the answer to a text, or to messages by the model's chat template."""
     if isinstance(prompt, str):
         return session.llm.stream(prompt, params)
     return session.llm.stream_chat(prompt, params)

@@ -20,7 +20,7 @@ HALVES = ("f16", "bf16")
 
 
 def item_bytes(kind: str) -> int:
-    """Of one element in memory."""
+    """Bytes of one element in memory."""
     return DTYPES[kind].itemsize
 
 
@@ -57,7 +57,7 @@ class Chain:
 
     @cached_property
     def text(self) -> str:
-        """A line for each step: what a chain is known by."""
+        """A line for each step; equal chains have equal texts."""
         n = len(self.inputs)
         loads = [f"v{i} = load {kind}" for i, kind in enumerate(self.inputs)]
         steps = [
@@ -73,7 +73,7 @@ class Chain:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     def kind_of(self, value: int) -> str:
-        """Of a value while it is computed with."""
+        """The kind of a value in computations."""
         n = len(self.inputs)
         kind = self.inputs[value] if value < n else self.steps[value - n].kind
         return "f32" if kind in HALVES else kind

@@ -1,7 +1,7 @@
-"""Folders of the user's that nanocupy writes to, and whether anybody else could have written there.
+"""Folders that nanocupy writes to, checked against writes of other users.
 
-What the cache holds is run, so a folder is used only if nobody but this user and root can say what
-is in it: not the folder, not one above it, not a link on the way.
+Files in the cache are executed. So a folder is used only if no user but this one and root can
+change it, a folder above it, or a link on the way.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import warnings
 from collections import deque
 from pathlib import Path
 
-SPARE = 9  # folders that are tried beside one that cannot be trusted
-_LINKS = 40  # that one path may lead through
+SPARE = 9  # other names to try for a folder that is not trusted
+_LINKS = 40  # links allowed in one path
 
 
 class CacheWarning(RuntimeWarning):
-    """Something is kept elsewhere than it should be, or not at all; told once in a process."""
+    """Files are kept in another place than expected, or not at all. Issued once in a process."""
 
 
 class Untrusted(OSError):
-    """A folder that somebody else could have filled; the text says which, and why."""
+    """A folder that another user could have written to; the text says which, and why."""
 
 
 def cache_folder() -> Path:
     """`$NANOCUPY_CACHE`, else the platform's cache folder for nanocupy. Absolute; not created.
 
-    Where there is no home, it is a folder of the user's among the temporary ones.
+    Without a home folder, it is a folder of this user in the temporary folder.
     """
     if asked := os.environ.get("NANOCUPY_CACHE"):
         return Path(os.path.abspath(os.path.expanduser(asked)))
@@ -50,12 +50,12 @@ def cache_folder() -> Path:
 
 
 def own_folder(*names: str) -> Path:
-    """The folder `names` in the cache, made for this user alone if it is not there.
+    """The folder `names` in the cache; created, for this user alone, if missing.
 
-    One that others can write to is left as it is, and `NAME.1` beside it is used.
+    If others can write to it, `NAME.1` beside it is used.
 
     Raises:
-        OSError: nobody can write there, or others could have (Untrusted).
+        OSError: it cannot be written to; or others could have written to it (Untrusted).
     """
     path = _first_trusted(str(cache_folder()), strict=False)
     for name in names:
@@ -63,8 +63,8 @@ def own_folder(*names: str) -> Path:
     return Path(path)
 
 
-def say_once(text: str) -> None:
-    """Warn, once in a process, of what is not as the user may think."""
+def warn_once(text: str) -> None:
+    """Issue a CacheWarning once in a process."""
     if text not in _said:
         _said.add(text)
         warnings.warn(text, CacheWarning, stacklevel=3)
@@ -74,7 +74,7 @@ _said: set[str] = set()
 
 
 def _first_trusted(path: str, *, strict: bool) -> str:
-    """The folder, or the first beside it, that can be trusted. Without a link in its path."""
+    """The first trusted folder of PATH, PATH.1, ..., without links in its path."""
     first: Untrusted | None = None
     for place in (path, *(f"{path}.{n}" for n in range(1, SPARE + 1))):
         try:
@@ -83,25 +83,25 @@ def _first_trusted(path: str, *, strict: bool) -> str:
             first = first or error
             continue
         if first is not None:
-            say_once(f"[cache] {first}: it is left alone, and {found} is used; delete it")
+            warn_once(f"[cache] {first}: it is left alone, and {found} is used; delete it")
         return found
     assert first is not None
     raise first
 
 
 def trusted(path: str, *, strict: bool) -> str:
-    """Make the folder if it is missing, and return its path without links.
+    """Create the folder if it is missing, and return its path without links.
 
-    Walks down from the root: where a folder can be trusted, nobody can put another thing in the
-    place of what was looked at in it.
+    Checks every part from the root: in a folder that is trusted, nobody can exchange what was
+    checked.
 
     Args:
         path: absolute.
-        strict: the last part is ours: no link, and nobody else can write to it.
+        strict: the last part must be no link, and nobody else may write to it.
 
     Raises:
-        Untrusted: which folder or link, and why.
-        NotADirectoryError: a file of this user's own lies in the way.
+        Untrusted: which folder or link is not trusted, and why.
+        NotADirectoryError: a file of this user is in the way.
     """
     if os.name == "nt":
         os.makedirs(path, exist_ok=True)
@@ -118,7 +118,7 @@ def trusted(path: str, *, strict: bool) -> str:
         if stat.S_ISLNK(found.st_mode) and not ours:
             links += 1
             if links > _LINKS:
-                raise Untrusted(f"{place} is one link of too many")
+                raise Untrusted(f"{place} leads through too many links")
             _check_owner(place, found)
             target = os.readlink(place)
             todo.extendleft(reversed(target.split("/")))
@@ -130,7 +130,7 @@ def trusted(path: str, *, strict: bool) -> str:
 
 
 def _look(place: str) -> os.stat_result:
-    """What is there; a new folder where nothing is."""
+    """The status of `place`, which is created as a folder if missing."""
     try:
         return os.lstat(place)
     except FileNotFoundError:
@@ -140,16 +140,16 @@ def _look(place: str) -> os.stat_result:
 
 
 def _check(place: str, found: os.stat_result, *, strict: bool) -> None:
-    """Raise Untrusted unless this is a folder in which nobody else can change what is there."""
+    """Raise Untrusted unless this is a folder in which nobody else can change entries."""
     if stat.S_ISLNK(found.st_mode):
         raise Untrusted(f"{place} is a link")
     _check_owner(place, found)
-    if not stat.S_ISDIR(found.st_mode):  # of this user's own: a mistake, which is told
-        raise NotADirectoryError(f"{place} is no folder")
+    if not stat.S_ISDIR(found.st_mode):  # a mistake of this user
+        raise NotADirectoryError(f"{place} is not a folder")
     loose = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if loose and strict:
         raise Untrusted(f"others can write to {place}")
-    sticky = found.st_mode & stat.S_ISVTX  # each may change what is their own: see the next part
+    sticky = found.st_mode & stat.S_ISVTX  # owners alone change entries: the next part tells
     if loose and not sticky and (loose & stat.S_IWOTH or not _is_private(found.st_gid)):
         raise Untrusted(f"others can write to {place}")
 
@@ -160,13 +160,13 @@ def _check_owner(place: str, found: os.stat_result) -> None:
 
 
 def is_own(found: os.stat_result) -> bool:
-    """Whether it belongs to this user, or to root."""
+    """Whether it belongs to this user or to root."""
     return os.name == "nt" or found.st_uid in (0, os.geteuid())
 
 
 @functools.cache
 def _is_private(gid: int) -> bool:
-    """Whether a group has this user alone: many systems give each a group of the user's name."""
+    """Whether this user is a group's only member, as in systems with a group for each user."""
     import grp
     import pwd
 

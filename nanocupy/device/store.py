@@ -1,7 +1,7 @@
-"""Files that are run later: compiled kernels, in a folder that nobody else could have written to.
+"""A store of compiled kernels, in a folder that no other user could have written to.
 
-A store never fails. What it cannot keep (a full disk, a file system that is read only, no home, a
-folder of somebody else's) is made again at each start, in memory, and that is said once.
+A store never fails. If it cannot keep files (full disk, read-only file system, no home, a folder of
+another user), kernels are compiled at each start, in memory, with one warning.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nanocupy.device.paths import is_own, own_folder, say_once
+from nanocupy.device.paths import is_own, own_folder, warn_once
 
-MOST = 1 << 30  # bytes of a file; what is larger is none of ours
+MOST = 1 << 30  # bytes of a file
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FLAGS = _NO_LINK | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -24,12 +24,12 @@ class Store:
     """The files of the folder `names` in the cache.
 
     Attributes:
-        folder: where they are, or None: nothing is kept.
+        folder: where they are; None: nothing is kept.
     """
 
     def __init__(self, *names: str) -> None:
         self.folder: Path | None = None
-        self._at: dict[str, Any] = {}  # a folder that is open is the same one whatever comes
+        self._at: dict[str, Any] = {}  # an open folder cannot be exchanged for another
         try:
             self.folder = own_folder(*names)
             if os.open in os.supports_dir_fd:
@@ -39,12 +39,12 @@ class Store:
             _say(str(error))
 
     def path(self, name: str) -> str:
-        """Of a file, for functions that want `dir_fd` beside it."""
+        """The path of a file, to use with `dir_fd`."""
         assert self.folder is not None
         return name if self._at else str(self.folder / name)
 
     def holds(self, name: str) -> bool:
-        """Whether a file is there that may be read."""
+        """Whether a file exists and may be trusted."""
         try:
             return self.folder is not None and _is_ours(
                 os.stat(self.path(name), follow_symlinks=False, **self._at)
@@ -53,8 +53,8 @@ class Store:
             return False
 
     def read(self, name: str) -> bytes | None:
-        """What a file holds; None if it is missing, or not a plain file that only this user or root
-        could have written."""
+        """The contents of a file; None if it is missing, or not a regular file that only this user
+        or root could have written."""
         if not self.holds(name):  # a pipe or a device is not even opened
             return None
         try:
@@ -67,7 +67,7 @@ class Store:
             return None
 
     def write(self, name: str, data: bytes) -> bool:
-        """Keep a file, whole or not at all; whether it is kept."""
+        """Write a file atomically; whether it was written."""
         if self.folder is None:
             return False
         temporary = self.path(f".{name}.{secrets.token_hex(8)}")
@@ -90,12 +90,12 @@ class Store:
             raise
 
     def _both(self) -> dict[str, int]:
-        """The folder, for a function of two names."""
+        """The folder as arguments of a function with two paths."""
         return {f"{end}_dir_fd": fd for fd in self._at.values() for end in ("src", "dst")}
 
 
 def _is_ours(found: os.stat_result) -> bool:
-    """A plain file of this user's, by one name, or of root's, that nobody else can write to."""
+    """Whether it is a regular file of this user (with one link) or root that no other can write."""
     others = stat.S_IWGRP | stat.S_IWOTH if os.name != "nt" else 0
     alone = found.st_nlink == 1 or os.name == "nt" or found.st_uid != os.geteuid()
     plain = stat.S_ISREG(found.st_mode) and found.st_size <= MOST
@@ -103,14 +103,14 @@ def _is_ours(found: os.stat_result) -> bool:
 
 
 def _say(why: str) -> None:
-    say_once(
+    warn_once(
         f"[cache] compiled kernels are not kept, so each start compiles them again: {why}. "
         "Set NANOCUPY_CACHE to a folder of yours, with room in it, that nobody else can write to"
     )
 
 
 def in_memory(name: str, data: bytes) -> Path:
-    """A file that is on no disk, to be loaded by its path; it stays while the process does."""
+    """A file that is not on disk, to be loaded by its path; it lives as long as the process."""
     if not hasattr(os, "memfd_create"):
         handle, path = tempfile.mkstemp(suffix=name)
         with os.fdopen(handle, "wb") as file:

@@ -1,7 +1,7 @@
 """Which CPUs a rank runs on.
 
-Open MPI binds each rank of a small job to a single core. On a single host the ranks share out all
-cores of the job instead: as many on each, neighbours together.
+Open MPI binds each rank of a small job to one core. If all ranks are on one host, they instead
+divide all cores of the job evenly, neighbouring cores together.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def job_cores(ranks: set[int]) -> list[int]:
     """The CPUs of a job on this host.
 
     Args:
-        ranks: what its ranks may use. Open MPI may have bound each to one: then those count that
-            the launcher, our parent, may run on.
+        ranks: the CPUs that its ranks may use. If Open MPI bound each rank to one core, the
+            launcher's CPUs count instead; it is our parent process.
     """
     launcher: set[int] = set()
     if "OMPI_COMM_WORLD_SIZE" in os.environ and AFFINITY:
@@ -34,13 +34,13 @@ def job_cores(ranks: set[int]) -> list[int]:
 
 
 def share_of(cores: list[int], rank: int, ranks: int) -> list[int]:
-    """The cores of one of `ranks` on a host; where there are fewer than ranks, one of them."""
+    """The cores of one of `ranks` ranks on a host; if there are fewer cores than ranks, one."""
     each = len(cores) // ranks
     return cores[rank * each : (rank + 1) * each] or [cores[rank % len(cores)]]
 
 
 def use(cores: list[int]) -> None:
-    """Run this process, and the threads it starts from now on, on these CPUs."""
+    """Bind this process, and the threads it starts from now on, to these CPUs."""
     if AFFINITY:
-        with suppress(OSError):  # they are not ours to choose
+        with suppress(OSError):  # not permitted
             os.sched_setaffinity(0, cores)

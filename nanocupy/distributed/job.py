@@ -1,6 +1,6 @@
-"""The group of all processes that the launcher started. A process joins it once, when asked to.
+"""The group of all processes that the launcher started. A process joins it once, on request.
 
-From then on an exception that nobody catches ends the job, and the ranks share out the cores.
+From then on an exception that nobody catches ends the job, and the ranks divide the cores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_CORES = 4096  # of a host
 
 @functools.cache
 def world() -> Group:
-    """All processes of the job; a group of one where there is one.
+    """All processes of the job; a group of one if there is only one.
 
     Raises:
         RuntimeError: several were started, and mpi4py is missing or sees only one.
@@ -59,7 +59,7 @@ def _share_cores(mpi: Any, comm: Any) -> None:
 
 
 def _abort_on_exceptions(abort: Callable[[], None]) -> None:
-    """Without this a rank that dies of an exception leaves the others waiting."""
+    """End the job after an exception that nobody catches: the other ranks would wait."""
     shown = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

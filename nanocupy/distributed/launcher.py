@@ -1,6 +1,6 @@
-"""Whether this process is one of several that `mpirun` (or `srun`) started: from the environment.
+"""Whether `mpirun` or `srun` started this process with others: read from the environment.
 
-Nothing of MPI is loaded to find out.
+MPI is not loaded for it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MPI_LOCALRANKID")
 
 
 def launched_size() -> int:
-    """How many processes were started together; 1 where none says so."""
+    """How many processes were started together; 1 by default."""
     return _first(_SIZES, 1)
 
 
 def launched_rank() -> int:
-    """Which of them this is; 0 where none says so."""
+    """Which of them this is; 0 by default."""
     return _first(_RANKS, 0)
 
 

@@ -1,6 +1,7 @@
-"""Memory files of Open MPI's that a job left behind: those of one that was killed all at once.
+"""Removes shared-memory files of Open MPI that a killed job left behind.
 
-Who shares memory maps it as long as it lives, so a file of ours that no process maps is nobody's.
+A process maps the memory it shares for as long as it lives, so a file that no process maps is not
+in use.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from pathlib import Path
 
 SETTING = "OMPI_MCA_btl_sm_backing_directory"
 PATTERN = "sm_segment.{host}.*"  # then the user, the job and the rank
-YOUNG = 1.0  # seconds: a file that has only just been made is mapped soon
+YOUNG = 1.0  # seconds: a newer file may not be mapped yet
 
 
 def folder() -> Path:
-    """Where Open MPI keeps the memory that processes of a host share."""
+    """The folder of Open MPI's shared-memory files."""
     return Path(os.environ.get(SETTING) or "/dev/shm").resolve()  # as maps name it
 
 
 def clear() -> list[Path]:
-    """Remove what is left behind and ours; what that was. A file in use is never touched."""
+    """Remove this user's files that are not in use; returns them."""
     found = [path for path in folder().glob(PATTERN.format(host=platform.node())) if _old(path)]
     used = _mapped() if found else set()
     gone = []
@@ -47,7 +48,7 @@ def _mapped() -> set[str]:
     """Every file that a process of this machine maps."""
     files: set[str] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):  # it has ended, or it is not ours: nor does it map what is
+        with suppress(OSError):  # it has ended, or is another user's
             lines = maps.read_text(errors="surrogateescape").splitlines()
             files.update(line.split(maxsplit=5)[5] for line in lines if "/" in line)
     return files

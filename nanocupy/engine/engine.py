@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Runner, Sampled, Scheduled
 from nanocupy.engine.block_pool import BlockPool
-from nanocupy.engine.invariants import check_batch, check_invariants
 from nanocupy.engine.logprobs import shown
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
@@ -88,7 +87,11 @@ class Engine:
         self._random = random.Random(options.seed)
         self._chunks: list[Chunk] = []
         self._stalled = 0
-        self._checking = os.environ.get("NANOCUPY_CHECK") == "1"
+        self._invariants: Any = None
+        if os.environ.get("NANOCUPY_CHECK") == "1":
+            from nanocupy.engine import invariants
+
+            self._invariants = invariants
 
     # --- requests come and go -----------------------------------------------------------------
 
@@ -192,8 +195,8 @@ class Engine:
     def step(self) -> list[Chunk]:
         """Compute the next tokens of everything that is running; return what that added."""
         batch = self.scheduler.schedule()
-        if self._checking:
-            check_batch(self.scheduler, batch)
+        if self._invariants:
+            self._invariants.check_batch(self.scheduler, batch)
         for request, error in self.scheduler.failed:
             self._fail(request, error)
         if batch:
@@ -203,8 +206,8 @@ class Engine:
                 self.speculator.end_step(batch)
         elif not self.scheduler.failed:
             self._stall()
-        if self._checking:
-            check_invariants(self.scheduler, self.groups.values())
+        if self._invariants:
+            self._invariants.check_invariants(self.scheduler, self.groups.values())
         chunks, self._chunks = self._chunks, []
         return chunks
 

@@ -80,7 +80,7 @@ class Frontend:
         self.generation_config: dict[str, Any] = dict(loaded.generation_config)
         try:
             self._check_generation_config(loaded.runner.max_model_len, loaded.runner.vocab_size)
-            self.engine = Engine(loaded.runner, options, self.tokenizer, self._eos_ids())
+            self.engine = Engine(loaded.runner, options, self.tokenizer, self.tokenizer.eos_ids)
         except BaseException:
             loaded.runner.close()
             raise
@@ -90,16 +90,10 @@ class Frontend:
         """The model's chat template, None where it has none; compiled with its first use."""
         return self._chat_template()
 
-    def _eos_ids(self) -> set[int]:
-        """Every token that some file of the model calls its end."""
-        own = self.generation_config.get("eos_token_id") or ()
-        own = [own] if isinstance(own, int) else own
-        return {*own, *self.config.eos_token_ids, *self.tokenizer.eos_ids}
-
     @property
     def end_tokens(self) -> list[str]:
         """The tokens that end an answer, as text."""
-        return [self.tokenizer.token_text(i) for i in sorted(self._eos_ids())]
+        return [self.tokenizer.token_text(i) for i in sorted(self.tokenizer.eos_ids)]
 
     def default_params(self, **given: Any) -> SamplingParams:
         """SamplingParams as the model's generation_config has them; what is given wins."""

@@ -149,7 +149,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
     from nanocupy.checkpoint import Checkpoint
 
     file = options.model_file
-    with Checkpoint(folder, foreign=file is not None) as checkpoint:
+    with Checkpoint(folder, custom_model=file is not None) as checkpoint:
         config, made = checkpoint.config, None
         if config.quantization and config.quantization.floats:
             note(
@@ -162,7 +162,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
             made, config = model_file.build(file, checkpoint)
         device = make_device(options, group, bars.tick("compiling kernels, once"))
         options.drafted(device.row_invariant)  # or it refuses
-        numbers = precision(config, options, device.kind)
+        numbers = precision(config, options, device.half_precision)
         kv = early_kv_cache(config, device, options, numbers, group)
         network: Any = (
             models.load(checkpoint, (options.quantize, GROUP) if options.quantize else None)

@@ -1,4 +1,4 @@
-"""The dtypes an engine computes in: from its options, the model and the kind of device."""
+"""The dtypes an engine computes in: from its options, the model and the device."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Precision(NamedTuple):
     kv: str
 
 
-def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
-    """Choose the dtypes for a model on a kind of device.
+def precision(config: Any, options: EngineOptions, half_precision: bool) -> Precision:
+    """Choose the dtypes for a model; `half_precision` is the device's.
 
     "exact" is float32 throughout. Else a GPU computes in 16 bits (the model's own, bfloat16 where
     it has none) with f32 sums; a CPU in float32, but weights meet 16 bits where that is faster:
@@ -31,7 +31,7 @@ def precision(config: Any, options: EngineOptions, kind: str) -> Precision:
     Raises:
         ValueError: a 16-bit dtype is asked of a CPU, or "int8" of a GPU (for weights or keys).
     """
-    if kind == "cpu":
+    if not half_precision:
         if options.dtype in ("float16", "bfloat16"):
             raise ValueError(
                 f"[EngineOptions] dtype={options.dtype!r} is for GPUs: on a CPU the weights keep "

@@ -21,13 +21,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from nanocupy.distributed import RankError
+from nanocupy.distributed.mpi import MpiGroup
 from nanocupy.engine.batch import Sampled, Scheduled
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.step_transfer import pack, unpack
 from nanocupy.version import __version__
 
 if TYPE_CHECKING:
-    from nanocupy.distributed.mpi import MpiGroup
     from nanocupy.engine.runner import ModelRunner
 
 MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
-
 from nanocupy.checkpoint import ModelConfig, RopeConfig
+from nanocupy.checkpoint.rope_config import llama3_freqs, plain_freqs, yarn_freqs
 from nanocupy.core import array
 from nanocupy.core.recorder.rotary import longest
 from nanocupy.nn import Module, RoPE
@@ -48,40 +46,3 @@ class LongRoPE(Module):
         rope = self.long if longest(offset, x.shape[2]) > self.original else self.short
         rotated: array = rope(x, offset=offset)
         return rotated
-
-
-def plain_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
-    """The unscaled divisors of positions. f64 [dims/2]."""
-    return np.asarray(rope.theta ** (np.arange(0, dims, 2, dtype=np.float64) / dims))
-
-
-def llama3_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
-    """Llama 3's rule: long wavelengths are scaled by `factor`, short ones not. f64 [dims/2]."""
-    freqs = plain_freqs(dims, rope)
-    wavelengths = 2 * np.pi * freqs
-    longest = rope.original_max_position_embeddings / rope.low_freq_factor
-    shortest = rope.original_max_position_embeddings / rope.high_freq_factor
-    ramp = (rope.original_max_position_embeddings / wavelengths - rope.low_freq_factor) / (
-        rope.high_freq_factor - rope.low_freq_factor
-    )
-    smooth = 1 / ((1 - ramp) / (rope.factor * freqs) + ramp / freqs)
-    out = np.where(wavelengths > longest, freqs * rope.factor, freqs)
-    between = (wavelengths <= longest) & (wavelengths >= shortest)
-    return np.where(between, smooth, out)
-
-
-def yarn_freqs(dims: int, rope: RopeConfig) -> np.ndarray:
-    """YaRN's rule: dimensions that rotate less than `beta_slow` times in the original context are
-    scaled by `factor`, those above `beta_fast` times not, with a ramp between. f64 [dims/2]."""
-
-    def pair_that_rotates(times: float) -> float:
-        wavelength = rope.original_max_position_embeddings / times
-        return dims * math.log(wavelength / (2 * math.pi)) / (2 * math.log(rope.theta))
-
-    low, high = pair_that_rotates(rope.beta_fast), pair_that_rotates(rope.beta_slow)
-    if rope.truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dims - 1)
-    ramp = np.clip((np.arange(dims // 2) - low) / (high - low or 0.001), 0, 1)
-    freqs = plain_freqs(dims, rope)
-    return 1 / (ramp / (rope.factor * freqs) + (1 - ramp) / freqs)

@@ -1,26 +1,19 @@
 """Layers, as `mlx.nn` has them.
 
-A name is loaded with its first use, so that an engine starts without what it does not need. What
-MLX has for training is refused by name.
+Names are loaded on first use, so that an engine starts without what it does not need. MLX's names
+for training are refused.
 """
 
 from typing import Any
 
 from nanocupy.core.names import finder, homes_of, refuse
 from nanocupy.nn.activations import gelu_approx, silu
-from nanocupy.nn.layers import (
-    Embedding,
-    Linear,
-    QuantizedEmbedding,
-    QuantizedLinear,
-    RMSNorm,
-    RoPE,
-)
+from nanocupy.nn.layers import Embedding, Linear, QuantizedEmbedding, QuantizedLinear, RMSNorm, RoPE
 from nanocupy.nn.module import Module
 from nanocupy.nn.pack_weights import prepare
 from nanocupy.nn.quantize_layers import quantize, replace_with_quantized
 
-_HOMES = {  # module: the names that it has for this one
+_HOMES = {  # module: its names
     "activations": (
         "CELU ELU GELU GLU HardShrink HardTanh Hardswish LeakyReLU LogSigmoid LogSoftmax Mish "
         "PReLU ReLU ReLU2 ReLU6 SELU SiLU Sigmoid Softmax Softmin Softplus Softshrink Softsign "

@@ -1,4 +1,4 @@
-"""Activations, as `mlx.nn` has them: functions, and modules that are nothing else."""
+"""Activations, as `mlx.nn` has them: functions, and modules that call them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def selu(x: array) -> array:
 
 
 def prelu(x: array, alpha: array) -> array:
-    """x, or below zero `alpha` of it."""
+    """x, or below zero alpha * x."""
     return core.maximum(0, x) + alpha * core.minimum(0, x)
 
 
@@ -82,7 +82,7 @@ def hard_shrink(x: array, lambd: float = 0.5) -> array:
 
 
 def softshrink(x: array, lambd: float = 0.5) -> array:
-    """x moved `lambd` towards 0, or 0 where it is nearer."""
+    """x moved towards 0 by `lambd`, or 0 where it is within `lambd` of 0."""
     return core.where(core.abs(x) > lambd, x - core.sign(x) * lambd, 0)
 
 
@@ -97,7 +97,7 @@ def mish(x: array) -> array:
 
 
 def step(x: array, threshold: float = 0.0) -> array:
-    """1 from `threshold` on, or else 0."""
+    """1 where x >= threshold, else 0."""
     return core.where(x >= threshold, 1, 0)
 
 
@@ -108,7 +108,7 @@ def glu(x: array, axis: int = -1) -> array:
 
 
 def leaky_relu(x: array, negative_slope: float = 0.01) -> array:
-    """x, or below zero `negative_slope` of it."""
+    """x, or below zero negative_slope * x."""
     return core.maximum(negative_slope * x, x)
 
 
@@ -129,28 +129,28 @@ def softmin(x: array, axis: int = -1) -> array:
 
 def log_softmax(x: array, axis: int = -1) -> array:
     """log(softmax(x))."""
-    # The largest goes first: beside large numbers there is no room for a small logarithm.
+    # Subtract the largest first: beside large numbers a small logarithm would be rounded away.
     x = x - core.max(x, axis, keepdims=True)
     return x - core.logsumexp(x, axis, keepdims=True)
 
 
 def gelu(x: array) -> array:
-    """x times the normal distribution up to x."""
+    """x * Phi(x), with the normal distribution function Phi."""
     return x * (1 + core.erf(x / math.sqrt(2))) / 2
 
 
 def gelu_approx(x: array) -> array:
-    """`gelu` by tanh."""
+    """`gelu` approximated by tanh."""
     return core.gelu_approx(x)
 
 
 def gelu_fast_approx(x: array) -> array:
-    """`gelu` by sigmoid."""
+    """`gelu` approximated by sigmoid."""
     return x * core.sigmoid(1.702 * x)
 
 
 def _module(name: str, function: Callable[..., array], **options: Any) -> type[Module]:
-    """A module that calls the function with options, which it is made with, in this order."""
+    """Make a module class that calls the function with options, given in this order."""
 
     def init(self: Module, *values: Any, **named: Any) -> None:
         Module.__init__(self)
@@ -192,12 +192,7 @@ class PReLU(Module):
         return prelu(x, self.weight)
 
 
-_FORMS = {
-    "none": gelu,
-    "precise": gelu_approx,
-    "tanh": gelu_approx,
-    "fast": gelu_fast_approx,
-}
+_FORMS = {"none": gelu, "precise": gelu_approx, "tanh": gelu_approx, "fast": gelu_fast_approx}
 
 
 class GELU(Module):

@@ -1,4 +1,4 @@
-"""Modules around other modules, and those that do nothing, as `mlx.nn` has them."""
+"""Sequential, and modules that do nothing when inferring, as `mlx.nn` has them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nanocupy.nn.module import Module
 
 
 class Identity(Module):
-    """x, whatever else it is made with."""
+    """x. All arguments are ignored."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -19,10 +19,10 @@ class Identity(Module):
 
 
 class Dropout(Module):
-    """x: nothing is dropped while inferring.
+    """x: nothing is dropped when inferring.
 
     Args:
-        p: the part of the elements that training would drop, from 0 to less than 1.
+        p: the probability of dropping in training, 0 <= p < 1.
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -39,7 +39,7 @@ class Dropout(Module):
 
 
 class _Channels(Dropout):
-    rank: int  # axes between the first, which may be left out, and the channels
+    rank: int  # spatial axes, between an optional batch and the channels
 
     def __call__(self, x: array) -> array:
         if x.ndim not in (self.rank + 1, self.rank + 2):
@@ -51,19 +51,19 @@ class _Channels(Dropout):
 
 
 class Dropout2d(_Channels):
-    """x: no channel is dropped while inferring."""
+    """x: no channel is dropped when inferring."""
 
     rank = 2
 
 
 class Dropout3d(_Channels):
-    """x: no channel is dropped while inferring."""
+    """x: no channel is dropped when inferring."""
 
     rank = 3
 
 
 class Sequential(Module):
-    """Modules and functions, one after the other."""
+    """Apply modules and functions one after the other."""
 
     def __init__(self, *modules: Any) -> None:
         super().__init__()

@@ -13,11 +13,11 @@ Sizes = int | tuple[int, ...]
 
 
 class _Convolution(Module):
-    """One of any rank.
+    """A convolution of any rank.
 
     Args:
         kernel_size, stride, padding, dilation: a number, or one for each axis.
-        groups: the channels in and out are divided into so many parts that do not meet.
+        groups: the number of independent parts that the channels are divided into.
     """
 
     rank: int
@@ -69,7 +69,7 @@ class _Convolution(Module):
 
 
 class _Transposed(_Convolution):
-    """The gradient of one with regard to its input; `output_padding` more at the far ends."""
+    """A transposed convolution, with `output_padding` more elements at the far ends."""
 
     def __init__(
         self,

@@ -20,8 +20,8 @@ def _is_floating(dtype: Any) -> bool:
 class Module(dict[str, Any]):
     """The base of layers and models.
 
-    Arrays, lists, dicts and modules set as attributes are children, found by name; everything else
-    is an ordinary attribute. Parameters are the arrays whose names do not start with an underscore.
+    Arrays, lists, dicts and modules set as attributes are items of the dict; other values are
+    ordinary attributes. Parameters are the arrays whose names do not start with an underscore.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,17 +69,17 @@ class Module(dict[str, Any]):
 
     @staticmethod
     def valid_child_filter(module: Module, key: str, value: Any) -> bool:
-        """Whether modules may lie in a value: a filter for `filter_and_map`."""
+        """Whether a value may contain modules: a filter for `filter_and_map`."""
         return isinstance(value, dict | list)
 
     @staticmethod
     def valid_parameter_filter(module: Module, key: str, value: Any) -> bool:
-        """Whether a value is a parameter, or parameters may lie in it."""
+        """Whether a value is a parameter, or may contain parameters."""
         return isinstance(value, dict | list | array) and not key.startswith("_")
 
     @staticmethod
     def trainable_parameter_filter(module: Module, key: str, value: Any) -> bool:
-        """As `valid_parameter_filter`, without what is frozen."""
+        """As `valid_parameter_filter`, without frozen parameters."""
         return Module.valid_parameter_filter(module, key, value) and key not in module._frozen
 
     def filter_and_map(
@@ -88,15 +88,15 @@ class Module(dict[str, Any]):
         map_fn: Callable[[Any], Any] | None = None,
         is_leaf_fn: Filter | None = None,
     ) -> dict[str, Any]:
-        """The tree of what lies in this module.
+        """The tree of this module's values.
 
         Args:
             filter_fn: filter_fn(module, key, value) says whether a value is in the tree.
-            map_fn: what becomes of a leaf. None: it stays.
-            is_leaf_fn: as `filter_fn`: whether a value is a leaf. None: what is no module, dict or
-                list.
+            map_fn: applied to the leaves. None: the identity.
+            is_leaf_fn: as `filter_fn`, whether a value is a leaf. None: all but modules, dicts and
+                lists are.
         """
-        how = filter_fn, map_fn or (lambda x: x), is_leaf_fn or _holds_nothing
+        how = filter_fn, map_fn or (lambda x: x), is_leaf_fn or _is_leaf
         return {k: _mapped(self, k, v, *how) for k, v in self.items() if filter_fn(self, k, v)}
 
     def parameters(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Module(dict[str, Any]):
         return self.filter_and_map(self.valid_child_filter, is_leaf_fn=lambda m, k, v: is_module(v))
 
     def leaf_modules(self) -> dict[str, Any]:
-        """The tree of modules in which no modules lie."""
+        """The tree of modules without modules inside."""
         return self.filter_and_map(
             self.valid_child_filter,
             is_leaf_fn=lambda m, k, v: is_module(v) and not v._named_children(),
@@ -137,33 +137,33 @@ class Module(dict[str, Any]):
             apply_fn(path, module)
         return self
 
-    # ---- changing what lies in it
+    # ---- updating
 
     def apply(self, map_fn: Callable[[array], array], filter_fn: Filter | None = None) -> Module:
-        """Replace every parameter (or what `filter_fn` takes) by `map_fn` of it."""
+        """Replace every parameter (or value that `filter_fn` accepts) by `map_fn` of it."""
         return self.update(self.filter_and_map(filter_fn or self.valid_parameter_filter, map_fn))
 
     def set_dtype(self, dtype: Any, predicate: Callable[[Any], bool] | None = _is_floating) -> None:
-        """Cast the parameters whose dtype `predicate` takes; None: all."""
+        """Cast the parameters whose dtype `predicate` accepts; None: all."""
         self.apply(lambda x: x.astype(dtype) if predicate is None or predicate(x.dtype) else x)
 
     def update(self, parameters: Any, strict: bool = True) -> Module:  # type: ignore[override]
-        """Put a tree's arrays in the places of the same names.
+        """Replace arrays by those of the same names in a tree.
 
         Raises:
-            ValueError: with `strict`, where there is no such place, or no array for it.
+            ValueError: with `strict`, for a name that this module does not have, or no array.
         """
         _update(self, parameters, strict, array)
         return self
 
     def update_modules(self, modules: Any, strict: bool = True) -> Module:
-        """As `update`, for modules in the places of modules."""
+        """As `update`, for modules."""
         _update(self, modules, strict, Module)
         return self
 
     @property
     def state(self) -> Module:
-        """The dict that this module is: what `compile(inputs=...)` takes."""
+        """This module, as a dict for `compile(inputs=...)`."""
         return self
 
     # ---- files
@@ -171,7 +171,7 @@ class Module(dict[str, Any]):
     def load_weights(
         self, file_or_weights: str | os.PathLike[str] | list[tuple[str, array]], strict: bool = True
     ) -> Module:
-        """Put named arrays, or those of an .npz or .safetensors file, in their places.
+        """Load parameters from pairs of names and arrays, or from an .npz or .safetensors file.
 
         Raises:
             ValueError: with `strict`, naming every missing, unexpected and misshapen array.
@@ -193,7 +193,7 @@ class Module(dict[str, Any]):
         write(path, parameters) if write is core.save_safetensors else write(path, **parameters)
 
     def replace(self, path: str, module: Module) -> None:
-        """Put another module at a dotted path."""
+        """Replace the module at a dotted path."""
         *parents, last = path.split(".")
         place: Any = self
         for part in parents:
@@ -207,7 +207,7 @@ class Module(dict[str, Any]):
 
     @property
     def training(self) -> bool:
-        """No: this engine only infers."""
+        """False: there is no training."""
         return False
 
     def train(self, mode: bool = True) -> Module:
@@ -216,7 +216,7 @@ class Module(dict[str, Any]):
         return self
 
     def eval(self) -> Module:
-        """There is nothing to switch: see `training`."""
+        """Do nothing: see `training`."""
         return self
 
     @property
@@ -229,8 +229,8 @@ class Module(dict[str, Any]):
         """Leave parameters out of `trainable_parameters`.
 
         Args:
-            recurse: those of modules inside, too.
-            keys: only parameters of these names. None: all.
+            recurse: also those of modules inside.
+            keys: the names of the parameters. None: all.
             strict: raise KeyError for a key that no module has.
         """
         for module in self._with(keys, recurse, strict):
@@ -246,14 +246,14 @@ class Module(dict[str, Any]):
         return self
 
     def _own(self) -> list[str]:
-        """The names of the parameters that lie in no module inside."""
+        """The names of the parameters that are in no module inside."""
         found = self.filter_and_map(
             lambda m, k, v: not is_module(v) and self.valid_parameter_filter(m, k, v)
         )
         return [name for name, _ in tree_flatten(found)]
 
     def _with(self, keys: str | list[str] | None, recurse: bool, strict: bool) -> list[Module]:
-        """The modules to go through, once the keys are known to be in one of them."""
+        """This module, with `recurse` also those inside; with `strict` each key must exist."""
         modules = self.modules() if recurse else [self]
         if strict and keys is not None:
             for key in _names(keys):
@@ -289,14 +289,14 @@ def _names(keys: str | list[str]) -> list[str]:
     return [keys] if isinstance(keys, str) else list(keys)
 
 
-def _holds_nothing(module: Module, key: str, value: Any) -> bool:
+def _is_leaf(module: Module, key: str, value: Any) -> bool:
     return not isinstance(value, dict | list)
 
 
 def _mapped(
     module: Module, key: str, value: Any, keep: Filter, change: Callable[[Any], Any], leaf: Filter
 ) -> Any:
-    """What `filter_and_map` makes of one value; in lists and dicts, {} of what is left out."""
+    """`filter_and_map` of one value; in lists and dicts, {} stands for what is left out."""
     if leaf(module, key, value):
         return change(value)
     if isinstance(value, Module):
@@ -312,7 +312,7 @@ def _mapped(
 
 
 def _update(place: Any, tree: Any, strict: bool, kind: type) -> None:
-    """Put the tree's values of a kind where place has values of that kind."""
+    """Replace the values of a kind in `place` by the tree's."""
     if not isinstance(tree, dict | list):
         if strict:
             raise ValueError(f"[update] {type(tree).__name__} given: expected a dict or a list")

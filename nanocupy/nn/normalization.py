@@ -10,7 +10,7 @@ from nanocupy.nn.module import Module
 
 
 class _Norm(Module):
-    """What norms share: `dims` channels, `eps` > 0, and perhaps a weight and a bias a channel."""
+    """A norm of `dims` channels, with `eps` > 0, and optionally a weight and bias for each."""
 
     def __init__(self, dims: int, eps: float, affine: bool, bias: bool = True) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class _Norm(Module):
 
 
 class LayerNorm(_Norm):
-    """x less its mean, by its deviation along the last axis (https://arxiv.org/abs/1607.06450).
+    """(x - mean) / deviation along the last axis (https://arxiv.org/abs/1607.06450).
 
     Args:
-        affine: times a weight, and with `bias` plus a bias.
+        affine: whether to multiply by a weight, and with `bias` to add a bias.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LayerNorm(_Norm):
 
 
 class InstanceNorm(_Norm):
-    """x [N, ..., C]: each channel of each example less its mean, by its deviation
+    """(x - mean) / deviation of each channel of each example of x [N, ..., C]
     (https://arxiv.org/abs/1607.08022)."""
 
     def __init__(self, dims: int, eps: float = 1e-5, affine: bool = False) -> None:
@@ -61,13 +61,13 @@ class InstanceNorm(_Norm):
 
 
 class GroupNorm(_Norm):
-    """x [N, ..., C]: groups of channels less their mean, by their deviation
+    """(x - mean) / deviation of groups of channels of x [N, ..., C]
     (https://arxiv.org/abs/1803.08494).
 
     Args:
-        num_groups: how many; they divide `dims`.
-        pytorch_compatible: neighbours make a group, as in PyTorch; otherwise every
-            `num_groups`-th channel belongs to the same.
+        num_groups: a divisor of `dims`.
+        pytorch_compatible: a group is neighbouring channels, as in PyTorch; otherwise every
+            `num_groups`-th channel.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class GroupNorm(_Norm):
 
 
 class BatchNorm(_Norm):
-    """x [N, (H, (W,)) C] less the mean that training saw, by its deviation
+    """(x - mean) / deviation of x [N, (H, (W,)) C], both from training
     (https://arxiv.org/abs/1502.03167); without `track_running_stats` those of x itself."""
 
     def __init__(
@@ -124,15 +124,15 @@ class BatchNorm(_Norm):
                 core.zeros((num_features,)),
                 core.ones((num_features,)),
             )
-            self._hold()
+            self._freeze_stats()
 
-    def _hold(self) -> Module:
-        """What training saw is never trained."""
+    def _freeze_stats(self) -> Module:
+        """Freeze the running statistics, which are not trainable."""
         return self.freeze(keys=["running_mean", "running_var"], recurse=False)
 
     def unfreeze(self, **how: Any) -> Module:
         super().unfreeze(**how)
-        return self._hold()
+        return self._freeze_stats()
 
     def __call__(self, x: array) -> array:
         if not 2 <= x.ndim <= 4:

@@ -16,13 +16,13 @@ Sizes = int | tuple[int, ...] | list[int]
 class _Pool(Module):
     """
     Args:
-        kernel_size: of a window: a number, or one for each axis.
-        stride: from window to window. None: they lie side by side.
-        padding: at both ends of each axis.
+        kernel_size: the size of a window: a number, or one for each axis.
+        stride: the step between windows. None: kernel_size.
+        padding: the padding at both ends of each axis.
     """
 
     rank: int
-    beyond: float  # what padding holds
+    beyond: float  # the padding value
     pooled: Callable[[list[array]], array]
 
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> None:
@@ -45,7 +45,7 @@ class _Pool(Module):
         return type(self).pooled([x[self._every(place, ends)] for place in places])
 
     def _every(self, place: tuple[int, ...], ends: list[int]) -> tuple[slice, ...]:
-        """What picks the element at one place of every window."""
+        """The index of the element at one place of every window."""
         sides = zip(place, ends, self._stride, strict=True)
         return (slice(None), *(slice(at, at + end, step) for at, end, step in sides))
 
@@ -72,7 +72,7 @@ def _average(windows: list[array]) -> array:
 
 
 def _kinds(name: str, pooled: Callable[[list[array]], array], beyond: float) -> list[type[_Pool]]:
-    """The pools of 1, 2 and 3 axes."""
+    """Make the pools of 1, 2 and 3 axes."""
     about = {"pooled": staticmethod(pooled), "beyond": beyond, "__doc__": _Pool.__doc__}
     return [
         type(f"{name}Pool{rank}d", (_Pool,), {**about, "rank": rank, "__module__": __name__})

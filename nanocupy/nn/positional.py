@@ -15,8 +15,8 @@ class SinusoidalPositionalEncoding(Module):
     """x [...] -> sines and cosines [..., dims] of x (https://arxiv.org/abs/1706.03762).
 
     Args:
-        min_freq, max_freq: of the waves, the highest first.
-        scale: times what comes out. None: sqrt(2 / dims).
+        min_freq, max_freq: the frequencies' range; the highest comes first.
+        scale: the factor of the result. None: sqrt(2 / dims).
         cos_first: cosines before sines.
         full_turns: frequencies are turns, not radians.
     """
@@ -48,13 +48,13 @@ class SinusoidalPositionalEncoding(Module):
 
 
 class ALiBi(Module):
-    """Attention scores [B, heads, L, S] less a slope a head times the distance of query and key
+    """Attention scores [B, heads, L, S] minus each head's slope times the distance of query and key
     (https://arxiv.org/abs/2108.12409)."""
 
     @staticmethod
     def create_alibi_slope(num_heads: int, dtype: core.Dtype = core.float32) -> array:
-        """[heads, 1, 1]: a geometric row; where `num_heads` is no power of two, filled up with
-        every other of the next one's."""
+        """[heads, 1, 1]: a geometric series; where `num_heads` is no power of two, completed with
+        every other slope of the next power."""
         most = 2 ** math.floor(math.log2(num_heads))
         slopes = [2 ** (-8 * (i + 1) / most) for i in range(most)]
         slopes += [2 ** (-4 * (i + 1) / most) for i in range(0, 2 * most, 2)][: num_heads - most]
@@ -68,7 +68,7 @@ class ALiBi(Module):
         offset: int = 0,
         dtype: core.Dtype = core.float32,
     ) -> array:
-        """[1, heads, queries, keys]: what is added to scores; queries start at `offset`."""
+        """[1, heads, queries, keys], added to the scores; queries start at `offset`."""
         queries, keys = core.arange(offset, q_sequence_length), core.arange(k_sequence_length)
         distance = -core.abs(queries[:, None] - keys[None, :])[None, None]
         return (distance * ALiBi.create_alibi_slope(num_heads, dtype)).astype(dtype)

@@ -1,4 +1,4 @@
-"""Recurrent layers, as `mlx.nn` has them: x [N, L, D] or [L, D], one step after the other."""
+"""Recurrent layers over x [N, L, D] or [L, D], as `mlx.nn` has them."""
 
 from __future__ import annotations
 

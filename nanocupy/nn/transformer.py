@@ -19,11 +19,11 @@ class MultiHeadAttention(Module):
     """Attention of queries [B, L, query dims] to keys and values [B, S, ...].
 
     Args:
-        dims: of all heads together.
-        value_dims: of the values of all heads. None: `dims`.
-        query_input_dims, key_input_dims, value_input_dims: of what comes in. None: `dims`, and for
-            values those of keys.
-        value_output_dims: of what comes out. None: `dims`.
+        dims: the dimensions of all heads together.
+        value_dims: the dimensions of the values of all heads. None: `dims`.
+        query_input_dims, key_input_dims, value_input_dims: the inputs' dimensions. None: `dims`,
+            and for values those of keys.
+        value_output_dims: the output's dimensions. None: `dims`.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class MultiHeadAttention(Module):
 
     @staticmethod
     def create_additive_causal_mask(N: int, dtype: core.Dtype = core.float32) -> array:
-        """[N, N]: the least finite number where the key is later than the query, or else 0."""
+        """[N, N]: the least finite number where the key is later than the query, else 0."""
         places = core.arange(N)
         return (places[:, None] < places[None]).astype(dtype) * core.finfo(dtype).min
 
 
 class _Layer(Module):
-    """What layers share: attentions, then a feed-forward part, each around a residual."""
+    """Attentions, then a feed-forward part, each with a residual connection."""
 
     attentions: tuple[str, ...]
 
@@ -89,7 +89,7 @@ class _Layer(Module):
         self.activation, self.norm_first = activation, norm_first
 
     def _run(self, x: array, *parts: Callable[[array], array]) -> array:
-        """x after each part, with its norm before it or after the residual."""
+        """Apply the parts, with each one's norm before it or after the residual."""
         for n, part in enumerate(parts, 1):
             norm = self[f"ln{n}"]
             x = x + part(norm(x)) if self.norm_first else norm(x + part(x))
@@ -170,7 +170,7 @@ class TransformerDecoder(_Stack):
 
 
 class Transformer(Module):
-    """An encoder, and a decoder that attends to what it gives."""
+    """An encoder, and a decoder that attends to the encoder's output."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class Transformer(Module):
     ) -> None:
         super().__init__()
         how = (dims, num_heads, mlp_dims, dropout, activation, norm_first, checkpoint)
-        encoder, decoder = custom_encoder, custom_decoder  # which may be empty, and so false
+        encoder, decoder = custom_encoder, custom_decoder  # an empty module is false
         self.encoder = TransformerEncoder(num_encoder_layers, *how) if encoder is None else encoder
         self.decoder = TransformerDecoder(num_decoder_layers, *how) if decoder is None else decoder
 

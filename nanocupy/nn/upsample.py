@@ -1,4 +1,4 @@
-"""Signals x [N, ..., C] made larger or smaller along the axes in between, as `mlx.nn.Upsample`."""
+"""`Upsample`, as `mlx.nn` has it: resize x [N, ..., C] along the axes in between."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MODES = ("nearest", *_RADIUS)
 class Upsample(Module):
     """
     Args:
-        scale_factor: of the lengths: a number, or one for each axis.
+        scale_factor: the factor of the lengths: a number, or one for each axis.
         mode: "nearest", "linear" or "cubic".
-        align_corners: the first and the last element lie on the first and the last one.
-        antialias: what makes a signal smaller looks at all that falls together. Of "cubic" it also
-            takes a = -0.5 (Pillow's) in place of -0.75 (OpenCV's).
+        align_corners: whether the first and last elements keep their positions.
+        antialias: when shrinking, average all elements that fall together. "cubic" then has
+            a = -0.5 (Pillow's) instead of -0.75 (OpenCV's).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Upsample(Module):
 
 
 def _nearest(size: int, scale: float) -> np.ndarray:
-    """Which element each of the new ones is."""
+    """The index of the old element of each new one."""
     count = int(scale * size)
     places, step = np.arange(count, dtype=np.float32), np.float32(size / max(count, 1))
     if count > size:  # in float32, as MLX: halves between two elements go by its rounding
@@ -75,7 +75,7 @@ def _nearest(size: int, scale: float) -> np.ndarray:
 
 
 def _places(size: int, scale: float, align_corners: bool) -> np.ndarray:
-    """Where the new elements lie among the old ones."""
+    """The positions of the new elements among the old ones."""
     count = int(scale * size)
     if align_corners:
         return np.asarray(np.arange(count) * ((size - 1) / max(count - 1, 1)))
@@ -85,9 +85,9 @@ def _places(size: int, scale: float, align_corners: bool) -> np.ndarray:
 def _weights(
     size: int, scale: float, mode: str, align_corners: bool, antialias: bool
 ) -> np.ndarray:
-    """[new, old]: each new element as a sum of old ones.
+    """[new, old]: the weights of the old elements in each new one.
 
-    Outside of the signal lies its edge, or, with `antialias`, nothing.
+    Elements outside the signal equal its edge; with `antialias` they have no weight.
     """
     at = _places(size, scale, align_corners)
     if mode == "linear" and not antialias:
@@ -105,7 +105,7 @@ def _weights(
 
 
 def _kernel(mode: str, x: np.ndarray, a: float) -> np.ndarray:
-    """The weight of an element at a distance: a triangle, or Keys' cubic."""
+    """The weight of an element at distance x: a triangle, or Keys' cubic."""
     if mode == "linear":
         return np.maximum(1 - x, 0)
     inner = ((a + 2) * x - (a + 3)) * x * x + 1

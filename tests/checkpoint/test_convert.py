@@ -13,14 +13,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from checkpoint import tiny
-from checkpoint.gguf_folder import permute
+from checkpoint.gguf_folder import llama3_factors, permute
 from nanocupy.checkpoint import convert_gguf, resolve
 from nanocupy.checkpoint.gguf import blocks
 from nanocupy.checkpoint.gguf.architectures import ARCHITECTURES
 from nanocupy.checkpoint.gguf.blocks import BLOCK_FORMATS, to_affine
 from nanocupy.checkpoint.gguf.file import KINDS as KINDS_BY_NUMBER
 from nanocupy.checkpoint.gguf.model import unpermute
-from nanocupy.checkpoint.gguf.rope import llama3_factors
 from nanocupy.kernels import linear
 from nanocupy.kernels.linear import affine
 from nanocupy.text import load_chat_template
@@ -161,7 +160,7 @@ def test_llama3_rope_factors_are_recognised(tmp_path: Path) -> None:
     }
     tensors = tiny.weights(np.random.default_rng(0))
     head_dim = tiny.HIDDEN // tiny.HEADS
-    factors = llama3_factors(10000.0, head_dim, rule).astype(np.float32)
+    factors = llama3_factors(10000.0, head_dim, rule)
     tensors["rope_freqs.weight"] = factors
     tiny.write_gguf(tmp_path / "m.gguf", tensors=tensors)
     folder = convert_gguf(tmp_path / "m.gguf", tmp_path / "out", progress=False)

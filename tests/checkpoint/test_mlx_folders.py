@@ -163,6 +163,6 @@ def test_too_few_experts_are_named(tmp_path: Path) -> None:
 
 
 def test_experts_stay_together_for_somebody_else_s_model_file() -> None:
-    with Checkpoint(FOLDER / "mixtral", foreign=True) as checkpoint:
+    with Checkpoint(FOLDER / "mixtral", custom_model=True) as checkpoint:
         name = "model.layers.0.block_sparse_moe.switch_mlp.up_proj.weight"
         assert checkpoint.info(name).shape == (4, 64, 8)

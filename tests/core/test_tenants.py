@@ -10,7 +10,7 @@ WIDE = (
     *(f"nanocupy.core.{p}" for p in ("arrays", "maths", "compiling", "runtime", "random")),
     *(f"nanocupy.core.{p}" for p in ("linalg", "metal", "cuda", "fast", "distributed")),
 )
-MOST_MODULES = 170
+MOST_MODULES = 132  # of ours, packages among them: only ever lower it
 START = """
 import json, sys
 from nanocupy import LLM, SamplingParams
@@ -21,7 +21,9 @@ with LLM("smollm2-135m", max_model_len=256, progress=False) as llm:
 
 
 def test_a_llama_loads_none_of_the_wide_surface_and_few_modules() -> None:
-    run = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", START]
+    for _ in range(2):  # the first start may compile kernels, which loads their sources
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = json.loads(run.stdout.splitlines()[-1])
     assert [name for name in loaded if name.startswith(WIDE)] == []
     assert len(loaded) <= MOST_MODULES, sorted(loaded)

@@ -125,10 +125,10 @@ def test_our_own_folders_are_no_links(cache: Path, tmp_path: Path, place: str) -
 
 def test_links_in_a_circle_and_files_in_the_way(cache: Path, tmp_path: Path) -> None:
     cache.symlink_to(cache)
-    with pytest.raises(paths.Untrusted, match="one link of too many"):
+    with pytest.raises(paths.Untrusted, match="too many links"):
         paths.trusted(str(cache), strict=False)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(NotADirectoryError, match="file is no folder"):
+    with pytest.raises(NotADirectoryError, match="file is not a folder"):
         paths.trusted(str(tmp_path / "file" / "kernels"), strict=False)
 
 

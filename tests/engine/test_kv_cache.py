@@ -40,13 +40,13 @@ def test_blocks_are_for_all_requests_or_for_the_memory_there_is() -> None:
 
 def test_int8_is_for_cpus_and_16_bit_floats_for_gpus() -> None:
     config = SimpleNamespace(dtype="float32")
-    assert precision(config, EngineOptions(dtype="int8"), "cpu").weights_meet == "i8"
+    assert precision(config, EngineOptions(dtype="int8"), False).weights_meet == "i8"
     for dtype, kind in (("int8", "cuda"), ("bfloat16", "cpu")):
         with pytest.raises(ValueError, match=f"dtype='{dtype}' is for .*use 'auto'"):
-            precision(config, EngineOptions(dtype=dtype), kind)
-    assert precision(config, EngineOptions(kv_dtype="int8"), "cpu").kv == "int8"
+            precision(config, EngineOptions(dtype=dtype), kind == "cuda")
+    assert precision(config, EngineOptions(kv_dtype="int8"), False).kv == "int8"
     with pytest.raises(ValueError, match="kv_dtype='int8' is for CPUs"):
-        precision(config, EngineOptions(kv_dtype="int8"), "cuda")
+        precision(config, EngineOptions(kv_dtype="int8"), True)
 
 
 def test_the_longest_request_is_what_fits() -> None:

@@ -13,6 +13,7 @@ import nanocupy.core as mx
 from checkpoint.tiny import write_gguf
 from nanocupy import models, nn
 from nanocupy.checkpoint import Checkpoint, ModelConfig, RopeConfig, convert_gguf
+from nanocupy.checkpoint.rope_config import llama3_freqs
 from nanocupy.distributed import ONE
 from nanocupy.engine.batch import SampleRow, Scheduled
 from nanocupy.engine.devices import make_device
@@ -22,7 +23,6 @@ from nanocupy.engine.precision import precision
 from nanocupy.engine.runner import ModelRunner
 from nanocupy.models.cache import KVCache
 from nanocupy.models.llama import Model
-from nanocupy.models.rope_scaling import llama3_freqs
 from nanocupy.utils import tree_flatten
 
 CONFIG = ModelConfig(
@@ -74,7 +74,7 @@ def runner(made: Any, config: Any, **options: Any) -> ModelRunner:
     default = {"device": "cpu", "dtype": "exact", "threads": 2, "num_kv_blocks": 20}
     chosen = EngineOptions(**default | options)
     device = make_device(chosen, ONE)
-    numbers = precision(config, chosen, device.kind)
+    numbers = precision(config, chosen, device.half_precision)
     nn.prepare(made, device, numbers.weights_meet)
     made_of = kv_cache_config(config, chosen, numbers, None, device.kind)
     run = ModelRunner(made, config, device, chosen, made_of)

@@ -288,7 +288,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(why: str, folder: Path, wr
 def test_codes_of_a_layer_of_its_own_are_refused(write: Any) -> None:
     """mlx-lm's experts are one, in one tensor, which stays so for a file that knows it so."""
     folder = Path(__file__).parents[1] / "golden" / "mlx_lm" / "mixtral"
-    with Checkpoint(folder, foreign=True) as checkpoint:
+    with Checkpoint(folder, custom_model=True) as checkpoint:
         stacks = [name for name in checkpoint.names() if name.endswith("switch_mlp.up_proj.scales")]
         assert stacks and len(checkpoint.info(stacks[0]).shape) == 3
 

@@ -101,7 +101,7 @@ def test_shares_are_those_of_a_group(count: int, ranks: int) -> None:
 
 def test_pages_are_for_the_heads_of_a_rank() -> None:
     options = EngineOptions(num_kv_blocks=4)
-    numbers = precision(UNEVEN, options, "cpu")
+    numbers = precision(UNEVEN, options, False)
     plans = [
         kv_cache_config(UNEVEN, options, numbers, None, "cpu", Place(rank, 2)) for rank in range(2)
     ]
@@ -281,7 +281,7 @@ def paged(
     """Of a model that is this rank's part already."""
     room = {"num_kv_blocks": 4, "max_model_len": min(64, config.max_position_embeddings)}
     options = EngineOptions(device="cpu", dtype=dtype, threads=device.threads, **room)
-    numbers = precision(config, options, "cpu")
+    numbers = precision(config, options, False)
     nn.prepare(made, device, numbers.weights_meet)
     pages = kv_cache_config(config, options, numbers, None, "cpu", group)
     runner = ModelRunner(made, config, device, options, pages)

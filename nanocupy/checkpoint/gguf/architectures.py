@@ -19,11 +19,7 @@ from nanocupy.quoting import listed, quoted
 
 Json = dict[str, Any]
 
-TOP = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
+TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _ATTENTION = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -31,17 +27,15 @@ _ATTENTION = {
     "attn_output": "self_attn.o_proj",
 }
 _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
-_MLP = {
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+_MLP = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 _NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 _AFTER = {
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 _LLAMA = {**_NORMS, **_ATTENTION, **_MLP}
+_NO_WINDOW: Json = {"use_sliding_window": False}
+_NO_BIAS: Json = {"attention_bias": False}
 _GEMMA = {**_LLAMA, **_AFTER, "ffn_norm": "pre_feedforward_layernorm"}
 
 
@@ -158,18 +152,11 @@ def _experts(keys: Keys, name: str) -> Json:
     }
 
 
-def _qwen2(keys: Keys) -> Json:
-    return {"use_sliding_window": False}
-
-
-def _qwen3(keys: Keys) -> Json:
-    return {"use_sliding_window": False, "attention_bias": False}
-
-
 def _qwen3_moe(keys: Keys) -> Json:
     """llama.cpp always normalises the experts' weights."""
     return {
-        **_qwen3(keys),
+        **_NO_WINDOW,
+        **_NO_BIAS,
         **_experts(keys, "num_experts"),
         "moe_intermediate_size": keys.count("expert_feed_forward_length"),
         "norm_topk_prob": True,
@@ -222,10 +209,6 @@ def _smollm3(keys: Keys) -> Json:
     return {**_llama(keys), "use_sliding_window": False, "no_rope_layer_interval": 4}
 
 
-def _olmo2(keys: Keys) -> Json:
-    return {"attention_bias": False}
-
-
 def _granite(keys: Keys) -> Json:
     names = {
         "embedding_multiplier": "embedding_scale",
@@ -248,8 +231,10 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
         ("block_sparse_moe", {"gate": "w1", "down": "w2", "up": "w3"}),
         permuted=True,
     ),
-    "qwen2": GgufArchitecture("qwen2", "Qwen2ForCausalLM", _LLAMA, _qwen2),
-    "qwen3": GgufArchitecture("qwen3", "Qwen3ForCausalLM", {**_LLAMA, **_HEAD_NORMS}, _qwen3),
+    "qwen2": GgufArchitecture("qwen2", "Qwen2ForCausalLM", _LLAMA, lambda _: _NO_WINDOW),
+    "qwen3": GgufArchitecture(
+        "qwen3", "Qwen3ForCausalLM", {**_LLAMA, **_HEAD_NORMS}, lambda _: {**_NO_WINDOW, **_NO_BIAS}
+    ),
     "qwen3moe": GgufArchitecture(
         "qwen3_moe",
         "Qwen3MoeForCausalLM",
@@ -276,7 +261,10 @@ ARCHITECTURES: dict[str, GgufArchitecture] = {
     ),
     "smollm3": GgufArchitecture("smollm3", "SmolLM3ForCausalLM", _LLAMA, _smollm3, permuted=True),
     "olmo2": GgufArchitecture(
-        "olmo2", "Olmo2ForCausalLM", {**_ATTENTION, **_HEAD_NORMS, **_MLP, **_AFTER}, _olmo2
+        "olmo2",
+        "Olmo2ForCausalLM",
+        {**_ATTENTION, **_HEAD_NORMS, **_MLP, **_AFTER},
+        lambda _: _NO_BIAS,
     ),
     "granite": GgufArchitecture("granite", "GraniteForCausalLM", _LLAMA, _granite, permuted=True),
 }

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanocupy.checkpoint.gguf.architectures import Keys
+from nanocupy.checkpoint.rope_config import RopeConfig, llama3_freqs, plain_freqs
 from nanocupy.quoting import quoted
 
 Json = dict[str, Any]
@@ -104,24 +105,14 @@ def _numbers(factors: NDArray[np.float32]) -> list[float]:
 
 def _llama3(theta: float, head_dim: int, given: NDArray[np.float32]) -> Json | None:
     """Llama 3's rule for 8192 original tokens, if it gives these factors."""
-    rule = {
+    rule: Json = {
         "rope_type": "llama3",
         "factor": float(given.max()) if given.size else 1.0,
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    expected = llama3_factors(theta, head_dim, rule)
+    rope = RopeConfig(theta, "llama3", rule["factor"], 1.0, 4.0, 8192)
+    expected = llama3_freqs(head_dim, rope) / plain_freqs(head_dim, rope)
     same = given.shape == expected.shape and np.allclose(given, expected, rtol=1e-4)
     return rule if same else None
-
-
-def llama3_factors(theta: float, head_dim: int, rule: Json) -> NDArray[np.float64]:
-    """The divisors of the head_dim / 2 frequencies by Llama 3's rule."""
-    wavelength = 2 * np.pi * theta ** (np.arange(0, head_dim, 2) / max(head_dim, 1))
-    low, high = rule["low_freq_factor"], rule["high_freq_factor"]
-    original = rule["original_max_position_embeddings"]
-    smooth = (original / wavelength - low) / (high - low)
-    middle = 1 / ((1 - smooth) / rule["factor"] + smooth)
-    factors = np.where(wavelength > original / low, rule["factor"], middle)
-    return np.where(wavelength < original / high, 1.0, factors)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanocupy.core.recorder.graph import Node
+from nanocupy.device.protocols import Device, Graph, Launch
 
 LEVELS = ("0", "1", "2", "3")
 
@@ -80,7 +81,7 @@ def nbytes(values: Any) -> int:
     return int(values.nbytes) if hasattr(values, "nbytes") else 0
 
 
-def captured(device: Any, launches: Sequence[Any]) -> Any:
+def captured(device: Device, launches: Sequence[Launch]) -> Graph:
     """A graph of the launches; at level 2 one that runs them one by one and prints each."""
     return device.capture(launches) if level() < 2 else TimedGraph(device, launches)
 
@@ -89,7 +90,7 @@ class TimedGraph:
     """Launches, each by itself. A kernel's bytes are those of its arguments at capacity: the most
     that it can read and write."""
 
-    def __init__(self, device: Any, launches: Sequence[Any]) -> None:
+    def __init__(self, device: Device, launches: Sequence[Launch]) -> None:
         self.launches = list(launches)
         self._device = device
         self._each = [device.eager([launch]) for launch in launches]

@@ -25,7 +25,7 @@ from nanocupy.core.recorder.graph import (
 from nanocupy.core.recorder.lowering import Lowering, Operand, Sizes
 from nanocupy.core.recorder.rules import RULES, Rule
 from nanocupy.core.recorder.within_rows import fold_constants
-from nanocupy.device.protocols import Launch
+from nanocupy.device.protocols import Device, Launch
 
 
 class Program:
@@ -42,7 +42,7 @@ class Program:
     """
 
     def __init__(
-        self, outputs: Sequence[array], device: Any, rules: Sequence[Rule] | None = None
+        self, outputs: Sequence[array], device: Device, rules: Sequence[Rule] | None = None
     ) -> None:
         self.device = device
         roots = fold_constants(inlined([a.node for a in outputs]), device)

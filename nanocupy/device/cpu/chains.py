@@ -15,14 +15,28 @@ from llvmlite import ir
 
 from nanocupy.device.chain import HALVES, Chain, Loops, Step, item_bytes
 from nanocupy.device.cpu import jit, target
+from nanocupy.device.cpu.llvm_ir import (
+    LANES,
+    call,
+    emit_bf16_to_f32,
+    emit_f16_to_f32,
+    emit_f32_to_bf16,
+    emit_f32_to_f16,
+    i1,
+    i8,
+    i16,
+    i32,
+    i64,
+    splat,
+)  # fmt: skip
 
-LANES = 16
-i1, i8, i16, i32, i64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _SCALARS: dict[str, Any] = {
     "bool": i1, "f32": ir.FloatType(), "f64": ir.DoubleType(),
     **{f"{sign}{bits}": ir.IntType(bits) for sign in "iu" for bits in (8, 16, 32, 64)},
 }  # fmt: skip
 _IN_MEMORY: dict[str, Any] = {**_SCALARS, "bool": i8, "f16": i16, "bf16": i16}
+_WIDEN = {"f16": emit_f16_to_f32, "bf16": emit_bf16_to_f32}
+_NARROW = {"f16": emit_f32_to_f16, "bf16": emit_f32_to_bf16}
 _INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and_", "or": "or_", "xor": "xor"}
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -34,20 +48,6 @@ def _vector(scalar: Any) -> Any:
 
 def _filled(kind: str, value: Any) -> Any:
     return ir.Constant(_vector(_SCALARS[kind]), [value] * LANES)
-
-
-def _splat(b: Any, scalar: Any) -> Any:
-    vector = _vector(scalar.type)
-    undefined = ir.Constant(vector, ir.Undefined)
-    one = b.insert_element(undefined, scalar, ir.Constant(i32, 0))
-    return b.shuffle_vector(one, undefined, ir.Constant(_vector(i32), [0] * LANES))
-
-
-def _call(b: Any, name: str, result: Any, *values: Any) -> Any:
-    function = b.module.globals.get(name)
-    if function is None:
-        function = ir.Function(b.module, ir.FunctionType(result, [v.type for v in values]), name)
-    return b.call(function, values)
 
 
 # ---- one step
@@ -66,7 +66,7 @@ def emit(b: Any, chain: Chain, step: Step, values: list[Any]) -> Any:
     if step.op == "cast":
         return _cast(b, kind, step.kind, x)
     if step.op in HALVES:
-        return _widen(b, step.op, _narrow(b, step.op, x))
+        return _WIDEN[step.op](b, _NARROW[step.op](b, x))
     if step.op in ("bits", "float"):
         return b.bitcast(x, _vector(_SCALARS[step.kind]))
     if step.op == "toint":
@@ -88,7 +88,7 @@ def _float(b: Any, step: Step, x: Any, rest: list[Any]) -> Any:
     if step.op == "neg":
         return b.fneg(x)
     name = {"abs": "fabs"}.get(step.op, step.op)
-    return _call(b, f"llvm.{name}.v{LANES}{step.kind}", x.type, x, *rest)
+    return call(b, f"llvm.{name}.v{LANES}{step.kind}", x.type, x, *rest)
 
 
 def _int(b: Any, step: Step, x: Any, rest: list[Any]) -> Any:
@@ -124,35 +124,10 @@ def _cast(b: Any, old: str, new: str, x: Any) -> Any:
 # ---- memory
 
 
-def _widen(b: Any, half: str, x: Any) -> Any:
-    """f16 or bf16 bits as f32, exact."""
-    if half == "bf16":
-        wide = b.shl(b.zext(x, _vector(i32)), _filled("i32", 16))
-        return b.bitcast(wide, _vector(_SCALARS["f32"]))
-    if _converts_f16():
-        return b.fpext(b.bitcast(x, _vector(ir.HalfType())), _vector(_SCALARS["f32"]))
-    from nanocupy.device.cpu import simd
-
-    return simd.emit_f16_to_f32(b, x)
-
-
-def _narrow(b: Any, half: str, x: Any) -> Any:
-    """f32 as f16 or bf16 bits, to nearest even."""
-    if half == "f16" and _converts_f16():
-        return b.bitcast(b.fptrunc(x, _vector(ir.HalfType())), _vector(i16))
-    from nanocupy.device.cpu import simd
-
-    return simd.emit_f32_to_bf16(b, x) if half == "bf16" else simd.emit_f32_to_f16(b, x)
-
-
-def _converts_f16() -> bool:
-    return "f16c" in target.features() or target.is_arm64()
-
-
 def _from_memory(b: Any, kind: str, x: Any) -> Any:
     if kind == "bool":
         return b.icmp_unsigned("!=", x, ir.Constant(x.type, [0] * LANES))
-    return _widen(b, kind, x) if kind in HALVES else x
+    return _WIDEN[kind](b, x) if kind in HALVES else x
 
 
 def _to_memory(b: Any, kind: str, x: Any) -> Any:
@@ -161,7 +136,7 @@ def _to_memory(b: Any, kind: str, x: Any) -> Any:
     if kind == "bf16":  # rounded already: the lower half is empty
         bits = b.lshr(b.bitcast(x, _vector(i32)), _filled("i32", 16))
         return b.trunc(bits, _vector(i16))
-    return _narrow(b, kind, x) if kind in HALVES else x
+    return _NARROW[kind](b, x) if kind in HALVES else x
 
 
 # ---- the kernel
@@ -213,7 +188,7 @@ class Writer:
             stop = b.add(b.sdiv(b.sub(last, ir.Constant(i64, 1)), self.blocks), ir.Constant(i64, 1))
             self._loop(start, stop, lambda row: self._row(row, first, last, dict(alone)))
         if self.loops.stream and target.is_x86():
-            _call(b, "llvm.x86.sse.sfence", ir.VoidType())
+            call(b, "llvm.x86.sse.sfence", ir.VoidType())
         b.ret(ir.Constant(i64, 0))
 
     def _loop(self, start: Any, stop: Any, body: Callable[[Any], None]) -> None:
@@ -249,7 +224,7 @@ class Writer:
         self._loop(low, whole, lambda block: self._block(block, starts, outs, fixed, None))
         with b.if_then(b.icmp_signed(">", high, self.whole), likely=False):
             lanes = ir.Constant(_vector(i32), list(range(LANES)))
-            mask = b.icmp_signed("<", lanes, _splat(b, self.rest))
+            mask = b.icmp_signed("<", lanes, splat(b, self.rest))
             self._block(self.whole, starts, outs, fixed, mask)
 
     def _starts(self, row: Any) -> list[Any]:
@@ -271,7 +246,7 @@ class Writer:
     def _splat_at(self, number: int, address: Any) -> Any:
         b, kind = self.b, self.chain.inputs[number]
         scalar = b.load(b.inttoptr(address, _IN_MEMORY[kind].as_pointer()), align=item_bytes(kind))
-        return _from_memory(b, kind, _splat(b, scalar))
+        return _from_memory(b, kind, splat(b, scalar))
 
     def _block(
         self, block: Any, starts: list[Any], outs: list[Any], fixed: dict[int, Any], mask: Any
@@ -298,17 +273,17 @@ class Writer:
             if mask is None:
                 return _from_memory(b, kind, b.load(pointer, align=size))
             name = f"llvm.masked.load.{_suffix(vector)}.p0"
-            found = _call(b, name, vector, pointer, ir.Constant(i32, size), mask, nothing)
+            found = call(b, name, vector, pointer, ir.Constant(i32, size), mask, nothing)
             return _from_memory(b, kind, found)
         stride = self.a["strides"][number * (self.loops.outer + 1) + self.loops.outer]
         lanes = ir.Constant(_vector(i64), list(range(LANES)))
-        places = b.mul(b.add(_splat(b, column), lanes), _splat(b, stride))
+        places = b.mul(b.add(splat(b, column), lanes), splat(b, stride))
         pointers = b.inttoptr(
-            b.add(places, _splat(b, start)), _vector(_IN_MEMORY[kind].as_pointer())
+            b.add(places, splat(b, start)), _vector(_IN_MEMORY[kind].as_pointer())
         )
         every = mask if mask is not None else ir.Constant(_vector(i1), [1] * LANES)
         name = f"llvm.masked.gather.{_suffix(vector)}.v{LANES}p0"
-        found = _call(b, name, vector, pointers, ir.Constant(i32, size), every, nothing)
+        found = call(b, name, vector, pointers, ir.Constant(i32, size), every, nothing)
         return _from_memory(b, kind, found)
 
     def _store(self, x: Any, kind: str, start: Any, column: Any, mask: Any) -> None:
@@ -317,7 +292,7 @@ class Writer:
         pointer = b.inttoptr(address, x.type.as_pointer())
         if mask is not None:
             name = f"llvm.masked.store.{_suffix(x.type)}.p0"
-            _call(b, name, ir.VoidType(), x, pointer, ir.Constant(i32, size), mask)
+            call(b, name, ir.VoidType(), x, pointer, ir.Constant(i32, size), mask)
             return
         stored = b.store(x, pointer, align=LANES * size if self.loops.stream else size)
         if self.loops.stream:

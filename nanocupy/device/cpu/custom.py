@@ -25,10 +25,12 @@ _numbers = itertools.count()
 
 
 class CustomKernel:
-    """Args:
-    function: `function(*arrays, thread, threads)`, of which each thread does its share; it returns
-        nothing, allocates nothing and raises nothing.
-    specs: (number of dimensions, dtype) of each array.
+    """A kernel made of a user's function.
+
+    Args:
+        function: `function(*arrays, thread, threads)`; each thread does its share. It returns
+            nothing, allocates nothing and raises nothing.
+        specs: (number of dimensions, dtype) of each array.
     """
 
     by_numba = False
@@ -42,7 +44,7 @@ class CustomKernel:
 
     @functools.cached_property
     def address(self) -> int:
-        """Of the machine code. ValueError: Numba cannot compile the function."""
+        """The address of the machine code. ValueError: Numba cannot compile the function."""
         symbol = jit.symbol(self.source)
         try:
             code = jit.compile_function(self._wrapped(), symbol)
@@ -75,7 +77,7 @@ class CustomKernel:
 
 @functools.cache
 def _view(element: Any, ndim: int) -> Any:
-    """`view(address, shape)`: an array without gaps that owns nothing."""
+    """`view(address, shape)`: a contiguous array on memory that it does not own."""
     kind = types.Array(element, ndim, "C")
 
     @intrinsic

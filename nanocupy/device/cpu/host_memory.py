@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 
 def available() -> int:
-    """Free bytes: the machine's, or what the container has left of its limit if that is less."""
+    """Free bytes of the machine, or of the container's limit if that is less."""
     import psutil
 
     left = [int(psutil.virtual_memory().available)]
@@ -16,7 +16,7 @@ def available() -> int:
 
 
 def total() -> int:
-    """Bytes that there are: the machine's, or the container's limit if that is less."""
+    """All bytes of the machine, or the container's limit if that is less."""
     import psutil
 
     return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _containers())])
@@ -25,9 +25,9 @@ def total() -> int:
 def _containers(
     own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[tuple[int, int]]:
-    """(limit, used) bytes of the control groups this process is in, those that have a limit.
+    """Yield (limit, used) in bytes for each control group of this process that has a limit.
 
-    What files left in memory and nobody reads is not used: it goes when memory is wanted.
+    Idle pages of the file cache count as free: they are dropped when memory is needed.
     """
     try:
         lines = own.read_text().splitlines()

@@ -61,12 +61,12 @@ class Kernel:
 
     @property
     def ready(self) -> bool:
-        """Whether `address` needs no compilation."""
+        """Whether the kernel is compiled already."""
         return is_ready(self.source)
 
     @property
     def address(self) -> int:
-        """Address of the machine code; compiled on first use if no cache has it."""
+        """The address of the machine code; compiled on first use if the cache lacks it."""
         return address(self.source, lambda: _compile(self.source))
 
 
@@ -76,7 +76,7 @@ def is_ready(source: str) -> bool:
 
 
 def address(source: str, compile: Callable[[], bytes]) -> int:
-    """Of a kernel's machine code; `compile` makes it if it is neither loaded nor in the cache."""
+    """The address of a kernel's machine code; `compile` is called if the cache lacks it."""
     with _lock:
         if source not in _loaded:
             _loaded[source] = _link(source, compile)
@@ -84,10 +84,10 @@ def address(source: str, compile: Callable[[], bytes]) -> int:
 
 
 def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
-    """Make every kernel ready; `tick(done, total)` is called as each that is missing is made.
+    """Make every kernel ready; `tick(done, total)` is called after each compilation.
 
-    Several are compiled in processes of their own, one a CPU: that is faster, and neither Numba nor
-    the memory of a compiler stays with the engine.
+    Kernels are compiled in child processes, one per CPU: this is faster, and neither Numba nor the
+    compiler's memory stays in this process.
     """
     once = {kernel.source: kernel for kernel in kernels}  # a graph runs each for every layer
     missing = [k.source for k in once.values() if k.by_numba and not k.ready]
@@ -99,13 +99,13 @@ def compile_all(kernels: Collection[Kernel], tick: Tick | None = None) -> None:
 
 
 def _effort(source: str) -> int:
-    """How long a kernel may take to compile: as long as its file."""
+    """An estimate of the time to compile a kernel: the size of its file."""
     spec = importlib.util.find_spec(source.split(":")[0])
     return os.path.getsize(spec.origin) if spec and spec.origin else 0
 
 
 def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
-    """Whoever is free takes the next one. What a process fails to make is left to the caller."""
+    """Compile in child processes. The caller compiles what they fail to."""
     from nanocupy import children
 
     python, waiting, done = children.python(), iter(sources), itertools.count(1)
@@ -131,7 +131,7 @@ def _compile_in_processes(sources: list[str], tick: Tick | None) -> None:
 
 
 def _ask(child: Any, source: str) -> bytes | None:
-    """A kernel's object code, by a process that serves; None if that has ended."""
+    """A kernel's object code from a child process; None if that has ended."""
     assert child.stdin and child.stdout
     child.stdin.write(source.encode() + b"\n")
     child.stdin.flush()
@@ -141,10 +141,10 @@ def _ask(child: Any, source: str) -> bytes | None:
 
 
 def serve() -> None:
-    """Compile the kernels named on stdin, a line each; answer with the length of each one's object
-    code in 8 bytes, and the code."""
+    """Be a child process: compile the kernels named on stdin, one per line. For each, write the
+    length of its object code in 8 bytes, and the code."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a compiler prints is no answer
+    os.dup2(2, 1)  # compilers may print
     for line in sys.stdin:
         code = _compile(line.strip())
         answers.write(len(code).to_bytes(8, "little") + code)
@@ -156,7 +156,7 @@ def serve() -> None:
 
 @functools.cache
 def store() -> Store:
-    """Where object files live, in a folder that is named by everything they depend on."""
+    """The store of object files, in a folder whose name hashes everything they depend on."""
     digest = hashlib.sha256()
     for path in _sources():
         digest.update(path.as_posix().encode() + b"\0" + (_PACKAGE / path).read_bytes())
@@ -168,7 +168,7 @@ def store() -> Store:
 
 
 def _sources() -> list[Path]:
-    """Every file that says what a kernel's machine code is."""
+    """Every file that a kernel's machine code depends on."""
     found = [path for pattern in _SOURCES for path in sorted(_PACKAGE.glob(pattern))]
     return [path.relative_to(_PACKAGE) for path in found]
 
@@ -190,7 +190,7 @@ def cached(source: str) -> bytes | None:
 
 
 def _checksum(source: str, code: bytes) -> bytes:
-    """Of one kernel's code: under another kernel's name it is wrong."""
+    """A checksum of a kernel's name and code."""
     return hashlib.sha256(symbol(source).encode() + b"\0" + code).digest()
 
 
@@ -206,7 +206,7 @@ def _link(source: str, compile: Callable[[], bytes]) -> tuple[Any, int]:
 
 
 def load(code: bytes, symbol: str) -> tuple[Any, int]:
-    """(what keeps it alive, address of the function) of object code."""
+    """Load object code; (object that keeps it alive, address of the function)."""
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -215,7 +215,7 @@ def load(code: bytes, symbol: str) -> tuple[Any, int]:
 
 @functools.cache
 def _add_symbols() -> None:
-    """Name the two functions of the system's that kernels may call."""
+    """Add the two functions of the system that kernels call."""
     system: Any = ctypes.CDLL("kernel32" if target.is_windows() else None)
     yield_thread = "SwitchToThread" if target.is_windows() else "sched_yield"
     maths = ctypes.CDLL("ucrtbase" if target.is_windows() else None)
@@ -225,7 +225,7 @@ def _add_symbols() -> None:
 
 
 def machine(cpu: str = "", features: str = "", level: int = 2) -> Any:
-    """LLVM's code generator, for this process."""
+    """LLVM's code generator for this machine."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(

@@ -1,7 +1,7 @@
-"""What this machine can do at most, measured: memory bandwidth and arithmetic.
+"""The limits of this machine, measured: memory bandwidth and arithmetic.
 
-A figure of ours is quoted beside the limit that the same threads reached in the same run. What is
-counted here is all threads' work; so a device that measures them leaves none out from then on.
+Benchmarks report speeds beside the limit that the same threads reached in the same run. A device
+that is measured uses all threads from then on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEPS = 200_000
 
 
 def best_of(run: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of `repeats` runs, after one that does not count."""
+    """Seconds of the fastest of `repeats` runs, after a warm-up."""
     run()
     times = []
     for _ in range(repeats):
@@ -51,12 +51,12 @@ def stream_gbs(threads: int, repeats: int = 5) -> float:
 
 
 def chains() -> int:
-    """Independent chains of vectors that hide an instruction's latency and fit the registers."""
+    """How many chains of vectors hide an instruction's latency and fit the registers."""
     return 12 if target.level() == "avx512" else 6
 
 
 def peak(device: CpuDevice, kernel: Kernel) -> tuple[Any, int]:
-    """(a graph of `kernel`, all in registers; its operations: a multiply and an add each)."""
+    """(a graph of `kernel`, all in registers; how many multiplications and additions it does)."""
     device.all_threads = True
     out = device.empty((16 * device.threads,), np.int32)
     lanes = {FMA: 16, DOT_BYTES: 64}.get(kernel, 32)
@@ -66,7 +66,7 @@ def peak(device: CpuDevice, kernel: Kernel) -> tuple[Any, int]:
 
 
 def arithmetic() -> dict[str, Kernel]:
-    """What this CPU multiplies by, with the name of the limit."""
+    """The kernels of this CPU's kinds of arithmetic, by name."""
     found = {"fma": FMA, "dot": DOT}
     if target.dots_bytes(4):
         found["bytes"] = DOT_BYTES

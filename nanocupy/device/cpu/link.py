@@ -15,13 +15,14 @@ SLOT = 1 << 20
 
 
 class Link(NamedTuple):
-    """A CPU device's part in a group.
+    """The connection of a CPU device with those of other ranks.
 
     Attributes:
-        window: uint8, on a cache line, of `window_bytes`: the same memory on all ranks, zeros at
+        window: uint8 [window_bytes], on a cache line: the same memory on all ranks, zeros at
             first. Every rank has the same number of threads.
-        rank, ranks: which rank this is, of how many.
-        abort: int64 [1], of this process alone. Not zero: give up; kernels fail with code 9.
+        rank, ranks: number of this rank, and how many there are.
+        abort: int64 [1] of this process alone. If not zero, kernels stop waiting and fail with
+            code 9.
     """
 
     window: np.ndarray
@@ -31,5 +32,5 @@ class Link(NamedTuple):
 
 
 def window_bytes(ranks: int, threads: int) -> int:
-    """Bytes of the window of a group whose ranks have so many threads each."""
+    """Bytes of the window of a group with `threads` threads on each rank."""
     return LINE * ranks * threads + 2 * SLOT * ranks

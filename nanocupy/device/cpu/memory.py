@@ -1,4 +1,4 @@
-"""Aligned memory, counted, so that "nothing leaks" is a number."""
+"""Aligned memory of the host, counted so that tests can find leaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._alive: dict[int, int] = {}  # bytes by allocation: a sum could lose a thread's part
+        self._alive: dict[int, int] = {}  # bytes by allocation: adding to a sum is not thread-safe
         self._ids = itertools.count()
         self._slab, self._lock = memoryview(b""), threading.Lock()
 
@@ -35,11 +35,11 @@ class Memory:
         return self._counted(_zeros(nbytes), nbytes).view(dtype).reshape(shape)
 
     def persistent(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
-        """As `empty`, for what lives as long as its neighbours, as a model's weights do.
+        """As `empty`, for arrays that are freed together, such as a model's weights.
 
-        Arrays too small for huge pages of their own lie side by side in slabs of them; a slab is
-        let go with the last array in it. A stream of weights in pages of 4 KB is a third slower
-        than one in huge pages: each page is looked up, and none is read ahead past its end.
+        Arrays too small for huge pages of their own share slabs of huge pages; a slab is freed with
+        its last array. Streaming weights from pages of 4 KB is a third slower than from huge pages:
+        each page is looked up, and nothing is read ahead past its end.
         """
         nbytes = _size(shape, dtype)
         if nbytes >= SLAB:
@@ -54,7 +54,7 @@ class Memory:
         return self._counted(np.frombuffer(part, np.uint8), nbytes).view(dtype).reshape(shape)
 
     def _counted(self, raw: np.ndarray, nbytes: int) -> np.ndarray:
-        """The bytes, counted as long as they or a view of them are alive."""
+        """Count the bytes for as long as `raw` or a view of it is alive."""
         self._alive[id := next(self._ids)] = nbytes
         weakref.finalize(raw, self._alive.pop, id)
         return raw
@@ -65,7 +65,7 @@ def _size(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> int:
 
 
 def _zeros(nbytes: int) -> np.ndarray:
-    """Aligned bytes. An array of its own: views of it keep it alive, and know no other."""
+    """Aligned bytes, as an array that is the base of its views."""
     align = HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else CACHE_LINE
     raw = np.zeros(nbytes + align, np.uint8)
     start = -raw.ctypes.data % align

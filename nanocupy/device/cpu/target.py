@@ -85,17 +85,17 @@ def features() -> frozenset[str]:
 
 
 def dots_bytes(bits: int) -> bool:
-    """Whether codes of so many bits meet 8-bit activations faster than 16-bit ones."""
+    """Whether products of `bits`-bit codes are faster with 8-bit activations than with 16-bit."""
     return "avx512vnni" in features() or (bits == 4 and "avx2" in features())
 
 
 def dots_bf16() -> bool:
-    """Whether pairs of bf16 are multiplied and added up by one instruction."""
+    """Whether one instruction multiplies and adds pairs of bf16."""
     return "avx512bf16" in features()
 
 
 def _vnni() -> frozenset[str]:
-    """Keep vpdpwssd whole: LLVM splits it in two, to shorten chains that we run side by side."""
+    """Keep LLVM from splitting vpdpwssd in two, which would shorten chains that run in parallel."""
     known = "avx512vnni" in _host() and llvm.llvm_version_info >= (16,)
     return frozenset({"fast-dpwssd"}) if known else frozenset()
 

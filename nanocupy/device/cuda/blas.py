@@ -1,7 +1,7 @@
 """Matrix products by cuBLAS, on a handle and a workspace of our own.
 
-CuPy's own calls into cuBLAS refuse to run while a stream captures, and take their workspace from
-wherever cuBLAS likes. With a workspace that we give, a captured product allocates nothing.
+CuPy's calls into cuBLAS refuse to run while a stream captures, and let cuBLAS allocate workspaces.
+With a workspace of ours, a captured product allocates nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def library(path: str) -> ctypes.CDLL:
 
 
 def workspace_bytes(capability: int) -> int:
-    """What NVIDIA advises: Hopper's kernels want more."""
+    """The size that NVIDIA recommends: Hopper's kernels need more."""
     return (32 if capability >= 90 else 8) << 20
 
 
@@ -62,7 +62,7 @@ class Blas:
         handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle.value
-        # The stream first: setting it takes the workspace away.
+        # The stream first: setting it resets the workspace.
         self._call("cublasSetStream_v2", self._handle, stream.ptr)
         self._call("cublasSetWorkspace_v2", self._handle, workspace.data.ptr, workspace.nbytes)
         self._call("cublasSetMathMode", self._handle, NO_REDUCED_PRECISION)
@@ -86,7 +86,7 @@ class Blas:
         self._call("cublasGemmEx", self._handle, *shape, one, *inputs, beta, *output, *how)
 
     def close(self) -> None:
-        """Give the handle back. Idempotent."""
+        """Release the handle. Idempotent."""
         if self._handle is not None:
             self._call("cublasDestroy_v2", self._handle)
             self._handle = None

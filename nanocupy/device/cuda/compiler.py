@@ -1,7 +1,7 @@
-"""CUDA sources to machine code: by NVRTC, once a machine, several files at a time.
+"""CUDA sources to machine code, by NVRTC: once per machine, several files at a time.
 
-All kernels of a file that are asked for together are compiled as one program, whose machine code is
-kept in a cache under a hash of everything it depends on.
+The kernels of a file that are loaded together are compiled as one program. Its machine code is
+cached under a hash of everything it depends on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FLAGS = ("--std=c++17", "-default-device")
 
 
 class Compiler:
-    """Kernels of one toolkit for one architecture, loaded.
+    """Compiles and loads kernels for one architecture.
 
     Args:
         capability: of the GPU: 80 for 8.0.
@@ -42,7 +42,7 @@ class Compiler:
         self._loaded: dict[tuple[str, str], Any] = {}
 
     def __getitem__(self, kernel: Any) -> Any:
-        """The CuPy RawKernel of a `CudaKernel` that was loaded."""
+        """The CuPy RawKernel of a loaded `CudaKernel`."""
         return self._loaded[kernel.file, kernel.expression]
 
     def load(self, kernels: Iterable[Any]) -> None:
@@ -70,7 +70,7 @@ class Compiler:
 
 
 class Binary(NamedTuple):
-    """Machine code in a file, and what each expression is called in it."""
+    """A file of machine code, and the name of each expression in it."""
 
     path: Path
     names: dict[str, str]
@@ -78,7 +78,7 @@ class Binary(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """Some kernels of one file, or of a text that is no file, for one architecture."""
+    """Some kernels of one file, or of a generated text, for one architecture."""
 
     toolkit: Toolkit
     capability: int
@@ -92,7 +92,7 @@ class Program:
 
     @cached_property
     def name(self) -> str:
-        """Of the machine code's file, without its ending; beside it lies a .json, written last."""
+        """The name of the machine code's file, without suffix. A .json is written after it."""
         nvrtc = ".".join(map(str, self._nvrtc.getVersion()))
         parts = (
             sources.source_hash(self.file, self.text), self.toolkit.name, nvrtc, self.toolkit.stamp,
@@ -106,7 +106,7 @@ class Program:
         return _store(cache_folder())
 
     def find(self) -> Binary | None:
-        """What the cache has, if it is whole."""
+        """The cached machine code, if it is there and complete."""
         code, about = self._store.read(f"{self.name}.cubin"), self._store.read(f"{self.name}.json")
         if code is None or about is None:
             return None
@@ -118,7 +118,7 @@ class Program:
             return None
 
     def make(self) -> Binary:
-        """Compile into the cache, unless another process has just done so; else in memory."""
+        """Compile into the cache, unless another process just did; without a cache, in memory."""
         with self._alone():
             if (found := self.find()) is not None:
                 return found
@@ -137,22 +137,22 @@ class Program:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Other processes wait for the file that this one makes, where there can be one."""
+        """Let other processes wait for the file that this one makes, if files can be locked."""
         with ExitStack() as stack:
             if (folder := self._store.folder) is not None:
-                with suppress(OSError, NotImplementedError):  # read only, or full, or without locks
+                with suppress(OSError, NotImplementedError):  # read-only, full, or without locks
                     stack.enter_context(FileLock(folder / f"{self.name}.lock"))
             yield
 
 
 @cache
 def _store(_: Path) -> Store:
-    """Of a cache folder: programs may change it (`NANOCUPY_CACHE`)."""
+    """The store of a cache folder; programs may change the folder (`NANOCUPY_CACHE`)."""
     return Store("cuda")
 
 
 class Compiled(NamedTuple):
-    """Machine code, what each expression is called in it, and what the compiler said."""
+    """Machine code, the name of each expression in it, and the compiler's log."""
 
     code: bytes
     names: dict[str, str]
@@ -168,12 +168,12 @@ def compile_file(
     *options: str,
     text: str | None = None,
 ) -> Compiled:
-    """Some kernels of one file, by NVRTC. No GPU is needed.
+    """Compile some kernels of one file by NVRTC. No GPU is needed.
 
     Args:
-        text: the source, where it is no file of `cuda_kernels`.
+        text: the source, if it is not a file of `cuda_kernels`.
         include: folders of CUDA's headers.
-        options: for NVRTC, besides those that every kernel has.
+        options: for NVRTC, besides those of every kernel.
 
     Raises:
         KernelError: with the compiler's log.
@@ -198,12 +198,12 @@ def compile_file(
 
 
 def base_options(capability: int) -> tuple[str, ...]:
-    """What every kernel is compiled with."""
+    """The options that every kernel is compiled with."""
     return (f"-arch=sm_{capability}", *FLAGS)
 
 
 def compile_all(programs: list[Program], tick: Tick | None) -> list[Binary]:
-    """Compile on every CPU; the first error ends it."""
+    """Compile on all CPUs; the first error stops everything."""
     if not programs:
         return []
     if tick:

@@ -28,7 +28,7 @@ def as_kernel_error(name: str) -> Iterator[None]:
 
 
 def check(launch: Launch, ndarray: Any, most_shared: int) -> None:
-    """Refuse what a kernel would read as something else, or no GPU would run.
+    """Refuse arguments that a kernel would misread, and sizes that no GPU runs.
 
     Args:
         ndarray: of the device's.
@@ -69,7 +69,7 @@ def _check_argument(place: str, value: Any, ndarray: Any) -> None:
         raise TypeError(f"{place}, of shape {value.shape}, is not contiguous")
 
 
-# ---- what libraries do
+# ---- launches of libraries
 
 
 def check_all_reduce(launch: Launch, ndarray: Any) -> None:
@@ -81,7 +81,7 @@ def check_all_reduce(launch: Launch, ndarray: Any) -> None:
 
 
 def check_gather(launch: Launch, ndarray: Any) -> None:
-    """Refuse columns that do not fit. How many are this rank's, `nccl` knows."""
+    """Refuse columns that do not fit. `nccl` checks this rank's own width."""
     x, out, scratch, rows, widths = launch.args
     if not widths or min(widths) < 1:
         raise ValueError(f"[gather_columns] widths {widths}: expected a positive one for each rank")
@@ -106,12 +106,12 @@ def _check_parts(name: str, parts: dict[str, tuple[Any, int]], ndarray: Any) -> 
 
 
 def in_library(launch: Launch) -> bool:
-    """Whether a library carries it out, and no kernel of ours."""
+    """Whether a library runs it, not a kernel of ours."""
     return launch.kernel.name in LIBRARIES
 
 
 def is_collective(launch: Launch) -> bool:
-    """Whether all ranks have to make it."""
+    """Whether all ranks must launch it."""
     return launch.kernel.name in ("all_reduce", "gather_columns")
 
 
@@ -120,4 +120,4 @@ LIBRARIES = {
     "all_reduce": check_all_reduce,
     "gather_columns": check_gather,
 }
-"""What can be launched besides kernels, by name, with what checks its arguments."""
+"""What can be launched besides kernels, each with the check of its arguments."""

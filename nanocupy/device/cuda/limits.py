@@ -1,4 +1,4 @@
-"""How fast a GPU can be at most, measured on it."""
+"""The memory bandwidth of a GPU, measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COPY_BYTES = 256 << 20  # more than any L2 cache
 
 
 def seconds(device: CudaDevice, run: Callable[[], None], repeats: int) -> float:
-    """Of one `run()` among `repeats` in a row, after one that does not count."""
+    """Seconds of one `run()`: the mean of `repeats` in a row, after a warm-up."""
     run()
     device.wait()
     start = time.perf_counter()
@@ -24,7 +24,7 @@ def seconds(device: CudaDevice, run: Callable[[], None], repeats: int) -> float:
 
 
 def stream_gbs(device: CudaDevice, nbytes: int = COPY_BYTES, repeats: int = 20) -> float:
-    """GB/s that a copy within the GPU's memory reads and writes, together."""
+    """GB/s read and written by a copy within the GPU's memory."""
     source, to = (device.empty((nbytes,), np.uint8) for _ in range(2))
     runtime, stream = device.cupy.cuda.runtime, device.stream.ptr
     ends = to.data.ptr, source.data.ptr

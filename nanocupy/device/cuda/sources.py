@@ -1,4 +1,4 @@
-"""Where the CUDA sources are, and what identifies them."""
+"""Where the CUDA sources are, and their hashes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def source(file: str) -> str:
 
 
 def source_hash(file: str, text: str | None = None) -> str:
-    """Of a source, a file's or the text itself, with every header that it may include."""
+    """A hash of a source (a file's, or `text`) and of every header that it may include."""
     headers = sorted(kernel_folder().glob("*.cuh"))
     parts = [
         (text or source(file)).encode(),

@@ -1,4 +1,4 @@
-"""What the CUDA device stands on: CuPy, cuBLAS, NCCL, CUDA's headers. Or a stand-in for them."""
+"""The libraries of the CUDA device, or stand-ins: CuPy, cuBLAS, NCCL and CUDA's headers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ NO_DRIVER = "no NVIDIA driver was found (libcuda); install one, or use device='c
 
 
 class Toolkit(NamedTuple):
-    """Args:
-    name: of the device: "cuda" or "emulated".
-    cupy: the module, or what stands in for it.
-    cublas: libcublas's functions, typed. See `blas`.
-    include: folders with CUDA's headers.
-    stamp: what compiled kernels depend on besides NVRTC's version.
-    nccl: gives the module `cupy.cuda.nccl`, or what stands in for it. For several ranks only.
+    """The libraries of one device.
+
+    Args:
+        name: of the device: "cuda" or "emulated".
+        cupy: the module, or its stand-in.
+        cublas: libcublas's functions, typed. See `blas`.
+        include: folders with CUDA's headers.
+        stamp: identifies what compiled kernels depend on besides NVRTC's version.
+        nccl: returns the module `cupy.cuda.nccl`, or its stand-in. For several ranks only.
     """
 
     name: str
@@ -51,7 +53,7 @@ def unavailable() -> str | None:
 
 @cache
 def real_toolkit() -> Toolkit:
-    """CuPy and what goes with it.
+    """CuPy and the libraries that go with it.
 
     Raises:
         RuntimeError: something is missing or too old; the message says what to do.
@@ -92,7 +94,7 @@ def import_nccl() -> Any:
     """The module `cupy.cuda.nccl`. Raises RuntimeError that says what to install."""
     import_cupy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it would warn of, is raised
+        warnings.simplefilter("ignore")  # raised below
         nccl = importlib.import_module("cupy.cuda.nccl")
     if not nccl.available:
         raise RuntimeError(
@@ -103,11 +105,11 @@ def import_nccl() -> Any:
 
 
 def _finder() -> Any:
-    """What finds CUDA's parts; it comes with CuPy 14."""
+    """The module that finds CUDA's parts; it comes with CuPy 14."""
     try:
         return importlib.import_module("cuda.pathfinder")
     except ImportError as error:
-        raise RuntimeError(f"[cuda] CuPy is too old or not whole ({error}): {INSTALL}") from error
+        raise RuntimeError(f"[cuda] CuPy is too old or incomplete ({error}): {INSTALL}") from error
 
 
 def cuda_headers() -> tuple[str, ...]:
@@ -127,7 +129,7 @@ def cuda_headers() -> tuple[str, ...]:
 
 
 def _stamp(include: tuple[str, ...]) -> str:
-    """What tells versions of CUDA's headers apart."""
+    """A hash of the version of CUDA's headers."""
     found = [Path(folder) / "cuda_runtime_api.h" for folder in include]
     return " ".join(hashlib.sha256(p.read_bytes()).hexdigest() for p in found if p.is_file())
 
@@ -169,7 +171,7 @@ def check_capability(text: str) -> int:
 
 
 def _driver_problem() -> str | None:
-    """What the driver itself says, asked without CuPy; None if it sees a GPU."""
+    """Why the driver finds no GPU, asked without CuPy; None if it finds one."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

@@ -1,7 +1,7 @@
-"""Host memory to device memory, at the full speed of the bus.
+"""Copies from host memory to device memory at the full speed of the bus.
 
-A copy from ordinary memory is staged by the driver, slowly. Here two pinned buffers take turns: one
-is filled by a few threads while the other one travels.
+The driver copies ordinary memory slowly. Here two pinned buffers take turns: some threads fill one
+while the other is copied to the device.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 CHUNK = 16 << 20  # bytes of a buffer; a power of two, as CuPy rounds up to one
-PART = 1 << 20  # bytes that are worth a thread
+PART = 1 << 20  # least bytes for a thread
 THREADS = min(4, os.cpu_count() or 1)  # one core copies slower than PCIe
 
 
 def pinned(cupy: Any, nbytes: int) -> np.ndarray:
-    """Host memory that the GPU reads and writes by itself, uint8 [nbytes], not cleared."""
+    """Page-locked host memory, uint8 [nbytes], not cleared."""
     memory = cupy.cuda.alloc_pinned_memory(max(nbytes, 1))
     return np.frombuffer(memory, np.uint8, nbytes)
 
@@ -33,14 +33,14 @@ class Uploader:
 
     @cached_property
     def _buffers(self) -> list[tuple[np.ndarray, Any]]:
-        """Pinned memory, with the event that says when it has been read."""
+        """Pinned buffers, each with an event for when it has been copied."""
         event = self._cupy.cuda.Event
         return [
             (pinned(self._cupy, CHUNK), event(block=True, disable_timing=True)) for _ in range(2)
         ]
 
     def write(self, address: int, source: np.ndarray) -> None:
-        """Copy uint8 [n] to a device address. When this returns, the source may change."""
+        """Copy uint8 [n] to a device address. The source may change once this returns."""
         runtime = self._cupy.cuda.runtime
         for start in range(0, len(source), CHUNK):
             part = source[start : start + CHUNK]
@@ -59,7 +59,7 @@ class Uploader:
         return ThreadPoolExecutor(THREADS)
 
     def _fill(self, buffer: np.ndarray, source: np.ndarray) -> None:
-        """Copy by several threads at once: NumPy lets them."""
+        """Copy with several threads: NumPy releases the GIL."""
         size = max(PART, -(-len(source) // THREADS))
 
         def copy(start: int) -> None:
