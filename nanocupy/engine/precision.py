@@ -1,4 +1,4 @@
-"""The dtypes an engine computes in: from its options, the model and the device."""
+"""The dtypes an engine computes in: from its options, the model and the kind of device."""
 
 from __future__ import annotations
 

@@ -247,12 +247,13 @@ import sys
 import numpy as np
 from nanocupy.device.protocols import fixed_rows
 from nanocupy.device.cpu.device import CpuDevice
-from nanocupy.kernels.elementwise import cpu
+from nanocupy.kernels import launches_of
 device = CpuDevice(threads=2)
 x = device.asarray(np.arange(32, dtype=np.float32).reshape(2, 16))
 out = device.empty((2, 16), np.float32)
 rows = fixed_rows(device, 2)
-device.capture([cpu.launch_binary(device, "add", out, x, x, rows, 16)]).run()
+launch = launches_of(device.kind).elementwise.launch_binary
+device.capture([launch(device, "add", out, x, x, rows, 16)]).run()
 assert (out == 2 * x).all()
 assert "numba" not in sys.modules or "mended" in sys.argv
 """
