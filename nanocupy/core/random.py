@@ -62,12 +62,12 @@ draws numbers."""
 
 @public
 def split(key: Any, num: int = 2) -> array:
-    """So many keys of one: uint32 [num, 2]."""
+    """Make `num` keys of one: uint32 [num, 2]."""
     return record(_BITS, _checked(key), shape=(whole_number("split", "num", num, least=0), 2))
 
 
 def _next() -> array:
-    """A key from the global one, which is split: recorded, inside a compiled function."""
+    """Return a key split from the global one; inside a compiled function the split is recorded."""
     pair = split(state[0])
     if not recording():
         eval(pair)
@@ -104,7 +104,7 @@ def _float_dtype(name: str, dtype: Any) -> np.dtype[Any]:
 
 
 def _fits(name: str, shape: Any, *values: array) -> tuple[int, ...]:
-    """The shape, if the values are broadcast to it."""
+    """Return the shape; raise if the values do not broadcast to it."""
     dims = checked_shape(name, shape)
     if broadcast(dims, *(v.shape for v in values)) != dims:
         raise ValueError(f"[{name}] {[v.shape for v in values]} for shape {dims}")

@@ -56,7 +56,7 @@ __global__ void last_thread_wins(int* x) { *x = threadIdx.x; }
 
 @dataclass(frozen=True)
 class Kernel:
-    """As `kernels.base.CudaKernel`, of the file above."""
+    """As `kernels.kernel.CudaKernel`, of the file above."""
 
     expression: str
     file: str = "test"

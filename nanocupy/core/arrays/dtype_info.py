@@ -1,4 +1,4 @@
-"""Questions about dtypes, as `mlx.core` has them: `issubdtype(x.dtype, mx.floating)` and so on."""
+"""Information about dtypes, as in `mlx.core`: `issubdtype(x.dtype, mx.floating)` and so on."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def isdtype(dtype: Any, kind: Any) -> bool:
 
 
 def result_type(*values: Any) -> Dtype:
-    """What arrays and dtypes become together."""
+    """Return the dtype that arrays and dtypes promote to."""
     if not values:
         raise ValueError("[result_type] give an array or a dtype")
     found: Dtype = named(common(*(_known("result_type", v) for v in values)))

@@ -32,7 +32,7 @@ from nanocupy.dtypes import bool_
 
 
 def _item_spec(x: Spec, *arrays: Spec, key: tuple[Any, ...]) -> Spec:
-    """What NumPy says of arrays that take no memory."""
+    """Infer the spec by indexing arrays that take no memory."""
     view = blank((x[0], np.dtype(bool_)))[fill_key(key, [blank(a) for a in arrays])]
     return view.shape, x[1]
 
@@ -66,7 +66,7 @@ SETITEM = Op("setitem", lambda x, value, *arrays, key, how: x, _updated)
 
 
 def updated(x: array, key: Any, value: Any, how: Any = None, name: str = "setitem") -> array:
-    """x with a value at the key; what does not fit is refused at once."""
+    """Return x with a value at the key; raise at once if it does not fit."""
     template, arrays = split_key(parts_of(key), x.ndim)
     value = _without_ones(checked_cast(value, x.dtype))
     check_update(name, x, template, arrays, value.shape)
@@ -82,7 +82,7 @@ def _without_ones(value: array) -> array:
 
 
 def setitem(x: array, key: Any, value: Any) -> None:
-    """x[key] = value: from now on `x` is a new array; what was made of the old one stays."""
+    """x[key] = value: the object `x` gets the new value; arrays made of the old one keep theirs."""
     x.node = updated(x, key, value).node
 
 

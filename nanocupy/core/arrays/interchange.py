@@ -1,4 +1,4 @@
-"""What Python and other libraries ask an array for: text, bytes, its namespace, a pickle."""
+"""Conversions of arrays for Python and other libraries: text, bytes, buffer, pickle."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def namespace(x: array, api_version: str | None = None) -> Any:
 
 
 def reduced(x: array) -> Any:
-    """What a pickle of x holds: NumPy's of its value."""
+    """Return what a pickle of x holds: its value as a NumPy array."""
     return shared, (np.array(x._value()),)

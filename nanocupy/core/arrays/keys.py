@@ -1,4 +1,4 @@
-"""What stands in the brackets of `x[key]`: ints, slices, None, Ellipsis, arrays of ints, masks.
+"""Keys of `x[key]`: ints, slices, None, Ellipsis, arrays of ints, masks.
 
 A key is taken apart once: arrays of ints are inputs of the operation, the rest is an attribute of
 it. What can be known when it is recorded is checked then: an array that gets a wrong key or value
@@ -29,14 +29,14 @@ INPUT = _Input()
 
 
 def fill_key(key: Key, arrays: Sequence[np.ndarray]) -> Key:
-    """The key with arrays in it again."""
+    """Return the key with the arrays put back."""
     left = iter(arrays)
     return tuple(next(left) if part is INPUT else part for part in key)
 
 
 def split_key(parts: Key, ndim: int) -> tuple[Key, list[array]]:
-    """The key with arrays of ints left out, and those arrays. A mask is looked at: it decides about
-    a shape."""
+    """Split a key into a template and its arrays of ints. Masks are evaluated: they decide the
+    shape."""
     key, arrays = [], []
     for part in parts:
         if isinstance(part, list | np.ndarray):
@@ -109,7 +109,7 @@ def check_update(name: str, x: array, key: Key, arrays: Sequence[array], value: 
 
 
 def _spreads(value: Shape, inside: Shape) -> bool:
-    """Whether a value is broadcast to a place."""
+    """Whether a value broadcasts to a place."""
     sides = zip(value[::-1], inside[::-1], strict=False)
     return len(value) <= len(inside) and all(v in (1, n) for v, n in sides)
 

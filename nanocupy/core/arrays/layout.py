@@ -40,7 +40,7 @@ BROADCAST = Op(
 
 
 def view_op(name: str, function: Callable[..., np.ndarray]) -> Callable[..., array]:
-    """An operation that only looks at the same elements in another way: `function` gives a view."""
+    """Return an operation whose NumPy form `function` is a view."""
 
     def infer(spec: Spec, **attrs: Any) -> Spec:
         view = function(blank(spec), **attrs)
@@ -351,10 +351,10 @@ def diag(x: Any, /, k: int = 0) -> array:
 
 
 def contiguous(x: Any, /, allow_col_major: bool = False) -> array:
-    """x: how an array lies in memory shows nowhere."""
+    """x: the memory layout of an array is not visible."""
     return as_array(x)
 
 
 def depends(inputs: Any, dependencies: Any) -> Any:
-    """The inputs: everything is computed in the order it was recorded."""
+    """The inputs: operations run in the order they were recorded."""
     return inputs

@@ -44,7 +44,7 @@ def _spec(x: Spec, w: Spec, **how: Any) -> Spec:
 
 
 def _placed(x: np.ndarray, spread: Sequence[int], padding: Any) -> np.ndarray:
-    """x with zeros between its elements and around them; less than none cut it."""
+    """Return x with zeros between and around its elements; negative padding cuts it."""
     low, high = padding
     lengths = [(n - 1) * d + 1 for n, d in zip(x.shape[1:-1], spread, strict=True)]
     total = [n + a + b for n, a, b in zip(lengths, low, high, strict=True)]

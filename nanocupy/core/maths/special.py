@@ -1,4 +1,4 @@
-"""Functions on NumPy arrays that NumPy does not have: of floats in float32, as MLX's are."""
+"""Functions on NumPy arrays that NumPy does not have; floats are computed in float32, as in MLX."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where operations run when they are evaluated, as `mlx.core` asks: on the CPU, in NumPy.
 
-There is one device and one order of things, so that a stream is a name: functions accept those of
-the CPU and refuse others. A Program runs on the device it is compiled for, a `nanocupy.device`.
+There is one device and one order of operations, so that a stream is only a name: functions accept
+the CPU's streams and refuse others. A Program runs on the device it is compiled for.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def device_count(device_type: DeviceType) -> int:
 
 
 def device_info(device: Any = None) -> dict[str, str | int]:
-    """What a device is."""
+    """Return the name and architecture of a device."""
     if device is not None:
         check_place("device_info", device)
     import platform

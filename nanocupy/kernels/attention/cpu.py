@@ -108,22 +108,10 @@ def scratch(device: Device, head_dim: int, max_context: int) -> DeviceArray:
 
 
 def prepare(
-    device: Device,
-    layout: KVLayout,
-    out: DeviceArray,
-    q: DeviceArray,
-    k_cache: DeviceArray,
-    v_cache: DeviceArray,
-    step: StepRows,
-    shared: Shared,
-    *,
-    heads: int,
-    scale: float,
-    window: int = 0,
-    softcap: float = 0.0,
-    q_stride: int | None = None,
-    codes: Codes | None = None,
-) -> list[tuple[Rows, MakeLaunches]]:
+    device: Device, layout: KVLayout, out: DeviceArray, q: DeviceArray, k_cache: DeviceArray,
+    v_cache: DeviceArray, step: StepRows, shared: Shared, *, heads: int, scale: float,
+    window: int = 0, softcap: float = 0.0, q_stride: int | None = None, codes: Codes | None = None,
+) -> list[tuple[Rows, MakeLaunches]]:  # fmt: skip
     """The launches of attention, with the number of rows that they are for. See `attend`."""
     context = step.block_tables.shape[1] * layout.block_size
     key = ("attention", layout.head_dim, context)
@@ -144,22 +132,10 @@ def prepare(
 
 
 def attend(
-    device: Device,
-    layout: KVLayout,
-    out: DeviceArray,
-    q: DeviceArray,
-    k_cache: DeviceArray,
-    v_cache: DeviceArray,
-    step: StepRows,
-    scratch: DeviceArray,
-    *,
-    heads: int,
-    scale: float,
-    window: int = 0,
-    softcap: float = 0.0,
-    q_stride: int | None = None,
-    codes: Codes | None = None,
-) -> list[Launch]:
+    device: Device, layout: KVLayout, out: DeviceArray, q: DeviceArray, k_cache: DeviceArray,
+    v_cache: DeviceArray, step: StepRows, scratch: DeviceArray, *, heads: int, scale: float,
+    window: int = 0, softcap: float = 0.0, q_stride: int | None = None, codes: Codes | None = None,
+) -> list[Launch]:  # fmt: skip
     """Attend; the K and V of the step's own rows must already be in the cache.
 
     The kernel fails with code 1 on a position or a sequence outside the block tables, with code 2

@@ -125,22 +125,10 @@ def scratch(device: Any, capacity: int, heads: int, kv_heads: int, head_dim: int
 
 
 def prepare(
-    device: Device,
-    layout: KVLayout,
-    out: DeviceArray,
-    q: DeviceArray,
-    k_cache: DeviceArray,
-    v_cache: DeviceArray,
-    step: StepRows,
-    shared: Shared,
-    *,
-    heads: int,
-    scale: float,
-    window: int = 0,
-    softcap: float = 0.0,
-    q_stride: int | None = None,
-    codes: Codes | None = None,
-) -> list[tuple[Rows, MakeLaunches]]:
+    device: Device, layout: KVLayout, out: DeviceArray, q: DeviceArray, k_cache: DeviceArray,
+    v_cache: DeviceArray, step: StepRows, shared: Shared, *, heads: int, scale: float,
+    window: int = 0, softcap: float = 0.0, q_stride: int | None = None, codes: Codes | None = None,
+) -> list[tuple[Rows, MakeLaunches]]:  # fmt: skip
     """The launches of decode rows and of prefill tiles, each with the number that they are for.
 
     q has no gaps, and rows are not rounded. See `attend_decode` for the other arguments.
@@ -164,21 +152,10 @@ def prepare(
 
 
 def attend_decode(
-    device: Any,
-    layout: KVLayout,
-    out: DeviceArray,
-    q: DeviceArray,
-    k_cache: DeviceArray,
-    v_cache: DeviceArray,
-    step: StepRows,
-    rows: Rows,
-    scratch: DecodeScratch,
-    *,
-    heads: int,
-    scale: float,
-    window: int = 0,
-    softcap: float = 0.0,
-) -> Launch:
+    device: Any, layout: KVLayout, out: DeviceArray, q: DeviceArray, k_cache: DeviceArray,
+    v_cache: DeviceArray, step: StepRows, rows: Rows, scratch: DecodeScratch, *, heads: int,
+    scale: float, window: int = 0, softcap: float = 0.0,
+) -> Launch:  # fmt: skip
     """Attend for the decode rows, each by itself.
 
     Args:
@@ -226,19 +203,9 @@ def prefill_shared(head_dim: int, keys: int) -> int:
 
 
 def attend_prefill(
-    layout: KVLayout,
-    out: DeviceArray,
-    q: DeviceArray,
-    k_cache: DeviceArray,
-    v_cache: DeviceArray,
-    step: StepRows,
-    tiles: Rows,
-    *,
-    heads: int,
-    scale: float,
-    window: int = 0,
-    softcap: float = 0.0,
-) -> Launch:
+    layout: KVLayout, out: DeviceArray, q: DeviceArray, k_cache: DeviceArray, v_cache: DeviceArray,
+    step: StepRows, tiles: Rows, *, heads: int, scale: float, window: int = 0, softcap: float = 0.0,
+) -> Launch:  # fmt: skip
     """Attend for the prefill tiles, each of up to TILE rows of the step at positions that ascend
     one by one. The activations must be f16 or bf16.
 
@@ -263,14 +230,9 @@ def attend_prefill(
 
 
 def _numbers(
-    layout: KVLayout,
-    q: DeviceArray,
-    step: StepRows,
-    heads: int,
-    scale: float,
-    window: int,
+    layout: KVLayout, q: DeviceArray, step: StepRows, heads: int, scale: float, window: int,
     softcap: float,
-) -> AttentionArgs:
+) -> AttentionArgs:  # fmt: skip
     return AttentionArgs(
         heads=np.int32(heads),
         kv_heads=np.int32(layout.kv_heads),

@@ -58,13 +58,9 @@ def launch_all_reduce(
 
 
 def launch_gather_columns(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    rows: Rows,
-    widths: Sequence[int],
+    device: Device, out: DeviceArray, x: DeviceArray, rows: Rows, widths: Sequence[int],
     scratch: DeviceArray | None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """out = every rank's columns side by side, on the first `rows` rows.
 
     Args:

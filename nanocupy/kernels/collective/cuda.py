@@ -23,13 +23,9 @@ def launch_all_reduce(
 
 
 def launch_gather_columns(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    rows: Rows,
-    widths: Sequence[int],
+    device: Device, out: DeviceArray, x: DeviceArray, rows: Rows, widths: Sequence[int],
     scratch: DeviceArray | None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """See `cpu.launch_gather_columns`."""
     check_widths(device, widths)
     return Launch(GATHER_COLUMNS, (x, out, scratch, int(rows), tuple(widths)))

@@ -128,18 +128,10 @@ def expert_scratch(
 
 
 def prepare_experts(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    logits: DeviceArray,
-    experts: Sequence[Expert],
-    most: int,
-    shared: Shared,
-    *,
-    chosen: int,
-    normalised: bool,
+    device: Device, out: DeviceArray, x: DeviceArray, logits: DeviceArray,
+    experts: Sequence[Expert], most: int, shared: Shared, *, chosen: int, normalised: bool,
     logits_stride: int,
-) -> MakeLaunches:
+) -> MakeLaunches:  # fmt: skip
     """The launches of a mixture of experts.
 
     Args:
@@ -199,18 +191,10 @@ def _expert(
 
 
 def prepare_switch(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    picks: DeviceArray,
-    weights: Sequence[PackedWeight],
-    most: int,
-    shared: Shared,
-    *,
-    chosen: int,
-    share: int,
+    device: Device, out: DeviceArray, x: DeviceArray, picks: DeviceArray,
+    weights: Sequence[PackedWeight], most: int, shared: Shared, *, chosen: int, share: int,
     picks_stride: int,
-) -> MakeLaunches:
+) -> MakeLaunches:  # fmt: skip
     """The launches of a switch.
 
     Args:

@@ -100,18 +100,10 @@ def expert_scratch(
 
 
 def prepare_experts(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    logits: DeviceArray,
-    experts: Sequence[Expert],
-    most: int,
-    shared: Shared,
-    *,
-    chosen: int,
-    normalised: bool,
+    device: Device, out: DeviceArray, x: DeviceArray, logits: DeviceArray,
+    experts: Sequence[Expert], most: int, shared: Shared, *, chosen: int, normalised: bool,
     logits_stride: int,
-) -> MakeLaunches:
+) -> MakeLaunches:  # fmt: skip
     """The launches of a mixture of experts. See `cpu.prepare_experts`."""
     down, count = experts[0].down, len(experts)
     size = (most, count, chosen, down)
@@ -148,18 +140,10 @@ def prepare_experts(
 
 
 def prepare_switch(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    picks: DeviceArray,
-    weights: Sequence[PackedWeight],
-    most: int,
-    shared: Shared,
-    *,
-    chosen: int,
-    share: int,
+    device: Device, out: DeviceArray, x: DeviceArray, picks: DeviceArray,
+    weights: Sequence[PackedWeight], most: int, shared: Shared, *, chosen: int, share: int,
     picks_stride: int,
-) -> MakeLaunches:
+) -> MakeLaunches:  # fmt: skip
     """The launches of a switch. See `cpu.prepare_switch`."""
     table, size = weights_of(device, weights), (len(weights), most * chosen)
     places = shared(("places", *size), lambda: places_of(device, *size))
@@ -176,15 +160,9 @@ def prepare_switch(
 
 
 def choose_experts(
-    picks: DeviceArray,
-    weights: DeviceArray,
-    logits: DeviceArray,
-    rows: Rows,
-    *,
-    experts: int,
-    normalised: bool,
-    logits_stride: int,
-) -> Launch:
+    picks: DeviceArray, weights: DeviceArray, logits: DeviceArray, rows: Rows, *, experts: int,
+    normalised: bool, logits_stride: int,
+) -> Launch:  # fmt: skip
     """Args: logits_stride in elements.
 
     Raises:
@@ -210,15 +188,9 @@ def list_pairs(
 
 
 def expert_linear(
-    out: DeviceArray,
-    x: DeviceArray,
-    weights: ExpertWeights,
-    places: Places,
-    rows: Rows,
-    *,
-    share: int,
-    out_stride: int,
-) -> Launch:
+    out: DeviceArray, x: DeviceArray, weights: ExpertWeights, places: Places, rows: Rows, *,
+    share: int, out_stride: int,
+) -> Launch:  # fmt: skip
     """out[place] = x[place // share] . its expert's weight^T.
 
     Args:

@@ -29,19 +29,10 @@ class RopeArgs(NamedTuple):
 
 
 def launch(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    positions: DeviceArray,
-    table: DeviceArray,
-    rows: Rows,
-    *,
-    heads: int,
-    head_dim: int,
-    traditional: bool = False,
-    x_stride: int | None = None,
-    out_stride: int | None = None,
-) -> Launch:
+    device: Device, out: DeviceArray, x: DeviceArray, positions: DeviceArray, table: DeviceArray,
+    rows: Rows, *, heads: int, head_dim: int, traditional: bool = False,
+    x_stride: int | None = None, out_stride: int | None = None,
+) -> Launch:  # fmt: skip
     """Turn `heads` adjacent heads of each row. out may be x, if strides agree.
 
     Args:

@@ -13,19 +13,10 @@ WARPS = 4  # of a block; each turns a head
 
 
 def launch(
-    device: Device,
-    out: DeviceArray,
-    x: DeviceArray,
-    positions: DeviceArray,
-    table: DeviceArray,
-    rows: Rows,
-    *,
-    heads: int,
-    head_dim: int,
-    traditional: bool = False,
-    x_stride: int | None = None,
-    out_stride: int | None = None,
-) -> Launch:
+    device: Device, out: DeviceArray, x: DeviceArray, positions: DeviceArray, table: DeviceArray,
+    rows: Rows, *, heads: int, head_dim: int, traditional: bool = False,
+    x_stride: int | None = None, out_stride: int | None = None,
+) -> Launch:  # fmt: skip
     """Turn `heads` adjacent heads of each row. See `cpu.launch`."""
     limit, dims = checked_table(table, head_dim)
     strides = (heads * head_dim if s is None else s for s in (x_stride, out_stride))

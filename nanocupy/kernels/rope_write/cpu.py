@@ -49,25 +49,12 @@ class RopeWriteArgs(NamedTuple):
 
 
 def launch(
-    device: Device,
-    layout: KVLayout,
-    q_out: DeviceArray | None,
-    k_cache: DeviceArray,
-    v_cache: DeviceArray,
-    q: DeviceArray,
-    k: DeviceArray,
-    v: DeviceArray,
-    positions: DeviceArray,
-    slots: DeviceArray,
-    table: DeviceArray | None,
-    rows: Rows,
-    *,
-    heads: int,
-    traditional: bool = False,
-    q_stride: int | None = None,
-    k_stride: int | None = None,
+    device: Device, layout: KVLayout, q_out: DeviceArray | None, k_cache: DeviceArray,
+    v_cache: DeviceArray, q: DeviceArray, k: DeviceArray, v: DeviceArray, positions: DeviceArray,
+    slots: DeviceArray, table: DeviceArray | None, rows: Rows, *, heads: int,
+    traditional: bool = False, q_stride: int | None = None, k_stride: int | None = None,
     v_stride: int | None = None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """Turn q and k of each row, and write K and V.
 
     Args:

@@ -15,25 +15,12 @@ ALWAYS_WRITES_Q = True  # attention reads q in the dtype of the activations
 
 
 def launch(
-    device: Device,
-    layout: KVLayout,
-    q_out: DeviceArray | None,
-    k_cache: DeviceArray,
-    v_cache: DeviceArray,
-    q: DeviceArray,
-    k: DeviceArray,
-    v: DeviceArray,
-    positions: DeviceArray,
-    slots: DeviceArray,
-    table: DeviceArray | None,
-    rows: Rows,
-    *,
-    heads: int,
-    traditional: bool = False,
-    q_stride: int | None = None,
-    k_stride: int | None = None,
+    device: Device, layout: KVLayout, q_out: DeviceArray | None, k_cache: DeviceArray,
+    v_cache: DeviceArray, q: DeviceArray, k: DeviceArray, v: DeviceArray, positions: DeviceArray,
+    slots: DeviceArray, table: DeviceArray | None, rows: Rows, *, heads: int,
+    traditional: bool = False, q_stride: int | None = None, k_stride: int | None = None,
     v_stride: int | None = None,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """Turn q and k of each row, and write K and V; q goes to q_out. See `cpu.launch`."""
     assert q_out is not None
     size, kv_heads = layout.head_dim, layout.kv_heads

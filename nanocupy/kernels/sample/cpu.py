@@ -43,16 +43,9 @@ def scratch(device: Device, rows: int, vocabulary: int) -> DeviceArray:
 
 
 def launch(
-    device: Device,
-    token: DeviceArray,
-    lse: DeviceArray,
-    logits: DeviceArray,
-    buffers: Any,
-    rows: Rows,
-    *,
-    vocabulary: int,
-    scratch: DeviceArray,
-) -> Launch:
+    device: Device, token: DeviceArray, lse: DeviceArray, logits: DeviceArray, buffers: Any,
+    rows: Rows, *, vocabulary: int, scratch: DeviceArray,
+) -> Launch:  # fmt: skip
     """Sample the first `rows` rows.
 
     The kernel fails with code 1 on an edit's id or a target that is not below the vocabulary.

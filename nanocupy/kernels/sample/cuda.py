@@ -22,16 +22,9 @@ def scratch(device: Device, rows: int, vocabulary: int) -> DeviceArray:
 
 
 def launch(
-    device: Device,
-    token: DeviceArray,
-    lse: DeviceArray,
-    logits: DeviceArray,
-    buffers: Any,
-    rows: Rows,
-    *,
-    vocabulary: int,
-    scratch: DeviceArray,
-) -> Launch:
+    device: Device, token: DeviceArray, lse: DeviceArray, logits: DeviceArray, buffers: Any,
+    rows: Rows, *, vocabulary: int, scratch: DeviceArray,
+) -> Launch:  # fmt: skip
     """Sample the first `rows` rows. See `cpu.launch`.
 
     An edit whose id is not below the vocabulary is ignored; such a target gives token -1.
