@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from numbers import Integral
 from os import PathLike
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Messages = Sequence[Mapping[str, Any]]
+Params = SamplingParams | Sequence[SamplingParams | None] | None
 
 
 class ModelWarning(UserWarning):
@@ -131,10 +133,21 @@ class Frontend:
         return self._checked(text, ids, params)
 
     def _prepare_all(
+        self, prompts: Prompt | Sequence[Prompt], params: Params
+    ) -> list[PreparedRequest]:
+        return self._prepare_each("prompts", as_list(prompts), params, self._prepare)
+
+    def _prepare_chats(
+        self, messages: Messages | Sequence[Messages], params: Params, template: Mapping[str, Any]
+    ) -> list[PreparedRequest]:
+        prepare = partial(self._prepare_chat, template=template)
+        return self._prepare_each("messages", as_conversations(messages), params, prepare)
+
+    def _prepare_each(
         self,
         name: str,
         listed: Sequence[Any],
-        params: SamplingParams | Sequence[SamplingParams | None] | None,
+        params: Params,
         prepare: Callable[[Any, SamplingParams | None], PreparedRequest],
     ) -> list[PreparedRequest]:
         """Prepare each of the prompts or conversations; an error says which one it is about."""
@@ -243,9 +256,7 @@ def as_conversations(messages: Messages | Sequence[Messages]) -> list[Any]:
     return [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
 
 
-def broadcast(
-    params: SamplingParams | Sequence[SamplingParams | None] | None, prompts: Sequence[Any]
-) -> Sequence[SamplingParams | None]:
+def broadcast(params: Params, prompts: Sequence[Any]) -> Sequence[SamplingParams | None]:
     """One SamplingParams per prompt."""
     if params is None or isinstance(params, SamplingParams):
         return [params] * len(prompts)

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nanocupy.engine.driver import ClosedDriver, Driver, ResultQueue, Ticket, deliver_to_queues
-from nanocupy.engine.frontend import (
-    Frontend,
-    Messages,
-    Prompt,
-    as_conversations,
-    as_list,
-    template_options,
-)
+from nanocupy.engine.frontend import Frontend, Messages, Prompt, template_options
 from nanocupy.engine.interrupts import uninterrupted
 from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, RequestOutput
@@ -74,9 +66,7 @@ class LLM(Frontend):
         it waits as one: QueueFullError is for calls that come when `max_waiting` wait already.
         """
         self._driver.check()
-        return self._run(
-            self._prepare_all("prompts", as_list(prompts), params, self._prepare), progress
-        )
+        return self._run(self._prepare_all(prompts, params), progress)
 
     def chat(
         self,
@@ -102,9 +92,7 @@ class LLM(Frontend):
         template = template_options(
             add_generation_prompt, continue_final_message, tools, chat_template_kwargs
         )
-        prepare = partial(self._prepare_chat, template=template)
-        listed = as_conversations(messages)
-        return self._run(self._prepare_all("messages", listed, params, prepare), progress)
+        return self._run(self._prepare_chats(messages, params, template), progress)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Chunk]:
         """Stream the answer piece by piece; the texts join to what `generate` returns.

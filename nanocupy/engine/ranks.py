@@ -28,7 +28,6 @@ from nanocupy.engine.step_transfer import pack, unpack
 from nanocupy.version import __version__
 
 if TYPE_CHECKING:
-    from nanocupy.distributed.mpi import MpiGroup
     from nanocupy.engine.runner import ModelRunner
 
 MAKE, STEP, CLOSE, END = b"M", b"S", b"C", b"E"
