@@ -147,7 +147,7 @@ def gguf_report(path: Path) -> dict[str, Any]:
         nbytes[tensor.kind] += tensor.nbytes
     texts = {k: v for k, v in tokenizer.tokenizer_config().items() if k.endswith("_token")}
     sources = tokenizer.chat_templates
-    template = ChatTemplate(sources, texts) if sources else None
+    template = ChatTemplate.from_source(sources, texts) if sources else None
     held = nbytes | Counter(all=sum(nbytes.values()))
     return {
         "model": str(path),

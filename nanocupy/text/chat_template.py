@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,15 +46,24 @@ class Prompt(NamedTuple):
 
 
 class ChatTemplate:
-    """The chat templates of a model. ValueError if one does not compile.
+    """The chat templates of a model folder. ValueError if there is none or it does not compile."""
 
-    Args:
-        source: a template, or several by name.
-        texts: the texts of bos_token, eos_token, ...
-    """
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        folder = Path(folder)
+        sources = template_sources(folder)
+        if not sources:
+            raise ValueError(f"{folder} has no chat template; use generate with a plain prompt")
+        with _naming(folder):
+            self._compile(sources, special_token_texts(folder))
 
-    def __init__(self, source: str | Mapping[str, str], texts: Mapping[str, str]) -> None:
-        sources = {DEFAULT: source} if isinstance(source, str) else source
+    @classmethod
+    def from_source(cls, source: str | Mapping[str, str], texts: Mapping[str, str]) -> ChatTemplate:
+        """A template, or several by name; `texts` are those of bos_token, eos_token, ..."""
+        made = cls.__new__(cls)
+        made._compile({DEFAULT: source} if isinstance(source, str) else source, texts)
+        return made
+
+    def _compile(self, sources: Mapping[str, str], texts: Mapping[str, str]) -> None:
         own = {role: template_text(text) for role, text in texts.items()}
         self._templates = {name: _NamedTemplate(text, own) for name, text in sources.items()}
         # The one for calls without a name; None: there are several, and no default.
@@ -82,6 +92,16 @@ class ChatTemplate:
             ValueError: the messages are invalid, or the template refuses them.
         """
         return str.__str__(self._render(None, messages, add_generation_prompt, kwargs))
+
+    def encode(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[Message],
+        add_generation_prompt: bool | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        """The token ids of the prompt, see `apply`."""
+        return self.apply(tokenizer, messages, add_generation_prompt, **kwargs).ids
 
     def apply(
         self,
@@ -154,8 +174,15 @@ def compile_templates(
     folder: Path, sources: Mapping[str, str], texts: Mapping[str, str]
 ) -> ChatTemplate | None:
     """The chat template of sources that were read from a folder, which errors name."""
+    with _naming(folder):
+        return ChatTemplate.from_source(sources, texts) if sources else None
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Say in an error which folder it is about."""
     try:
-        return ChatTemplate(sources, texts) if sources else None
+        yield
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 

@@ -25,7 +25,7 @@ every_template = pytest.mark.parametrize("name", sorted(DIGESTS))
 
 @cache
 def chat_template(name: str) -> ChatTemplate:
-    return ChatTemplate(cases.template_source(name), cases.TEXTS)
+    return ChatTemplate.from_source(cases.template_source(name), cases.TEXTS)
 
 
 def with_digests(name: str) -> Iterator[tuple[cases.Case, str]]:

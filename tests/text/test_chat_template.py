@@ -360,7 +360,7 @@ def test_messages_neither_make_nor_take_markup(
     """Whatever the template has next to a message, and however its tokens overlap with text."""
     tokenizer = vocabularies[kind, name]
     source = "{% for m in messages %}<|s|>{{ m.content }}<|e|>{% endfor %}"
-    template = ChatTemplate(source, {})
+    template = ChatTemplate.from_source(source, {})
     messages = [{"role": "user", "content": content} for content in chat]
     ids = template.apply(tokenizer, messages).ids
     texts = [tokenizer.added[i] for i in markup(tokenizer, ids)]
@@ -403,14 +403,14 @@ def test_arguments_are_what_the_template_takes_whatever_messages_hold(base: Path
         "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
         "{{ c.function.arguments|tojson }}{% endfor %}{% endfor %}"
     )
-    chat = ChatTemplate(source, {})
+    chat = ChatTemplate.from_source(source, {})
     call = {"function": {"name": "f", "arguments": '{"a": "b"}'}}
     messages = [
         {"role": "user", "content": "{'a': 'b'}"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
     ]
     assert chat.render(messages) == "{'a': 'b'}" + '{"a": "b"}'
-    written_out = ChatTemplate(source.replace("|tojson", ""), {})
+    written_out = ChatTemplate.from_source(source.replace("|tojson", ""), {})
     assert written_out.render(messages) == "{'a': 'b'}" + '{"a": "b"}'
 
 
@@ -425,6 +425,8 @@ def test_what_callers_choose_is_not_kept_without_an_end(joined: ChatTemplate) ->
 
 def test_where_a_template_is_found(tmp_path: Path) -> None:
     assert load_chat_template(tmp_path) is None
+    with pytest.raises(ValueError, match="has no chat template"):
+        ChatTemplate(tmp_path)
     (tmp_path / "chat_template.json").write_text('{"chat_template": "{% for"}')
     with pytest.raises(ValueError, match=f"{tmp_path}: the chat template does not compile"):
         load_chat_template(tmp_path)

@@ -27,7 +27,7 @@ CALLS_JOINED = CALLS.replace(
 
 
 def render(source: str, *messages: dict[str, Any], **kwargs: Any) -> str:
-    return ChatTemplate(source, {}).render(list(messages), **kwargs)
+    return ChatTemplate.from_source(source, {}).render(list(messages), **kwargs)
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Shown:
 
 
 def test_messages_may_be_objects() -> None:
-    chat = ChatTemplate(TEXT, {})
+    chat = ChatTemplate.from_source(TEXT, {})
     want = chat.render([user("hi")])
     assert chat.render([Dumped()]) == want == chat.render([Shown("user", "hi")])  # type: ignore[list-item]
 
