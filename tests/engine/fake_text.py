@@ -21,7 +21,7 @@ class FakeTokenizer:
 
     vocab_size = VOCAB
     bos_id: int | None = BOS
-    eos_ids = (EOS,)
+    eos_ids: tuple[int, ...] = (EOS,)
     special_ids = frozenset({BOS, EOS})
     special_texts = {BOS: "<bos>", EOS: "<eos>"}  # noqa: RUF012 (never changed)
     byte_level = True
@@ -76,6 +76,8 @@ def loaded(
     """What `runner.load` returns, made of fakes."""
     tokenizer = FakeTokenizer()
     tokenizer.bos_id = BOS if bos else None
+    own = (generation_config or {}).get("eos_token_id", ())  # a real one reads it in the folder
+    tokenizer.eos_ids = (EOS, *([own] if isinstance(own, int) else own))
     return SimpleNamespace(
         runner=runner or FakeRunner(),
         tokenizer=tokenizer,
