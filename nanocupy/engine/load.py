@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -112,7 +113,7 @@ def load_here(
         check: raises where this rank asks for something else than rank 0.
     """
     from nanocupy.checkpoint import load_generation_config, resolve
-    from nanocupy.text import Tokenizer, read_chat_template
+    from nanocupy.text import Tokenizer
 
     with ProgressBars(options.progress) as bars:
         group.all_or_none(check)
@@ -121,11 +122,31 @@ def load_here(
             _same_model(folder, group)
         parts = group.all_or_none(lambda: _parts(folder, options, group, bars))
         tokenizer, template, generation_config = group.all_or_none(
-            lambda: (Tokenizer(folder), read_chat_template(folder), load_generation_config(folder))
+            lambda: (Tokenizer(folder), _read_template(folder), load_generation_config(folder))
         )
         runner = make_runner(parts, options, group)
 
     return Loaded(runner, tokenizer, template, parts.config, generation_config)
+
+
+def _read_template(folder: Path) -> Callable[[], Any]:
+    """Read the chat templates; return what compiles them: a start without a chat needs no jinja2.
+
+    Raises:
+        ValueError: here, where a file cannot be read; at the call, where a template is wrong.
+    """
+    from nanocupy.text.special_tokens import special_token_texts
+    from nanocupy.text.template_files import template_sources
+
+    sources, texts = template_sources(folder), special_token_texts(folder)
+
+    @functools.cache
+    def compiled() -> Any:
+        from nanocupy.text.chat_template import compile_templates
+
+        return compile_templates(folder, sources, texts)
+
+    return compiled
 
 
 def _same_model(folder: Path, group: Group) -> None:

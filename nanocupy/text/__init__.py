@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from nanocupy.text.detokenizer import Detokenizer
 from nanocupy.text.stop_strings import StopStrings
-from nanocupy.text.template_files import load_chat_template, read_chat_template
 from nanocupy.text.tokenizer import Tokenizer, TooLongError
 
 if TYPE_CHECKING:
-    from nanocupy.text.chat_template import ChatTemplate
+    from nanocupy.text.chat_template import ChatTemplate, load_chat_template
 
 __all__ = [
     "ChatTemplate",
@@ -19,14 +18,13 @@ __all__ = [
     "Tokenizer",
     "TooLongError",
     "load_chat_template",
-    "read_chat_template",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import jinja2 with the first use of a chat template."""
-    if name == "ChatTemplate":
-        from nanocupy.text.chat_template import ChatTemplate
+    if name in ("ChatTemplate", "load_chat_template"):
+        from nanocupy.text import chat_template
 
-        return ChatTemplate
+        return getattr(chat_template, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,8 +8,10 @@ becomes plain text.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanocupy.text.messages import (
@@ -25,7 +27,8 @@ from nanocupy.text.messages import (
     with_contents,
 )
 from nanocupy.text.sandbox import Template, flags, join, marked, template_text
-from nanocupy.text.template_files import DEFAULT
+from nanocupy.text.special_tokens import special_token_texts
+from nanocupy.text.template_files import DEFAULT, template_sources
 from nanocupy.text.tokenizer import Span, Tokenizer
 
 _EXTRA_TEXT = 1 << 16
@@ -139,6 +142,22 @@ class ChatTemplate:
                 f"{given}"
             )
         return self._templates[name]
+
+
+def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
+    """The chat template of a model folder, or None if it has none (a base model)."""
+    folder = Path(folder)
+    return compile_templates(folder, template_sources(folder), special_token_texts(folder))
+
+
+def compile_templates(
+    folder: Path, sources: Mapping[str, str], texts: Mapping[str, str]
+) -> ChatTemplate | None:
+    """The chat template of sources that were read from a folder, which errors name."""
+    try:
+        return ChatTemplate(sources, texts) if sources else None
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def _settings(kwargs: Mapping[str, Any]) -> dict[str, Any]:

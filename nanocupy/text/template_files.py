@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanocupy.files import TEMPLATE_BYTES, is_there, read_json_if_there, read_text
-from nanocupy.text.special_tokens import special_token_texts
-
-if TYPE_CHECKING:
-    from nanocupy.text.chat_template import ChatTemplate
 
 DEFAULT = "default"
 
@@ -35,34 +28,6 @@ def template_sources(folder: Path) -> dict[str, str]:
         if found := _parse(read_json_if_there(folder / file).get("chat_template")):
             return found
     return {}
-
-
-def load_chat_template(folder: str | os.PathLike[str]) -> ChatTemplate | None:
-    """The chat template of a model folder, or None if it has none (a base model)."""
-    return read_chat_template(folder)()
-
-
-def read_chat_template(folder: str | os.PathLike[str]) -> Callable[[], ChatTemplate | None]:
-    """Read the chat templates of a model folder; return what compiles them, when they are used.
-
-    It returns None for a model that has none. A start without a chat does without jinja2.
-
-    Raises:
-        ValueError: here, where a file cannot be read; at the call, where a template is wrong.
-    """
-    folder = Path(folder)
-    sources, texts = template_sources(folder), special_token_texts(folder)
-
-    @functools.cache
-    def compiled() -> ChatTemplate | None:
-        from nanocupy.text.chat_template import ChatTemplate
-
-        try:
-            return ChatTemplate(sources, texts) if sources else None
-        except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
-
-    return compiled
 
 
 def _parse(value: Any) -> dict[str, str]:

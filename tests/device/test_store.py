@@ -247,6 +247,8 @@ def test_kernels_are_made_in_memory_where_nothing_can_be_kept(tmp_path: Path) ->
 _EMULATED = (
     _CHILD.replace("cpu.device import CpuDevice", "emulated import EmulatedDevice")
     .replace("CpuDevice(threads=2)", "EmulatedDevice()")
+    .replace("elementwise import cpu", "elementwise import cuda")
+    .replace("cpu.launch_binary", "cuda.launch_binary")
     .replace("(out == 2 * x)", "(device.read(out) == 2 * device.read(x))")
 )
 

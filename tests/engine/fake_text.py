@@ -76,8 +76,8 @@ def loaded(
     """What `runner.load` returns, made of fakes."""
     tokenizer = FakeTokenizer()
     tokenizer.bos_id = BOS if bos else None
-    own = (generation_config or {}).get("eos_token_id", ())  # a real one reads it in the folder
-    tokenizer.eos_ids = (EOS, *([own] if isinstance(own, int) else own))
+    ends = (generation_config or {}).get("eos_token_id", [])  # as a Tokenizer reads its folder
+    tokenizer.eos_ids = (EOS, *(ends if isinstance(ends, list) else [ends]))
     return SimpleNamespace(
         runner=runner or FakeRunner(),
         tokenizer=tokenizer,

@@ -17,7 +17,7 @@ from nanocupy.device.cuda.communicator import Communicator, unique_id
 from nanocupy.device.cuda.launch import as_kernel_error
 from nanocupy.device.protocols import KernelError, Launch
 from nanocupy.distributed.group import Group
-from nanocupy.dtypes import FLOATS
+from nanocupy.dtypes import bfloat16, float16, float32
 
 NOT_READY = 600  # cudaErrorNotReady: the stream has work left
 SPIN = 0.005  # seconds of a wait without a pause
@@ -45,7 +45,11 @@ class NcclLink:
         self.rank, self.ranks = int(group.rank()), int(group.size())
         self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()
         self._cupy, self._stream, self._group = toolkit.cupy, stream, group
-        self._dtypes = {d: getattr(nccl, f"NCCL_{d.name.upper()}") for d in FLOATS}
+        self._dtypes = {
+            float32: nccl.NCCL_FLOAT32,
+            float16: nccl.NCCL_FLOAT16,
+            bfloat16: nccl.NCCL_BFLOAT16,
+        }
         self._operations = {"sum": nccl.NCCL_SUM, "max": nccl.NCCL_MAX}
         self._warm: set[Any] = set()  # the collectives that ran
         self._comm = Communicator(nccl, self.ranks, id, self.rank)
