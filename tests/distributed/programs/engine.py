@@ -30,6 +30,7 @@ def answers(llm: LLM) -> list[Any]:
 found = []
 for _ in range(int(repeats)):
     with LLM(model, **given) as llm:
-        llm.engine.speculator.clock = float  # no step takes any time: guess whenever that is on
+        if llm.engine.speculator is not None:  # no step takes any time: guess whenever that is on
+            llm.engine.speculator.clock = float
         found.append(answers(llm))
 print(json.dumps(found))
