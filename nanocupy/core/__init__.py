@@ -51,7 +51,7 @@ _HOMES = {  # module: the names that it has for this one
         "matrix_transpose meshgrid moveaxis pad repeat roll swapaxes tile "
         "unflatten unstack view"
     ),
-    "runtime.memory": (
+    "runtime.memory_stats": (
         "clear_cache get_active_memory get_cache_memory get_memory_limit get_peak_memory "
         "reset_peak_memory set_cache_limit set_memory_limit"
     ),

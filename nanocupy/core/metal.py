@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nanocupy.core.names import refuse
-from nanocupy.core.runtime.memory import (
+from nanocupy.core.runtime.memory_stats import (
     clear_cache,
     get_active_memory,
     get_cache_memory,

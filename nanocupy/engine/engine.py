@@ -30,7 +30,7 @@ from nanocupy.engine.options import EngineOptions
 from nanocupy.engine.outputs import Chunk, FinishReason, TokenLogprobs, describe
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.precision import not_finite
-from nanocupy.engine.request import Group, PreparedRequest, Request
+from nanocupy.engine.request import PreparedRequest, Request, RequestGroup
 from nanocupy.engine.sampler import Sampler
 from nanocupy.engine.scheduler import Scheduler
 from nanocupy.text.detokenizer import text_stream
@@ -82,7 +82,7 @@ class Engine:
         )
         wanted = options.max_model_len or runner.max_model_len
         self.max_len = min(wanted, runner.max_model_len, self.pool.capacity)
-        self.groups: dict[str, Group] = {}  # not finished yet
+        self.groups: dict[str, RequestGroup] = {}  # not finished yet
         self._ids = count()
         self._random = random.Random(options.seed)
         self._chunks: list[Chunk] = []
@@ -153,7 +153,7 @@ class Engine:
         if id in self.groups:
             raise ValueError(f"[engine] a request with id {id!r} is already running")
         seed = self._random.getrandbits(64) if params.seed is None else params.seed
-        group = Group(id, prompt, prompt_ids, params, seed)
+        group = RequestGroup(id, prompt, prompt_ids, params, seed)
         group.arrival = group.arrival if arrival is None else arrival
         group.requests = [
             Request(

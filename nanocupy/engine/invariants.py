@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from nanocupy.engine.request import Group, Request, Status
+from nanocupy.engine.request import Request, RequestGroup, Status
 
 if TYPE_CHECKING:
     from nanocupy.engine.batch import Scheduled
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nanocupy.engine.scheduler import Scheduler
 
 
-def check_invariants(scheduler: Scheduler, groups: Iterable[Group]) -> None:
+def check_invariants(scheduler: Scheduler, groups: Iterable[RequestGroup]) -> None:
     """AssertionError where I1, I2, I3 or I5 does not hold. O(blocks + tokens)."""
     requests = [request for group in groups for request in group.requests]
     _check_queues(scheduler, requests)

@@ -192,7 +192,7 @@ def _parts(folder: Path, options: EngineOptions, group: Group, bars: ProgressBar
         )
         if group.size() > 1:
             network.shard(group)
-        nn.prepare(network, device, numbers.weights_meet, tick=bars.tick("packing weights"))
+        nn.prepare(network, device, numbers.matmul_inputs, tick=bars.tick("packing weights"))
     return Parts(folder, config, network, device, numbers, kv)
 
 

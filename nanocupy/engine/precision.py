@@ -11,12 +11,12 @@ from nanocupy.engine.options import EngineOptions
 class Precision(NamedTuple):
     """
     Attributes:
-        weights_meet: what weights are multiplied with, for `nn.prepare`.
+        matmul_inputs: what weights are multiplied with, for `nn.prepare`.
         activations: dtype of queries and of attention's result.
         kv: dtype of keys and values in the cache.
     """
 
-    weights_meet: str
+    matmul_inputs: str
     activations: str
     kv: str
 

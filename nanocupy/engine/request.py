@@ -1,6 +1,6 @@
-"""Request: one sequence of tokens on its way through the engine, and Group: one caller's request.
+"""Request: one sequence of tokens on its way through the engine, and RequestGroup: one caller's request.
 
-A Group with `n` answers has `n` Requests with the same prompt. The words of a request's life:
+A RequestGroup with `n` answers has `n` Requests with the same prompt. The words of a request's life:
 `tokens` holds prompt and answer; `num_computed` of them have K/V in `block_table`; it chases
 `num_tokens`, and when it arrives the next token is sampled.
 """
@@ -48,7 +48,7 @@ class PreparedRequest(NamedTuple):
 class Request:
     """One choice of one group: what the scheduler, the sampler and the runner work on."""
 
-    group: Group
+    group: RequestGroup
     index: int  # which of the group's answers
     limit: int  # at most this many generated tokens
     text: TextStream
@@ -140,7 +140,7 @@ class Request:
 
 
 @dataclass(eq=False)
-class Group:
+class RequestGroup:
     """What a caller asked for in one go: a prompt, its params, and `params.n` Requests."""
 
     id: str

@@ -40,7 +40,7 @@ def test_blocks_are_for_all_requests_or_for_the_memory_there_is() -> None:
 
 def test_int8_is_for_cpus_and_16_bit_floats_for_gpus() -> None:
     config = SimpleNamespace(dtype="float32")
-    assert precision(config, EngineOptions(dtype="int8"), False).weights_meet == "i8"
+    assert precision(config, EngineOptions(dtype="int8"), False).matmul_inputs == "i8"
     for dtype, kind in (("int8", "cuda"), ("bfloat16", "cpu")):
         with pytest.raises(ValueError, match=f"dtype='{dtype}' is for .*use 'auto'"):
             precision(config, EngineOptions(dtype=dtype), kind == "cuda")

@@ -11,7 +11,7 @@ from engine.fake import EOS
 from nanocupy.engine.batch import SampleRow
 from nanocupy.engine.params import SamplingParams
 from nanocupy.engine.philox import philox, uniform
-from nanocupy.engine.request import Group, Request
+from nanocupy.engine.request import Request, RequestGroup
 from nanocupy.engine.sampler import NEVER, Sampler
 from nanocupy.text.detokenizer import TextStream
 
@@ -53,7 +53,7 @@ def test_uniform_depends_on_all_it_should() -> None:
 
 
 def request(prompt: list[int], generated: list[int], **params: Any) -> Request:
-    group = Group("r", None, prompt, SamplingParams(**params), seed=9)
+    group = RequestGroup("r", None, prompt, SamplingParams(**params), seed=9)
     index = 2 if params.get("prompt_logprobs") is None else 0  # the first answer reports them
     made = Request(group, index, 100, TextStream(), Sampler([EOS]).stop_ids(group.params))
     for token in generated:

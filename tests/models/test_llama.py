@@ -75,7 +75,7 @@ def runner(made: Any, config: Any, **options: Any) -> ModelRunner:
     chosen = EngineOptions(**default | options)
     device = make_device(chosen, ONE)
     numbers = precision(config, chosen, device.half_precision)
-    nn.prepare(made, device, numbers.weights_meet)
+    nn.prepare(made, device, numbers.matmul_inputs)
     made_of = kv_cache_config(config, chosen, numbers, None, device.kind)
     run = ModelRunner(made, config, device, chosen, made_of)
     run.make_graphs()

@@ -282,7 +282,7 @@ def paged(
     room = {"num_kv_blocks": 4, "max_model_len": min(64, config.max_position_embeddings)}
     options = EngineOptions(device="cpu", dtype=dtype, threads=device.threads, **room)
     numbers = precision(config, options, False)
-    nn.prepare(made, device, numbers.weights_meet)
+    nn.prepare(made, device, numbers.matmul_inputs)
     pages = kv_cache_config(config, options, numbers, None, "cpu", group)
     runner = ModelRunner(made, config, device, options, pages)
     runner.make_graphs()
