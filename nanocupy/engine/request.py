@@ -1,8 +1,8 @@
-"""Request: one sequence of tokens on its way through the engine, and RequestGroup: one caller's request.
+"""The requests of an engine: what a caller asked for (RequestGroup), and each of its answers.
 
-A RequestGroup with `n` answers has `n` Requests with the same prompt. The words of a request's life:
-`tokens` holds prompt and answer; `num_computed` of them have K/V in `block_table`; it chases
-`num_tokens`, and when it arrives the next token is sampled.
+A RequestGroup with `n` answers has `n` Requests with the same prompt. `tokens` of a Request holds
+prompt and answer; `num_computed` of them have K/V in `block_table`. Where all are computed, the next
+token is sampled.
 """
 
 from __future__ import annotations

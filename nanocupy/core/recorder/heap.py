@@ -1,8 +1,8 @@
 """Memory of evaluated arrays on the CPU: figures, limits, and a cache of large blocks.
 
 The memory of an array goes to the cache when nobody refers to it, so that the next result of its
-size reuses its pages; a limit or `clear` frees it. Users' figures are in `core.runtime.memory_stats`,
-an engine's in its device (`memory_active`).
+size reuses its pages; a limit or `clear` frees it. The figures for users are in
+`core.runtime.memory_stats`, those of an engine in its device (`memory_active`).
 """
 
 from __future__ import annotations
