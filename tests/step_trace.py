@@ -1,16 +1,21 @@
 """What a decode step calls, and which files a prompt passes: measured on the real model.
 
-python tests/step_trace.py    rewrite the tables of docs/one_step.md
+    python tests/step_trace.py           rewrite the tables of docs/one_step.md
+    python tests/step_trace.py --json    print the trace
+
+Each trace is made in a process of its own: what is loaded or known already is not entered again.
 """
 
 from __future__ import annotations
 
 import ast
 import io
+import json
 import re
+import subprocess
 import sys
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -174,11 +179,22 @@ def _replace(text: str, pattern: re.Pattern[str], rows: list[str]) -> str:
     return text[: matches[0].start()] + "\n".join(rows) + text[matches[-1].end() :]
 
 
+def in_a_process() -> Trace:
+    """The trace of a new process."""
+    command = [sys.executable, __file__, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    step, generate, record = json.loads(done.stdout)
+    return Trace([Call(*call) for call in step], generate, record)
+
+
 def main() -> None:
     from nanocupy.checkpoint import resolve
 
-    load: Callable[..., Path] = resolve
-    PAGE.write_text(rewrite(PAGE.read_text(encoding="utf-8"), trace(load("smollm2-135m"))))
+    found = trace(resolve("smollm2-135m"))
+    if sys.argv[1:] == ["--json"]:
+        print(json.dumps(found))
+    else:
+        PAGE.write_text(rewrite(PAGE.read_text(encoding="utf-8"), found))
 
 
 if __name__ == "__main__":

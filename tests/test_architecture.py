@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from step_trace import PAGE, Trace, functions, size_rows, sizes, step_rows, trace
+from step_trace import PAGE, Trace, functions, in_a_process, size_rows, sizes, step_rows
 
 MOST_CALLS, MOST_FILES = 60, 15  # of one decode step
 MOST_LINES = 3000  # of code, in the files that a prompt passes
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="docs are not in this 
 
 @pytest.fixture(scope="module")
 def traced(real_model: Path) -> Trace:
-    return trace(real_model)
+    """The model is fetched already."""
+    return in_a_process()
 
 
 def test_the_page_lists_the_step(traced: Trace) -> None:

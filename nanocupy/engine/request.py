@@ -1,8 +1,8 @@
 """The requests of an engine: what a caller asked for (RequestGroup), and each of its answers.
 
 A RequestGroup with `n` answers has `n` Requests with the same prompt. `tokens` of a Request holds
-prompt and answer; `num_computed` of them have K/V in `block_table`. Where all are computed, the next
-token is sampled.
+prompt and answer; `num_computed` of them have K/V in `block_table`. Where all are computed, the
+next token is sampled.
 """
 
 from __future__ import annotations

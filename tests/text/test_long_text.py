@@ -20,7 +20,6 @@ from nanocupy.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS
 from nanocupy.text import Tokenizer, TooLongError
 from nanocupy.text import chunks as chunks_module
 from nanocupy.text import plain_tokenizer as plain_module
-from nanocupy.text import tokenizer as tokenizer_module
 from nanocupy.text.chunks import split_text
 from nanocupy.text.plain_tokenizer import PlainTokenizer, with_hidden_markup, without_markup
 from text import tiny_tokenizers as tiny
@@ -313,7 +312,6 @@ def test_markup_in_text_is_spelled_at_once(
 ) -> None:
     """The vocabulary is not written out and read again, which stops all threads."""
     monkeypatch.setattr(plain_module, "with_hidden_markup", None)
-    monkeypatch.setattr(tokenizer_module, "with_hidden_markup", None)
     tokenizer = tokenizers["NFC"]
     tokenizer._plain.clear()
     assert tokenizer.decode(tokenizer.encode_plain("a<think>b")) == "a<think>b"
