@@ -155,7 +155,7 @@ class Driver:
             QueueFullError: too many wait. (Several places are one call's: all of them or none.)
             ValueError: `id` is in use.
         """
-        self._check_process()  # in a fork the lock may never be given back
+        self.check()  # in a fork the lock may never be given back
         with self._changed:
             self.check()
             if (there := len(self.tickets)) >= self._limit:

@@ -219,31 +219,35 @@ class Engine:
             self._fail(first, RuntimeError("it cannot be scheduled"))
 
     def _run(self, batch: list[Scheduled]) -> None:
-        """Run a step and commit its results; where it raises, run each request alone."""
+        """Run a step and commit its results. Nothing is committed where the runner has ended."""
+        for item, result in zip(batch, self._results(batch), strict=True):
+            try:
+                if isinstance(result, Exception):
+                    raise result
+                self._commit(item, result)
+            except Exception as error:
+                self._fail(item.request, error)
+
+    def _results(self, batch: list[Scheduled]) -> list[list[Sampled] | Exception]:
+        """Run a step; return each request's rows. Where it raises, run each request alone, and
+        return an exception for those that raise again."""
         try:
             sampled = self.runner.step(batch)
-            wanted = 0
+            results: list[list[Sampled] | Exception] = []
+            start = 0
             for item in batch:
-                wanted += len(item.sample)
-            if len(sampled) != wanted:
-                raise RuntimeError(f"the runner returned {len(sampled)} rows, expected {wanted}")
+                stop = start + len(item.sample)
+                results.append(sampled[start:stop])
+                start = stop
+            if len(sampled) != start:
+                raise RuntimeError(f"the runner returned {len(sampled)} rows, expected {start}")
+            return results
         except RankError:  # there is nothing to run it on any more
             raise
         except Exception as error:
             if len(batch) == 1:
-                self._fail(batch[0].request, error)
-                return
-            for item in batch:
-                self._run([item])
-            return
-        start = 0
-        for item in batch:
-            stop = start + len(item.sample)
-            try:
-                self._commit(item, sampled[start:stop])
-            except Exception as error:
-                self._fail(item.request, error)
-            start = stop
+                return [error]
+        return [result for item in batch for result in self._results([item])]
 
     def _commit(self, item: Scheduled, sampled: list[Sampled]) -> None:
         """Count the chunk as computed, and append what was sampled."""

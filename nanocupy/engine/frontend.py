@@ -90,6 +90,10 @@ class Frontend:
         """The model's chat template, None where it has none; compiled with its first use."""
         return self._chat_template()
 
+    @chat_template.setter
+    def chat_template(self, template: Any) -> None:
+        self._chat_template = lambda: template
+
     @property
     def end_tokens(self) -> list[str]:
         """The tokens that end an answer, as text."""

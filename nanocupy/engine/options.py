@@ -122,7 +122,9 @@ class EngineOptions(Checked):
     seed: int | None = integer(
         0, 0, 2**64 - 1, "draws the seeds of requests without one; None = fresh", optional=True
     )
-    progress: bool | None = flag(None, "progress bars; None = on a terminal only")
+    progress: bool | None = flag(
+        None, "progress bars; None = on a terminal, or with NANOCUPY_PROGRESS=1"
+    )
 
     def drafted(self, row_invariant: bool) -> int:
         """Return how many tokens of a request a step may draft on a device; 0: no speculation.

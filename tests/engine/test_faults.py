@@ -19,6 +19,7 @@ from engine.fake import (
     runner_of,
     token_ids,
 )
+from nanocupy.distributed import RankError
 from nanocupy.engine.batch import Scheduled
 from nanocupy.engine.engine import Engine
 from nanocupy.engine.params import SamplingParams
@@ -218,3 +219,22 @@ def test_what_cannot_be_scheduled_ends_instead_of_hanging() -> None:
     eng.add([1], PARAMS)
     [out] = outputs(drain(eng, max_steps=9)).values()
     assert out.error == "RuntimeError: it cannot be scheduled"
+
+
+def test_nothing_is_committed_where_the_runner_has_ended() -> None:
+    """A rank is lost while requests are run one by one: no caller is left to wait for a result."""
+    eng = engine()
+    ids = [eng.add([n, n + 1], SamplingParams(max_tokens=1, ignore_eos=True)) for n in (1, 2)]
+    before = [list(eng.groups[id].requests[0].tokens) for id in ids]
+
+    def fail(batch: Sequence[Scheduled]) -> None:
+        if len(batch) == 2:
+            raise Boom("together")
+        if batch[0].request.group.id == ids[1]:
+            raise RankError("rank 1 is gone")
+
+    runner_of(eng).before_step = fail
+    with pytest.raises(RankError):
+        eng.step()
+    assert [eng.groups[id].requests[0].tokens for id in ids] == before
+    assert not eng._chunks

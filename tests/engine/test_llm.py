@@ -490,3 +490,10 @@ def test_ctrl_c_anywhere_in_a_step_loses_nothing(streams: int) -> None:
                 assert first.text + "".join(chunk.text for chunk in other) == wanted[0]
             assert idle(llm)
         assert [output.outputs[0].text for output in llm.generate(made, SEEDED)] == wanted
+
+
+def test_a_chat_template_can_be_replaced() -> None:
+    with make() as llm:
+        llm.chat_template = None
+        with pytest.raises(ValueError, match="no chat template"):
+            llm.chat([{"role": "user", "content": "a"}])
