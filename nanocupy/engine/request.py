@@ -94,11 +94,6 @@ class Request:
         """Tokens of the answer."""
         return len(self.tokens) - self.num_prompt
 
-    @property
-    def remaining(self) -> int:
-        """Tokens still to be computed before the next one can be sampled."""
-        return len(self.tokens) - self.num_computed
-
     def add_prompt_logprobs(self, logprobs: TokenLogprobs) -> None:
         """Add the logprobs of the next position of the prompt."""
         assert self.prompt_logprobs is not None

@@ -63,7 +63,7 @@ def request(prompt: list[int], generated: list[int], **params: Any) -> Request:
 
 def draw_row(prompt: list[int], generated: list[int], **params: Any) -> SampleRow:
     made = request(prompt, generated, **params)
-    [row] = Sampler([EOS]).rows(made, made.remaining)
+    [row] = Sampler([EOS]).rows(made, len(made.tokens) - made.num_computed)
     return row
 
 

@@ -44,3 +44,12 @@ def reference(
     for pages, new in zip(cache, (k, v), strict=True):
         pages[block, :, place] = new[rows].astype(pages.dtype)
     return np.where(bad[:, None, None], np.float32(np.nan), q).astype(layout.activations)
+
+
+def row_strides(
+    layout: KVLayout, heads: int, q: int | None, k: int | None, v: int | None
+) -> list[int]:
+    """The elements from row to row of q, k and v; where one is None, its rows have no gaps."""
+    counts = (heads, layout.kv_heads, layout.kv_heads)
+    given = zip((q, k, v), counts, strict=True)
+    return [count * layout.head_dim if stride is None else stride for stride, count in given]

@@ -12,6 +12,7 @@ from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.attention.cpu import CACHE_DTYPES
 from nanocupy.kernels.kernel import CpuKernel
 from nanocupy.kernels.rope import checked_table
+from nanocupy.kernels.rope_write import row_strides
 
 KERNELS = {
     KINDS[dtype]: CpuKernel(f"rope_write:rope_write_{KINDS[dtype]}") for dtype in CACHE_DTYPES
@@ -64,9 +65,7 @@ def launch(
         q_stride, k_stride, v_stride: elements from row to row. Default: no gaps.
     """
     size, kv_heads = layout.head_dim, layout.kv_heads
-    widths = (heads * size, kv_heads * size, kv_heads * size)
-    given = zip((q_stride, k_stride, v_stride), widths, strict=True)
-    strides = [4 * (width if stride is None else stride) for stride, width in given]
+    strides = [4 * s for s in row_strides(layout, heads, q_stride, k_stride, v_stride)]
     limit, dims = (0, 0) if table is None else checked_table(table, size)
     args = RopeWriteArgs(
         q_out=0 if q_out is None else q_out,

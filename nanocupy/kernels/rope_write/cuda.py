@@ -10,6 +10,7 @@ from nanocupy.kernels.attention import KVLayout
 from nanocupy.kernels.kernel import CudaKernel
 from nanocupy.kernels.rope import checked_table
 from nanocupy.kernels.rope.cuda import WARPS
+from nanocupy.kernels.rope_write import row_strides
 
 ALWAYS_WRITES_Q = True  # attention reads q in the dtype of the activations
 
@@ -25,9 +26,7 @@ def launch(
     assert q_out is not None
     size, kv_heads = layout.head_dim, layout.kv_heads
     limit, dims = (0, 0) if table is None else checked_table(table, size)
-    widths = (heads * size, kv_heads * size, kv_heads * size)
-    given = zip((q_stride, k_stride, v_stride), widths, strict=True)
-    strides = (width if stride is None else stride for stride, width in given)
+    strides = row_strides(layout, heads, q_stride, k_stride, v_stride)
     args = (
         *(q_out, k_cache, v_cache, q, k, v, positions, slots),
         positions if table is None else table,
